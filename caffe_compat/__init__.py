@@ -1,0 +1,27 @@
+"""Run any Caffe model in PyTorch, with proof that the numbers are the same.
+
+    import caffe_compat
+    net = caffe_compat.load("deploy.prototxt", "weights.caffemodel")
+    outputs = net(data=x)
+"""
+
+from __future__ import annotations
+
+from .access import FileAccess
+from .errors import CaffeCompatError, CaffeCompatWarning
+from .graph import NetState
+from .loading import load
+from .net import CaffeNet
+from .registry import Layer, LayerSpec, layer
+
+__all__ = [
+    "CaffeCompatError",
+    "CaffeCompatWarning",
+    "CaffeNet",
+    "FileAccess",
+    "Layer",
+    "LayerSpec",
+    "NetState",
+    "layer",
+    "load",
+]

@@ -1,0 +1,66 @@
+"""Which files a network may touch.
+
+Building a network opens nothing. A layer that reads or writes a file asks here when it runs, and whoever runs the network
+decides: nothing (the default), or paths below one folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .errors import FileAccessError, FileError
+
+__all__ = ["FileAccess"]
+
+# A file that a layer reads whole (a matrix, a table of bounds) is small; anything larger is not one.
+MAX_BYTES = 64 * 2**20
+
+
+class FileAccess:
+    """Permission to read below ``root`` and to write below ``write_root``; None forbids.
+
+    What layers write is kept in ``written`` (path as the network names it -> text), and only put on disk where allowed.
+    """
+
+    def __init__(self, root: str | Path | None = None, write_root: str | Path | None = None) -> None:
+        self.root = Path(root).resolve() if root is not None else None
+        self.write_root = Path(write_root).resolve() if write_root is not None else None
+        self.written: dict[str, str] = {}
+
+    def read(self, path: str, layer: str) -> bytes:
+        """The bytes of ``path``, which ``layer`` names, taken relative to the root.
+
+        Raises:
+            FileAccessError: reading is not allowed there. FileError: the file cannot be read.
+        """
+        if self.root is None:
+            raise FileAccessError(
+                f"layer {layer!r} reads {path!r}, and reading files that a network names is off; allow it with --root DIR"
+            )
+        full = (self.root / path).resolve()
+        if not full.is_relative_to(self.root):
+            raise FileAccessError(f"layer {layer!r} reads {path!r}, which lies outside the allowed folder {self.root}")
+        try:
+            if full.stat().st_size > MAX_BYTES:
+                raise FileError(f"is too large for what layer {layer!r} reads (limit {MAX_BYTES} bytes)", path=str(full))
+            return full.read_bytes()
+        except OSError as error:
+            raise FileError(f"layer {layer!r} cannot read it: {error.strerror}", path=str(full)) from error
+
+    def write(self, path: str, text: str, layer: str, *, append: bool) -> None:
+        """Record ``text`` for ``path`` and, where allowed, write it to disk.
+
+        Raises:
+            FileAccessError: the path leaves the allowed folder. FileError: it cannot be written.
+        """
+        self.written[path] = (self.written.get(path, "") if append else "") + text
+        if self.write_root is None:
+            return
+        full = (self.write_root / path).resolve()
+        if not full.is_relative_to(self.write_root):
+            raise FileAccessError(f"layer {layer!r} writes {path!r}, outside the allowed folder {self.write_root}")
+        try:
+            with full.open("a" if append else "w", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise FileError(f"layer {layer!r} cannot write it: {error.strerror}", path=str(full)) from error

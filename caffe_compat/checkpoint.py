@@ -1,0 +1,233 @@
+"""The ``.pt`` that ``caffe-compat convert`` writes: plain tensors, numbers and strings, nothing that could run.
+
+    format        "caffe-compat"
+    version       1
+    network       prototxt text of the whole definition, current generation
+    dialect       name of the schema the text is bound to
+    state         {"phase", "level", "stages"}
+    input_shapes  {blob: [dims]}
+    dtype         "float32", "float16" or "bfloat16": precision of the floating-point weights
+    optimized     whether loading should give the inference form (see CaffeNet.optimize)
+    state_dict    {"conv1.weight": tensor, ...} under the layers' own names
+    sources       [{"name", "sha256"}] of the files it was made from
+    preprocess    how pixels become input, or None (see caffe_compat.preprocess)
+    parity        what was verified, or None (see ParityRecord)
+    written_by    versions of this library and of torch
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from .access import FileAccess
+from .errors import FileError, UsageError
+from .files import atomic_write, sha256_of
+from .graph import NetState
+from .net import CaffeNet
+from .prototxt import format_message, parse_message
+from .schema import load_schema
+
+__all__ = ["Checkpoint", "ParityRecord", "is_checkpoint", "load_checkpoint", "read_checkpoint", "save_checkpoint"]
+
+FORMAT = "caffe-compat"
+VERSION = 1
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class ParityRecord:
+    """What a model was checked against and how far off it was at worst.
+
+    Attributes:
+        reference, sha256: name and checksum of the file of recorded outputs. group: the part of it that was used.
+        blobs: how many arrays were compared, all within tolerance.
+        worst_blob, worst_abs, worst_rel: the array with the largest relative error.
+        device, precision: where and how it ran. versions: of torch and of this library.
+    """
+
+    reference: str
+    sha256: str
+    group: str
+    blobs: int
+    worst_blob: str
+    worst_abs: float
+    worst_rel: float
+    device: str
+    precision: str
+    versions: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The contents of a ``.pt``; the module's docstring says what each entry is."""
+
+    network: str
+    dialect: str
+    state: NetState
+    input_shapes: dict[str, tuple[int, ...]]
+    dtype: str
+    optimized: bool
+    state_dict: dict[str, torch.Tensor]
+    sources: tuple[dict[str, str], ...]
+    preprocess: dict[str, Any] | None
+    parity: ParityRecord | None
+    written_by: str
+
+
+def versions() -> str:
+    """Versions of this library and of torch, for records."""
+    try:
+        own = metadata.version("caffe-compat")
+    except metadata.PackageNotFoundError:
+        own = "unknown"
+    return f"caffe_compat {own}, torch {torch.__version__}"
+
+
+def save_checkpoint(
+    net: CaffeNet,
+    path: str | Path,
+    *,
+    sources: Sequence[str | Path] = (),
+    preprocess: Mapping[str, Any] | None = None,
+    parity: ParityRecord | None = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    optimized: bool = False,
+) -> None:
+    """Write ``net`` to ``path``, whole or not at all.
+
+    Args:
+        sources: the files it was made from; their checksums are recorded.
+        dtype: precision that floating-point weights are stored in.
+
+    Raises:
+        FileError: a source cannot be read, or ``path`` cannot be written.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype {dtype!r}: one of {', '.join(DTYPES)} was expected")
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "network": format_message(net.message),
+        "dialect": net.dialect,
+        "state": {**asdict(net.graph.state), "stages": list(net.graph.state.stages)},
+        "input_shapes": {name: list(shape) for name, shape in net.input_shapes.items()},
+        "dtype": dtype,
+        "optimized": optimized,
+        "state_dict": {name: _cast(tensor, DTYPES[dtype]) for name, tensor in net.state_dict().items()},
+        "sources": [{"name": Path(source).name, "sha256": sha256_of(source)} for source in sources],
+        "preprocess": dict(preprocess) if preprocess else None,
+        "parity": asdict(parity) if parity else None,
+        "written_by": versions(),
+    }
+    with atomic_write(path) as file:
+        torch.save(content, file.name)
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    tensor = tensor.detach()
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """Whether ``path`` is a file as torch writes them (a zip archive)."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except OSError as error:
+        raise FileError(error.strerror or str(error), path=str(path)) from error
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """The contents of a ``.pt``, checked for form; no code in it can run.
+
+    Raises:
+        FileError: not a file of ours, of a later version, damaged, or with something in it that is not plain data.
+    """
+    name = str(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise FileError(error.strerror or str(error), path=name) from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        raise FileError(f"cannot be read as a .pt of plain tensors: {str(error).splitlines()[0]}", path=name) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise FileError("was not written by caffe-compat convert", path=name)
+    if content.get("version") != VERSION:
+        raise FileError(f"has format version {content.get('version')}; this release reads version {VERSION}", path=name)
+    try:
+        state = content["state"]
+        tensors = content["state_dict"]
+        if not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in tensors.items()):
+            raise TypeError("state_dict holds something that is no tensor")
+        if content["dtype"] not in DTYPES:
+            raise ValueError(f"dtype {content['dtype']!r}")
+        return Checkpoint(
+            network=_typed(content["network"], str),
+            dialect=_typed(content["dialect"], str),
+            state=NetState(state["phase"], int(state["level"]), tuple(map(str, state["stages"]))),
+            input_shapes={str(n): tuple(int(d) for d in s) for n, s in content["input_shapes"].items()},
+            dtype=content["dtype"],
+            optimized=_typed(content["optimized"], bool),
+            state_dict=tensors,
+            sources=tuple({"name": str(s["name"]), "sha256": str(s["sha256"])} for s in content["sources"]),
+            preprocess=content["preprocess"],
+            parity=ParityRecord(**content["parity"]) if content["parity"] is not None else None,
+            written_by=str(content["written_by"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+        raise FileError(f"is damaged: {error}", path=name) from error
+
+
+def _typed(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{kind.__name__} expected, found {type(value).__name__}")
+    return value
+
+
+def load_checkpoint(
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    gradients: Literal["caffe", "true"] = "caffe",
+    allow_python: bool = False,
+) -> CaffeNet:
+    """The net in a ``.pt``, as it was converted: same phase, precision and, if that was asked for, inference form.
+
+    Raises:
+        FileError: see :func:`read_checkpoint`; or tensors that do not fit the network stored beside them.
+    """
+    content = read_checkpoint(path)
+    parsed = parse_message(content.network, dialect=content.dialect, path=str(path))
+    net = CaffeNet(
+        parsed.message,
+        content.state,
+        dialect=parsed.schema.name,
+        input_shapes=content.input_shapes,
+        files=FileAccess(root),
+        gradients=gradients,
+        allow_python=allow_python,
+        path=str(path),
+    )
+    expected = net.state_dict()
+    missing, extra = expected.keys() - content.state_dict.keys(), content.state_dict.keys() - expected.keys()
+    if missing or extra:
+        found = [f"lacks {n}" for n in sorted(missing)] + [f"has {n} too many" for n in sorted(extra)]
+        raise FileError(f"its tensors do not fit its network: {', '.join(found[:5])}", path=str(path))
+    for name, tensor in content.state_dict.items():
+        if expected[name].shape != tensor.shape:
+            shapes = f"{list(tensor.shape)}, its network needs {list(expected[name].shape)}"
+            raise FileError(f"tensor {name} has shape {shapes}", path=str(path))
+    for name, tensor in content.state_dict.items():
+        net.assign_blob(*name.rsplit(".", 1), tensor)
+    net.materialize()
+    if content.dtype != "float32":
+        net.to(DTYPES[content.dtype])
+    return net

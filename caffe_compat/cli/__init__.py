@@ -1,0 +1,70 @@
+"""The command ``caffe-compat``: thin commands over public functions.
+
+Exit status: 0 done, 1 numbers differ from the reference, 2 a user's error (one line on stderr), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from ..errors import CaffeCompatError
+
+__all__ = ["main"]
+
+# Command -> the module that has it; nothing is imported before it is asked for.
+_COMMANDS = {
+    "capture-script": "tools",
+    "convert": "convert",
+    "dialects": "tools",
+    "inspect": "inspect",
+    "layers": "tools",
+    "run": "run",
+    "survey": "tools",
+    "upgrade": "tools",
+    "verify": "verify",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"{__name__}.{_COMMANDS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="caffe-compat", prog_name="caffe-compat")
+def _group() -> None:
+    """Bring Caffe models to PyTorch, and prove that the numbers are the same."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit."""
+    try:
+        status = _group.main(arguments, prog_name="caffe-compat", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        status = 2
+    except click.exceptions.Abort:
+        status = 130
+    except KeyboardInterrupt:
+        status = 130
+    except CaffeCompatError as error:
+        click.echo(f"caffe-compat: error: {error}", err=True)
+        status = 2
+    except MemoryError:
+        click.echo("caffe-compat: error: not enough memory", err=True)
+        status = 2
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone; nothing is left to say
+        status = 0
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,148 @@
+"""Options and output that several commands share."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import CaffeCompatError, UsageError
+from ..registry import Shape
+
+__all__ = [
+    "dialect_option",
+    "load_plugins",
+    "note",
+    "parse_pairs",
+    "parse_shapes",
+    "plugin_option",
+    "print_table",
+    "shape_option",
+    "state_options",
+    "warn",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def state_options(command: F) -> F:
+    """--phase, --level and --stage: which layers of the definition to build."""
+    for option in (
+        click.option("--stage", "stages", multiple=True, metavar="S", help="A stage the net is in; may be repeated."),
+        click.option("--level", type=int, default=0, show_default=True, help="Level that include and exclude rules see."),
+        click.option("--phase", type=click.Choice(["test", "train"]), default="test", show_default=True),
+    ):
+        command = option(command)
+    return command
+
+
+dialect_option = click.option(
+    "--dialect", default="auto", show_default=True, metavar="NAME", help="Fork of Caffe, or the path of its caffe.proto."
+)
+shape_option = click.option(
+    "--input-shape",
+    "input_shapes",
+    multiple=True,
+    metavar="BLOB=N,C,H,W",
+    help="Shape of an input, where the file does not tell it or another one is wanted; may be repeated.",
+)
+plugin_option = click.option(
+    "--plugin", "plugins", multiple=True, type=click.Path(), help="Python file that registers layers; it is run."
+)
+root_option = click.option(
+    "--root", type=click.Path(file_okay=False), help="Folder below which layers may read the files that they name."
+)
+python_option = click.option(
+    "--allow-python-layers", is_flag=True, help="Let Python layers import and run the code that the network names."
+)
+device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
+
+
+def parse_pairs(texts: Iterable[str], option: str) -> dict[str, str]:
+    """``["data=x.npy"]`` -> ``{"data": "x.npy"}``."""
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise UsageError(f"{option} {text!r}: NAME=VALUE was expected")
+        pairs[name] = value
+    return pairs
+
+
+def parse_shapes(texts: Iterable[str]) -> dict[str, Shape]:
+    """``["data=1,3,224,224"]`` -> ``{"data": (1, 3, 224, 224)}``."""
+    shapes: dict[str, Shape] = {}
+    for name, value in parse_pairs(texts, "--input-shape").items():
+        parts = value.replace("x", ",").split(",")
+        if not all(part.strip().isdigit() for part in parts):
+            raise UsageError(f"--input-shape {name}={value}: whole numbers with commas between were expected")
+        shapes[name] = tuple(int(part) for part in parts)
+    return shapes
+
+
+def parse_device(text: str) -> Any:
+    """A torch device that is there.
+
+    Raises:
+        UsageError: no such device.
+    """
+    import torch
+
+    try:
+        device = torch.device(text)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(f"--device {text}: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def load_plugins(paths: Sequence[str]) -> None:
+    """Run each file, so that the layers in it are registered.
+
+    Raises:
+        UsageError: no such file, or it fails.
+    """
+    for path in paths:
+        name = f"caffe_compat_plugin_{Path(path).stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None or not Path(path).is_file():
+            raise UsageError(f"--plugin {path}: a Python file was expected")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except CaffeCompatError:
+            raise
+        except Exception as error:
+            raise UsageError(f"--plugin {path}: {type(error).__name__}: {error}") from error
+
+
+def note(text: str) -> None:
+    """Something worth knowing, on stderr."""
+    click.echo(text, err=True)
+
+
+def warn(texts: Iterable[str]) -> None:
+    """Warnings, one line each, on stderr."""
+    for text in texts:
+        click.echo(f"warning: {text}", err=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """A table on stdout; ``right`` names the columns that are aligned to the right."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=True, overflow="ignore")
+    for row in rows:
+        table.add_row(*row)
+    # Off a terminal nothing may be cut or wrapped: the output goes to a file or to another program.
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 10_000
+    console.print(table, soft_wrap=False, crop=console.is_terminal)

@@ -1,0 +1,202 @@
+"""``caffe-compat verify``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import h5py
+import numpy as np
+
+from ..errors import FileError, UsageError
+from ..loading import load
+from ..net import CaffeNet
+from ..parity import CaseResult, open_reference, run_cases, verify_net
+from .options import (
+    device_option,
+    dialect_option,
+    load_plugins,
+    parse_device,
+    parse_pairs,
+    parse_shapes,
+    plugin_option,
+    print_table,
+    python_option,
+    root_option,
+    shape_option,
+    state_options,
+)
+
+
+@click.command()
+@click.argument("model", nargs=-1, type=click.Path())
+@click.option("--cases", type=click.Path(), help="File of recorded cases: run them all.")
+@click.option("--case", "names", multiple=True, metavar="PREFIX", help="Only cases whose name starts so; may be repeated.")
+@click.option("--reference", metavar="FILE[:GROUP]", help="Recorded outputs of MODEL in real Caffe.")
+@click.option("--input", "inputs", multiple=True, metavar="BLOB=FILE.npy", help="An input that the reference lacks.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of tables.")
+@click.option("--all", "show_all", is_flag=True, help="Show every blob, not only the worst of each case.")
+@state_options
+@dialect_option
+@shape_option
+@device_option
+@root_option
+@python_option
+@plugin_option
+def verify(
+    model: tuple[str, ...],
+    cases: str | None,
+    names: tuple[str, ...],
+    reference: str | None,
+    inputs: tuple[str, ...],
+    as_json: bool,
+    show_all: bool,
+    phase: str,
+    level: int,
+    stages: tuple[str, ...],
+    dialect: str,
+    input_shapes: tuple[str, ...],
+    device: str,
+    root: str | None,
+    allow_python_layers: bool,
+    plugins: tuple[str, ...],
+) -> int:
+    """Compare with recorded outputs of real Caffe, blob by blob.
+
+    Either --cases FILE, or MODEL (a .pt, or a prototxt and its weights) with --reference FILE. Exit status 1 if anything
+    departs.
+    """
+    load_plugins(plugins)
+    if (cases is None) == (reference is None):
+        raise UsageError("pass either --cases FILE or MODEL --reference FILE")
+    torch_device = parse_device(device)
+    if cases is not None:
+        if model:
+            raise UsageError(f"--cases runs the networks in {cases}; {model[0]} would be ignored")
+        results = list(run_cases(cases, names, torch_device))
+    else:
+        if not 1 <= len(model) <= 2:
+            raise UsageError("MODEL is a .pt, or a prototxt and its weights")
+        net = load(
+            model[0],
+            model[1] if len(model) == 2 else None,
+            phase=phase,
+            level=level,
+            stages=stages,
+            dialect=None if dialect == "auto" else dialect,
+            input_shapes=parse_shapes(input_shapes),
+            root=root,
+            allow_python=allow_python_layers,
+            seed=0,
+        ).to(torch_device)
+        results = verify_against(net, str(reference), load_inputs(parse_pairs(inputs, "--input")))
+    if as_json:
+        click.echo(json.dumps(results_to_json(results)))
+    else:
+        print_results(results, only_failures=False, every_blob=show_all or cases is None)
+    return 0 if all(result.passed for result in results) else 1
+
+
+def load_inputs(paths: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The arrays of ``--input NAME=FILE.npy`` options."""
+    arrays = {}
+    for name, path in paths.items():
+        try:
+            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except OSError as error:
+            raise FileError(error.strerror or str(error), path=path) from error
+        except (ValueError, EOFError) as error:
+            raise FileError(f"is no .npy array: {error}", path=path) from error
+        if not isinstance(arrays[name], np.ndarray) or arrays[name].dtype.kind not in "fiu":
+            raise FileError("an .npy array of numbers was expected", path=path)
+    return arrays
+
+
+def verify_against(net: CaffeNet, reference: str, inputs: Mapping[str, np.ndarray]) -> list[CaseResult]:
+    """Compare ``net`` with ``FILE[:GROUP]``; a file with one group only needs no name."""
+    path, group = split_reference(reference)
+    with open_reference(path) as file:
+        return verify_net(net, _pick_group(file, group, path), inputs)
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """``ref.h5:group`` -> (path, group); a path may itself hold a colon."""
+    if Path(reference).exists() or ":" not in reference:
+        return reference, ""
+    path, _, group = reference.rpartition(":")
+    return path, group
+
+
+def _pick_group(file: h5py.File, name: str, path: str) -> h5py.Group:
+    if name:
+        if name not in file or not isinstance(file[name], h5py.Group):
+            raise FileError(f"has no group {name!r}; it has {', '.join(file)}", path=path)
+        return file[name]
+    groups = [key for key in file if isinstance(file.get(key), h5py.Group)]
+    if "blob" in groups or any(key.startswith("batch_") for key in groups):
+        return file
+    if len(groups) == 1:
+        return file[groups[0]]
+    raise UsageError(f"{path} has several groups: pass {path}:GROUP with one of {', '.join(groups[:10]) or '(none)'}")
+
+
+def results_to_json(results: Sequence[CaseResult]) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    failed = [
+        {"case": r.name, "blob": b.name, "max_abs": _finite(b.max_abs), "max_rel": _finite(b.max_rel), "problem": b.problem}
+        for r in results
+        for b in r.blobs
+        if not b.passed
+    ]
+    unsupported = [{"case": r.name, "reason": r.unsupported} for r in results if r.unsupported]
+    return {
+        "cases": len(results),
+        "passed": sum(r.passed for r in results),
+        "failed": failed,
+        "unsupported": unsupported,
+    }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def print_results(results: Sequence[CaseResult], *, only_failures: bool, every_blob: bool = False) -> None:
+    """Tables of what was compared, and the first blob in execution order that departs."""
+    rows = []
+    for result in results:
+        shown = result.blobs if every_blob else [b for b in result.blobs if not b.passed] or [result.worst]
+        for blob in shown:
+            if blob is not None and not (only_failures and blob.passed):
+                state = "pass" if blob.passed else "FAIL"
+                shape = "x".join(map(str, blob.shape)) or "scalar"
+                numbers = (f"{blob.count:,}", shape, f"{blob.max_abs:.2e}", f"{blob.max_rel:.2e}")
+                rows.append((result.name, blob.name, *numbers, state + (f": {blob.problem}" if blob.problem else "")))
+        if result.unsupported:
+            rows.append((result.name, "", "", "", "", "", f"FAIL: {result.unsupported}"))
+        elif not result.blobs:
+            rows.append((result.name, "", "", "", "", "", "FAIL: nothing to compare"))
+    if rows:
+        print_table(
+            ("case", "blob", "count", "shape", "max abs", "max rel", "result"), rows, right=("count", "max abs", "max rel")
+        )
+    if only_failures and not rows:
+        return
+    for result in results:
+        first = result.first_failure
+        if first is not None and every_blob:
+            click.echo(f"{result.name}: the first blob in execution order that departs is {first.name}")
+        if every_blob and result.skipped:
+            click.echo(f"{result.name}: not compared: {'; '.join(result.skipped)}")
+    blobs = [blob for result in results for blob in result.blobs]
+    worst = max(blobs, key=lambda blob: blob.max_rel, default=None)
+    passed = sum(result.passed for result in results)
+    click.echo(
+        f"{passed} of {len(results)} passed, {len(blobs)} blobs compared"
+        + (f", worst relative error {worst.max_rel:.1e} ({worst.name})" if worst else "")
+    )

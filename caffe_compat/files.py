@@ -1,0 +1,85 @@
+"""Files opened and written with clear errors; written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
+
+from caffe_compat.errors import FileError
+
+__all__ = ["atomic_write", "open_file", "sha256_of"]
+
+
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading bytes. Raises FileError if it is missing, forbidden, a folder, pipe or device."""
+    name = os.fspath(path)
+    try:
+        # Looked at before it is opened: opening a pipe would wait for its writer.
+        mode = os.stat(name).st_mode
+        if not stat.S_ISREG(mode):
+            raise FileError("a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file", path=name)
+        return open(name, "rb")
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise FileError(f"cannot be opened: {_reason(error)}", path=name) from error
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal. Raises FileError."""
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(1 << 20))
+    with open_file(path) as handle:
+        try:
+            while size := handle.readinto(buffer):  # type: ignore[attr-defined]
+                digest.update(buffer[:size])
+        except OSError as error:
+            raise FileError(f"cannot be read: {_reason(error)}", path=os.fspath(path)) from error
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A new file that takes the place of ``path`` when the block ends, and vanishes if the block fails.
+
+    It is open for reading and writing bytes, lies in the folder of ``path`` (``.name`` tells where, for libraries that
+    open files by name) and is on disk before it replaces what was there. A symbolic link is followed, not replaced.
+    Raises FileError if the folder is missing, ``path`` is a folder or a device, permission is missing or the disk full.
+    """
+    name = os.fspath(path)
+    try:
+        target = os.path.realpath(name)
+        folder, base = os.path.split(target)
+        if not os.path.isdir(folder):
+            raise FileError(f"cannot be written: there is no folder {folder}", path=name)
+        if os.path.isdir(target):
+            raise FileError("cannot be written: it is a folder", path=name)
+        if os.path.exists(target) and not os.path.isfile(target):
+            raise FileError("cannot be written: it is a device or a pipe", path=name)
+        temporary = os.path.join(folder, f".{base[:50]}.{secrets.token_hex(6)}.tmp")
+        # Not tempfile: its files are private, and the result should have the permissions of any new file.
+        handle = open(temporary, "x+b")  # noqa: SIM115
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot be written: {_reason(error)}", path=name) from error
+    try:
+        with handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, target)
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise FileError(f"cannot be written: {_reason(error)}", path=name) from error
+        raise
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full"
+    return getattr(error, "strerror", None) or str(error)

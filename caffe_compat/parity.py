@@ -1,0 +1,496 @@
+"""Our numbers against those of real Caffe: blob by blob, in execution order, in IEEE float32.
+
+Two kinds of stored outputs are read. A *case* is a small network with everything needed to run it: inputs, weights, outputs
+and gradients. A *reference* is what a whole model gave: inputs and blobs, large ones as fingerprints (mean, standard
+deviation, least and greatest value, and the values at some positions).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from .access import FileAccess
+from .errors import CaffeCompatError, FileError, UsageError
+from .graph import NetState
+from .net import CaffeNet
+from .prototxt import parse_message
+from .upgrade import upgrade_net
+
+__all__ = [
+    "LAYER_TOLERANCE",
+    "NET_TOLERANCE",
+    "BlobResult",
+    "CaseResult",
+    "Tolerance",
+    "compare",
+    "ieee_float32",
+    "run_case",
+    "run_cases",
+    "verify_net",
+]
+
+# What a recorded array may hold; a file that declares more is lying.
+MAX_VALUES = 2**30
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """An array agrees if max |ours - reference| <= absolute + relative * max |reference|."""
+
+    absolute: float
+    relative: float
+
+
+LAYER_TOLERANCE = Tolerance(1e-6, 1e-5)
+NET_TOLERANCE = Tolerance(1e-5, 1e-4)
+
+
+@dataclass(frozen=True)
+class BlobResult:
+    """One array compared.
+
+    Attributes:
+        name: the blob, or ``param/<layer>/<i>``, ``bottom_diff/<blob>`` and so on.
+        count, shape: of our array.
+        max_abs: the largest |ours - reference|. max_rel: the same over the largest |reference|.
+        passed: whether it is within tolerance. problem: what else is wrong (shape, missing, not a number).
+    """
+
+    name: str
+    count: int
+    shape: tuple[int, ...]
+    max_abs: float
+    max_rel: float
+    passed: bool
+    problem: str = ""
+
+
+@dataclass
+class CaseResult:
+    """All arrays of one case or of one batch of a reference, in execution order.
+
+    ``skipped`` names what was not compared and why; ``unsupported`` is set where the network could not be built.
+    """
+
+    name: str
+    blobs: list[BlobResult] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    unsupported: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.unsupported and bool(self.blobs) and all(blob.passed for blob in self.blobs)
+
+    @property
+    def first_failure(self) -> BlobResult | None:
+        """The first array in execution order that departs."""
+        return next((blob for blob in self.blobs if not blob.passed), None)
+
+    @property
+    def worst(self) -> BlobResult | None:
+        """The array with the largest relative error."""
+        return max(self.blobs, key=lambda blob: blob.max_rel, default=None)
+
+
+@contextlib.contextmanager
+def ieee_float32() -> Iterator[None]:
+    """Plain float32 arithmetic within: no TF32, no reduced-precision reductions, no autocast. What was set comes back."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (
+        torch.get_float32_matmul_precision(),
+        cudnn.allow_tf32,
+        matmul.allow_fp16_reduced_precision_reduction,
+        matmul.allow_bf16_reduced_precision_reduction,
+        cudnn.benchmark,
+    )
+    torch.set_float32_matmul_precision("highest")
+    cudnn.allow_tf32 = False
+    matmul.allow_fp16_reduced_precision_reduction = False
+    matmul.allow_bf16_reduced_precision_reduction = False
+    cudnn.benchmark = False
+    try:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        cudnn.allow_tf32 = before[1]
+        matmul.allow_fp16_reduced_precision_reduction = before[2]
+        matmul.allow_bf16_reduced_precision_reduction = before[3]
+        cudnn.benchmark = before[4]
+
+
+def compare(name: str, ours: Tensor | np.ndarray | None, reference: np.ndarray, tolerance: Tolerance) -> BlobResult:
+    """Compare two arrays: count, shape, then values in float64. NaN agrees only with NaN, infinity with itself."""
+    if ours is None:
+        return BlobResult(name, 0, (), float("inf"), float("inf"), False, "we have no such blob")
+    mine = ours.detach().to("cpu", torch.float64).numpy() if isinstance(ours, Tensor) else np.asarray(ours, np.float64)
+    theirs = np.asarray(reference, np.float64)
+    if mine.shape != theirs.shape:
+        problem = f"shape {list(mine.shape)}, the reference has {list(theirs.shape)}"
+        return BlobResult(name, mine.size, mine.shape, float("inf"), float("inf"), False, problem)
+    return _compared(name, mine.shape, mine.size, mine, theirs, tolerance)
+
+
+def _compared(
+    name: str, shape: tuple[int, ...], count: int, mine: np.ndarray, theirs: np.ndarray, tolerance: Tolerance
+) -> BlobResult:
+    same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(same, 0.0, np.abs(mine - theirs))
+    finite = np.abs(theirs[np.isfinite(theirs)])
+    scale = float(finite.max(initial=0.0))
+    max_abs = float(difference.max(initial=0.0))
+    if np.isnan(max_abs) or np.isinf(max_abs):
+        return BlobResult(name, count, shape, float("inf"), float("inf"), False, "not a number where the reference has one")
+    max_rel = max_abs / scale if scale else (0.0 if max_abs == 0 else float("inf"))
+    return BlobResult(name, count, shape, max_abs, max_rel, max_abs <= tolerance.absolute + tolerance.relative * scale)
+
+
+def compare_fingerprint(name: str, ours: Tensor | np.ndarray, stored: h5py.Group, tolerance: Tolerance) -> BlobResult:
+    """Compare with a fingerprint: shape, the whole array if it is there, else its values at positions and its statistics."""
+    shape = tuple(int(n) for n in stored.attrs["shape"])
+    if tuple(ours.shape) != shape:
+        problem = f"shape {list(ours.shape)}, the reference has {list(shape)}"
+        return BlobResult(name, int(np.prod(ours.shape)), tuple(ours.shape), float("inf"), float("inf"), False, problem)
+    if "data" in stored:
+        return compare(name, ours, _array(stored["data"]).reshape(shape), tolerance)
+    mine = (ours.detach().to("cpu", torch.float64).numpy() if isinstance(ours, Tensor) else ours).astype(np.float64).ravel()
+    theirs_stats = np.asarray(stored.attrs["mean_std_min_max"], np.float64) if "mean_std_min_max" in stored.attrs else np.zeros(0)
+    mine_parts, their_parts = [], []
+    if "values" in stored:
+        positions = _array(stored["positions"]).astype(np.int64).ravel()
+        if positions.size and (positions.min() < 0 or positions.max() >= mine.size):
+            raise UsageError(f"reference of {name}: a position lies outside its {mine.size} values")
+        mine_parts.append(mine[positions])
+        their_parts.append(np.asarray(_array(stored["values"]), np.float64).ravel())
+    if theirs_stats.size and mine.size:
+        mine_parts.append(np.array([mine.mean(), mine.std(), mine.min(), mine.max()]))
+        their_parts.append(theirs_stats)
+    if not mine_parts:
+        return BlobResult(name, mine.size, shape, 0.0, 0.0, mine.size == 0, "" if mine.size == 0 else "an empty fingerprint")
+    return _compared(name, shape, mine.size, np.concatenate(mine_parts), np.concatenate(their_parts), tolerance)
+
+
+# Cases
+
+
+def run_cases(
+    path: str | Path, names: Sequence[str] = (), device: torch.device | str = "cpu", *, gradients: bool = True
+) -> Iterator[CaseResult]:
+    """Run the cases of a file, all or those whose name starts with one of ``names``.
+
+    Raises:
+        FileError: no such file, not HDF5, or no case in it.
+    """
+    with open_reference(path) as file:
+        found = [
+            key for key in file if isinstance(file[key], h5py.Group) and (not names or key.startswith(tuple(names)))
+        ]
+        if not found:
+            raise FileError(f"holds no case{' named ' + ', '.join(names) if names else ''}", path=str(path))
+        for key in found:
+            yield run_case(key, file[key], device, root=Path(path).parent, gradients=gradients)
+
+
+def run_case(
+    name: str, case: h5py.Group, device: torch.device | str = "cpu", *, root: Path | None = None, gradients: bool = True
+) -> CaseResult:
+    """Build the case's network, run it forward and, where the case has gradients, backward, and compare everything."""
+    result = CaseResult(name)
+    try:
+        with ieee_float32():
+            _run_case(case, result, torch.device(device), root, gradients)
+    except CaffeCompatError as error:
+        result.unsupported = str(error)
+    return result
+
+
+def _run_case(case: h5py.Group, result: CaseResult, device: torch.device, root: Path | None, gradients: bool) -> None:
+    if "prototxt" not in case.attrs:
+        raise UsageError("the case has no attribute prototxt")
+    parsed = parse_message(_text(case.attrs["prototxt"]), path=result.name)
+    message = upgrade_net(parsed.message, parsed.schema).message
+    net = CaffeNet(
+        message, NetState(_text(case.attrs.get("phase", "TEST"))), dialect=parsed.schema.name, files=FileAccess(root)
+    )
+    net.materialize(seed=0)
+    _fill_from_case(net, case)
+    net.to(device)
+    bottoms = {name: torch.from_numpy(x.copy()).to(device) for name, x in _named(case, "bottom").items()}
+    for x in bottoms.values():
+        x.requires_grad_(True)
+    values = net.values(bottoms)
+    tolerance = LAYER_TOLERANCE
+    last = {name: v for v, name in enumerate(net.graph.blobs)}
+    for top, stored in sorted(_named(case, "top").items(), key=lambda item: last.get(item[0], -1)):
+        result.blobs.append(compare(top, values[last[top]] if top in last else None, stored, tolerance))
+    for (layer, i), stored in _stored_params(case, "param_after_forward").items():
+        result.blobs.append(compare(f"param_after_forward/{layer}/{i}", _blob(net, layer, i), stored, tolerance))
+    for attribute in case.attrs:
+        if attribute.startswith("file:"):
+            result.blobs.append(_compare_text(attribute, net, _text(case.attrs[attribute])))
+    if gradients:
+        _compare_gradients(case, net, values, bottoms, last, result, tolerance)
+    elif "top_diff" in case:
+        result.skipped.append("gradients were not asked for")
+
+
+def _compare_gradients(
+    case: h5py.Group,
+    net: CaffeNet,
+    values: Sequence[Tensor | None],
+    bottoms: Mapping[str, Tensor],
+    last: Mapping[str, int],
+    result: CaseResult,
+    tolerance: Tolerance,
+) -> None:
+    stored_bottoms, stored_params = _named(case, "bottom_diff"), _stored_params(case, "param_diff")
+    if not stored_bottoms and not stored_params:
+        return
+    tops, diffs = [], []
+    for name, diff in _named(case, "top_diff").items():
+        top = values[last[name]]
+        if top is not None and top.requires_grad:
+            tops.append(top)
+            diffs.append(torch.from_numpy(diff.copy()).to(top.device).reshape(top.shape))
+    wanted = {f"bottom_diff/{name}": bottoms[name] for name in stored_bottoms}
+    wanted |= {f"param_diff/{layer}/{i}": _blob(net, layer, i) for layer, i in stored_params}
+    learned = {key: tensor for key, tensor in wanted.items() if tensor.requires_grad}
+    found: dict[str, Tensor | None] = {}
+    if tops and learned:
+        found = dict(zip(learned, torch.autograd.grad(tops, list(learned.values()), diffs, allow_unused=True), strict=True))
+    references = {f"bottom_diff/{n}": x for n, x in stored_bottoms.items()}
+    references |= {f"param_diff/{layer}/{i}": x for (layer, i), x in stored_params.items()}
+    for key, reference in references.items():
+        grad = found.get(key)
+        # Where no gradient arrives, Caffe's diff stays zero.
+        result.blobs.append(compare(key, torch.zeros_like(wanted[key]) if grad is None else grad, reference, tolerance))
+
+
+def _compare_text(attribute: str, net: CaffeNet, expected: str) -> BlobResult:
+    written = {Path(path).name: text for path, text in net.files.written.items()}
+    text = written.get(attribute.removeprefix("file:"))
+    problem = "" if text == expected else ("not written" if text is None else "another text")
+    return BlobResult(attribute, len(text or ""), (), 0.0, 0.0, not problem, problem)
+
+
+def _fill_from_case(net: CaffeNet, case: h5py.Group) -> None:
+    for (layer, i), stored in _stored_params(case, "param").items():
+        node = next((n for n in net.nodes_with_blobs() if n.name == layer), None)
+        blobs = list(net.blobs_of(node.module_name)) if node else []
+        if node is None or i >= len(blobs):
+            raise UsageError(f"the case has weights param/{layer}/{i}, which the network does not")
+        net.assign_blob(node.module_name, blobs[i], torch.from_numpy(stored.astype(np.float32)))
+
+
+def _blob(net: CaffeNet, layer: str, i: int) -> Tensor:
+    node = next((n for n in net.nodes_with_blobs() if n.name == layer), None)
+    if node is None or i >= len(net.blobs_of(node.module_name)):
+        raise UsageError(f"the reference has blob {i} of layer {layer!r}, which the network does not")
+    return list(net.blobs_of(node.module_name).values())[i]
+
+
+# References of whole models
+
+_SPLIT = re.compile(r"_split_\d+$")
+
+
+def verify_net(
+    net: CaffeNet,
+    reference: h5py.Group,
+    inputs: Mapping[str, np.ndarray] | None = None,
+    tolerance: Tolerance = NET_TOLERANCE,
+) -> list[CaseResult]:
+    """Run ``net`` on the inputs of ``reference`` and compare every blob that both have.
+
+    A reference is a group with ``blob/<name>`` (arrays or fingerprints), or one such group ``batch_<k>`` per batch; batches
+    run one after the other with recurrent state carried. Inputs are looked for in ``bottom/``, beside ``blob/`` and in it.
+
+    Args:
+        inputs: by name, for references that do not hold them whole; they serve every batch.
+
+    Raises:
+        UsageError: no blobs, or an input that is nowhere to be found.
+    """
+    batches = sorted((k for k in reference if re.fullmatch(r"batch_\d+", k)), key=lambda k: int(k[6:]))
+    groups = [(k, reference[k]) for k in batches] or [(_name_of(reference, reference.name.strip("/") or "reference"), reference)]
+    was_training = net.training
+    results = []
+    net.reset_state()
+    with ieee_float32():
+        for name, group in groups:
+            result = CaseResult(name)
+            results.append(result)
+            given = {i: _input(net, i, group, inputs or {}) for i in net.input_names if _is_needed(net, i, group, inputs or {})}
+            values = net.run(given, blobs="all" if len(given) == len(net.input_names) else _computed(net, given))
+            stored = {**_children(group, "blob"), **_children(group, "top")}
+            if not stored:
+                stored = {k: v for k, v in _children(group, "").items() if k not in ("bottom", "param")}
+            _compare_blobs(net, values, stored, result, tolerance)
+            for layer, i, array in _params_anywhere(group):
+                result.blobs.insert(0, _compare_any(f"param/{layer}/{i}", _blob(net, layer, i), array, Tolerance(0.0, 1e-6)))
+    net.reset_state()
+    net.train(was_training)
+    return results
+
+
+def _compare_blobs(
+    net: CaffeNet, values: Mapping[str, Tensor], stored: Mapping[str, Any], result: CaseResult, tolerance: Tolerance
+) -> None:
+    for name, ours in values.items():
+        if name in stored:
+            result.blobs.append(_compare_any(name, ours, stored[name], tolerance))
+        else:
+            result.skipped.append(f"{name}: not in the reference")
+    for name in stored:
+        if name not in values:
+            if _SPLIT.search(name):
+                continue  # copies that Caffe makes of a blob with several readers
+            result.blobs.append(BlobResult(name, 0, (), float("inf"), float("inf"), False, "we have no such blob"))
+
+
+def _compare_any(name: str, ours: Tensor, stored: Any, tolerance: Tolerance) -> BlobResult:
+    if isinstance(stored, h5py.Group):
+        return compare_fingerprint(name, ours, stored, tolerance)
+    return compare(name, ours, _array(stored), tolerance)
+
+
+def _is_needed(net: CaffeNet, name: str, group: h5py.Group, inputs: Mapping[str, np.ndarray]) -> bool:
+    return net._is_read(name) or _find_input(net, name, group, inputs) is not None
+
+
+def _computed(net: CaffeNet, given: Mapping[str, Any]) -> list[str]:
+    left_out = set(net.input_names) - set(given)
+    return [name for name in dict.fromkeys(net.graph.blobs) if name not in left_out]
+
+
+def _input(net: CaffeNet, name: str, group: h5py.Group, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    found = _find_input(net, name, group, inputs)
+    if found is None:
+        raise UsageError(
+            f"the reference does not hold input {name!r} whole"
+            + (f" (it says: {_text(group.attrs['input'])})" if "input" in group.attrs else "")
+            + f"; pass it with --input {name}=FILE.npy"
+        )
+    shape = net.input_shapes[name]
+    return found.reshape(shape) if found.ndim != len(shape) and found.size == int(np.prod(shape)) else found
+
+
+def _find_input(net: CaffeNet, name: str, group: h5py.Group, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    if name in inputs:
+        return np.asarray(inputs[name], np.float32)
+    blobs = _children(group, "blob")
+    candidates = [_children(group, "bottom").get(name), group.get(name), blobs.get(name)]
+    if len(net.input_names) == 1:
+        candidates.append(group.get("input"))
+    for entry in candidates:
+        if isinstance(entry, h5py.Dataset):
+            return _array(entry)
+        if isinstance(entry, h5py.Group) and "data" in entry and "shape" in entry.attrs:
+            return _array(entry["data"]).reshape(tuple(int(n) for n in entry.attrs["shape"]))
+    return None
+
+
+# HDF5
+
+
+@contextlib.contextmanager
+def open_reference(path: str | Path) -> Iterator[h5py.File]:
+    """Open a file of recorded outputs for reading. Raises FileError."""
+    if not Path(path).is_file():
+        raise FileError("no such file", path=str(path))
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise FileError(f"is no HDF5 file ({str(error).splitlines()[0]})", path=str(path)) from error
+    with file:
+        yield file
+
+
+def _array(dataset: h5py.Dataset) -> np.ndarray:
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiu" or dataset.is_virtual or dataset.external:
+        raise UsageError(f"{dataset.name} is no plain array of numbers")
+    if dataset.size > MAX_VALUES or (dataset.size > 4096 and dataset.id.get_storage_size() * 1000 < dataset.nbytes):
+        raise UsageError(f"{dataset.name} declares {dataset.size} values that the file does not hold")
+    return np.asarray(dataset[()])
+
+
+def _children(group: h5py.Group, key: str) -> dict[str, Any]:
+    """Arrays and fingerprints below ``key`` by blob name; blob names with a slash are nested groups."""
+    if key and not isinstance(group.get(key, getlink=False), h5py.Group):
+        return {}
+    found: dict[str, Any] = {}
+
+    def visit(parent: h5py.Group, prefix: str) -> None:
+        for name in parent:
+            if not isinstance(parent.get(name, getlink=True), h5py.HardLink):
+                continue
+            child = parent[name]
+            if isinstance(child, h5py.Dataset) or "shape" in child.attrs:
+                found[_name_of(child, prefix + name)] = child
+            else:
+                visit(child, f"{prefix}{name}/")
+
+    visit(group[key] if key else group, "")
+    return found
+
+
+def _name_of(entry: Any, default: str) -> str:
+    return _text(entry.attrs["name"]) if "name" in entry.attrs else default
+
+
+def _named(case: h5py.Group, key: str) -> dict[str, np.ndarray]:
+    return {name: _array(entry) for name, entry in _children(case, key).items()}
+
+
+def _stored_params(case: h5py.Group, key: str) -> dict[tuple[str, int], np.ndarray]:
+    return {_layer_and_index(name): _array(entry) for name, entry in _children(case, key).items()}
+
+
+def _params_anywhere(group: h5py.Group) -> Iterator[tuple[str, int, Any]]:
+    for name, entry in _children(group, "param").items():
+        yield (*_layer_and_index(name), entry)
+
+
+def _layer_and_index(name: str) -> tuple[str, int]:
+    layer, _, index = name.rpartition("/")
+    if not index.isdigit():
+        raise UsageError(f"{name!r}: <layer>/<blob number> was expected")
+    return layer, int(index)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _main(arguments: Sequence[str]) -> int:
+    """Cases of a file as a short table, for work on layers: ``python -m caffe_compat.parity cases.h5 [Type ...]``."""
+    failed = 0
+    total = 0
+    for result in run_cases(arguments[0], arguments[1:]):
+        total += 1
+        worst = result.worst
+        state = "ok  " if result.passed else "FAIL"
+        failed += not result.passed
+        print(f"{state} {result.name:36} {f'worst {worst.name} {worst.max_rel:.1e}' if worst else ''} {result.unsupported}")
+        for blob in result.blobs:
+            if not blob.passed:
+                print(f"       {blob.name}: max abs {blob.max_abs:.3g} max rel {blob.max_rel:.3g} {blob.problem}")
+    print(f"{total - failed} of {total} passed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    import sys
+
+    raise SystemExit(_main(sys.argv[1:]))

@@ -1,0 +1,197 @@
+"""The schema of BVLC Caffe and of its forks, as protobuf message classes in private descriptor pools.
+
+Nothing is generated and nothing is registered globally, so a foreign ``caffe_pb2`` may live in the same process.
+A dialect is one file in ``dialects/``; adding a file adds a dialect.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from ..errors import DialectError, FileError
+from .protofile import ProtoFile, parse_proto
+
+__all__ = [
+    "BVLC",
+    "Schema",
+    "dialect_names",
+    "dialects_mentioning",
+    "is_repeated",
+    "load_schema",
+    "merged_file",
+    "read_dialect",
+]
+
+BVLC = "bvlc"
+_SCALARS = {
+    name: getattr(descriptor_pb2.FieldDescriptorProto, f"TYPE_{name.upper()}")
+    for name in (
+        "double float int32 int64 uint32 uint64 sint32 sint64 fixed32 fixed64 sfixed32 sfixed64 bool string bytes"
+    ).split()
+}
+
+
+class Schema:
+    """The message classes of BVLC Caffe with zero or more dialects laid over it.
+
+    Attributes:
+        name: ``bvlc``, a dialect's name, or several joined by ``+``.
+        layer_types: the layer types that the schema's code registers, with the parameter messages each one reads.
+    """
+
+    def __init__(self, name: str, file: ProtoFile, layer_types: dict[str, tuple[str, ...]]) -> None:
+        self.name = name
+        self.file = file
+        self.layer_types = layer_types
+        pool = descriptor_pool.DescriptorPool()
+        pool.AddSerializedFile(_descriptor(file).SerializeToString())
+        self._pool = pool
+        self._classes: dict[str, Any] = {}
+
+    def message(self, name: str) -> Any:
+        """The class of message ``name`` (``NetParameter``, ``LayerParameter`` ...)."""
+        if name not in self._classes:
+            self._classes[name] = message_factory.GetMessageClass(self._pool.FindMessageTypeByName(f"caffe.{name}"))
+        return self._classes[name]
+
+    def __repr__(self) -> str:
+        return f"Schema({self.name!r})"
+
+
+# The property came with protobuf 6.31 and replaced ``label``, which protobuf 7 lacks.
+_HAS_IS_REPEATED = hasattr(descriptor_pb2.FieldDescriptorProto.DESCRIPTOR.fields[0], "is_repeated")
+
+
+def is_repeated(field: Any) -> bool:
+    """Whether a field (a protobuf FieldDescriptor) is repeated, under every protobuf from 4 on."""
+    return field.is_repeated if _HAS_IS_REPEATED else field.label == field.LABEL_REPEATED
+
+
+def _descriptor(file: ProtoFile) -> descriptor_pb2.FileDescriptorProto:
+    """The protobuf descriptor of ``file``. Enums stay closed (proto2), so a value outside them is never taken."""
+    out = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
+    made: dict[str, descriptor_pb2.DescriptorProto] = {}
+
+    def place(name: str) -> descriptor_pb2.DescriptorProto:
+        if name not in made:
+            outer, _, own = name.rpartition(".")
+            made[name] = place(outer).nested_type.add(name=own) if outer else out.message_type.add(name=own)
+        return made[name]
+
+    for name, fields in file.messages.items():
+        message = place(name)
+        for f in fields.values():
+            entry = message.field.add(name=f.name, number=f.number)
+            entry.label = getattr(descriptor_pb2.FieldDescriptorProto, f"LABEL_{f.label.upper()}")
+            if f.type in _SCALARS:
+                entry.type = _SCALARS[f.type]
+            elif f.type in file.enums:
+                entry.type = descriptor_pb2.FieldDescriptorProto.TYPE_ENUM
+                entry.type_name = f".caffe.{f.type}"
+            elif f.type in file.messages:
+                entry.type = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
+                entry.type_name = f".caffe.{f.type}"
+            else:
+                raise DialectError(f"message {name}, field {f.name}: type {f.type} is not defined")
+            if f.default is not None:
+                entry.default_value = f.default
+            if f.packed:
+                entry.options.packed = True
+    for name, enum in file.enums.items():
+        outer, _, own = name.rpartition(".")
+        target = place(outer).enum_type.add(name=own) if outer else out.enum_type.add(name=own)
+        for value_name, number in enum.values.items():
+            target.value.add(name=value_name, number=number)
+        if len(set(enum.values.values())) < len(enum.values):
+            target.options.allow_alias = True
+    return out
+
+
+@lru_cache(maxsize=1)
+def _dialect_texts() -> dict[str, str]:
+    """Text of every shipped dialect by its name, best known first."""
+    ranked = []
+    for entry in resources.files(__package__).joinpath("dialects").iterdir():
+        if entry.name.endswith(".proto"):
+            text = entry.read_text(encoding="utf-8")
+            name = re.search(r'^option dialect = "([^"]+)";', text, re.MULTILINE)
+            rank = re.search(r"^option rank = (\d+);", text, re.MULTILINE)
+            if name is None:
+                raise DialectError(f"{entry.name}: no line `option dialect = \"name\";`")
+            ranked.append((int(rank[1]) if rank else 1_000_000, name[1], text))
+    return {name: text for _, name, text in sorted(ranked)}
+
+
+def dialect_names() -> tuple[str, ...]:
+    """Names of the dialects that ship, best known first; ``bvlc`` leads."""
+    return (BVLC, *_dialect_texts())
+
+
+def dialects_mentioning(words: Iterable[str]) -> list[str]:
+    """Dialects whose file has at least one of ``words`` as a whole word (names or numbers), best known first."""
+    wanted = "|".join(re.escape(word) for word in set(words))
+    if not wanted:
+        return []
+    pattern = re.compile(rf"\b(?:{wanted})\b")
+    return [name for name, text in _dialect_texts().items() if pattern.search(text)]
+
+
+@lru_cache(maxsize=1)
+def _bvlc_file() -> ProtoFile:
+    return parse_proto(resources.files(__package__).joinpath("bvlc.proto").read_text(encoding="utf-8"), "bvlc.proto")
+
+
+@lru_cache(maxsize=64)
+def load_schema(*dialects: str) -> Schema:
+    """The schema of BVLC Caffe with ``dialects`` laid over it, the first on top.
+
+    A dialect is a name from :func:`dialect_names` or the path of a ``.proto`` file (a fork's own ``caffe.proto`` will do).
+
+    Raises:
+        DialectError: no such dialect. FileError, PrototxtError: the file cannot be read.
+    """
+    chosen = [name for name in dialects if name != BVLC]
+    return Schema("+".join(chosen) or BVLC, *merged_file(*chosen))
+
+
+def merged_file(*dialects: str) -> tuple[ProtoFile, dict[str, tuple[str, ...]]]:
+    """What :func:`load_schema` makes classes of: the fields and enums, and the layer types with their parameters."""
+    file = _bvlc_file()
+    layer_types = _parse_layer_types(file.options["layer_types"])
+    for name in reversed([name for name in dialects if name != BVLC]):
+        added, added_types = read_dialect(name)
+        file = file.merged_with(added)
+        layer_types = {**layer_types, **added_types}
+    return file, layer_types
+
+
+@lru_cache(maxsize=256)
+def read_dialect(name: str) -> tuple[ProtoFile, dict[str, tuple[str, ...]]]:
+    """What one dialect adds to the BVLC schema, and the layer types it registers with their parameter messages."""
+    if name in _dialect_texts():
+        file = parse_proto(_dialect_texts()[name], name)
+        return file, _parse_layer_types(file.options.get("layer_types", ""))
+    if name.endswith(".proto"):
+        try:
+            return parse_proto(Path(name).read_text(encoding="utf-8", errors="replace"), name), {}
+        except OSError as error:
+            raise FileError(error.strerror or str(error), path=name) from error
+    raise DialectError(f"no dialect {name!r}. {_suggest(name, dialect_names())}")
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    close = [k for k in known if name.lower() in k.lower()][:5]
+    found = f"Did you mean {', '.join(close)}? " if close else ""
+    return f"{found}`caffe-compat dialects` lists them; the path of a fork's caffe.proto works too"
+
+
+def _parse_layer_types(text: str) -> dict[str, tuple[str, ...]]:
+    """``"Mask(mask_param) DummyForward"`` -> ``{"Mask": ("mask_param",), "DummyForward": ()}``."""
+    return {m[1]: tuple(m[2].split(",")) if m[2] else () for m in re.finditer(r"([^\s(]+)(?:\(([^)]*)\))?", text)}

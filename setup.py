@@ -1,0 +1,35 @@
+"""Packaging of caffe-compat: the library caffe_compat, its output formats (converters) and the pose system (hpm)."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="caffe-compat",
+    version="0.1.0",
+    description="Run, verify and train Caffe models in PyTorch; the 3D Human Pose Machine on top.",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="BSD-2-Clause",
+    python_requires=">=3.10",
+    packages=find_packages(include=["caffe_compat", "caffe_compat.*", "converters", "converters.*", "hpm", "hpm.*"]),
+    package_data={
+        "caffe_compat": ["py.typed", "resources/*", "schema/*.proto", "schema/dialects/*.proto"],
+        "converters": ["py.typed"],
+        "hpm": ["py.typed"],
+    },
+    install_requires=[
+        "torch>=2.6",  # weights_only loading is unsafe before
+        "numpy>=1.26",
+        "protobuf>=4.22,<8",  # message_factory.GetMessageClass and unknown_fields
+        "h5py>=3.5",  # opening read-only files without locks
+        "scipy>=1.11",
+        "click>=8.1",  # the command line
+        "rich>=13",  # its tables and progress bars
+    ],
+    extras_require={
+        "images": ["opencv-python-headless>=4.8"],  # decoding and resizing as Caffe does them
+        "lmdb": ["lmdb>=1.4"],
+        "leveldb": ["plyvel-ci>=1.5"],
+        "dev": ["pytest>=8", "ruff", "mypy"],
+    },
+    entry_points={"console_scripts": ["caffe-compat = caffe_compat.cli:main"]},
+)

@@ -1,0 +1,41 @@
+"""Builds one layer from a line of prototxt, without a network around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from caffe_compat import layers as _layers  # noqa: F401  importing registers every layer
+from caffe_compat.prototxt import parse_message
+from caffe_compat.registry import LayerSpec, check_count, find_layer
+
+
+def build(
+    text: str,
+    *bottom_shapes: tuple[int, ...],
+    tops: int = 1,
+    phase: str = "TEST",
+    gradients: str = "caffe",
+    dialect: str | None = None,
+) -> Any:
+    """The module for ``layer { name: "l" <text> }`` on bottoms b0, b1, ... of these shapes, with tops t0, t1, ..."""
+    names = "".join(f' bottom: "b{i}"' for i in range(len(bottom_shapes))) + "".join(f' top: "t{i}"' for i in range(tops))
+    parsed = parse_message(f'layer {{ name: "l"{names} {text} }}', dialect=dialect)
+    message = parsed.message.layer[0]
+    spec = LayerSpec(
+        name=message.name,
+        type=message.type,
+        phase=phase,
+        bottoms=tuple(message.bottom),
+        tops=tuple(message.top),
+        bottom_shapes=tuple(bottom_shapes),
+        dialect=parsed.schema.name,
+        message=message,
+        gradients=gradients,
+    )
+    entry = find_layer(message.type, spec.dialect)
+    assert check_count(len(bottom_shapes), entry.bottoms) is None
+    assert check_count(tops, entry.tops) is None
+    module = entry.build(spec)
+    spec.check_all_read()
+    module.layer_name = message.name
+    return module.train(phase == "TRAIN")
