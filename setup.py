@@ -29,6 +29,7 @@ setup(
         "images": ["opencv-python-headless>=4.8"],  # decoding and resizing as Caffe does them
         "lmdb": ["lmdb>=1.4"],
         "leveldb": ["plyvel-ci>=1.5"],
+        "all": ["opencv-python-headless>=4.8", "lmdb>=1.4", "plyvel-ci>=1.5"],
         "dev": ["pytest>=8", "ruff", "mypy"],
     },
     entry_points={"console_scripts": ["caffe-compat = caffe_compat.cli:main"]},

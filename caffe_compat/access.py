@@ -19,7 +19,8 @@ MAX_BYTES = 64 * 2**20
 class FileAccess:
     """Permission to read below ``root`` and to write below ``write_root``; None forbids.
 
-    What layers write is kept in ``written`` (path as the network names it -> text), and only put on disk where allowed.
+    Without a ``write_root``, what layers would write is kept as text in ``written`` (path as the network names it ->
+    text); with one it goes to disk instead.
     """
 
     def __init__(self, root: str | Path | None = None, write_root: str | Path | None = None) -> None:
@@ -48,13 +49,13 @@ class FileAccess:
             raise FileError(f"layer {layer!r} cannot read it: {error.strerror}", path=str(full)) from error
 
     def write(self, path: str, text: str, layer: str, *, append: bool) -> None:
-        """Record ``text`` for ``path`` and, where allowed, write it to disk.
+        """Write ``text`` to ``path`` where that is allowed, else keep it.
 
         Raises:
             FileAccessError: the path leaves the allowed folder. FileError: it cannot be written.
         """
-        self.written[path] = (self.written.get(path, "") if append else "") + text
         if self.write_root is None:
+            self.written[path] = (self.written.get(path, "") if append else "") + text
             return
         full = (self.write_root / path).resolve()
         if not full.is_relative_to(self.write_root):

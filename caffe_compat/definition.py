@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.message import DecodeError
-
 from .errors import FileError, UsageError
 from .prototxt import read_message
 from .schema import Schema, load_schema
 from .schema.infer import infer_binary
-from .upgrade import upgrade_net
+from .upgrade import decode_net, upgrade_net
 from .weights import WeightsFile, read_weights
 
 __all__ = ["Definition", "is_text", "read_definition"]
@@ -79,14 +77,10 @@ def _from_binary(path: str, weights: WeightsFile, dialect: str | None) -> Defini
     if weights.structure is None:
         raise UsageError(f"{path}: HDF5 weights hold no network; pass the prototxt too")
     if dialect is None:
-        schema, reason, alternatives = infer_binary(weights.structure, weights.layers)
+        schema, reason, alternatives = infer_binary(weights.structure, path)
         if alternatives:
             reason += f" (also fits: {', '.join(alternatives[:5])})"
     else:
         schema, reason = load_schema(*dialect.split("+")), "asked for"
-    try:
-        message = schema.message("NetParameter").FromString(weights.structure)
-    except DecodeError as error:
-        raise FileError(f"the network inside does not fit dialect {schema.name}: {error}", path=path) from error
-    upgraded = upgrade_net(message, schema, path)
+    upgraded = upgrade_net(decode_net(weights.structure, schema, path), schema, path)
     return Definition(path, upgraded.message, schema, reason, tuple(upgraded.notes))

@@ -13,7 +13,7 @@ from .registry import Shape
 from .weights import WeightsFile
 from .wire import BlobView, LayerRecord
 
-__all__ = ["FillReport", "fill_net"]
+__all__ = ["FillReport", "fill_net", "shape_fits"]
 
 
 @dataclass
@@ -78,7 +78,7 @@ def _fill_layer(net: CaffeNet, module_name: str, record: LayerRecord, weights: W
             if weights.kind == "hdf5":
                 continue
             raise WeightsError(f"{where}, blob {i}: the file declares shape {list(blob.shape)} and holds no values")
-        if not _fits(blob.shape, target):
+        if not shape_fits(blob.shape, target):
             raise WeightsError(f"{where}, blob {i} ({name}): the file has shape {list(blob.shape)}, the net needs {list(target)}")
         tensor = _copied(blob, target)
         weights.release(blob)
@@ -88,7 +88,7 @@ def _fill_layer(net: CaffeNet, module_name: str, record: LayerRecord, weights: W
         net.assign_blob(module_name, name, tensor)
 
 
-def _fits(found: Shape, needed: Shape) -> bool:
+def shape_fits(found: Shape, needed: Shape) -> bool:
     """Equal, or the four axes of an old file, of which the leading ones may be 1."""
     return found == needed or (len(found) == 4 and len(needed) < 4 and found == (1,) * (4 - len(needed)) + needed)
 

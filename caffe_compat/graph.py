@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import GraphError, UsageError
 
-__all__ = ["Graph", "NetState", "Node", "build_graph", "layer_name", "module_names"]
+__all__ = ["Graph", "NetState", "Node", "build_graph", "included", "layer_name", "module_names"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def build_graph(
         GraphError: a bottom that no layer above produces, a top that two layers produce.
     """
     where = f"{path}: " if path else ""
-    chosen = [(i, layer) for i, layer in enumerate(net.layer) if _included(layer, state, where)]
+    chosen = [(i, layer) for i, layer in enumerate(net.layer) if included(layer, state, where)]
     names = module_names([layer.name for _, layer in chosen], reserved)
     blobs: list[str] = []
     current: dict[str, int] = {}  # blob name -> the value it holds now
@@ -138,7 +138,7 @@ def _state_text(state: NetState) -> str:
     return f"phase {state.phase} level {state.level}{stages}"
 
 
-def _included(layer: Any, state: NetState, where: str) -> bool:
+def included(layer: Any, state: NetState, where: str = "") -> bool:
     """Caffe's FilterNet: with include rules one must match; with exclude rules none may."""
     if layer.include and layer.exclude:
         raise GraphError(f"{where}layer {layer.name!r} has include and exclude rules; Caffe allows only one kind")

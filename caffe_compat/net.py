@@ -252,17 +252,35 @@ class CaffeNet(nn.Module):
         for value, i in last_read.items():
             if value not in kept:
                 frees[i].append(value)
-        steps = []
-        for node, done in zip(computed, frees, strict=True):
+        stops = self._gradient_stops(computed)
+        return tuple(
+            Step(node.module_name, node.bottoms, node.tops, stop, tuple(done))
+            for node, stop, done in zip(computed, stops, frees, strict=True)
+        )
+
+    def _gradient_stops(self, nodes: Sequence[Node]) -> list[tuple[bool, ...]]:
+        """Which bottoms get no gradient: those with ``propagate_down: false``. ``force_backward`` overrides that, as in
+        Caffe, except into layers that do not allow it, unless a learned blob above needs the gradient anyway.
+        """
+        needed: set[int] = set()  # values with a learned blob above them
+        stops = []
+        for node in nodes:
+            module = self.get_submodule(node.module_name)
             down = list(node.message.propagate_down) or [True] * len(node.bottoms)
             if len(down) != len(node.bottoms):
                 raise LayerError(
                     f"layer {node.name!r} ({node.type}): propagate_down has {len(down)} values for {len(node.bottoms)} bottoms",
                     layer=node.name,
                 )
-            stops = tuple(not d and not self.message.force_backward for d in down)  # force_backward overrides, as in Caffe
-            steps.append(Step(node.module_name, node.bottoms, node.tops, stops, tuple(done)))
-        return tuple(steps)
+            if self.message.force_backward:
+                allowed = getattr(module, "allow_force_backward", True)
+                stops.append(tuple(not (allowed or v in needed) for v in node.bottoms))
+            else:
+                stops.append(tuple(not d for d in down))
+            learned = any(self.param_specs[f"{node.module_name}.{n}"].lr_mult != 0 for n in blob_names(module))
+            if learned or any(v in needed and d for v, d in zip(node.bottoms, down, strict=True)):
+                needed.update(node.tops)
+        return stops
 
     # Blobs
 
@@ -351,7 +369,7 @@ class CaffeNet(nn.Module):
             UsageError: inputs or blobs that the net does not have. LayerError: a layer that fails, by name.
         """
         wanted = self._wanted(blobs)
-        device, dtype = self._device_and_dtype()
+        device, dtype = self.device_and_dtype()
         given = {
             name: torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x).to(device, dtype)
             for name, x in (inputs or {}).items()
@@ -445,7 +463,8 @@ class CaffeNet(nn.Module):
                 raise UsageError(f"no blob {name!r}; the net has {', '.join(last)}")
         return {name: last[name] for name in blobs}
 
-    def _device_and_dtype(self) -> tuple[torch.device, torch.dtype]:
+    def device_and_dtype(self) -> tuple[torch.device, torch.dtype]:
+        """Where the weights are and their precision; (cpu, float32) for a net without any."""
         for tensor in (*self.parameters(), *self.buffers()):
             if tensor.is_floating_point():
                 return tensor.device, tensor.dtype

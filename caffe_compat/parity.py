@@ -260,7 +260,9 @@ def _compare_gradients(
     tops, diffs = [], []
     for name, diff in _named(case, "top_diff").items():
         top = values[last[name]]
-        if top is not None and top.requires_grad:
+        # Without force_backward Caffe runs no layer backward that no loss depends on.
+        counts = net.message.force_backward or last[name] in net.loss_weights
+        if top is not None and top.requires_grad and counts:
             tops.append(top)
             diffs.append(torch.from_numpy(diff.copy()).to(top.device).reshape(top.shape))
     wanted = {f"bottom_diff/{name}": bottoms[name] for name in stored_bottoms}
@@ -383,7 +385,10 @@ def _input(net: CaffeNet, name: str, group: h5py.Group, inputs: Mapping[str, np.
             + f"; pass it with --input {name}=FILE.npy"
         )
     shape = net.input_shapes[name]
-    return found.reshape(shape) if found.ndim != len(shape) and found.size == int(np.prod(shape)) else found
+    per_item = int(np.prod(shape[1:]))
+    # Axes of length 1 are often dropped when arrays are recorded.
+    fits = found.ndim != len(shape) and shape and per_item and found.size % per_item == 0
+    return found.reshape(-1, *shape[1:]) if fits else found
 
 
 def _find_input(net: CaffeNet, name: str, group: h5py.Group, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:

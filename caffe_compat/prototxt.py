@@ -19,11 +19,11 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from .errors import FileError, PrototxtError
 from .schema import Schema, is_repeated, load_schema
-from .schema.infer import infer_text, listed
+from .schema.infer import Missing, infer_text, listed
 from .textformat import Field, TextTree, Value, parse_text
 from .unknown import Unknown, keep_unknown_text, unknown_fields_of
 
-__all__ = ["ParsedText", "format_message", "format_value", "parse_message", "quoted", "read_message"]
+__all__ = ["ParsedText", "format_message", "format_value", "parse_message", "quoted", "read_message", "read_text"]
 
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
@@ -66,6 +66,15 @@ def read_message(path: str | Path, name: str = "NetParameter", dialect: str | No
     Raises:
         FileError: the file cannot be read or is no text. PrototxtError: with line and column.
     """
+    return parse_message(read_text(path), name, dialect, path=str(path))
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a prototxt; bytes that are no UTF-8 become surrogates.
+
+    Raises:
+        FileError: the file cannot be read, is too large or is no text.
+    """
     path = Path(path)
     try:
         size = path.stat().st_size
@@ -76,7 +85,7 @@ def read_message(path: str | Path, name: str = "NetParameter", dialect: str | No
         raise FileError(f"{size} bytes are too much for a prototxt (limit {MAX_TEXT_BYTES})", path=str(path))
     if b"\0" in data[:4096]:
         raise FileError("is a binary file, not a prototxt; pass weights as the caffemodel argument", path=str(path))
-    return parse_message(data.decode("utf-8", "surrogateescape"), name, dialect, path=str(path))
+    return data.decode("utf-8", "surrogateescape")
 
 
 def parse_message(
@@ -102,7 +111,7 @@ def parse_message(
         return bound
     chosen, reason = infer_text(missing)
     if not chosen:
-        bound.dialect_reason = f"no dialect knows {listed([what for _, what in missing])}"
+        bound.dialect_reason = f"no dialect knows {listed(sorted({item.name for item in missing}))}"
         return bound
     return _bound(tree, load_schema(*chosen), name, reason)
 
@@ -111,21 +120,39 @@ def _bound(tree: TextTree, schema: Schema, name: str, reason: str) -> ParsedText
     binder = _Binder(tree)
     message = schema.message(name)()
     binder.fill(message, tree.fields)
+    if not message.IsInitialized():
+        where = f"{tree.path}: " if tree.path else ""
+        missing = listed(message.FindInitializationErrors())
+        binder.warnings.append(f"{where}{missing} must be given; Caffe refuses this file")
     return ParsedText(message, schema, reason, tree.warnings + binder.warnings, binder.unknown)
 
 
 # Which dialect does a text speak?
 
 
-def _missing_from(unknown: list[Unknown], tree: TextTree, schema: Schema) -> list[tuple[str, str]]:
-    """What the schema lacks: ("message that lacks it" or "type", "field, enum value or layer type")."""
-    missing = {(u.reason.rpartition(" ")[2], u.text if " none of " in u.reason else u.name) for u in unknown}
+def _missing_from(unknown: list[Unknown], tree: TextTree, schema: Schema) -> list[Missing]:
+    """What the schema lacks."""
+    missing = set()
+    for u in unknown:
+        where = u.reason.rpartition(" ")[2]
+        if " none of " in u.reason:
+            missing.add(Missing(where, u.text))
+        elif "no such field" in u.reason:
+            inner = _inner_names(parse_text(f"x {u.text}").fields[0].value) if u.text.startswith("{") else ()
+            missing.add(Missing(where, u.name, frozenset(inner)))
     for layer in tree.fields:
         if layer.name == "layer":
             for f in layer.value.fields:
                 if f.name == "type" and f.value.kind == "string" and f.value.text not in schema.layer_types:
-                    missing.add(("type", f.value.text))
-    return sorted(missing)
+                    missing.add(Missing("type", f.value.text))
+    return sorted(missing, key=lambda item: (item.where, item.name, sorted(item.inner)))
+
+
+def _inner_names(value: Value, prefix: str = "") -> Iterator[str]:
+    """Dotted names of the fields inside a message."""
+    for f in value.fields:
+        yield prefix + f.name
+        yield from _inner_names(f.value, f"{prefix}{f.name}.")
 
 
 # Tree -> message
@@ -178,7 +205,7 @@ class _Binder:
         line, again = self.tree.place(first)[0], self.tree.place(f.at)[0]
         where = f"{self.tree.path}: " if self.tree.path else ""
         self.warnings.append(
-            f"{where}{f.name} is given at line {line} and again at line {again}; Caffe refuses this, the last one is used"
+            f"{where}{f.name} is given at line {line} and again at line {again}; Caffe refuses this, the last one wins"
         )
 
     def keep(self, message: Any, f: Field, reason: str) -> None:
@@ -197,7 +224,8 @@ class _Binder:
         if kind == FieldDescriptor.CPPTYPE_STRING:
             if value.kind != "string":
                 return self.misfit(message, f, "a string in quotes")
-            return value.text if descriptor.type == FieldDescriptor.TYPE_STRING else value.text.encode("latin-1", "replace")
+            is_text = descriptor.type == FieldDescriptor.TYPE_STRING
+            return value.text if is_text else value.text.encode("latin-1", "replace")
         if kind == FieldDescriptor.CPPTYPE_BOOL:
             if value.kind != "string" and value.text in _TRUE | _FALSE:
                 return value.text in _TRUE
@@ -228,8 +256,11 @@ class _Binder:
         if bare in _NAMED_FLOATS:
             return -_NAMED_FLOATS[bare] if text.startswith("-") else _NAMED_FLOATS[bare]
         if f.value.kind == "name":
-            return self.misfit(message, f, "a number")
+            self.misfit(message, f, "a number")
+            return None
         try:
+            if not _is_plain(text):
+                raise ValueError
             if bare.startswith("0x"):
                 return float(int(text, 16))
             return float(text[:-1] if text[-1] in "fF" else text)
@@ -239,10 +270,13 @@ class _Binder:
     def integer(self, message: Any, f: Field, low: int, high: int) -> int | None:
         text = f.value.text
         if f.value.kind == "name":
-            return self.misfit(message, f, "a whole number")
+            self.misfit(message, f, "a whole number")
+            return None
         digits = text.lstrip("-")
         octal = len(digits) > 1 and digits[0] == "0" and digits.isdigit()
         try:
+            if not _is_plain(text):
+                raise ValueError
             number = int(text, 8) if octal else int(text, 0)
         except ValueError:
             raise self.tree.error(f"{f.name} takes a whole number, found {text!r}", f.value.at) from None
@@ -261,7 +295,12 @@ def _name_of(descriptor: Any) -> str:
 
 
 def _is_integer(text: str) -> bool:
-    return text.lstrip("-").isdigit()
+    return text.isascii() and text.lstrip("-").isdigit()
+
+
+def _is_plain(text: str) -> bool:
+    """Without what Python takes in numbers and protobuf does not: ``1_000``, other scripts' digits."""
+    return text.isascii() and "_" not in text
 
 
 # Message -> text
@@ -276,7 +315,7 @@ def format_value(descriptor: Any, value: Any) -> str:
     """Prototxt text of one value of a field, on one line."""
     if descriptor.message_type is None:
         return _scalar_text(descriptor, value)
-    return " ".join(["{", *_lines(value, ""), "}"])
+    return " ".join(["{", *(line.lstrip(" ") for line in _lines(value, "")), "}"])
 
 
 def _lines(message: Any, indent: str) -> Iterator[str]:

@@ -36,11 +36,13 @@ class Layer(nn.Module):
         blob_names: the parameters and buffers that are Caffe's ``blobs``, in Caffe's order.
         fillers: by blob name, the ``FillerParameter`` that gives its initial value where no weights are loaded; a blob
             without one starts at zero.
+        allow_force_backward: False where Caffe's class keeps a net's ``force_backward`` from reaching its bottoms.
         layer_name: the name in the network, for messages.
         randomness, files: set by the net that owns the layer.
     """
 
     blob_names: tuple[str, ...] = ()
+    allow_force_backward: bool = True
     layer_name: str = ""
 
     def __init__(self) -> None:
@@ -101,7 +103,9 @@ class LayerSpec:
         """The parameter message in field ``name``, with defaults if the file has none."""
         if name not in self._read:
             if name not in self.message.DESCRIPTOR.fields_by_name:
-                self.fail(f"the schema {self.dialect} has no field {name}; pass the dialect that defines type {self.type}")
+                self.fail(
+                    f"the schema {self.dialect} has no field {name}; pass the dialect that defines type {self.type}"
+                )
             self._read[name] = Params(getattr(self.message, name), name)
         return self._read[name]
 

@@ -12,7 +12,7 @@ from .errors import UsageError
 from .graph import Graph, Node
 from .registry import Shape, layer_types
 
-__all__ = ["input_shapes", "is_source"]
+__all__ = ["input_shapes", "is_source", "told_shapes"]
 
 # Field with the layer's own parameters, and whether its labels are vectors under the fork that has ``label_dim``.
 _PARAMS = {
@@ -49,7 +49,7 @@ def input_shapes(graph: Graph, given: Mapping[str, Shape]) -> tuple[dict[int, Sh
     shapes: dict[int, Shape] = {}
     notes, untold = [], []
     for node in graph.sources:
-        told = _input_layer_shapes(node) if node.type == "Input" else _data_layer_shapes(node)
+        told = told_shapes(node)
         parts = []
         for i, value in enumerate(node.tops):
             name = graph.blobs[value]
@@ -67,6 +67,11 @@ def input_shapes(graph: Graph, given: Mapping[str, Shape]) -> tuple[dict[int, Sh
         example = " ".join(f"--input-shape {text.split(' (')[0]}=N,C,H,W" for text in untold)
         raise UsageError(f"the shape of input {', '.join(untold)} is not in the file; pass {example}")
     return shapes, notes
+
+
+def told_shapes(node: Node) -> list[Shape | None]:
+    """Shapes of a source's tops as far as its own parameters tell; shorter than its tops where they tell less."""
+    return _input_layer_shapes(node) if node.type == "Input" else _data_layer_shapes(node)
 
 
 def _input_layer_shapes(node: Node) -> list[Shape | None]:

@@ -128,7 +128,7 @@ def upgrade_net(message: Any, schema: Schema, path: str | None = None) -> Upgrad
     if net.layers and net.layer:
         raise NetworkError(
             f"{where}holds {len(net.layers)} layers of the old form (`layers`) and {len(net.layer)} of the current one "
-            "(`layer`); Caffe refuses such a mixture. Write all of them as `layer { type: \"Type\" ... }`"
+            '(`layer`); Caffe refuses such a mixture. Write all of them as `layer { type: "Type" ... }`'
         )
     if any(layer.HasField("layer") for layer in net.layers):
         origins = _upgrade_v0(net, schema, where, notes)
@@ -180,7 +180,7 @@ def upgrade_solver(message: Any, schema: Schema, path: str | None = None) -> Upg
 def upgrade_prototxt(
     in_path: str | os.PathLike[str], out_path: str | os.PathLike[str], dialect: str | None = None
 ) -> Upgraded:
-    """Write the network or solver in text file ``in_path`` to ``out_path`` in the current form, unknown fields included.
+    """Write the network or solver in text ``in_path`` to ``out_path`` in the current form, unknown fields included.
 
     Raises:
         FileError, PrototxtError, NetworkError: nothing is written.
@@ -218,7 +218,7 @@ def upgrade_caffemodel(
         upgraded = upgrade_net(decode_net(weights.structure, schema, path), schema, path)
         blobs = [() if origin is None else weights.layers[origin].blobs for origin in upgraded.origins]
         old = any(record.generation < 2 for record in weights.layers)
-        write_caffemodel(out_path, upgraded.message.SerializeToString(), blobs, legacy_shapes=old)
+        write_caffemodel(out_path, upgraded.message.SerializePartialToString(), blobs, legacy_shapes=old)
     return Upgraded(upgraded.message, [f"dialect {schema.name}: {reason}", *upgraded.notes], upgraded.origins)
 
 
@@ -241,7 +241,7 @@ def decode_net(structure: bytes, schema: Schema, path: str | None = None) -> Any
             if isinstance(value, bytes):
                 setattr(message, name, value.decode("utf-8", "backslashreplace"))
         for name in ("bottom", "top", "input"):
-            values = getattr(message, name, ())
+            values: Any = getattr(message, name, ())
             for i, value in enumerate(values):
                 if isinstance(value, bytes):
                     values[i] = value.decode("utf-8", "backslashreplace")
@@ -285,7 +285,9 @@ def _fold_padding(net: Any, where: str, notes: list[str]) -> list[int | None]:
                     layer=name,
                 )
             if layer.layer.pad:
-                notes.append(f"layer {name!r}: its own pad {layer.layer.pad} gives way to its padding layer's, as in Caffe")
+                notes.append(
+                    f"layer {name!r}: its own pad {layer.layer.pad} gives way to its padding layer's, as in Caffe"
+                )
             layer.layer.pad = padding.layer.pad
             layer.bottom[j] = padding.bottom[0]
             notes.append(f"padding layer {padding.layer.name!r} (pad {padding.layer.pad}) became the pad of {name!r}")
@@ -296,10 +298,7 @@ def _fold_padding(net: Any, where: str, notes: list[str]) -> list[int | None]:
                 producer.pop(top, None)
         if kind != "padding":
             kept.append(i)
-    remaining = [net.layers[i] for i in kept]
-    copies = [type(layer).FromString(layer.SerializeToString()) for layer in remaining]
-    net.ClearField("layers")
-    net.layers.extend(copies)
+    _replace(net, "layers", [net.layers[i] for i in kept])
     return kept
 
 
@@ -338,7 +337,9 @@ def _upgrade_v0_layer(connection: Any, layer: Any, notes: list[str]) -> None:
         elif kind in takers.split():
             _put(getattr(layer, parameters), target, value)
         else:
-            notes.append(f"layer {old.name!r}: {name} means nothing to a layer of type {kind!r} and is dropped, as in Caffe")
+            notes.append(
+                f"layer {old.name!r}: {name} means nothing to a layer of type {kind!r} and is dropped, as in Caffe"
+            )
 
 
 # V1 -> current
@@ -346,7 +347,9 @@ def _upgrade_v0_layer(connection: Any, layer: Any, notes: list[str]) -> None:
 
 def _upgrade_data_layers(net: Any) -> None:
     """Move scale, mean_file, crop_size and mirror of V1 data layers into their transform_param."""
-    layers = [(layer, _DATA_LAYERS[kind]) for layer in net.layers if (kind := _enum_name(layer, "type")) in _DATA_LAYERS]
+    layers = [
+        (layer, _DATA_LAYERS[kind]) for layer in net.layers if (kind := _enum_name(layer, "type")) in _DATA_LAYERS
+    ]
     if not any(getattr(layer, name).HasField(f) for layer, name in layers for f in _TRANSFORM_FIELDS):
         return
     for layer, name in layers:
@@ -448,12 +451,10 @@ def _upgrade_inputs(net: Any, where: str, notes: list[str]) -> list[None]:
             shapes = [dims[4 * i : 4 * i + 4] for i in range(len(names))]
         if len(shapes) != len(names):
             raise NetworkError(f"{where}{len(names)} inputs ({listed}) but {len(shapes)} input_shape")
-        layers = [type(layer).FromString(layer.SerializeToString()) for layer in net.layer]
-        net.ClearField("layer")
-        layer = net.layer.add(name="input", type="Input", top=names)
+        layer = type(net)().layer.add(name="input", type="Input", top=names)
         for shape in shapes:
             layer.input_param.shape.add(dim=shape)
-        net.layer.extend(layers)
+        _replace(net, "layer", [layer, *net.layer])
         made = [None]
         notes.append(f"input {listed} became an Input layer")
     else:
@@ -489,6 +490,14 @@ def _put(message: Any, name: str, value: Any) -> None:
         getattr(message, name).CopyFrom(value)
     else:
         setattr(message, name, value)
+
+
+def _replace(net: Any, name: str, layers: list[Any]) -> None:
+    """Fill the field ``name`` with ``layers``, some of which may be its own."""
+    holder = type(net)()
+    getattr(holder, name).extend(layers)
+    net.ClearField(name)
+    getattr(net, name).extend(getattr(holder, name))
 
 
 def _same_kind(one: Any, other: Any) -> bool:

@@ -132,7 +132,9 @@ def write_caffemodel(
 
     Each array is written as it is reached, never all at once. Arrays are float32 or float64; a BlobView's diff is
     written too. Layers of generation V0 and V1 get the 4-d shapes of their time; with ``legacy_shapes`` all layers do,
-    for blobs of old files, whose shapes (1, 1, 1, N) Caffe only takes for (N,) if they are written so. A file that :func:`read_weights` read
+    for blobs of old files, whose shapes (1, 1, 1, N) Caffe only takes for (N,) if they are written so.
+
+    A file that :func:`read_weights` read
     is written back byte for byte if its fields were in order. Raises FileError; WeightsError if the arrays do not fit.
     """
     pieces = list(_net_pieces(structure, blobs, os.fspath(path), legacy_shapes))
@@ -211,7 +213,8 @@ def _layer_pieces(
         insert_at = end
     pieces: list[_Piece] = [source.bytes(start, insert_at)]
     for i, blob in enumerate(blobs):
-        pieces += _field(BLOBS_FIELD[generation], _blob_pieces(blob, legacy_shapes or generation < 2, f"layer {index}, blob {i}"))
+        legacy = legacy_shapes or generation < 2
+        pieces += _field(BLOBS_FIELD[generation], _blob_pieces(blob, legacy, f"layer {index}, blob {i}"))
     return [*pieces, source.bytes(insert_at, end)]
 
 

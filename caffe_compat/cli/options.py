@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import CaffeCompatError, UsageError
+from ..errors import UsageError
+from ..plugins import load_plugins
 from ..registry import Shape
 
 __all__ = [
@@ -100,27 +98,6 @@ def parse_device(text: str) -> Any:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"--device {text}: {str(error).splitlines()[0]}") from error
     return device
-
-
-def load_plugins(paths: Sequence[str]) -> None:
-    """Run each file, so that the layers in it are registered.
-
-    Raises:
-        UsageError: no such file, or it fails.
-    """
-    for path in paths:
-        name = f"caffe_compat_plugin_{Path(path).stem}"
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None or not Path(path).is_file():
-            raise UsageError(f"--plugin {path}: a Python file was expected")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except CaffeCompatError:
-            raise
-        except Exception as error:
-            raise UsageError(f"--plugin {path}: {type(error).__name__}: {error}") from error
 
 
 def note(text: str) -> None:

@@ -1,11 +1,15 @@
-"""BatchNorm as in BVLC Caffe: three blobs of statistics, and no scale or shift (a Scale layer follows for that)."""
+"""BatchNorm as in BVLC Caffe: three blobs of statistics; scale and shift are left to a Scale layer that follows."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import math
 
+import torch
+from torch import Tensor, nn
+
+from ..params import Params
 from ..registry import Layer, LayerSpec, layer
+from .scale import filler_or_constant
 
 __all__ = ["BatchNorm"]
 
@@ -20,13 +24,23 @@ class BatchNorm(Layer):
     Args:
         fraction: f, Caffe's moving_average_fraction.
         use_global_stats: always or never use the blobs; None means unless training.
+        scale_bias: NVIDIA's form: two more blobs, ``weight`` and ``bias`` (C,), multiply and shift the result.
     """
 
     mean: Tensor
     variance: Tensor
     scale_factor: Tensor
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
 
-    def __init__(self, channels: int, fraction: float, eps: float, use_global_stats: bool | None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        fraction: float,
+        eps: float,
+        use_global_stats: bool | None,
+        scale_bias: Params | None = None,
+    ) -> None:
         super().__init__()
         self.fraction = fraction
         self.eps = eps
@@ -34,17 +48,22 @@ class BatchNorm(Layer):
         self.blob("mean", (channels,), learned=False)
         self.blob("variance", (channels,), learned=False)
         self.blob("scale_factor", (1,), learned=False)
+        if scale_bias is None:
+            self.register_parameter("weight", None)
+            self.register_parameter("bias", None)
+        else:
+            self.blob("weight", (channels,), filler_or_constant(scale_bias, 1.0, "scale_filler"))
+            self.blob("bias", (channels,), scale_bias.bias_filler)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.use_global_stats is True or (self.use_global_stats is None and not self.training):
-            s = self.scale_factor
-            factor = torch.where(s == 0, 0, 1 / s)
-            return torch.batch_norm(
-                x, None, None, self.mean * factor, self.variance * factor, False, 0.0, self.eps, True
-            )
+            # 1 / 0 becomes 0; a NaN stays one.
+            factor = self.scale_factor.reciprocal().nan_to_num(math.nan, 0.0, 0.0)
+            mean, variance = self.mean * factor, self.variance * factor
+            return torch.batch_norm(x, self.weight, self.bias, mean, variance, False, 0.0, self.eps, True)
         # With momentum 1, torch's running statistics are the batch's.
         mean, variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
-        y = torch.batch_norm(x, None, None, mean, variance, True, 1.0, self.eps, True)
+        y = torch.batch_norm(x, self.weight, self.bias, mean, variance, True, 1.0, self.eps, True)
         if x.numel() == x.shape[1]:
             # One value per channel has no unbiased variance; Caffe leaves it at 0.
             variance = torch.zeros_like(variance)
@@ -62,4 +81,11 @@ def batch_norm(spec: LayerSpec) -> Layer:
     if len(shape) < 2:
         spec.fail(f"the bottom has shape {shape}; channels are axis 1, so it needs at least 2 axes")
     use_global_stats = params.use_global_stats if params.has("use_global_stats") else None
+    if spec.phase == "TRAIN" and any(p.lr_mult != 0 for p in spec.message.param[:3]):
+        spec.fail("a param for its statistics has a lr_mult other than 0, and Caffe cannot learn them; set lr_mult: 0")
+    # NVIDIA's fork; it keeps averages, not sums, but with a scale factor of 1, which makes them the same to read.
+    if params.get("scale_bias", False) or params.has("scale_filler"):
+        if spec.phase == "TRAIN":
+            spec.fail("scale_bias is supported in the TEST phase only; for training, use a BatchNorm and a Scale layer")
+        return BatchNorm(shape[1], params.moving_average_fraction, max(params.eps, 1e-5), True, params)
     return BatchNorm(shape[1], params.moving_average_fraction, params.eps, use_global_stats)

@@ -17,9 +17,9 @@ class _CaffeGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
-        variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
-        divisor = variance.sqrt() + eps
-        y = (x - mean).div_(divisor)
+        centred = x - x.mean(axes, keepdim=True)
+        divisor = centred.square().mean(axes, keepdim=True).sqrt_().add_(eps)
+        y = centred.div_(divisor)
         ctx.save_for_backward(y, divisor)
         ctx.axes = axes
         return y
@@ -47,13 +47,13 @@ class MVN(Layer):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim < 4:
             x = x.reshape(x.shape + (1,) * (4 - x.ndim))
-        if not self.divide:
-            return x - x.mean(self.axes, keepdim=True)
-        if not self.true_gradient:
+        if self.divide and not self.true_gradient:
             result: Tensor = _CaffeGradient.apply(x, self.axes, self.eps)
             return result
-        variance, mean = torch.var_mean(x, self.axes, correction=0, keepdim=True)
-        return (x - mean) / (variance.sqrt() + self.eps)
+        centred = x - x.mean(self.axes, keepdim=True)
+        if not self.divide:
+            return centred
+        return centred / (centred.square().mean(self.axes, keepdim=True).sqrt() + self.eps)
 
 
 @layer("MVN", bottoms=1, tops=1)

@@ -270,7 +270,8 @@ def _array(x: Tensor) -> np.ndarray:
 def python(spec: LayerSpec) -> Layer:
     params = spec.params("python_param")
     params.ignore("share_in_parallel")  # deprecated, about several GPUs in one process
-    cls = _ADMITTED.get(params.layer) or _import_class(spec, params.module, params.layer)
+    module, name = params.module, params.layer
+    cls = _ADMITTED.get(name) or _import_class(spec, module, name)
     implementation = cls(spec.message)
     implementation.param_str = params.param_str
     implementation.phase = _PHASES[spec.phase]

@@ -2,8 +2,9 @@
 
 The second bottom, ``cont`` (T, N), says where sequences go on: 0 forgets what stream n remembered *before* step t. The
 state after the last step carries over to the next forward pass of the same net; it is kept in non-persistent buffers.
-``torch.export`` supports that (an exported program mutates its copy of the buffers), for the number of steps it was
-exported with. Gradients flow within one forward pass, never into the state carried from an earlier one.
+Gradients flow within one forward pass, never into the state carried from an earlier one. ``torch.export`` supports this
+for the number of steps it was exported with: the program starts with the state at the time of export, so reset it
+before, and shares its memory with the net until it is saved and loaded.
 
 If the number of streams changes between passes, memory behaves as Caffe's: with fewer streams the first ones go on;
 with more than there ever were, all start at zero.

@@ -11,11 +11,11 @@ from ..registry import Layer, LayerSpec, Shape, layer
 __all__ = ["Bias", "Scale", "filler_or_constant"]
 
 
-def filler_or_constant(params: Params, value: float) -> Params:
-    """The field ``filler`` of ``params``; where the file sets none, one that fills with ``value``."""
-    if params.has("filler"):
-        return params.filler
-    return Params(type(params.message.filler)(type="constant", value=value), "filler")
+def filler_or_constant(params: Params, value: float, field: str = "filler") -> Params:
+    """The filler in ``field`` of ``params``; where the file sets none, one that fills with ``value``."""
+    if params.has(field):
+        return getattr(params, field)
+    return Params(type(getattr(params.message, field))(type="constant", value=value), field)
 
 
 def _along(blob: Tensor, trailing: int) -> Tensor:

@@ -20,6 +20,7 @@ from .ssl3d_pose import FORK, outside_graphs, pose_rows, refuse, required_params
 
 __all__ = [
     "CoordsFromHeatMaps",
+    "Emphasis",
     "Gen3DHeatMap",
     "Gen3DHeatMap2",
     "Gen3DXYZHeatMap",
@@ -305,7 +306,7 @@ class PoseHeatMapLoss(Layer):
         if how.kind == 2:
             return torch.where(background, difference, difference * how.foreground)
         generator = None if target.is_meta else self.randomness.generator(self.layer_name, target.device)
-        draws = torch.rand(target.shape, generator=generator, device=target.device, dtype=torch.float32)
+        draws = torch.empty_like(target, dtype=torch.float32).uniform_(generator=generator)
         kept = torch.where(draws < how.ratio, difference * how.background, 0)
         return torch.where(background, kept, difference * how.foreground if how.kind == 4 else difference)
 

@@ -105,6 +105,8 @@ def stated_gradient(prediction: Tensor, target: Tensor, loss: Tensor, slope: Ten
 class InvertedOrder(Layer):
     """The frames (axis 0) last to first."""
 
+    allow_force_backward = False
+
     def forward(self, x: Tensor) -> Tensor:
         pose_rows(x, self)
         return x.flip(0)
@@ -139,7 +141,7 @@ def _joint_mask(layer: Layer, x: Tensor, joints: int, probability: float) -> Ten
     A joint is hidden with ``probability``, joints 7 and 9 with twice that. Values outside [0, 1] hide none or all.
     """
     generator = None if x.is_meta else layer.randomness.generator(layer.layer_name, x.device)
-    draws = torch.rand(x.shape[0], joints, generator=generator, device=x.device, dtype=torch.float32)
+    draws = x.new_empty(x.shape[0], joints, dtype=torch.float32).uniform_(generator=generator)
     index = torch.arange(joints, device=x.device)
     often = (index == _OFTEN_MASKED[0]) | (index == _OFTEN_MASKED[1])
     return (draws > torch.where(often, 2 * probability, probability)).to(x.dtype)

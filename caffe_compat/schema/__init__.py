@@ -33,8 +33,9 @@ BVLC = "bvlc"
 _SCALARS = {
     name: getattr(descriptor_pb2.FieldDescriptorProto, f"TYPE_{name.upper()}")
     for name in (
-        "double float int32 int64 uint32 uint64 sint32 sint64 fixed32 fixed64 sfixed32 sfixed64 bool string bytes"
-    ).split()
+        *("double", "float", "int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32", "fixed64"),
+        *("sfixed32", "sfixed64", "bool", "string", "bytes"),
+    )
 }
 
 
@@ -124,7 +125,7 @@ def _dialect_texts() -> dict[str, str]:
             name = re.search(r'^option dialect = "([^"]+)";', text, re.MULTILINE)
             rank = re.search(r"^option rank = (\d+);", text, re.MULTILINE)
             if name is None:
-                raise DialectError(f"{entry.name}: no line `option dialect = \"name\";`")
+                raise DialectError(f'{entry.name}: no line `option dialect = "name";`')
             ranked.append((int(rank[1]) if rank else 1_000_000, name[1], text))
     return {name: text for _, name, text in sorted(ranked)}
 
@@ -152,7 +153,7 @@ def _bvlc_file() -> ProtoFile:
 def load_schema(*dialects: str) -> Schema:
     """The schema of BVLC Caffe with ``dialects`` laid over it, the first on top.
 
-    A dialect is a name from :func:`dialect_names` or the path of a ``.proto`` file (a fork's own ``caffe.proto`` will do).
+    A dialect is a name from :func:`dialect_names` or the path of a ``.proto`` file (a fork's own ``caffe.proto``).
 
     Raises:
         DialectError: no such dialect. FileError, PrototxtError: the file cannot be read.

@@ -1,9 +1,9 @@
 """Which fork of Caffe wrote a network?
 
-In a text, names decide: they are nearly unique across forks. In a binary file there are only numbers, and forks use the
-same ones for different messages. So each candidate has to explain every layer type and every field of the file: it knows
-the number, the bytes parse as its message (right wire types, known enum values, printable strings), and the message is
-one that the layer type reads.
+In a text, names decide: they are nearly unique across forks. In a binary file there are only numbers, and forks use
+the same ones for different messages. So each candidate has to explain every layer type and every field of the file: it
+knows the number, the bytes parse as its message (right wire types, known enum values, printable strings), and the
+message is one that the layer type reads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..wire import BYTES, FIXED32, FIXED64, NET_LAYER, NET_V1_LAYERS, VARINT, So
 from . import BVLC, Schema, dialect_names, dialects_mentioning, load_schema, merged_file, read_dialect
 from .protofile import FieldDef
 
-__all__ = ["Inferred", "infer_binary", "infer_text", "listed"]
+__all__ = ["Inferred", "Missing", "infer_binary", "infer_text", "listed"]
 
 
 def listed(words: Sequence[str], most: int = 5) -> str:
@@ -30,40 +30,62 @@ def listed(words: Sequence[str], most: int = 5) -> str:
 # Text
 
 
-def infer_text(missing: list[tuple[str, str]]) -> tuple[list[str], str]:
-    """The fewest well-known dialects that together supply what the BVLC schema lacks, and the reason in words.
+class Missing(NamedTuple):
+    """What a text names and the BVLC schema lacks: a field, an enum value or a layer type.
 
-    Args:
-        missing: ("message or enum that lacks it", or "type"; "field, enum value or layer type") pairs.
+    ``where`` is the message or enum that lacks it, or "type"; ``inner`` the dotted names inside an unknown message.
     """
-    candidates = dialects_mentioning(what for _, what in missing)
-    supplies = {name: {item for item in missing if _supplies(name, item)} for name in candidates}
+
+    where: str
+    name: str
+    inner: frozenset[str] = frozenset()
+
+
+def infer_text(missing: Sequence[Missing]) -> tuple[list[str], str]:
+    """The fewest well-known dialects that together supply ``missing``, and the reason in words."""
+    candidates = dialects_mentioning(item.name for item in missing)
     chosen: list[str] = []
     reasons: list[str] = []
     left = set(missing)
-    while left:
-        best = max(candidates, key=lambda name: len(supplies[name] & left), default=None)  # the first of equals
-        if best is None or not supplies[best] & left:
-            break
-        found = supplies[best] & left
-        equals = [n for n in candidates if n != best and supplies[n] >= found]
-        also = f" (as do {len(equals)} other dialects)" if equals else ""
-        reasons.append(f"{best} knows {listed(sorted(what for _, what in found))}{also}")
-        chosen.append(best)
-        left -= found
+    # A dialect whose message of that name has other fields inside is better than none, but only than none.
+    for with_inner in (True, False):
+        supplies = {name: {item for item in left if _supplies(name, item, with_inner)} for name in candidates}
+        while left:
+            best = max(candidates, key=lambda name: len(supplies[name] & left), default=None)  # the first of equals
+            if best is None or not supplies[best] & left:
+                break
+            found = supplies[best] & left
+            equals = [n for n in candidates if n != best and supplies[n] >= found]
+            also = f" (as do {len(equals)} other dialects)" if equals else ""
+            reasons.append(f"{best} knows {listed(sorted({item.name for item in found}))}{also}")
+            if best not in chosen:
+                chosen.append(best)
+            left -= found
     if left and chosen:
-        reasons.append(f"no dialect knows {listed(sorted(what for _, what in left))}")
+        reasons.append(f"no dialect knows {listed(sorted({item.name for item in left}))}")
     return chosen, "; ".join(reasons)
 
 
-def _supplies(dialect: str, item: tuple[str, str]) -> bool:
-    where, what = item
+def _supplies(dialect: str, item: Missing, with_inner: bool) -> bool:
     file, layer_types = read_dialect(dialect)
-    if where == "type":
-        return what in layer_types
-    if where in file.enums:
-        return what in file.enums[where].values
-    return what in file.messages.get(where, {})
+    if item.where == "type":
+        return item.name in layer_types
+    if item.where in file.enums:
+        return item.name in file.enums[item.where].values
+    field = file.messages.get(item.where, {}).get(item.name)
+    if field is None or not with_inner or not item.inner:
+        return field is not None
+    messages = merged_file(dialect)[0].messages
+    return all(_has_path(messages, field.type, path.split(".")) for path in item.inner)
+
+
+def _has_path(messages: dict[str, dict[str, FieldDef]], message: str, path: list[str]) -> bool:
+    for name in path:
+        field = messages.get(message, {}).get(name)
+        if field is None:
+            return False
+        message = field.type
+    return True
 
 
 # Binary
@@ -95,7 +117,7 @@ def infer_binary(structure: bytes, path: str | None = None) -> Inferred:
     types = {item.type for item in bvlc.failed if item.is_type and isinstance(item.type, str)}
     names = dialects_mentioning(types)
     readings = _readings(names, open_items)
-    if not readings or min(len(r.failed) for r in readings) > 0:
+    if not readings or min(r.score for r in readings) > (0, 0):
         numbers = {str(n) for item in open_items for n in (item.number, *bvlc.misread.get(item, ())) if n}
         more = [n for n in dialects_mentioning(numbers) if n not in names]
         readings += _readings(more, open_items)
@@ -109,10 +131,8 @@ def infer_binary(structure: bytes, path: str | None = None) -> Inferred:
 
     explained = sorted({str(i) for i in open_items if i not in best.failed and i not in best.odd})
     reason = f"knows {listed(explained)}" if explained else "no dialect knows more than BVLC's schema"
-    if others and explained:
-        reason += f" (as do {len(others)} other dialects)"
-    if best.failed:
-        reason += f"; not known: {listed(sorted({str(i) for i in best.failed}))}"
+    if best.score > (0, 0):
+        reason += f"; not known: {listed(sorted({str(i) for i in (*best.failed, *best.odd)}))}"
     return Inferred(load_schema(best.name), reason, [r.name for r in others])
 
 
@@ -226,8 +246,8 @@ class _Reading:
 
     @property
     def score(self) -> tuple[int, int]:
-        """Kinds of items not explained, and unlikely ones; less is better."""
-        return len({str(i) for i in self.failed}), len({str(i) for i in self.odd})
+        """Kinds of items not explained well, and of those the ones explained badly; less is better."""
+        return len({str(i) for i in (*self.failed, *self.odd)}), len({str(i) for i in self.odd})
 
     def field(self, message: str, number: int) -> FieldDef:
         if message not in self.by_number:
@@ -243,7 +263,7 @@ class _Reading:
             if item.wire == VARINT:
                 return self.read_varint(field, item.value)
             if not item.payload:
-                return self.read_bytes(field, None, 0, 0, 0) if item.wire == BYTES else self.misread_field(field)
+                return self.read_bytes(field, None, 0, 0, 0)
             return self.read(field, item.wire, Source(item.payload), 0, len(item.payload), 0)
         if isinstance(item.type, int):
             return self.v1_type(item.type)
@@ -256,9 +276,6 @@ class _Reading:
             if value == number:
                 return name
         raise _Misread(number)
-
-    def misread_field(self, field: FieldDef) -> _Meaning:
-        raise _Misread(field.number)
 
     def read(self, field: FieldDef, wire: int, source: Source, start: int, end: int, depth: int) -> _Meaning:
         if wire == BYTES:
@@ -377,7 +394,5 @@ def _differ(one: _Meaning | str, other: _Meaning | str) -> bool:
 def _inner_differ(one: _Meaning, other: _Meaning) -> bool:
     if one.value != other.value or len(one.inner) != len(other.inner):
         return True
-    for a, b in zip(one.inner, other.inner, strict=True):
-        if a.field.name != b.field.name or _inner_differ(a, b):
-            return True
-    return False
+    pairs = zip(one.inner, other.inner, strict=True)
+    return any(a.field.name != b.field.name or _inner_differ(a, b) for a, b in pairs)

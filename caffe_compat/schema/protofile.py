@@ -76,9 +76,9 @@ class ProtoFile:
             messages[name] = {**kept, **added}
         enums = dict(self.enums)
         for name, enum in _with_v1_names(other).enums.items():
-            base = enums.get(name, EnumDef()).values
-            renumbered = {n: v for n, v in base.items() if n not in enum.values and v not in enum.values.values()}
-            enums[name] = EnumDef({**renumbered, **enum.values})
+            values = enums[name].values if name in enums else {}
+            left = {n: v for n, v in values.items() if n not in enum.values and v not in enum.values.values()}
+            enums[name] = EnumDef({**left, **enum.values})
         return ProtoFile(messages, enums, {**self.options, **other.options})
 
 
@@ -92,7 +92,7 @@ def _with_v1_names(file: ProtoFile) -> ProtoFile:
         return re.sub(r"^LayerParameter\b", "V1LayerParameter", name)
 
     messages = {
-        renamed(name): {n: FieldDef(f.name, f.number, renamed(f.type), f.label, f.default, f.packed) for n, f in fields.items()}
+        renamed(name): {n: replace(f, type=renamed(f.type)) for n, f in fields.items()}
         for name, fields in file.messages.items()
     }
     return ProtoFile(messages, {renamed(n): e for n, e in file.enums.items()}, file.options)

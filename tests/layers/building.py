@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import torch
+
 from caffe_compat import layers as _layers  # noqa: F401  importing registers every layer
 from caffe_compat.prototxt import parse_message
 from caffe_compat.registry import LayerSpec, check_count, find_layer
@@ -18,7 +21,9 @@ def build(
     dialect: str | None = None,
 ) -> Any:
     """The module for ``layer { name: "l" <text> }`` on bottoms b0, b1, ... of these shapes, with tops t0, t1, ..."""
-    names = "".join(f' bottom: "b{i}"' for i in range(len(bottom_shapes))) + "".join(f' top: "t{i}"' for i in range(tops))
+    names = "".join(f' bottom: "b{i}"' for i in range(len(bottom_shapes))) + "".join(
+        f' top: "t{i}"' for i in range(tops)
+    )
     parsed = parse_message(f'layer {{ name: "l"{names} {text} }}', dialect=dialect)
     message = parsed.message.layer[0]
     spec = LayerSpec(
@@ -39,3 +44,24 @@ def build(
     spec.check_all_read()
     module.layer_name = message.name
     return module.train(phase == "TRAIN")
+
+
+def give_values(module: Any, device: torch.device | str = "cpu", seed: int = 0) -> Any:
+    """``module`` on ``device`` with every blob drawn from (0.2, 1.2): none is zero, so none can go missing."""
+    module.to_empty(device=device)
+    for i, name in enumerate(module.blob_names):
+        blob = getattr(module, name)
+        values = np.random.RandomState(seed + i).uniform(0.2, 1.2, tuple(blob.shape))
+        with torch.no_grad():
+            blob.copy_(torch.as_tensor(values, dtype=blob.dtype))
+    return module
+
+
+def precise(device: torch.device) -> torch.dtype:
+    """The most exact floats of ``device``: 64 bits, except where there are none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def assert_equals(found: torch.Tensor, expected: Any) -> None:
+    """Equal up to the rounding of ``found``'s dtype, and of the same shape."""
+    torch.testing.assert_close(found.detach().cpu(), torch.as_tensor(expected, dtype=found.dtype), equal_nan=True)

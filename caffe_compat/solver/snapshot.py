@@ -1,0 +1,330 @@
+"""A solver's snapshots: Caffe's two files, and a third with what Caffe does not keep.
+
+``<prefix>_iter_<n>.caffemodel`` and ``.solverstate`` (or ``.caffemodel.h5`` and ``.solverstate.h5``) are what real
+Caffe writes and reads. ``<prefix>_iter_<n>.resume.npz`` beside them holds the seed, how many batches each network has
+seen, recurrent state and the losses being averaged, so that training goes on as if it had never stopped. Without it (a
+snapshot of real Caffe) training goes on too, with recurrent state at zero. Gradients are never half accumulated in a
+snapshot: it is taken between iterations.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import FileError, WeightsError
+from ..files import atomic_write
+from ..net import CaffeNet
+from ..registry import Shape
+from ..weights import (
+    read_solverstate,
+    read_weights,
+    write_caffemodel,
+    write_caffemodel_hdf5,
+    write_solverstate,
+)
+from ..wire import BlobView, SolverState
+from .structure import layers_of_snapshot
+
+__all__ = [
+    "ResumeState",
+    "Snapshot",
+    "SnapshotPaths",
+    "latest_snapshot",
+    "read_snapshot",
+    "restore_blobs",
+    "restore_buffers",
+    "snapshot_paths",
+    "state_buffers",
+    "write_snapshot",
+]
+
+_VERSION = 1
+_STATE_NAME = re.compile(r"(?P<stem>.*_iter_(?P<iteration>\d+))\.solverstate(\.h5)?")
+
+
+@dataclass(frozen=True)
+class ResumeState:
+    """What goes on beside Caffe's own files.
+
+    Attributes:
+        seed: of the run. train_passes: batches that the trained network has seen; test_passes: per test network.
+        losses: of the last iterations, oldest first as far as the average needs them; loss_index: how many there were.
+        smoothed_loss: their average as Caffe keeps it.
+        buffers: ``train/<buffer>`` and ``test<k>/<buffer>``: recurrent state.
+    """
+
+    seed: int
+    train_passes: int
+    test_passes: tuple[int, ...] = ()
+    losses: tuple[float, ...] = ()
+    loss_index: int = 0
+    smoothed_loss: float = 0.0
+    buffers: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SnapshotPaths:
+    """The three files; ``learned_net`` and ``state_name`` are the names that Caffe gives the first two."""
+
+    model: Path
+    state: Path
+    resume: Path
+    learned_net: str
+    state_name: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot read: Caffe's state, the path of the model, and what the third file adds (None without it)."""
+
+    path: Path
+    state: SolverState
+    model: Path
+    resume: ResumeState | None
+
+
+def snapshot_paths(
+    prefix: str, iteration: int, kind: Literal["BINARYPROTO", "HDF5"], base: Path = Path()
+) -> SnapshotPaths:
+    """The names that Caffe gives the files of a snapshot; a relative ``prefix`` is taken from ``base``."""
+    stem, end = f"{prefix}_iter_{iteration}", ".h5" if kind == "HDF5" else ""
+    model, state = f"{stem}.caffemodel{end}", f"{stem}.solverstate{end}"
+    return SnapshotPaths(base / model, base / state, base / f"{stem}.resume.npz", model, state)
+
+
+def write_snapshot(
+    net: CaffeNet,
+    history: Sequence[Tensor],
+    paths: SnapshotPaths,
+    *,
+    iteration: int,
+    current_step: int,
+    resume: ResumeState | None = None,
+    diffs: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a snapshot of ``net`` and a solver's ``history``: every file is complete before the first takes its name.
+
+    Args:
+        paths: from :func:`snapshot_paths`. resume: for the third file; None writes none.
+        diffs: by full blob name, for ``snapshot_diff``; blobs without one get zeros.
+
+    Raises:
+        FileError: the folder is missing, or the disk full; what was there before stays.
+    """
+    folder = paths.model.parent
+    try:
+        work = Path(tempfile.mkdtemp(prefix=".snapshot.", dir=folder))
+    except OSError as error:
+        raise FileError(f"cannot be written: {error.strerror}", path=str(paths.model)) from error
+    try:
+        new = [work / path.name for path in (paths.model, paths.resume, paths.state)]
+        _write_model(new[0], net, diffs)
+        if resume is not None:
+            _write_resume(new[1], resume)
+        write_solverstate(new[2], iteration, paths.learned_net, current_step, [_array(h) for h in history])
+        # The state comes last, for it is what a run is resumed from.
+        for made, target in zip(new, (paths.model, paths.resume, paths.state), strict=True):
+            if made.exists():
+                os.replace(made, target)
+    except OSError as error:
+        raise FileError(f"cannot be written: {error.strerror}", path=str(paths.model)) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _write_model(path: Path, net: CaffeNet, diffs: Mapping[str, Tensor] | None) -> None:
+    message, nodes = layers_of_snapshot(net)
+    owners: dict[int, str] = {}
+    binary: list[list[np.ndarray | BlobView]] = []
+    hdf5: list[
+        tuple[str, list[np.ndarray | BlobView | None]]
+    ] = []  # without the data of blobs that an earlier layer owns
+    for layer, node in zip(message.layer, nodes, strict=True):
+        whole: list[np.ndarray | BlobView] = []
+        owned: list[np.ndarray | BlobView | None] = []
+        blobs = {} if node is None or node in net.graph.sources else net.blobs_of(node.module_name)
+        for name, tensor in blobs.items():
+            assert node is not None
+            full = f"{node.module_name}.{name}"
+            owner = owners.setdefault(id(tensor), full)
+            data = _array(tensor)
+            if diffs is None:
+                whole.append(data)
+                owned.append(data if owner == full else None)
+                continue
+            diff = _array(diffs[owner]) if owner in diffs else np.zeros_like(data)
+            whole.append(BlobView(data.shape, data, diff, (0, 0)))
+            owned.append(whole[-1] if owner == full else BlobView(data.shape, np.empty(0, data.dtype), diff, (0, 0)))
+        binary.append(whole)
+        hdf5.append((layer.name, owned))
+    if path.suffix == ".h5":
+        write_caffemodel_hdf5(path, hdf5)
+    else:
+        write_caffemodel(path, message.SerializeToString(), binary)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    return (tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()).numpy()
+
+
+# The third file
+
+
+def _write_resume(path: Path, state: ResumeState) -> None:
+    facts = {key: value for key, value in asdict(state).items() if key != "buffers"}
+    text = json.dumps({"version": _VERSION, **facts}).encode()
+    with atomic_write(path) as handle:
+        arrays: dict[str, Any] = {f"buffer:{name}": array for name, array in state.buffers.items()}
+        np.savez(handle, facts=np.frombuffer(text, np.uint8), **arrays)
+
+
+def _read_resume(path: Path) -> ResumeState:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            facts = json.loads(bytes(file["facts"]))
+            buffers = {key[7:]: file[key] for key in file.files if key.startswith("buffer:")}
+        if facts.pop("version") != _VERSION:
+            raise FileError("was written by another version of this program", path=str(path))
+        facts["test_passes"], facts["losses"] = tuple(facts["test_passes"]), tuple(facts["losses"])
+        return ResumeState(buffers=buffers, **facts)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        raise FileError(
+            f"is damaged ({str(error) or type(error).__name__}); delete it to go on without recurrent state",
+            path=str(path),
+        ) from error
+
+
+# Reading
+
+
+def read_snapshot(path: str | Path, base: Path = Path()) -> Snapshot:
+    """Read a ``.solverstate`` or ``.solverstate.h5`` and what lies beside it.
+
+    Args:
+        base: the folder that the model's name is relative to, as Caffe's working directory; where it is not there, the
+            folder of ``path`` is tried.
+
+    Raises:
+        FileError: a file is missing or damaged.
+    """
+    path = Path(path)
+    state = read_solverstate(path)
+    if not state.learned_net:
+        raise FileError("names no model (learned_net), so there are no weights to go on with", path=str(path))
+    model = base / state.learned_net
+    if not model.exists():
+        model = path.parent / Path(state.learned_net).name
+    if not model.exists():
+        raise FileError(f"its model {state.learned_net} is neither in {base.resolve()} nor beside it", path=str(path))
+    match = _STATE_NAME.fullmatch(path.name)
+    resume = path.with_name(f"{match['stem']}.resume.npz") if match else None
+    return Snapshot(path, state, model, _read_resume(resume) if resume is not None and resume.exists() else None)
+
+
+def latest_snapshot(prefix: str, base: Path = Path()) -> Path | None:
+    """The solverstate of the most iterations that ``prefix`` has, or None."""
+    stem = base / prefix
+    found = []
+    for path in stem.parent.glob("*.solverstate*"):
+        match = _STATE_NAME.fullmatch(path.name)
+        if match and match["stem"] == f"{stem.name}_iter_{match['iteration']}":
+            found.append((int(match["iteration"]), path))
+    return max(found)[1] if found else None
+
+
+@torch.no_grad()
+def restore_blobs(net: CaffeNet, model: Path) -> None:
+    """Copy the weights of a snapshot into ``net``, in place. Unlike finetuning, every layer has to fit.
+
+    Raises:
+        WeightsError: the snapshot is of another net: layers, numbers of blobs or shapes differ.
+    """
+    with read_weights(model) as weights:
+        records: dict[str, list[Any]] = {}
+        for record in weights.layers:
+            if record.blobs:
+                records.setdefault(record.name, []).append(record)
+        todo = []
+        seen: set[int] = set()
+        for node in net.nodes_with_blobs():
+            blobs = net.blobs_of(node.module_name)
+            waiting = records.get(node.name, [])
+            new = [id(blob) not in seen for blob in blobs.values()]
+            seen.update(map(id, blobs.values()))
+            if not waiting:
+                if any(new):
+                    raise WeightsError(f"{model} is a snapshot of another net: it has no layer {node.name!r}")
+                continue
+            record = waiting.pop(0)
+            if len(record.blobs) > len(blobs) or any(new[len(record.blobs) :]):
+                raise WeightsError(
+                    f"{model} is a snapshot of another net: layer {node.name!r} has {len(record.blobs)} blobs there, "
+                    f"{len(blobs)} here"
+                )
+            for i, (name, blob) in enumerate(zip(blobs, record.blobs, strict=False)):
+                if blob.is_empty and not new[i]:
+                    continue
+                array = fitted(blob, tuple(blobs[name].shape))
+                if array is None:
+                    raise WeightsError(
+                        f"{model} is a snapshot of another net: layer {node.name!r}, blob {i} ({name}) has shape "
+                        f"{list(blob.shape)} there, {list(blobs[name].shape)} here"
+                    )
+                todo.append((blobs[name], array))
+        left = [name for name, waiting in records.items() if waiting]
+        if left:
+            raise WeightsError(
+                f"{model} is a snapshot of another net: it has weights for {', '.join(map(repr, left[:8]))}"
+            )
+        for tensor, array in todo:
+            tensor.copy_(torch.from_numpy(np.array(array)))
+
+
+def fitted(blob: BlobView, shape: Shape) -> np.ndarray | None:
+    """A blob's data in ``shape``: equal, or the four axes of an old file with leading ones. None if it does not fit."""
+    found = blob.shape
+    if found != shape and not (len(found) == 4 and len(shape) < 4 and found == (1,) * (4 - len(shape)) + shape):
+        return None
+    return None if blob.is_empty else blob.data.reshape(shape)
+
+
+# State that is no weight
+
+
+def state_buffers(net: CaffeNet) -> dict[str, Tensor]:
+    """What ``net`` remembers from pass to pass (recurrent state): its buffers that are no blobs and not empty."""
+    blobs = {id(blob) for node in net.nodes_with_blobs() for blob in net.blobs_of(node.module_name).values()}
+    return {name: buffer for name, buffer in net.named_buffers() if id(buffer) not in blobs and buffer.numel()}
+
+
+def restore_buffers(net: CaffeNet, arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Put remembered state back. The number of streams (axis 0) may differ from what the net was built for.
+
+    Raises:
+        WeightsError: another net's state.
+    """
+    buffers = state_buffers(net)
+    if arrays.keys() != buffers.keys():
+        odd = ", ".join(sorted(arrays.keys() ^ buffers.keys()))
+        raise WeightsError(f"{path} does not fit the net: {odd} is only on one side")
+    for name, array in arrays.items():
+        old = buffers[name]
+        if array.ndim != old.dim() or tuple(array.shape[1:]) != tuple(old.shape[1:]):
+            raise WeightsError(f"{path}: {name} has shape {list(array.shape)}, the net needs {list(old.shape)}")
+        owner, _, own = name.rpartition(".")
+        module = net.get_submodule(owner) if owner else net
+        module._buffers[own] = torch.from_numpy(array.copy()).to(old.device, old.dtype)

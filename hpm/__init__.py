@@ -1,0 +1,1 @@
+"""The 3D Human Pose Machine in PyTorch."""
