@@ -17,19 +17,19 @@
 
 from __future__ import annotations
 
-import pickle
+import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import torch
 
 from .access import FileAccess
-from .errors import FileError, UsageError
-from .files import atomic_write, sha256_of
+from .errors import CaffeCompatError, FileError, UsageError
+from .files import atomic_write, open_file, sha256_of
 from .graph import NetState
 from .net import CaffeNet
 from .prototxt import format_message, parse_message
@@ -106,12 +106,16 @@ def save_checkpoint(
     Args:
         sources: the files it was made from; their checksums are recorded.
         dtype: precision that floating-point weights are stored in.
+        optimized: whether loading gives the inference form. What is stored is ``net`` itself all the same.
 
     Raises:
-        FileError: a source cannot be read, or ``path`` cannot be written.
+        FileError: a source cannot be read, or ``path`` cannot be written. UsageError: ``net`` is an inference form
+            itself, or shall become one and is of phase TRAIN.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype {dtype!r}: one of {', '.join(DTYPES)} was expected")
+    if optimized and net.graph.state.phase != "TEST":
+        raise UsageError("only a net of phase TEST has an inference form; convert it with phase test")
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -128,7 +132,10 @@ def save_checkpoint(
         "written_by": versions(),
     }
     with atomic_write(path) as file:
-        torch.save(content, file.name)
+        try:
+            torch.save(content, file.name)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise FileError(f"cannot be written: {str(error).splitlines()[0]}", path=str(path)) from error
 
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -139,7 +146,7 @@ def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def is_checkpoint(path: str | Path) -> bool:
     """Whether ``path`` is a file as torch writes them (a zip archive)."""
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             return file.read(4) == b"PK\x03\x04"
     except OSError as error:
         raise FileError(error.strerror or str(error), path=str(path)) from error
@@ -153,11 +160,15 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     name = str(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise FileError(error.strerror or str(error), path=name) from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise FileError(f"cannot be read as a .pt of plain tensors: {str(error).splitlines()[0]}", path=name) from error
+        with open_file(path) as file:
+            _check_archive(file)
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except CaffeCompatError:
+        raise
+    except Exception as error:  # damage makes torch raise nearly anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise FileError(f"cannot be read as a .pt of plain tensors: {reason}", path=name) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise FileError("was not written by caffe-compat convert", path=name)
     if content.get("version") != VERSION:
@@ -165,10 +176,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     try:
         state = content["state"]
         tensors = content["state_dict"]
-        if not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in tensors.items()):
-            raise TypeError("state_dict holds something that is no tensor")
         if content["dtype"] not in DTYPES:
             raise ValueError(f"dtype {content['dtype']!r}")
+        for key, tensor in tensors.items():
+            _check_tensor(_typed(key, str), tensor, DTYPES[content["dtype"]])
         return Checkpoint(
             network=_typed(content["network"], str),
             dialect=_typed(content["dialect"], str),
@@ -179,11 +190,42 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             state_dict=tensors,
             sources=tuple({"name": str(s["name"]), "sha256": str(s["sha256"])} for s in content["sources"]),
             preprocess=content["preprocess"],
-            parity=ParityRecord(**content["parity"]) if content["parity"] is not None else None,
+            parity=_parity_record(content["parity"]),
             written_by=str(content["written_by"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
+    except KeyError as error:
+        raise FileError(f"is damaged: entry {error} is missing", path=name) from error
+    except (TypeError, ValueError, AttributeError, OverflowError, UsageError) as error:
         raise FileError(f"is damaged: {error}", path=name) from error
+
+
+def _check_archive(file: BinaryIO) -> None:
+    """Refuse archives that unpack to more than they hold: torch stores its entries as they are, one after the other."""
+    size = os.fstat(file.fileno()).st_size
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
+        raise ValueError("its entries are compressed or overlap, which torch never writes")
+
+
+def _check_tensor(name: str, tensor: Any, dtype: torch.dtype) -> None:
+    """A plain tensor with memory of its own for each value, as save_checkpoint writes them."""
+    if type(tensor) is not torch.Tensor or tensor.layout != torch.strided or tensor.device.type != "cpu":
+        raise TypeError(f"{name} in state_dict is no plain tensor")
+    if tensor.dtype != dtype:
+        raise TypeError(f"{name} in state_dict holds {tensor.dtype}, {dtype} was expected")
+    if not tensor.is_contiguous():
+        raise ValueError(f"the values of {name} in state_dict overlap or have gaps")
+
+
+def _parity_record(entry: Any) -> ParityRecord | None:
+    if entry is None:
+        return None
+    record = ParityRecord(**entry)
+    for field in fields(ParityRecord):
+        kind = {"str": str, "int": int, "float": float}[str(field.type)]
+        _typed(getattr(record, field.name), kind)
+    return record
 
 
 def _typed(value: Any, kind: type) -> Any:
@@ -230,4 +272,4 @@ def load_checkpoint(
     net.materialize()
     if content.dtype != "float32":
         net.to(DTYPES[content.dtype])
-    return net
+    return net.optimize() if content.optimized else net

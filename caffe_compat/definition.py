@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import FileError, UsageError
+from .files import open_file
 from .prototxt import read_message
 from .schema import Schema, load_schema
 from .schema.infer import infer_binary
@@ -37,7 +38,7 @@ class Definition:
 def is_text(path: str | Path) -> bool:
     """Whether a file looks like text rather than one of Caffe's binary formats."""
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             head = file.read(4096)
     except OSError as error:
         raise FileError(error.strerror or str(error), path=str(path)) from error

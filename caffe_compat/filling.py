@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .errors import WeightsError
-from .net import CaffeNet, blob_names
+from .net import CaffeNet
 from .registry import Shape
 from .weights import WeightsFile
 from .wire import BlobView, LayerRecord
@@ -42,9 +42,8 @@ def fill_net(net: CaffeNet, weights: WeightsFile) -> FillReport:
     """
     report = FillReport()
     by_name: dict[str, str] = {}
-    for node in net.graph.nodes:
-        if node not in net.graph.sources:
-            by_name.setdefault(node.name, node.module_name)
+    for node in net.graph.computed:
+        by_name.setdefault(node.name, node.module_name)
     for record in weights.layers:
         if not record.blobs:
             continue
@@ -66,21 +65,24 @@ def fill_net(net: CaffeNet, weights: WeightsFile) -> FillReport:
 
 
 def _fill_layer(net: CaffeNet, module_name: str, record: LayerRecord, weights: WeightsFile, report: FillReport) -> None:
-    module = net.get_submodule(module_name)
-    names = blob_names(module)
+    targets = net.blobs_of(module_name)
+    names = list(targets)
     where = f"{weights.path}: layer {record.name!r}"
     shorter_is_shared = weights.kind == "hdf5" and len(record.blobs) < len(names)  # Caffe leaves shared blobs out of HDF5
     if len(record.blobs) != len(names) and not shorter_is_shared:
         raise WeightsError(f"{where} has {len(record.blobs)} blobs, the net needs {len(names)} ({', '.join(names) or 'none'})")
     for i, (name, blob) in enumerate(zip(names, record.blobs, strict=False)):
-        target = tuple(getattr(module, name).shape)
+        target = tuple(targets[name].shape)
         if blob.is_empty:
             if weights.kind == "hdf5":
                 continue
             raise WeightsError(f"{where}, blob {i}: the file declares shape {list(blob.shape)} and holds no values")
         if not shape_fits(blob.shape, target):
             raise WeightsError(f"{where}, blob {i} ({name}): the file has shape {list(blob.shape)}, the net needs {list(target)}")
-        tensor = _copied(blob, target)
+        try:
+            tensor = _copied(blob, target)
+        except RuntimeError as error:  # torch has no MemoryError on the CPU
+            raise WeightsError(f"{where}, blob {i} ({name}): no memory for its shape {list(target)}") from error
         weights.release(blob)
         # A sum is not finite if a value is not; the reverse is checked only then.
         if not torch.isfinite(tensor.sum()) and not bool(torch.isfinite(tensor).all()):

@@ -56,8 +56,8 @@ class Graph:
         nodes: every layer, sources of data included.
         blobs: the blob name of each value id.
         inputs: value ids that come from outside: tops of ``Input`` layers and of data layers.
-        outputs: value ids that nobody reads, in the order they were made; Caffe's outputs.
-        sources: the nodes whose tops are the inputs.
+        outputs: value ids that nobody reads, sorted by blob name: Caffe's outputs in Caffe's order.
+        sources: the nodes whose tops are the inputs. computed: all others.
     """
 
     state: NetState
@@ -66,6 +66,7 @@ class Graph:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     sources: tuple[Node, ...]
+    computed: tuple[Node, ...]
 
 
 def build_graph(
@@ -73,7 +74,6 @@ def build_graph(
     state: NetState,
     is_source: Callable[[Any], bool],
     reserved: frozenset[str] = frozenset(),
-    path: str | None = None,
 ) -> Graph:
     """Pick the layers of ``state`` from ``net`` (a current-generation ``NetParameter``) and wire them.
 
@@ -84,20 +84,19 @@ def build_graph(
     Raises:
         GraphError: a bottom that no layer above produces, a top that two layers produce.
     """
-    where = f"{path}: " if path else ""
-    chosen = [(i, layer) for i, layer in enumerate(net.layer) if included(layer, state, where)]
+    chosen = [(i, layer) for i, layer in enumerate(net.layer) if included(layer, state)]
     names = module_names([layer.name for _, layer in chosen], reserved)
     blobs: list[str] = []
     current: dict[str, int] = {}  # blob name -> the value it holds now
     maker: dict[str, str] = {}
     unread: dict[int, None] = {}
-    nodes, inputs, sources = [], [], []
+    nodes, inputs, sources, computed = [], [], [], []
     for (index, layer), module_name in zip(chosen, names, strict=True):
-        label = f"{where}layer {layer.name!r} ({layer.type})"
+        label = f"layer {layer.name!r} ({layer.type})"
         bottoms = []
         for name in layer.bottom:
             if name not in current:
-                raise GraphError(_unknown_bottom(label, name, [later for i, later in chosen if i >= index], net, state))
+                raise GraphError(_unknown_bottom(label, name, index, chosen, net, state))
             bottoms.append(current[name])
             unread.pop(current[name], None)
         tops = []
@@ -115,20 +114,24 @@ def build_graph(
         if is_source(layer):
             inputs += tops
             sources.append(node)
+        else:
+            computed.append(node)
     if not nodes:
-        raise GraphError(f"{where}no layer is left for {_state_text(state)} ({len(net.layer)} in the definition)")
-    return Graph(state, tuple(nodes), tuple(blobs), tuple(inputs), tuple(unread), tuple(sources))
+        raise GraphError(f"no layer is left for {_state_text(state)} ({len(net.layer)} in the definition)")
+    outputs = sorted(unread, key=blobs.__getitem__)
+    return Graph(state, tuple(nodes), tuple(blobs), tuple(inputs), tuple(outputs), tuple(sources), tuple(computed))
 
 
-def _unknown_bottom(label: str, name: str, later: Sequence[Any], net: Any, state: NetState) -> str:
+def _unknown_bottom(
+    label: str, name: str, index: int, chosen: Sequence[tuple[int, Any]], net: Any, state: NetState
+) -> str:
     message = f"{label}: bottom {name!r} is produced by no layer above it"
-    for layer in later:
-        if name in layer.top:
-            if name in layer.bottom:
-                continue
+    for i, layer in chosen:
+        if i > index and name in layer.top and name not in layer.bottom:
             return f"{message}; layer {layer.name!r} produces it further down (layers run in the order of the file)"
-    for layer in net.layer:
-        if name in layer.top:
+    present = {i for i, _ in chosen}
+    for i, layer in enumerate(net.layer):
+        if i not in present and name in layer.top:
             return f"{message}; layer {layer.name!r} would, but is not part of {_state_text(state)}"
     return message
 
@@ -138,10 +141,10 @@ def _state_text(state: NetState) -> str:
     return f"phase {state.phase} level {state.level}{stages}"
 
 
-def included(layer: Any, state: NetState, where: str = "") -> bool:
+def included(layer: Any, state: NetState) -> bool:
     """Caffe's FilterNet: with include rules one must match; with exclude rules none may."""
     if layer.include and layer.exclude:
-        raise GraphError(f"{where}layer {layer.name!r} has include and exclude rules; Caffe allows only one kind")
+        raise GraphError(f"layer {layer.name!r} has include and exclude rules; Caffe allows only one kind")
     if layer.include:
         return any(_matches(rule, state) for rule in layer.include)
     return not any(_matches(rule, state) for rule in layer.exclude)

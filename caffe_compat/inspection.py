@@ -363,6 +363,8 @@ def inspect_network(definition: Definition, state: NetState, input_shapes: Mappi
     except CaffeCompatError as error:
         problem = str(error)
         graph = build_graph(message, state, is_source)
+        if not input_shapes.keys() <= {graph.blobs[v] for v in graph.inputs}:
+            raise  # it is the request that is wrong, not the network
         rows = _rows_one_by_one(graph, message, dialect, input_shapes)
     else:
         graph = net.graph

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 from . import layers as _layers  # noqa: F401  importing registers every layer
 from .access import FileAccess
-from .errors import CaffeCompatError, LayerError, NetworkError, UsageError, WeightsError
+from .errors import CaffeCompatError, LayerError, NetworkError, UnknownLayerError, UsageError, WeightsError
 from .fillers import fill
-from .graph import Graph, NetState, Node, build_graph
+from .graph import Graph, NetState, Node, build_graph, layer_name
+from .params import NoSuchFieldError
 from .randomness import Randomness
 from .registry import Layer, LayerSpec, LayerType, Shape, check_count, find_layer
 from .sources import input_shapes as _input_shapes
@@ -25,8 +27,9 @@ __all__ = ["CaffeNet", "ParamSpec"]
 
 # A net without weights is filled by its fillers; a file that declares more than this is lying.
 MAX_FILLED_BYTES = 8 * 2**30
-# A blob larger than this cannot be meant.
-MAX_BLOB_BYTES = 64 * 2**30
+# Caffe's own limits on a blob: it aborts beyond them.
+MAX_BLOB_VALUES = 2**31 - 1
+MAX_BLOB_AXES = 32
 
 
 @dataclass(frozen=True)
@@ -106,25 +109,28 @@ class CaffeNet(nn.Module):
         self.warnings, self.notes = [], []
         self.loss_weights, self.param_specs = {}, {}
         self._sharers: dict[str, list[tuple[nn.Module, str]]] = {}  # full name -> everyone who holds that tensor
-        self._check_unknown(message, "the network")
         state = state or NetState()
         stages = (*state.stages, *(s for s in message.state.stage if s not in state.stages))
-        self.graph = build_graph(message, NetState(state.phase, state.level, stages), is_source, _RESERVED, path)
-        shapes, notes = _input_shapes(self.graph, input_shapes or {})
-        self.notes += notes
-        self._build(shapes, gradients, allow_python)
-        self._steps = self._plan()
+        try:
+            self._check_unknown(message, "the network")
+            self.graph = build_graph(message, NetState(state.phase, state.level, stages), is_source, _RESERVED)
+            shapes, notes = _input_shapes(self.graph, input_shapes or {})
+            self.notes += notes
+            self._build(shapes, gradients, allow_python)
+            self._steps = self._plan()
+        except (NetworkError, UsageError) as error:
+            if path is not None:
+                error.args = (f"{path}: {error}",)
+            raise
         self.train(state.phase == "TRAIN")
 
     # Building
 
     def _build(self, shapes: dict[int, Shape], gradients: str, allow_python: bool) -> None:
         values = {v: torch.empty(_checked_shape(s, self.graph.blobs[v]), device="meta") for v, s in shapes.items()}
-        owners: dict[str, tuple[nn.Module, str, str]] = {}
-        for node in self.graph.nodes:
-            if node in self.graph.sources:
-                continue
-            entry = find_layer(node.type, self.dialect)
+        owners: dict[str, _Owner] = {}
+        for node in self.graph.computed:
+            entry = self._find_layer(node)
             spec = LayerSpec(
                 name=node.name,
                 type=node.type,
@@ -145,6 +151,15 @@ class CaffeNet(nn.Module):
             self._read_loss_weights(node, spec, entry)
         self.shapes = tuple(tuple(values[v].shape) for v in range(len(self.graph.blobs)))
 
+    def _find_layer(self, node: Node) -> LayerType:
+        if not node.type:
+            raise LayerError(f"layer {node.name!r} has no type", layer=node.name)
+        try:
+            return find_layer(node.type, self.dialect)
+        except UnknownLayerError as error:
+            error.args = (f"layer {node.name!r}: {error}",)
+            raise
+
     def _build_layer(self, node: Node, spec: LayerSpec, entry: LayerType) -> nn.Module:
         for what, count, allowed in (("bottoms", len(spec.bottoms), entry.bottoms), ("tops", len(spec.tops), entry.tops)):
             expected = check_count(count, allowed)
@@ -154,8 +169,12 @@ class CaffeNet(nn.Module):
             module = entry.build(spec)
         except CaffeCompatError:
             raise
+        except NoSuchFieldError as error:
+            spec.fail(f"{error}; another --dialect may fit")
         except (RuntimeError, OverflowError, ValueError, ArithmeticError) as error:
             spec.fail(f"cannot be built: {_first_line(error)}")
+        for name in blob_names(module):
+            _checked_shape(tuple(_get_tensor(module, name).shape), name, node)
         spec.check_all_read()
         self._check_unknown(node.message, f"layer {node.name!r} ({node.type})")
         for descriptor, _ in node.message.ListFields():
@@ -171,7 +190,7 @@ class CaffeNet(nn.Module):
         """Shapes by running on tensors without memory."""
         try:
             with torch.no_grad():
-                result = module.infer(*bottoms) if isinstance(module, Layer) else module(*bottoms)
+                result = module.infer(*bottoms) if isinstance(module, Layer) else _infer_foreign(module, bottoms)
         except CaffeCompatError:
             raise
         except Exception as error:
@@ -197,7 +216,7 @@ class CaffeNet(nn.Module):
             self.warnings.append(f"{what}: {unknown} is ignored")
 
     def _read_param_specs(
-        self, node: Node, spec: LayerSpec, module: nn.Module, owners: dict[str, tuple[nn.Module, str, str]]
+        self, node: Node, spec: LayerSpec, module: nn.Module, owners: dict[str, _Owner]
     ) -> None:
         """lr_mult and decay_mult of every blob, and blobs shared by name."""
         names = blob_names(module)
@@ -213,25 +232,32 @@ class CaffeNet(nn.Module):
             if not entry.name:
                 continue
             if entry.name not in owners:
-                owners[entry.name] = (module, name, full)
+                told = {field for field in ("lr_mult", "decay_mult") if entry.HasField(field)}
+                owners[entry.name] = _Owner(module, name, [full], told)
                 continue
-            owner, owner_name, owner_full = owners[entry.name]
-            _share(owner, owner_name, module, name, permissive=entry.share_mode == 1, spec=spec)
-            sharers = self._sharers.setdefault(owner_full, [(owner, owner_name)])
-            sharers.append((module, name))
-            self._sharers[full] = sharers
-            self.param_specs[full] = self._merged_spec(spec, entry, owner_full)
+            owner = owners[entry.name]
+            holders = self._sharers.setdefault(owner.sharers[0], [(owner.module, owner.blob)])
+            if _share(owner, module, name, permissive=entry.share_mode == 1, spec=spec):
+                holders.append((module, name))
+            self._sharers[full] = holders
+            owner.sharers.append(full)
+            self._merge_specs(spec, entry, owner)
 
-    def _merged_spec(self, spec: LayerSpec, entry: Any, owner: str) -> ParamSpec:
-        """Sharers may leave multipliers to the owner, but not contradict it (Caffe's rule)."""
-        merged = self.param_specs[owner]
+    def _merge_specs(self, spec: LayerSpec, entry: Any, owner: _Owner) -> None:
+        """Caffe's rule: the first layer of those that share a blob to give a multiplier sets it; none may contradict."""
+        merged = self.param_specs[owner.sharers[0]]
         for field in ("lr_mult", "decay_mult"):
-            if entry.HasField(field) and getattr(entry, field) != getattr(merged, field):
+            if not entry.HasField(field):
+                continue
+            value = getattr(entry, field)
+            if field in owner.told and value != getattr(merged, field):
                 spec.fail(
-                    f"param {entry.name!r} has {field} {getattr(entry, field):g}, but {owner}, which shares it, has "
+                    f"param {entry.name!r} has {field} {value:g}, but {owner.sharers[0]}, which shares it, has "
                     f"{getattr(merged, field):g}"
                 )
-        return merged
+            owner.told.add(field)
+            merged = replace(merged, **{field: value})
+        self.param_specs.update(dict.fromkeys(owner.sharers, merged))
 
     def _read_loss_weights(self, node: Node, spec: LayerSpec, entry: LayerType) -> None:
         weights = tuple(node.message.loss_weight)
@@ -243,7 +269,7 @@ class CaffeNet(nn.Module):
 
     def _plan(self) -> tuple[Step, ...]:
         last_read: dict[int, int] = {}
-        computed = [node for node in self.graph.nodes if node not in self.graph.sources]
+        computed = self.graph.computed
         for i, node in enumerate(computed):
             for value in (*node.bottoms, *node.tops):
                 last_read[value] = i
@@ -287,11 +313,11 @@ class CaffeNet(nn.Module):
     def blobs_of(self, module_name: str) -> dict[str, Tensor]:
         """The blobs of one layer in Caffe's order, by parameter name."""
         module = self.get_submodule(module_name)
-        return {name: getattr(module, name) for name in blob_names(module)}
+        return {name: _get_tensor(module, name) for name in blob_names(module)}
 
     def nodes_with_blobs(self) -> list[Node]:
         """The layers that own blobs, in execution order."""
-        return [n for n in self.graph.nodes if n not in self.graph.sources and blob_names(self.get_submodule(n.module_name))]
+        return [n for n in self.graph.computed if blob_names(self.get_submodule(n.module_name))]
 
     def materialize(self, seed: int | None = None, device: torch.device | str = "cpu") -> CaffeNet:
         """Give memory to every blob that has none yet, with the values of its filler (zero without one).
@@ -307,14 +333,11 @@ class CaffeNet(nn.Module):
         for node in self.nodes_with_blobs():
             module = self.get_submodule(node.module_name)
             for name in blob_names(module):
-                blob = getattr(module, name)
+                blob = _get_tensor(module, name)
                 if not blob.is_meta:
                     continue
                 if id(blob) not in made:
-                    filler = module.fillers.get(name) if isinstance(module, Layer) else None
-                    tensor = torch.zeros(blob.shape, device=device)
-                    if filler is not None:
-                        fill(tensor, filler, randomness.generator(f"{node.name}/{name}", device))
+                    tensor = _initial(node, name, module, blob, randomness, device)
                     made[id(blob)] = nn.Parameter(tensor) if isinstance(blob, nn.Parameter) else tensor
                 _set_tensor(module, name, made[id(blob)])
         self._materialize_rest(device)
@@ -334,15 +357,26 @@ class CaffeNet(nn.Module):
         Raises:
             WeightsError: another shape was expected.
         """
-        old = getattr(self.get_submodule(module_name), name)
+        old = _get_tensor(self.get_submodule(module_name), name)
         if old.shape != tensor.shape:
             raise WeightsError(
                 f"layer {module_name!r}, blob {name}: shape {list(tensor.shape)} was given, {list(old.shape)} is needed"
             )
-        new = nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else tensor
         holders = self._sharers.get(f"{module_name}.{name}", [(self.get_submodule(module_name), name)])
+        owned = _get_tensor(*holders[0])
+        tensor = tensor.reshape(owned.shape)  # under PERMISSIVE sharing the owner's shape is another one
+        new = nn.Parameter(tensor, requires_grad=owned.requires_grad) if isinstance(owned, nn.Parameter) else tensor
         for module, key in holders:
             _set_tensor(module, key, new)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> CaffeNet:
+        """What ``.to()`` and its kin do, without letting go of sharing: torch would copy a shared buffer once per holder."""
+        super()._apply(fn, recurse)
+        for holders in self._sharers.values():
+            tensor = _get_tensor(*holders[0])
+            for module, key in holders[1:]:
+                _set_tensor(module, key, tensor)
+        return self
 
     # Running
 
@@ -353,7 +387,7 @@ class CaffeNet(nn.Module):
             inputs: one tensor per input blob, on the net's device.
         """
         values = self._execute(self._given(inputs), keep=False)
-        return {self.graph.blobs[v]: _present(values[v]) for v in self.graph.outputs}
+        return {self.graph.blobs[v]: _present(values[v]) for v in self.graph.outputs if self._is_there(v, values)}
 
     def run(
         self, inputs: Mapping[str, Any] | None = None, blobs: Literal["all"] | Sequence[str] | None = None
@@ -371,12 +405,17 @@ class CaffeNet(nn.Module):
         wanted = self._wanted(blobs)
         device, dtype = self.device_and_dtype()
         given = {
-            name: torch.as_tensor(np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x).to(device, dtype)
+            name: torch.as_tensor(np.asarray(x, order="C") if isinstance(x, np.ndarray) else x).to(device, dtype)
             for name, x in (inputs or {}).items()
         }
         with torch.no_grad():
             values = self._execute(self._given(given), keep=blobs is not None)
-        return {name: _present(values[v]) for name, v in wanted.items()}
+        named = blobs is not None and blobs != "all"
+        return {name: _present(values[v]) for name, v in wanted.items() if named or self._is_there(v, values)}
+
+    def _is_there(self, value: int, values: Sequence[Tensor | None]) -> bool:
+        """False for an input that no layer reads and that was left out."""
+        return values[value] is not None or value not in self.graph.inputs
 
     def values(self, inputs: Mapping[str, Tensor]) -> list[Tensor | None]:
         """Every value of the graph, in order, with gradients where asked for. For training and for checks."""
@@ -431,8 +470,9 @@ class CaffeNet(nn.Module):
                     result = module(*bottoms)
                 except CaffeCompatError:
                     raise
-                except (RuntimeError, IndexError, ValueError) as error:
-                    raise LayerError(self._failure(step, bottoms, error), layer=step.module) from error
+                except Exception as error:  # a user's own layer may raise anything
+                    name = layer_name(step.module)
+                    raise LayerError(self._failure(step, bottoms, error), layer=name) from error
             if isinstance(result, Tensor):
                 if step.tops:
                     values[step.tops[0]] = result
@@ -450,7 +490,7 @@ class CaffeNet(nn.Module):
             for v, b in zip(step.bottoms, bottoms, strict=True)
         )
         kind = next(n.type for n in self.graph.nodes if n.module_name == step.module)
-        return f"layer {step.module!r} ({kind}) failed on bottoms {shapes or '(none)'}: {_first_line(error)}"
+        return f"layer {layer_name(step.module)!r} ({kind}) failed on bottoms {shapes or '(none)'}: {_first_line(error)}"
 
     def _wanted(self, blobs: Literal["all"] | Sequence[str] | None) -> dict[str, int]:
         if blobs is None:
@@ -491,11 +531,26 @@ class CaffeNet(nn.Module):
             if isinstance(module, Layer):
                 module.reset_state()
 
+    def optimize(self) -> CaffeNet:
+        """A copy that gives the same outputs faster and can do nothing else, see :mod:`caffe_compat.optimization`.
+
+        Raises:
+            UsageError: a net of phase TRAIN or in training mode, or without weights.
+        """
+        from .optimization import optimize  # which is built on this module
+
+        return optimize(self)
+
     def extra_repr(self) -> str:
         return f"{self.message.name!r}, phase={self.graph.state.phase}, dialect={self.dialect}"
 
 
-_RESERVED = frozenset(dir(nn.Module())) | frozenset(dir(CaffeNet)) | frozenset(CaffeNet.__annotations__) | {"_steps", "_sharers"}
+_RESERVED = (
+    frozenset(dir(nn.Module()))
+    | frozenset(dir(CaffeNet))
+    | frozenset(CaffeNet.__annotations__)
+    | {"_steps", "_sharers", "_aliases", "_gone"}
+)
 
 
 def blob_names(module: nn.Module) -> tuple[str, ...]:
@@ -505,18 +560,77 @@ def blob_names(module: nn.Module) -> tuple[str, ...]:
     return tuple(name for name, _ in module.named_parameters(recurse=True))
 
 
-def _share(owner: nn.Module, owner_name: str, module: nn.Module, name: str, *, permissive: bool, spec: LayerSpec) -> None:
-    """Make blob ``name`` of ``module`` the very tensor of its owner."""
-    source, target = getattr(owner, owner_name), getattr(module, name)
+@dataclass
+class _Owner:
+    """The first layer with a named param: its blob, everyone who shares it, and the multipliers somebody gave."""
+
+    module: nn.Module
+    blob: str
+    sharers: list[str]
+    told: set[str]
+
+
+def _share(owner: _Owner, module: nn.Module, name: str, *, permissive: bool, spec: LayerSpec) -> bool:
+    """Make blob ``name`` of ``module`` its owner's tensor; False if it is a reshaped view of that, not the very tensor."""
+    source, target = _get_tensor(owner.module, owner.blob), _get_tensor(module, name)
     if source.shape == target.shape:
         _set_tensor(module, name, source)
-        return
+        return True
     if not permissive or source.numel() != target.numel():
         spec.fail(
             f"blob {name} of shape {list(target.shape)} shares its parameter with one of shape {list(source.shape)}"
             + ("" if permissive else "; share_mode: PERMISSIVE would allow other shapes of the same count")
         )
-    spec.fail(f"blob {name} shares its parameter under another shape ({list(source.shape)}), which is not supported")
+    _view_reshaped(owner, module, name)
+    return False
+
+
+def _view_reshaped(owner: _Owner, module: nn.Module, name: str) -> None:
+    """Replace blob ``name`` of ``module`` by a property that reshapes the owner's: one tensor, one gradient, one state entry."""
+    path, _, own = name.rpartition(".")
+    target = module.get_submodule(path) if path else module
+    shape = tuple(getattr(target, own).shape)
+    target._parameters.pop(own, None)
+    target._buffers.pop(own, None)
+    # In the instance, where a copy of the net finds the copied owner; not as a submodule, which it is of the net already.
+    target.__dict__.setdefault("_views", {})[own] = (owner.module, owner.blob, shape)
+
+    def view(self: nn.Module) -> Tensor:
+        holder, blob, shape = self.__dict__["_views"][own]
+        return _get_tensor(holder, blob).view(shape)
+
+    kind = type(target)
+    target.__class__ = type(kind.__name__, (kind,), {own: property(view), "__module__": kind.__module__})
+
+
+def _initial(
+    node: Node, name: str, module: nn.Module, blob: Tensor, randomness: Randomness, device: torch.device | str
+) -> Tensor:
+    """A blob with its filler's values."""
+    where = f"layer {node.name!r} ({node.type}), blob {name}"
+    try:
+        tensor = torch.zeros(blob.shape, device=device)
+    except RuntimeError as error:  # torch has no MemoryError on the CPU
+        raise NetworkError(f"{where}: no memory for {blob.numel() * 4 / 2**30:.1f} GiB") from error
+    filler = module.fillers.get(name) if isinstance(module, Layer) else None
+    if filler is not None:
+        try:
+            fill(tensor, filler, randomness.generator(f"{node.name}/{name}", device))
+        except UsageError as error:
+            raise LayerError(f"{where}: {error}", layer=node.name) from error
+    return tensor
+
+
+def _infer_foreign(module: nn.Module, bottoms: list[Tensor]) -> Any:
+    """Run a module that is no :class:`Layer`, whose tensors may have memory and values already, without memory."""
+    own = {name: tensor.to("meta") for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+    return torch.func.functional_call(module, own, tuple(bottoms))
+
+
+def _get_tensor(module: nn.Module, name: str) -> Tensor:
+    owner, _, own = name.rpartition(".")
+    tensor: Tensor = getattr(module.get_submodule(owner) if owner else module, own)
+    return tensor
 
 
 def _set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
@@ -529,12 +643,12 @@ def _set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 def _checked_shape(shape: Shape, name: str, node: Node | None = None) -> Shape:
-    count = 1
-    for dim in shape:
-        count *= dim
-    if count * 4 > MAX_BLOB_BYTES or any(dim < 0 for dim in shape):
-        where = f"layer {node.name!r} ({node.type}): " if node else ""
-        raise NetworkError(f"{where}blob {name!r} of shape {list(shape)} cannot be meant")
+    where = f"layer {node.name!r} ({node.type}): " if node else ""
+    if len(shape) > MAX_BLOB_AXES:
+        raise NetworkError(f"{where}blob {name!r} has {len(shape)} axes; Caffe's limit is {MAX_BLOB_AXES}")
+    # An axis of length 0 hides no other one.
+    if any(dim < 0 for dim in shape) or math.prod(max(dim, 1) for dim in shape) > MAX_BLOB_VALUES:
+        raise NetworkError(f"{where}blob {name!r} of shape {list(shape)}: Caffe's limit is {MAX_BLOB_VALUES} values")
     return shape
 
 

@@ -12,10 +12,14 @@ from typing import Any
 from .schema import is_repeated
 from .unknown import unknown_fields_of
 
-__all__ = ["Params", "unread_fields"]
+__all__ = ["NoSuchFieldError", "Params", "unread_fields"]
 
 # Fields that choose how Caffe computes (which library, how much scratch memory), never what it computes.
 _HOW_NOT_WHAT = frozenset({"engine", "cudnn_convolution_algo_seeker", "cudnn_flavor", "conv_algos_override", "math_mode"})
+
+
+class NoSuchFieldError(AttributeError):
+    """A builder reads a field that the schema in force does not define."""
 
 
 class Params:
@@ -36,7 +40,7 @@ class Params:
             raise AttributeError(name)
         descriptor = self._message.DESCRIPTOR.fields_by_name.get(name)
         if descriptor is None:
-            raise AttributeError(f"{self._path} has no field {name!r} in this dialect; ask knows() first")
+            raise NoSuchFieldError(f"the dialect's {self._path} has no field {name!r}, which this layer type needs")
         self._read.add(name)
         value = getattr(self._message, name)
         if descriptor.message_type is not None:

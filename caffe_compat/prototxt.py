@@ -23,7 +23,7 @@ from .schema.infer import Missing, infer_text, listed
 from .textformat import Field, TextTree, Value, parse_text
 from .unknown import Unknown, keep_unknown_text, unknown_fields_of
 
-__all__ = ["ParsedText", "format_message", "format_value", "parse_message", "quoted", "read_message", "read_text"]
+__all__ = ["ParsedText", "bind_tree", "format_message", "format_value", "parse_message", "quoted", "read_message", "read_text"]
 
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
@@ -99,9 +99,13 @@ def parse_message(
     Raises:
         PrototxtError: the text is malformed, or a number does not fit its field.
     """
-    tree = parse_text(text, path)
+    return bind_tree(parse_text(text, path), name, dialect)
+
+
+def bind_tree(tree: TextTree, name: str = "NetParameter", dialect: str | None = None) -> ParsedText:
+    """What :func:`parse_message` does after the text has been parsed into ``tree``."""
     if not tree.fields:
-        raise PrototxtError("holds no fields; a prototxt was expected", path=path)
+        raise PrototxtError("holds no fields; a prototxt was expected", path=tree.path)
     if dialect is not None:
         schema = load_schema(dialect)
         return _bound(tree, schema, name, "asked for")

@@ -37,12 +37,14 @@ class Layer(nn.Module):
         fillers: by blob name, the ``FillerParameter`` that gives its initial value where no weights are loaded; a blob
             without one starts at zero.
         allow_force_backward: False where Caffe's class keeps a net's ``force_backward`` from reaching its bottoms.
+        forward_fills_diff: True where Caffe's forward pass leaves values in a bottom's diff that its backward pass reads.
         layer_name: the name in the network, for messages.
         randomness, files: set by the net that owns the layer.
     """
 
     blob_names: tuple[str, ...] = ()
     allow_force_backward: bool = True
+    forward_fills_diff: bool = False
     layer_name: str = ""
 
     def __init__(self) -> None:
@@ -63,6 +65,14 @@ class Layer(nn.Module):
             # Checked when it is used: with weights at hand, how a blob would have started has no bearing.
             filler.ignore(*(descriptor.name for descriptor, _ in filler.message.ListFields()))
             self.fillers[name] = filler
+
+    def bias_blob(self, shape: Sequence[int], params: Params) -> None:
+        """Declare blob ``bias`` if ``params.bias_term`` asks for it, else make it None (its filler then fills nothing)."""
+        if params.bias_term:
+            self.blob("bias", shape, params.bias_filler)
+        else:
+            params.ignore("bias_filler")
+            self.register_parameter("bias", None)
 
     def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Tops for ``meta`` bottoms. Override where ``forward`` needs values to know its shapes."""

@@ -1,7 +1,7 @@
 """How many of the networks below a folder can be read, wired, built and run, and why not the others.
 
-Every file is handled by a worker process of its own kind: one that hangs, crashes or eats the memory costs that file,
-is reported as ``internal: ...``, and the survey goes on.
+Files are handled by worker processes: one that hangs, crashes or eats the memory costs only the file it had, which is
+reported as ``internal: ...``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -36,7 +37,7 @@ from .graph import Graph, NetState, build_graph
 from .inspection import layer_rows, text_kind
 from .net import CaffeNet
 from .plugins import load_plugins
-from .prototxt import parse_message, read_text
+from .prototxt import bind_tree, read_text
 from .registry import find_layer
 from .sources import is_source
 from .textformat import parse_text
@@ -54,15 +55,20 @@ MAX_RUN_BYTES = 2**30
 WORKER_BYTES = 4 * 2**30
 EXAMPLES = 5
 
+# A solver with one of these counts as the first network in it.
+_NETWORKS_IN_SOLVER = ("net_param", "train_net_param", "test_net_param")
+
 
 @dataclass(frozen=True)
 class FileResult:
     """One file.
 
     Attributes:
-        path: relative to the folder. network: False for a solver, a label map or other text.
+        path: relative to the folder.
+        network: False for a solver (unless a network is inside), a label map or other text.
         reached: 0 nothing, 1 read, 2 its layers form a graph, 3 their types are all known, 4 built (every shape is
-            inferred), 5 run. state: the phase (and stage) that got that far; empty if none was tried.
+            inferred), 5 run.
+        state: the phase (and stage) that got that far; empty if none was tried.
         reasons: what stopped it, grouped: one, or one for every layer type that is not known. detail: the error itself.
     """
 
@@ -102,7 +108,7 @@ class Survey:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Counts and grouped reasons: ``files`` is all text files found, the counts from ``read`` on are of networks."""
+        """Counts and grouped reasons: ``files`` are all that were found; from ``read`` on, networks count."""
         counts: dict[str, Any] = {
             "files": len(self.results),
             "not_networks": sum(not result.network for result in self.results),
@@ -181,21 +187,26 @@ def survey_file(root: str | Path, path: str, *, run: bool = False) -> FileResult
     """How far the file ``path`` below ``root`` gets. It counts as far as any of its phases and stages gets."""
     try:
         text = read_text(Path(root) / path)
-        kind = text_kind(parse_text(text))
-    except PrototxtError as error:
-        # What a broken text was meant to be is a guess.
-        network = re.search(r"\blayers?\s*:?\s*[{<]", text) is not None
-        return FileResult(path, network, UNREAD, "", (_reason(error),) if network else (), str(error) if network else "")
     except FileError as error:
         return FileResult(path, True, UNREAD, "", (_reason(error),), str(error))
-    if kind != "network":
-        return FileResult(path, False)
     try:
-        parsed = parse_message(text)
+        tree = parse_text(text)
+        kind = text_kind(tree)
+        inner = next((field.name for field in tree.fields if field.name in _NETWORKS_IN_SOLVER), None)
+        if kind == "other" or (kind == "solver" and inner is None):
+            return FileResult(path, False)
+        parsed = bind_tree(tree, "NetParameter" if kind == "network" else "SolverParameter")
     except CaffeCompatError as error:
+        # What a broken text was meant to be is a guess.
+        if re.search(r"\blayers?\s*:?\s*[{<]", text) is None:
+            return FileResult(path, False, UNREAD, "", (), str(error))
         return FileResult(path, True, UNREAD, "", (_reason(error),), str(error))
+    message = parsed.message
+    if kind == "solver" and inner is not None:
+        inside = getattr(message, inner)
+        message = inside[0] if inner == "test_net_param" else inside
     try:
-        message = upgrade_net(parsed.message, parsed.schema).message
+        message = upgrade_net(message, parsed.schema).message
     except CaffeCompatError as error:
         return FileResult(path, True, READ, "", (_reason(error),), str(error))
     best = FileResult(path, True)
@@ -271,7 +282,8 @@ def _reason(error: CaffeCompatError) -> str:
         kind = type(error).__name__
     named = re.match(r"layer '.*?' \(([^)]*)\)(?: failed)?:? ", text)
     if named is not None:
-        kind, text = f"{kind} {named[1]}", text[named.end() :]
+        kind = f"{kind} {named[1]}" if kind == "layer" else kind
+        text = text[named.end() :]
     text = re.sub(r"'[^']*'|\"[^\"]*\"", "'...'", text)
     text = re.sub(r"[\[(][-\d, ]*[\])]", "[...]", text)
     text = re.sub(r"(?<![\w])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?\b", "N", text)
@@ -292,7 +304,7 @@ def _too_large(net: CaffeNet) -> str:
 
 
 def _run_seeded(net: CaffeNet) -> None:
-    """One forward pass on weights that keep activations in range and inputs that are valid as labels and indices, too."""
+    """One forward pass, on weights that keep activations in range, and inputs that are valid as labels and indices."""
     net.materialize(0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -361,7 +373,7 @@ class _Worker:
         return _internal(path, "crashed", f"the process ended with status {process.returncode}")
 
     def _start(self) -> None:
-        # Its own interpreter: a fork of this process would share the locks of torch's threads.
+        # An interpreter of its own: a fork of this process would share the locks of torch's threads.
         self.process = subprocess.Popen(
             [sys.executable, "-c", "from caffe_compat.survey import _serve; _serve()"],
             stdin=subprocess.PIPE,
@@ -374,11 +386,9 @@ class _Worker:
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        try:
+        with suppress(OSError):  # it has ended already, and says nothing instead of "ready"
             self.process.stdin.write(self.settings + "\n")
             self.process.stdin.flush()
-        except OSError:
-            pass  # it has ended already, and what it says instead of "ready" is nothing
         answer = self.process.stdout.readline().strip()
         if answer != "ready":
             self._stop()
@@ -395,10 +405,8 @@ class _Worker:
 
 
 def _close(pipe: IO[str]) -> None:
-    try:
+    with suppress(OSError):  # what was not yet sent has nobody left to read it
         pipe.close()
-    except OSError:
-        pass  # what was not yet sent has nobody left to read it
 
 
 def _internal(path: str, what: str, detail: str) -> FileResult:
@@ -430,11 +438,10 @@ def _serve() -> None:
 
 
 def _limit_memory() -> None:
-    try:
+    # Only Linux has all of it.
+    with suppress(ImportError, OSError, ValueError):
         import resource
 
         with open("/proc/self/statm") as file:
             now = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (now + WORKER_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    except (ImportError, OSError, ValueError):
-        pass  # only Linux has all of it

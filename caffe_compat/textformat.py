@@ -1,7 +1,7 @@
 """Protobuf's text format -> a tree of fields with their places, with no schema involved.
 
-Covers what real prototxt files contain: comments, both quotes, adjacent strings, lists in brackets, ``:`` before braces,
-``<>`` for ``{}``, separators, a byte-order mark, extension names. Words may hold ``$``, so that templates with
+Covers what real prototxt files contain: comments, both quotes, adjacent strings, lists in brackets, ``:`` before
+braces, ``<>`` for ``{}``, separators, a byte-order mark, extension names. Words may hold ``$``, so that templates with
 ``$NAME`` in place of a value can be read and reported.
 """
 

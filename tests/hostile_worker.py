@@ -82,7 +82,7 @@ def _run(job: dict[str, Any], seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    for command in ("convert", "verify", "upgrade"):
+    for command in ("convert", "inspect", "run", "verify", "upgrade"):
         cli._group.get_command(None, command)  # type: ignore[arg-type]  # imports it
     sys.addaudithook(_watch)
     signal.signal(signal.SIGALRM, _cut_off)

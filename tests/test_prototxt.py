@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf.descriptor import FieldDescriptor
 
 from caffe_compat.errors import FileError, PrototxtError
 from caffe_compat.prototxt import format_message, format_value, parse_message, read_message
@@ -396,21 +397,21 @@ def test_floats_are_written_as_the_shortest_text_that_reads_back() -> None:
 def random_value(f: Any, rs: np.random.RandomState) -> Any:
     if f.enum_type is not None:
         return f.enum_type.values[rs.randint(len(f.enum_type.values))].number
-    if f.cpp_type == f.CPPTYPE_STRING:
-        if f.type == f.TYPE_BYTES:
+    if f.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        if f.type == FieldDescriptor.TYPE_BYTES:
             return rs.bytes(rs.randint(6))
         return "".join(rs.choice(list("ab\"'\\\n\t\r\x01\x7f é{}:#$😀"), rs.randint(8)))
-    if f.cpp_type == f.CPPTYPE_BOOL:
+    if f.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         return bool(rs.randint(2))
-    if f.cpp_type == f.CPPTYPE_FLOAT:
+    if f.cpp_type == FieldDescriptor.CPPTYPE_FLOAT:
         return float(rs.choice([0.0, -0.0, np.inf, -np.inf, *rs.standard_normal(4).astype(np.float32)]))
-    if f.cpp_type == f.CPPTYPE_DOUBLE:
+    if f.cpp_type == FieldDescriptor.CPPTYPE_DOUBLE:
         return float(rs.standard_normal() * 10.0 ** rs.randint(-300, 300))
     low, high = {
-        f.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
-        f.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
-        f.CPPTYPE_UINT32: (0, 2**32 - 1),
-        f.CPPTYPE_UINT64: (0, 2**64 - 1),
+        FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
+        FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
+        FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
+        FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
     }[f.cpp_type]
     return [low, high, 0, 1, int(rs.randint(1000))][rs.randint(5)]
 

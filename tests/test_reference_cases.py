@@ -30,7 +30,9 @@ def test_case_equals_real_caffe(file_name: str, case: str, device: torch.device)
         compared = sum(len(list(_arrays(file[case][key]))) for key in stored)
         compared += sum(attribute.startswith("file:") for attribute in file[case].attrs)
     assert not result.unsupported
-    assert len(result.blobs) == compared
+    # The two cases of HingeLoss were recorded after the diffs were cleared that its backward pass reads.
+    assert [text.split(":")[0] for text in result.skipped] == (["bottom_diff/x"] if case.startswith("HingeLoss") else [])
+    assert len(result.blobs) + len(result.skipped) == compared
     assert [(b.name, b.max_abs, b.max_rel, b.problem) for b in result.blobs if not b.passed] == []
 
 

@@ -178,7 +178,8 @@ def test_v0_image_and_window_data() -> None:
         layer { name: "i" type: "ImageData"
           image_data_param { source: "l" batch_size: 2 shuffle: true new_height: 5 new_width: 6 } }
         layer { name: "w" type: "WindowData" transform_param { mirror: false } window_data_param {
-          source: "w" batch_size: 3 fg_threshold: 0.6 bg_threshold: 0.4 fg_fraction: 0.3 context_pad: 16 crop_mode: "square" } }
+          source: "w" batch_size: 3 fg_threshold: 0.6 bg_threshold: 0.4 fg_fraction: 0.3 context_pad: 16
+          crop_mode: "square" } }
         layer { name: "h" type: "HDF5Data" hdf5_data_param { source: "h" batch_size: 4 } }
         """,
     )

@@ -29,6 +29,10 @@ _COMMANDS = {
 }
 
 
+# torch has no exception of its own for this on the CPU.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(_COMMANDS)
@@ -47,6 +51,12 @@ def _group() -> None:
     """Bring Caffe models to PyTorch, and prove that the numbers are the same."""
 
 
+def _complain(message: str) -> None:
+    """One line, whatever a file put into a name: control characters would break it or reach the terminal."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    click.echo(f"caffe-compat: error: {line}", err=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit."""
     try:
@@ -59,10 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         status = 130
     except CaffeCompatError as error:
-        click.echo(f"caffe-compat: error: {error}", err=True)
+        _complain(str(error))
         status = 2
     except MemoryError:
-        click.echo("caffe-compat: error: not enough memory", err=True)
+        _complain("not enough memory")
+        status = 2
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _OUT_OF_MEMORY):
+            raise
+        _complain("not enough memory")
         status = 2
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; nothing is left to say

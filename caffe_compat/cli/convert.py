@@ -86,7 +86,8 @@ def convert(
         if is_text(model):
             raise UsageError(f"{model} is a prototxt; pass its weights (.caffemodel or .caffemodel.h5) too")
         weights = model
-    _check_output(output, [model, weights])
+    read = [model, weights, *([split_reference(reference)[0]] if reference else []), *parse_pairs(inputs, "--input").values()]
+    _check_output(output, read)
     definition = read_definition(model, dialect)
     net, report = build_net(
         definition,
@@ -131,10 +132,10 @@ def convert(
     return 0
 
 
-def _check_output(output: str, sources: Sequence[str]) -> None:
-    for source in sources:
+def _check_output(output: str, read: Sequence[str]) -> None:
+    for source in read:
         if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
-            raise UsageError(f"-o {output} would overwrite its own source")
+            raise UsageError(f"-o {output} would overwrite {source}, which is read")
 
 
 def _preprocess_of(net: CaffeNet) -> Preprocess | None:
@@ -164,7 +165,7 @@ def _record(reference: str, results: Sequence[CaseResult], device: torch.device)
 
 def _run_once(net: CaffeNet) -> None:
     rng = np.random.RandomState(0)
-    given = {name: rng.uniform(-1, 1, shape).astype(np.float32) for name, shape in net.input_shapes.items()}
+    given = {name: np.asarray(rng.uniform(-1, 1, shape), np.float32) for name, shape in net.input_shapes.items()}
     with ieee_float32():
         outputs = net.run(given)
     net.reset_state()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -78,7 +79,7 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {}
     for name, value in parse_pairs(texts, "--input-shape").items():
         parts = value.replace("x", ",").split(",")
-        if not all(part.strip().isdigit() for part in parts):
+        if not all(re.fullmatch(r"[0-9]{1,18}", part.strip()) for part in parts):
             raise UsageError(f"--input-shape {name}={value}: whole numbers with commas between were expected")
         shapes[name] = tuple(int(part) for part in parts)
     return shapes
@@ -94,7 +95,7 @@ def parse_device(text: str) -> Any:
 
     try:
         device = torch.device(text)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"--device {text}: {str(error).splitlines()[0]}") from error
     return device

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from ..errors import FileError, UsageError
+from ..files import open_file
 from ..loading import load
 from ..net import CaffeNet
 from ..parity import CaseResult, open_reference, run_cases, verify_net
@@ -105,11 +106,12 @@ def load_inputs(paths: Mapping[str, str]) -> dict[str, np.ndarray]:
     """The arrays of ``--input NAME=FILE.npy`` options."""
     arrays = {}
     for name, path in paths.items():
+        open_file(path).close()  # refuses what is no regular file
         try:
             arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
         except OSError as error:
             raise FileError(error.strerror or str(error), path=path) from error
-        except (ValueError, EOFError) as error:
+        except Exception as error:  # a damaged header is parsed as Python text, which can fail in any way
             raise FileError(f"is no .npy array: {error}", path=path) from error
         if not isinstance(arrays[name], np.ndarray) or arrays[name].dtype.kind not in "fiu":
             raise FileError("an .npy array of numbers was expected", path=path)

@@ -1,8 +1,8 @@
 """Caffe's data layers: sources of batches for a network whose data layers are inputs.
 
-    sources = make_sources(graph, root=folder, seed=1)
-    with Loader(sources) as loader:
-        outputs = net(**next(loader))
+sources = make_sources(graph, root=folder, seed=1)
+with Loader(sources) as loader:
+    outputs = net(**next(loader))
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ def make_sources(
 ) -> tuple[Source, ...]:
     """A source for every data layer of ``graph``; ``Input`` layers are left to the caller. See :func:`make_source`."""
     return tuple(
-        make_source(
-            node, graph.state.phase, root=root, confined=confined, seed=seed, rank=rank, world_size=world_size
-        )
+        make_source(node, graph.state.phase, root=root, confined=confined, seed=seed, rank=rank, world_size=world_size)
         for node in graph.sources
         if node.type != "Input"
     )
@@ -105,5 +103,5 @@ def make_source(
             raise UsageError(
                 f"layer {node.name!r} ({node.type}) reads at random: processes that train together need one seed"
             )
-        setup.notes.append(f"layer {node.name!r} ({node.type}): seed {drawn} was drawn; pass it to repeat this run")
+        setup.note(f"seed {drawn} was drawn; pass it to repeat this run")
     return source

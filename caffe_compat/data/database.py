@@ -6,7 +6,9 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -40,7 +42,9 @@ class Data(Source):
         self.prefetch = max(1, params.prefetch)
         self.transformer = DataTransformer(setup)
         setup.ignore_moved(params)
-        setup.ignore_moved(params, "rand_skip", "force_encoded_color")
+        for name in ("rand_skip", "force_encoded_color"):
+            if params.has(name):
+                setup.note(f"data_param.{name} has no effect, as in Caffe")
         path = setup.folder.locate(params.source, self.name)
         self.database: _Database = _Lmdb(path) if params.backend == "LMDB" else _LevelDb(path)
         self.max_workers = self.database.max_readers
@@ -71,13 +75,17 @@ class Data(Source):
         return dict(zip(self.tops, ((self.batch_size, *self._data_shape), (self.batch_size,)), strict=False))
 
     def _batch(self, index: int, empty: Empty) -> dict[str, Tensor]:
-        samples = [int(i) for i in self.cursor.samples(index)]
-        images, labels = zip(*(self._read(i) for i in samples), strict=True)
-        try:
-            data = self.transformer(images, self.cursor.positions(index).tolist(), empty)
-        except FileError as error:
-            self._refuse(samples[error.index], error)  # type: ignore[attr-defined]
-        tops = [data]
+        samples: list[int] = self.cursor.samples(index).tolist()
+        labels: list[int] = []
+
+        def images() -> Iterator[np.ndarray]:
+            for i in samples:
+                image, label = self._read(i)
+                labels.append(label)
+                yield image
+
+        positions = self.cursor.positions(index).tolist()
+        tops = [self.transformer(images(), positions, empty, lambda i, error: self._refuse(samples[i], error))]
         if len(self.tops) > 1:
             tops.append(empty((self.batch_size,)))
             tops[1].copy_(torch.tensor(labels))
@@ -109,14 +117,28 @@ def _image_of(datum: Any, transformer: DataTransformer) -> np.ndarray:
     return planes.reshape(shape).transpose(1, 2, 0)
 
 
+# Neither library opens one database twice in a process, and neither survives a fork with one open.
+_OPEN: WeakValueDictionary[tuple[int, str], _Handle] = WeakValueDictionary()
+
+
+@dataclass(eq=False)
+class _Handle:
+    """A library's open database, closed with the last reference to it."""
+
+    database: Any
+
+    def __del__(self) -> None:
+        self.database.close()
+
+
 class _Database(ABC):
-    """Keys in order, and values by number. Every process opens the files for itself."""
+    """Keys in order, and values by number. Every process opens the files for itself, once."""
 
     max_readers: int | None = None
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._handle: Any = None
+        self._handle: _Handle | None = None
         self._owner = 0
         self.keys: list[bytes] = self._read_keys()
         if not self.keys:
@@ -135,13 +157,15 @@ class _Database(ABC):
         if self._handle is None or self._owner != os.getpid():
             if not os.path.isdir(self.path) and not os.path.isfile(self.path):
                 raise FileError("there is no such database", path=self.path)
-            self._handle, self._owner = self._open(), os.getpid()
-        return self._handle
+            key = os.getpid(), os.path.realpath(self.path)
+            handle = _OPEN.get(key)
+            if handle is None:
+                handle = _OPEN[key] = _Handle(self._open())
+            self._handle, self._owner = handle, os.getpid()
+        return self._handle.database
 
     def close(self) -> None:
         """Let go of the files; the next read opens them again."""
-        if self._handle is not None and self._owner == os.getpid():
-            self._handle.close()
         self._handle = None
 
     @abstractmethod
@@ -198,7 +222,8 @@ class _LevelDb(_Database):
             return plyvel.DB(self.path, create_if_missing=False, max_open_files=100)
         except (plyvel.Error, OSError) as error:
             raise FileError(
-                f"LevelDB cannot open it: {error}. One process at a time may open it; LMDB has no such limit", path=self.path
+                f"LevelDB cannot open it: {error}. One process at a time may open it (LMDB has no such limit)",
+                path=self.path,
             ) from error
 
     def _read_keys(self) -> list[bytes]:

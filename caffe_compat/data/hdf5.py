@@ -33,7 +33,7 @@ class _File:
 
 
 class HDF5Data(Source):
-    """The rows of all files, file after file; with ``shuffle`` the files in random order, and the rows within each file.
+    """The rows of all files, file after file; with ``shuffle`` the files in random order, and the rows within each.
 
     Every top has a data set of its name. Processes that train together take turns row by row, as Caffe's solvers do.
     """
@@ -99,18 +99,22 @@ class HDF5Data(Source):
             for top in self.tops:
                 dataset = file.get(top)
                 if not isinstance(dataset, h5py.Dataset):
-                    raise FileError(f"has no data set {top!r} for that top; it has {', '.join(file) or 'none'}", path=path)
+                    raise FileError(f"has no data set {top!r}, only {', '.join(file) or 'nothing'}", path=path)
                 if dataset.ndim < 1 or dataset.dtype.kind not in "fiu":
-                    raise FileError(f"data set {top!r} ({dataset.dtype}, shape {list(dataset.shape)}) holds no rows of numbers", path=path)
+                    raise FileError(
+                        f"data set {top!r} ({dataset.dtype}, shape {list(dataset.shape)}) holds no rows of numbers",
+                        path=path,
+                    )
                 shape = tuple(dataset.shape[1:])
                 if self._row_shapes.setdefault(top, shape) != shape:
                     raise FileError(
-                        f"rows of {top!r} have shape {list(shape)}, those of the first file {list(self._row_shapes[top])}",
+                        f"rows of {top!r} have shape {list(shape)}, the first file's {list(self._row_shapes[top])}",
                         path=path,
                     )
                 rows.add(dataset.shape[0])
         if len(rows) > 1 or 0 in rows:
-            raise FileError(f"has data sets of {' and '.join(map(str, sorted(rows)))} rows; one number, not 0, was expected", path=path)
+            counts = " and ".join(map(str, sorted(rows)))
+            raise FileError(f"has data sets of {counts} rows; equally many, and some, were expected", path=path)
         return rows.pop()
 
     def _load(self, number: int) -> dict[str, np.ndarray]:
@@ -142,7 +146,8 @@ class HDF5Output:
     def write(self, data: Tensor, label: Tensor) -> None:
         """Append the rows of both blobs, which must be equally many."""
         if data.dim() < 1 or label.dim() < 1 or data.shape[0] != label.shape[0]:
-            raise FileError(f"data {list(data.shape)} and label {list(label.shape)} must have equally many rows", path=self.path)
+            shapes = f"data {list(data.shape)} and label {list(label.shape)}"
+            raise FileError(f"{shapes} must have equally many rows", path=self.path)
         with _hdf5_errors(self.path, "written"):
             for name, blob in (("data", data), ("label", label)):
                 if blob.dim() > 4:
@@ -153,10 +158,13 @@ class HDF5Output:
                     self._file.create_dataset(name, data=array, maxshape=(None, *array.shape[1:]))
                     continue
                 dataset = self._file[name]
-                if dataset.shape[1:] != array.shape[1:]:
-                    raise FileError(f"{name} has rows of shape {list(array.shape[1:])} after {list(dataset.shape[1:])}", path=self.path)
-                dataset.resize(dataset.shape[0] + array.shape[0], axis=0)
-                dataset[-array.shape[0] :] = array
+                before, *row_shape = dataset.shape
+                if tuple(row_shape) != array.shape[1:]:
+                    raise FileError(
+                        f"{name} has rows of shape {list(array.shape[1:])} after {row_shape}", path=self.path
+                    )
+                dataset.resize(before + len(array), axis=0)
+                dataset[before:] = array
             self._file.flush()
 
     def close(self) -> None:

@@ -42,11 +42,8 @@ class ImageData(Source):
         if (self.height > 0) != (self.width > 0):
             setup.fail("new_height and new_width are needed together")
         self.transformer = DataTransformer(setup)
-        if self.transformer.force_color or self.transformer.force_gray:
-            setup.notes.append(
-                f"layer {self.name!r} ({self.type}): force_color and force_gray have no effect on a list of images, "
-                "as in Caffe; is_color decides"
-            )
+        if self.transformer.decode_mode != "native":
+            setup.note("force_color and force_gray have no effect on a list of images, as in Caffe; is_color decides")
         setup.ignore_moved(params)
         self._vector_labels = params.knows("label_dim")
         if self._vector_labels and params.label_dim < 1:
@@ -57,14 +54,14 @@ class ImageData(Source):
         self.list = read_image_list(list_path, params.label_dim if self._vector_labels else None)
         shuffle = params.shuffle
         if shuffle and not self.shuffles:
-            setup.notes.append(f"layer {self.name!r} ({self.type}): shuffle has no effect on this type, as in the fork's Caffe")
+            setup.note("shuffle has no effect on this type, as in the fork's Caffe")
             shuffle = False
         self.starts_anywhere = params.knows("is_shuffle_batch") and params.is_shuffle_batch
         start = 0
         if params.rand_skip:
             start = draw(setup.stream("rand_skip"), 0)[0] % params.rand_skip
             if start >= len(self.list):
-                raise FileError(f"has {len(self.list)} lines; rand_skip of layer {self.name!r} skips {start}", path=list_path)
+                setup.fail(f"rand_skip skips {start} lines, {list_path} has only {len(self.list)}")
         self.cursor = Cursor(
             len(self.list),
             self.batch_size,
@@ -92,13 +89,15 @@ class ImageData(Source):
         return dict(zip(self.tops, ((self.batch_size, *data), label), strict=False))
 
     def _batch(self, index: int, empty: Empty) -> dict[str, Tensor]:
-        samples = [int(i) for i in self.cursor.samples(index)]
-        images = [self._read(i) for i in samples]
-        try:
-            data = self.transformer(images, self.cursor.positions(index).tolist(), empty)
-        except FileError as error:
-            self._refuse(samples[error.index], error)  # type: ignore[attr-defined]
-        tops = [data]
+        samples: list[int] = self.cursor.samples(index).tolist()
+        tops = [
+            self.transformer(
+                (self._read(i) for i in samples),
+                self.cursor.positions(index).tolist(),
+                empty,
+                lambda i, error: self._refuse(samples[i], error),
+            )
+        ]
         if len(self.tops) > 1:
             labels = self._labels(np.stack([self.list.labels(i) for i in samples]))
             tops.append(empty(labels.shape))

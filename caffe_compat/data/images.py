@@ -99,7 +99,7 @@ def _check_jpeg(data: bytes) -> None:
         if marker == 0xDA:
             break
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    if data.find(b"\xff\xd9", at) < 0:
+    if data.rfind(b"\xff\xd9", at) < 0:
         raise FileError("is a truncated JPEG: its end marker is missing")
 
 

@@ -96,12 +96,13 @@ def read_image_list(path: str, label_dim: int | None) -> ImageList:
             raise FileError(f"line {number}: a file name, a space and {_wanted(label_dim)} were expected", path=path)
         if label_dim is None:
             if not _WHOLE.fullmatch(text):
-                raise FileError(f"line {number}: one whole number was expected as the label, found {_shown(text)}", path=path)
+                raise FileError(f"line {number}: the label must be one whole number, found {_shown(text)}", path=path)
         else:
             count = text.rstrip(b",").count(b",") + 1
             if count != label_dim:
                 raise FileError(
-                    f"line {number}: {label_dim} labels were expected (label_dim), found {count} in {_shown(text)}", path=path
+                    f"line {number}: {label_dim} labels were expected (label_dim), found {count} in {_shown(text)}",
+                    path=path,
                 )
         parsed.append((number, name, text))
     return ImageList(path, tuple(parsed), label_dim)

@@ -7,7 +7,9 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +49,7 @@ class _Failure:
     def of(error: BaseException) -> _Failure:
         if isinstance(error, CaffeCompatError):
             return _Failure(type(error), error.args, dict(error.__dict__))
-        return _Failure(CaffeCompatError, (f"reading a batch failed: {type(error).__name__}: {error}",), {})
+        return _Failure(RuntimeError, (f"reading a batch failed: {traceback.format_exc()}",), {})
 
     def error(self) -> BaseException:
         error = self.kind.__new__(self.kind, *self.args)
@@ -62,8 +64,8 @@ class Loader:
             for batch in loader:
                 net(**batch)
 
-    Batch k is what ``source.batch(k)`` gives, whatever the number of workers. Each worker owns some shared memory that it
-    writes batches into, so at most ``prefetch`` of them exist at a time.
+    Batch k is what ``source.batch(k)`` gives, whatever the number of workers. Each worker owns some shared memory that
+    it writes batches into, which bounds how far it runs ahead.
 
     Args:
         sources: data layers with different tops.
@@ -103,7 +105,7 @@ class Loader:
             raise UsageError(f"{workers} workers; 0 or more were expected")
         prefetch = prefetch if prefetch is not None else max(source.prefetch for source in sources)
         if workers:
-            # One slot is the consumer's, one is being written: fewer would make worker and consumer wait for each other.
+            # One slot is the consumer's while another is being written; with fewer they would wait for each other.
             slots = max(2, -(-prefetch // workers))
             floats = sum(_padded(int(np.prod(shape))) for s in sources for shape in s.shapes().values())
             try:
@@ -177,16 +179,14 @@ class _Worker:
         self._views = [torch.frombuffer(memory, dtype=torch.float32) for memory in self._memory]
         self._line, far_end = context.Pipe()
         self._process = context.Process(
-            target=_work, args=(far_end, sources, self._memory, os.getpid()), daemon=True, name="caffe-compat data"
+            target=_work, args=(far_end, sources, self._memory), daemon=True, name="caffe-compat data"
         )
         self._process.start()
         far_end.close()
 
     def ask(self, index: int, slot: int) -> None:
-        try:
+        with suppress(OSError):  # a worker that has ended; receive() says so in its turn
             self._line.send((index, slot))
-        except OSError:
-            pass  # a worker that has ended; receive() says so in its turn
 
     def receive(self, copy: bool) -> tuple[int, dict[str, Tensor]]:
         """The slot and the batch of the oldest request."""
@@ -214,7 +214,9 @@ class _Worker:
         return slot, batch
 
     def dismiss(self) -> None:
-        self._line.close()  # the worker sees the end of the line
+        with suppress(OSError):
+            self._line.send(None)
+        self._line.close()
 
     def join(self) -> None:
         self._process.join(2)
@@ -248,12 +250,14 @@ class _Slot:
         return tensor.numpy()
 
 
-def _work(line: Any, sources: tuple[Source, ...], memory: list[Any], parent: int) -> None:
-    """What a worker process does until the line ends."""
+def _work(line: Any, sources: tuple[Source, ...], memory: list[Any]) -> None:
+    """What a worker process does until it is dismissed."""
+    parent = os.getppid()
     # The terminal sends these to everyone; the parent decides what they mean and ends the workers in its own time.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a handler of the parent's would not end this process
     torch.set_num_threads(1)
     if _uses_opencv():
         opencv().setNumThreads(0)  # also keeps away from a thread pool that did not survive the fork
@@ -263,9 +267,12 @@ def _work(line: Any, sources: tuple[Source, ...], memory: list[Any], parent: int
             if os.getppid() != parent:
                 return  # killed without a goodbye
         try:
-            index, slot = line.recv()
+            request = line.recv()
         except (EOFError, OSError):
             return
+        if request is None:
+            return
+        index, slot = request
         try:
             slots[slot].reset()
             batch = _read(sources, index, slots[slot].empty)

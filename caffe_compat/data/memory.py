@@ -14,7 +14,12 @@ __all__ = ["MemoryData"]
 
 
 class MemoryData(Source):
-    """Batches of the arrays given to :meth:`set`, over and over, untransformed as in Caffe's Reset()."""
+    """Batches of the arrays given to :meth:`set`, over and over, untransformed as in Caffe's Reset().
+
+    They are read in the process that set them.
+    """
+
+    max_workers = 0
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
@@ -25,7 +30,7 @@ class MemoryData(Source):
         if min(self.row_shape) < 1:
             setup.fail("batch_size, channels, height and width must all be given and positive")
         if setup.message.HasField("transform_param"):
-            setup.notes.append(f"layer {self.name!r} ({self.type}): arrays are not transformed, as in Caffe")
+            setup.note("arrays are not transformed, as in Caffe")
         self._rank, self._world_size = setup.rank, setup.world_size
         self._data: Tensor | None = None
         self._labels: Tensor | None = None
@@ -39,11 +44,11 @@ class MemoryData(Source):
         data, labels = (torch.as_tensor(x).detach().to("cpu", torch.float32) for x in (data, labels))
         if tuple(data.shape[1:]) != self.row_shape or data.shape[0] % self.batch_size or not data.shape[0]:
             raise UsageError(
-                f"layer {self.name!r} (MemoryData) takes data of shape [n, {', '.join(map(str, self.row_shape))}] with n a "
-                f"multiple of {self.batch_size}, found {list(data.shape)}"
+                f"layer {self.name!r} (MemoryData) takes data of shape [n, {', '.join(map(str, self.row_shape))}] with n "
+                f"a multiple of {self.batch_size}, found {list(data.shape)}"
             )
         if labels.numel() != data.shape[0]:
-            raise UsageError(f"layer {self.name!r} (MemoryData): {labels.numel()} labels for {data.shape[0]} rows of data")
+            raise UsageError(f"layer {self.name!r} (MemoryData): {labels.numel()} labels, {data.shape[0]} rows")
         self._data, self._labels = data, labels.reshape(-1)
 
     def shapes(self) -> dict[str, Shape]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 from ..errors import FileAccessError, FileError, LayerError, UsageError
@@ -38,7 +39,7 @@ class Folder:
         Raises:
             FileAccessError: it lies outside the root, and nobody allowed that.
         """
-        path = os.path.join(self.root, name)
+        path = os.path.join(str(self.root), name)
         if self.confined:
             try:
                 real = os.path.realpath(path)
@@ -75,9 +76,17 @@ class Setup:
     random: bool = False
     _read: dict[str, Params] = field(default_factory=dict)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # For the way to a worker process: messages of private schemas cannot be pickled, and building is over by then.
+        return {**self.__dict__, "message": None, "_read": {}}
+
     def fail(self, message: str) -> NoReturn:
         """Raise :class:`LayerError` with the layer's name and type in front."""
         raise LayerError(f"layer {self.name!r} ({self.type}): {message}", layer=self.name)
+
+    def note(self, message: str) -> None:
+        """Tell the user something, with the layer's name and type in front."""
+        self.notes.append(f"layer {self.name!r} ({self.type}): {message}")
 
     def params(self, name: str) -> Params:
         """The parameter message in field ``name``."""
@@ -104,13 +113,11 @@ class Setup:
             wanted = f"{least}" if least == most else f"{least} to {most}"
             self.fail(f"makes {wanted} tops, the definition names {len(self.tops)}")
 
-    def ignore_moved(self, params: Params, *names: str) -> None:
+    def ignore_moved(self, params: Params, names: Sequence[str] = _MOVED_TO_TRANSFORM) -> None:
         """Note settings that Caffe reads from transform_param only."""
-        for name in names or _MOVED_TO_TRANSFORM:
+        for name in names:
             if params.has(name):
-                self.notes.append(
-                    f"layer {self.name!r} ({self.type}): {name} belongs in transform_param; here it has no effect, as in Caffe"
-                )
+                self.note(f"{params._path}.{name} has no effect, as in Caffe; the field of transform_param has")
 
     def check_all_read(self) -> None:
         """Refuse parameters that nobody honoured."""
@@ -128,7 +135,6 @@ class Source(ABC):
     Attributes:
         name, type: of the layer. tops: the blobs it makes, in order.
         seed: what the random draws depend on.
-        random: whether anything is drawn at all.
         notes: what a user should know: settings without effect, a seed drawn here.
         prefetch: how many batches the definition wants ready ahead.
         max_workers: how many processes may read at the same time; None for any number.
@@ -143,6 +149,7 @@ class Source(ABC):
 
     @property
     def random(self) -> bool:
+        """Whether anything is drawn at all."""
         return self._setup.random
 
     @abstractmethod
@@ -166,10 +173,4 @@ class Source(ABC):
         """
         if index < 0:
             raise UsageError(f"batch {index}: batches count from 0")
-        return self._batch(index, empty or _fresh)
-
-
-def _fresh(shape: Shape) -> Tensor:
-    import torch
-
-    return torch.empty(shape)
+        return self._batch(index, empty or torch.empty)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -20,8 +22,11 @@ __all__ = ["DataTransformer"]
 class DataTransformer:
     """Images to a blob, as ``transform_param`` says: ``(pixel - mean) * scale`` of a crop, mirrored or not.
 
-    The crop is the centre in phase TEST and random in TRAIN; ``mirror`` flips every other image at random in both phases.
-    Subtraction comes before scaling, each rounded to float32 as in Caffe.
+    The crop is the centre in phase TEST and random in TRAIN; ``mirror`` flips half of the images, at random, in both
+    phases. Subtraction comes before scaling, each rounded to float32 as in Caffe.
+
+    Attributes:
+        decode_mode: how an encoded datum is decoded (force_color, force_gray).
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -30,8 +35,9 @@ class DataTransformer:
         self.scale: float = params.scale
         self.crop_size: int = params.crop_size
         self.mirror: bool = params.mirror
-        self.force_color: bool = params.force_color
-        self.force_gray: bool = params.force_gray
+        self.decode_mode: Mode = "color" if params.force_color else "gray" if params.force_gray else "native"
+        if params.force_color and params.force_gray:
+            setup.fail("transform_param has both force_color and force_gray; Caffe takes one")
         self.mean_values: tuple[float, ...] = params.mean_value
         self.mean: np.ndarray | None = None
         self._mean_name: str = params.mean_file
@@ -42,15 +48,8 @@ class DataTransformer:
         self._random_crop = setup.phase == "TRAIN" and self.crop_size > 0
         self._draws = setup.stream("transform") if self.mirror or self._random_crop else 0
         self._means: dict[int, Tensor] = {}
-        self._fused: dict[int, Tensor | None] = {}
-        self._planes: list[np.ndarray] = []
-
-    @property
-    def decode_mode(self) -> Mode:
-        """How an encoded datum is decoded."""
-        if self.force_color and self.force_gray:
-            self._fail("transform_param has both force_color and force_gray; Caffe takes one")
-        return "color" if self.force_color else "gray" if self.force_gray else "native"
+        self._linear_forms: dict[int, _LinearForm] = {}
+        self._planes = np.empty((0, 0, 0), np.uint8)
 
     def output_shape(self, height: int, width: int, channels: int) -> tuple[int, int, int]:
         """(C, H, W) of what an image of (height, width, channels) becomes."""
@@ -60,36 +59,38 @@ class DataTransformer:
             raise FileError(f"is {width} x {height}, too small for crop_size {self.crop_size}")
         return channels, self.crop_size, self.crop_size
 
-    def __call__(self, images: Sequence[np.ndarray], positions: Sequence[int], empty: Empty) -> Tensor:
-        """Transform a batch.
+    def __call__(
+        self,
+        images: Iterable[np.ndarray],
+        positions: Sequence[int],
+        empty: Empty,
+        refuse: Callable[[int, FileError], NoReturn],
+    ) -> Tensor:
+        """Transform a batch, each image as soon as it is there, while it is in the processor's cache.
 
         Args:
-            images: (H, W, C) each, uint8 or float32; the result must have one size.
+            images: (H, W, C) each, uint8 or float32; what becomes of them must have one size.
             positions: what the random draws of each image depend on.
             empty: makes the result.
+            refuse: raises what is wrong with one image of the batch, naming its place.
 
         Returns:
             (N, C, H, W) float32.
-
-        Raises:
-            FileError: one image does not fit; without a path. ``index`` on it tells which image.
         """
-        blob: Tensor | None = None
+        blob = torch.empty(0)
         for i, (image, position) in enumerate(zip(images, positions, strict=True)):
             try:
                 shape = self.output_shape(*image.shape)
-                if blob is None:
-                    blob = empty((len(images), *shape))
+                if i == 0:
+                    blob = empty((len(positions), *shape))
                 if shape != tuple(blob.shape[1:]):
                     raise FileError(
                         f"has shape {list(shape)} (C, H, W), the batch's first image {list(blob.shape[1:])}; "
                         "give new_height and new_width, or a crop_size"
                     )
-                self._transform(image, int(position), blob[i])
+                self._transform(image, position, blob[i])
             except FileError as error:
-                error.index = i  # type: ignore[attr-defined]
-                raise
-        assert blob is not None
+                refuse(i, error)
         return blob
 
     def _transform(self, image: np.ndarray, position: int, out: Tensor) -> None:
@@ -105,28 +106,28 @@ class DataTransformer:
             image = image[top : top + size, left : left + size]
             if self.mean is not None and mean is not None:
                 mean = mean[:, top : top + size, left : left + size]
-        self._fill(image, mirrored, out)
-        fused = self._fused_offset(channels) if image.dtype == np.uint8 else None
-        if fused is not None:
-            torch.add(fused, out, alpha=self.scale, out=out)
+        if image.dtype == np.uint8 and channels >= 3 and image.strides[2] == 1 and self.mean is None:
+            self._fill_fast(image, mirrored, out.numpy())
             return
+        planes = image.transpose(2, 0, 1)
+        np.copyto(out.numpy(), planes[:, :, ::-1] if mirrored else planes)
         if mean is not None:
             out.sub_(mean.flip(-1) if mirrored and self.mean is not None else mean)
         if self.scale != 1:
             out.mul_(self.scale)
 
-    def _fill(self, image: np.ndarray, mirrored: bool, out: Tensor) -> None:
-        """Pixels to float32 planes. OpenCV's split and flip are many times faster than a strided copy."""
+    def _fill_fast(self, image: np.ndarray, mirrored: bool, out: np.ndarray) -> None:
+        """The same for an image as OpenCV decodes it, by OpenCV's vector code; half of loading's time is at stake."""
         height, width, channels = image.shape
-        if image.dtype != np.uint8 or channels < 3 or image.strides[2] != 1:
-            planes = image.transpose(2, 0, 1)
-            out.copy_(torch.from_numpy(np.ascontiguousarray(planes[:, :, ::-1] if mirrored else planes)))
-            return
         cv2 = opencv()
-        if not self._planes or self._planes[0].base.shape != (channels, height, width):
-            self._planes = list(np.empty((channels, height, width), np.uint8))
-        cv2.split(cv2.flip(image, 1) if mirrored else image, self._planes)
-        out.copy_(torch.from_numpy(self._planes[0].base))
+        if self._planes.shape != (channels, height, width):
+            self._planes = np.empty((channels, height, width), np.uint8)
+        cv2.split(cv2.flip(image, 1) if mirrored else image, list(self._planes))
+        linear = self._linear_form(channels)
+        for plane, offset, target in zip(self._planes, linear.offsets, out, strict=True):
+            _linear(plane, linear.factor, offset, target)
+            if linear.scale != 1:
+                np.multiply(target, np.float32(linear.scale), out=target)
 
     def _mean_of(self, height: int, width: int, channels: int) -> Tensor | None:
         """What to subtract: (C, H, W) of the mean file, (C, 1, 1) of the mean values, or None."""
@@ -134,34 +135,50 @@ class DataTransformer:
             return None
         if self.mean is not None and self.mean.shape != (channels, height, width):
             raise FileError(
-                f"has shape {[channels, height, width]} (C, H, W), the mean file {self._mean_name} {list(self.mean.shape)}"
+                f"has shape {[channels, height, width]} (C, H, W), the mean file {self._mean_name} has "
+                f"{list(self.mean.shape)}"
             )
         if channels not in self._means:
             if self.mean is not None:
                 self._means[channels] = torch.from_numpy(self.mean)
             else:
                 if len(self.mean_values) not in (1, channels):
-                    self._fail(f"has {len(self.mean_values)} mean_value entries for {channels} channels; one, or one for each")
+                    self._fail(f"has {len(self.mean_values)} mean_value entries for images of {channels} channels")
                 values = self.mean_values * channels if len(self.mean_values) == 1 else self.mean_values
                 self._means[channels] = torch.tensor(values).view(channels, 1, 1)
         return self._means[channels]
 
-    def _fused_offset(self, channels: int) -> Tensor | None:
-        """(C, 1, 1) offsets b where ``scale * pixel + b`` equals ``(pixel - mean) * scale`` bit for bit for every pixel.
+    def _linear_form(self, channels: int) -> _LinearForm:
+        """``(pixel - mean) * scale`` in one step where that is exact, as for the usual powers of two, else in two."""
+        if channels not in self._linear_forms:
+            mean = self._mean_of(0, 0, channels)
+            means = np.zeros(channels, np.float32) if mean is None else mean.numpy().ravel()
+            scale = np.float32(self.scale)
+            pixels = np.arange(511, dtype=np.uint16).astype(np.uint8)[np.newaxis]  # odd: scalar and vector code both run
+            form = _LinearForm(self.scale, tuple(float(-m * scale) for m in means), 1.0)
+            for m, offset in zip(means, form.offsets, strict=True):
+                result = _linear(pixels, form.factor, offset, np.empty(pixels.shape, np.float32))
+                if not np.array_equal(result, (pixels.astype(np.float32) - m) * scale):
+                    form = _LinearForm(1.0, tuple(float(-m) for m in means), self.scale)
+                    break
+            self._linear_forms[channels] = form
+        return self._linear_forms[channels]
 
-        So it is for the usual powers of two; one pass over the memory instead of two.
-        """
-        if channels not in self._fused:
-            self._fused[channels] = None
-            if self.mean is None and self.mean_values and self.scale != 1:
-                mean = self._mean_of(0, 0, channels)
-                assert mean is not None
-                pixels = torch.arange(256.0).repeat(channels, 1, 2)[:, :, :-1]  # an odd count: no vector lane is left out
-                offset = mean.mul(-self.scale)
-                exact = pixels.sub(mean).mul(self.scale)
-                if torch.equal(torch.add(offset, pixels, alpha=self.scale), exact):
-                    self._fused[channels] = offset
-        return self._fused[channels]
+
+@dataclass(frozen=True)
+class _LinearForm:
+    """``(pixel * factor + offset) * scale`` with an offset for each channel."""
+
+    factor: float
+    offsets: tuple[float, ...]
+    scale: float
+
+
+def _linear(plane: np.ndarray, factor: float, offset: float, out: np.ndarray) -> np.ndarray:
+    """``plane * factor + offset`` into ``out``, (H, W) float32."""
+    cv2 = opencv()
+    result: np.ndarray = cv2.addWeighted(plane, factor, plane, 0, offset, dst=out, dtype=cv2.CV_32F)
+    return result
 
 
 def read_mean(path: str) -> np.ndarray:
@@ -174,5 +191,5 @@ def read_mean(path: str) -> np.ndarray:
     while mean.ndim > 3 and mean.shape[0] == 1:
         mean = mean[0]
     if mean.ndim != 3:
-        raise FileError(f"is no mean image: its shape is {list(mean.shape)}, (1, channels, height, width) is needed", path=path)
+        raise FileError(f"is no mean image: shape {list(mean.shape)}, not (1, channels, height, width)", path=path)
     return np.ascontiguousarray(mean)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..errors import FileError
@@ -75,16 +74,13 @@ class WindowData(Source):
         if not 0 <= self.objects_per_batch <= self.batch_size:
             setup.fail(f"fg_fraction is {params.fg_fraction:g}; a number from 0 to 1 is needed")
         params.ignore("cache_images")  # whether encoded images stay in memory; the system's file cache does that
-        setup.ignore_moved(params, "mean_file", "crop_size", "mirror")
+        setup.ignore_moved(params, ("mean_file", "crop_size", "mirror"))
         self.crop_size = int(transform.crop_size)
         self.mirror = bool(transform.mirror)
         if self.crop_size <= 2 * self.context_pad:
-            setup.fail(f"crop_size {self.crop_size} in transform_param must be more than twice context_pad {self.context_pad}")
+            setup.fail(f"crop_size {self.crop_size} (transform_param) must exceed twice context_pad {self.context_pad}")
         if transform.has("scale"):
-            setup.notes.append(
-                f"layer {self.name!r} (WindowData): scale in transform_param has no effect, as in Caffe; "
-                "window_data_param's does"
-            )
+            setup.note("transform_param.scale has no effect, as in Caffe; window_data_param.scale has")
         transform.ignore("force_color", "force_gray")  # always read in colour
         self._folder, self._root_folder = setup.folder, params.root_folder
         self._path = setup.folder.locate(params.source, self.name)
@@ -92,7 +88,8 @@ class WindowData(Source):
         for kind, found in (("object", self.windows.objects), ("background", self.windows.background)):
             if not found:
                 raise FileError(f"holds no {kind} windows under the thresholds of layer {self.name!r}", path=self._path)
-        self._mean = self._read_mean(setup, transform.mean_file if transform.has("mean_file") else "", transform.mean_value)
+        mean_file = transform.mean_file if transform.has("mean_file") else ""
+        self._mean = self._read_mean(setup, mean_file, transform.mean_value)
         self._draws = setup.stream("windows")
         self._rank, self._world_size = setup.rank, setup.world_size
 
@@ -111,7 +108,7 @@ class WindowData(Source):
         start = (mean.shape[2] - size) // 2  # Caffe takes the columns' offset for the rows too
         if mean.shape[0] != channels or start < 0 or start + size > mean.shape[1]:
             raise FileError(
-                f"the mean image {list(mean.shape)} (C, H, W) does not cover crops of {size} x {size} in {channels} channels",
+                f"the mean image, {list(mean.shape)} (C, H, W), does not cover crops of {[channels, size, size]}",
                 path=path,
             )
         return mean[:, start : start + size, start : start + size]
@@ -142,10 +139,11 @@ class WindowData(Source):
             self._refuse(window, str(error))
         if image.shape[2] != self.windows.channels:
             self._refuse(window, f"{path} has {image.shape[2]} channels, the file says {self.windows.channels}")
-        warp = _warp(window.box, image.shape[0], image.shape[1], self.crop_size, self.context_pad, self.square, mirrored)
+        height, width = image.shape[:2]
+        warp = _warp(window.box, height, width, self.crop_size, self.context_pad, self.square, mirrored)
         x1, y1, x2, y2 = warp.box
-        if not (0 <= x1 <= x2 < image.shape[1] and 0 <= y1 <= y2 < image.shape[0]) or min(warp.size) < 1:
-            self._refuse(window, f"the window {list(window.box)} does not lie in {path} ({image.shape[1]} x {image.shape[0]})")
+        if not (0 <= x1 <= x2 < width and 0 <= y1 <= y2 < height) or min(warp.size) < 1:
+            self._refuse(window, f"the window {list(window.box)} does not lie in {path} ({width} x {height})")
         cut = opencv().resize(image[y1 : y2 + 1, x1 : x2 + 1], warp.size)
         pixels = (cut[:, ::-1] if mirrored else cut).astype(np.float32).transpose(2, 0, 1)
         rows, columns = slice(warp.top, warp.top + warp.size[1]), slice(warp.left, warp.left + warp.size[0])
@@ -204,7 +202,7 @@ def _read_windows(path: str, object_threshold: float, background_threshold: floa
         try:
             mark, index = line.split()
             if mark != b"#" or int(index) != len(windows.images):
-                raise ValueError(f"'# {len(windows.images)}' was expected (images count from 0 in order), found {line.decode()!r}")
+                raise ValueError(f"'# {len(windows.images)}' was expected, for images count from 0 in order")
             windows.images.append(os.fsdecode(next(lines)[1]))
             last, (channels, _, _, count) = _numbers(lines, 4)
             if windows.channels not in (0, channels):
@@ -218,7 +216,7 @@ def _read_windows(path: str, object_threshold: float, background_threshold: floa
                 box = (x1, y1, x2, y2)
                 if overlap >= object_threshold:
                     if label < 1:
-                        raise ValueError(f"an object window (overlap {overlap:g}) has class {label}; classes count from 1")
+                        raise ValueError(f"an object (overlap {overlap:g}) has class {label}; classes count from 1")
                     windows.objects.append(_Window(len(windows.images) - 1, label, box, last))
                 elif overlap < background_threshold:
                     windows.background.append(_Window(len(windows.images) - 1, 0, box, last))
@@ -227,8 +225,6 @@ def _read_windows(path: str, object_threshold: float, background_threshold: floa
         except StopIteration:
             raise FileError(f"line {last}: the file ends within an image's entry", path=path) from None
     return windows
-
-
 
 
 def _numbers(lines: Iterator[tuple[int, bytes]], count: int) -> tuple[int, list[int]]:

@@ -102,10 +102,7 @@ class Convolution(Layer):
         self.geometry = geometry
         self.group = params.group
         self.blob("weight", self.weight_shape(channels, outputs), params.weight_filler)
-        if params.bias_term:
-            self.blob("bias", (outputs,), params.bias_filler)
-        else:
-            self.register_parameter("bias", None)
+        self.bias_blob((outputs,), params)
         # torch takes (N, C, 1 to 3 axes); anything else is brought into that form first.
         self.direct = geometry.axis == 1 and len(geometry.kernel) > 0
         self.fits = True

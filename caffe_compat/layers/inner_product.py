@@ -28,10 +28,7 @@ class InnerProduct(Layer):
         self.transpose = params.transpose if params.knows("transpose") else False
         shape = (inputs, params.num_output) if self.transpose else (params.num_output, inputs)
         self.blob("weight", shape, params.weight_filler)
-        if params.bias_term:
-            self.blob("bias", (params.num_output,), params.bias_filler)
-        else:
-            self.register_parameter("bias", None)
+        self.bias_blob((params.num_output,), params)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.flatten(self.axis), self.weight.t() if self.transpose else self.weight, self.bias)
@@ -59,10 +56,7 @@ class Embed(Layer):
     def __init__(self, params: Params) -> None:
         super().__init__()
         self.blob("weight", (params.input_dim, params.num_output), params.weight_filler)
-        if params.bias_term:
-            self.blob("bias", (params.num_output,), params.bias_filler)
-        else:
-            self.register_parameter("bias", None)
+        self.bias_blob((params.num_output,), params)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = F.embedding(x.long(), self.weight)

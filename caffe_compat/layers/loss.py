@@ -82,15 +82,15 @@ def class_labels(labels: Tensor, classes: int, ignored: int | None, name: str) -
         name: the layer's, for the message.
 
     Raises:
-        LayerError: a label outside 0 ... ``classes`` - 1. Only looked for on the CPU, where it costs no waiting;
-            indexing with it fails in torch anyway.
+        LayerError: a label outside 0 ... ``classes`` - 1. Not looked for where that would stall (CUDA) or break the
+            graph (torch.compile); ``gather``, which every such layer uses, fails on these labels there.
     """
     index = labels.detach().long()
     valid = None
     if ignored is not None:
         valid = index != ignored
         index = torch.where(valid, index, 0)
-    if index.device.type == "cpu" and not torch.compiler.is_compiling():
+    if index.device.type not in ("cuda", "meta") and not torch.compiler.is_compiling():
         bad = (index < 0) | (index >= classes)
         if bad.any():
             place = int(bad.flatten().nonzero()[0, 0])
@@ -215,6 +215,8 @@ def euclidean_loss(spec: LayerSpec) -> Layer:
 class HingeLoss(Layer):
     """Sum of max(0, 1 - d x) or its square, divided by N; d is 1 for the labelled class and -1 for the others."""
 
+    forward_fills_diff = True  # with the margins
+
     def __init__(self, squared: bool) -> None:
         super().__init__()
         self.squared = squared
@@ -223,8 +225,8 @@ class HingeLoss(Layer):
         scores = _rows(widened(x))
         # Caffe reads one label per example from the front, whatever the shape of the labels.
         index, _ = class_labels(labels.flatten()[: x.shape[0]], scores.shape[1], None, self.layer_name)
-        sign = torch.ones_like(scores).scatter(1, index.unsqueeze(1), -1.0)
-        margins = torch.relu(1 + sign * scores)
+        index = index.unsqueeze(1)
+        margins = torch.relu(1 + scores.scatter(1, index, -scores.gather(1, index)))
         total = (margins * margins).sum() if self.squared else margins.sum()
         return (total / x.shape[0]).to(x.dtype)
 

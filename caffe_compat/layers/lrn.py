@@ -21,11 +21,12 @@ class AcrossChannels(Layer):
         self.k = k
 
     def forward(self, x: Tensor) -> Tensor:
-        channels, half = x.shape[1], self.size // 2
+        channels = x.shape[1]
+        half = min(self.size // 2, channels)  # there is nothing further away
         # Adding up shifted slices costs a fraction of what torch's own average pooling over channels does.
         square = F.pad(x * x, (0, 0, 0, 0, half, half))
         total = square[:, :channels]
-        for shift in range(1, self.size):
+        for shift in range(1, 2 * half + 1):
             total = total + square[:, shift : shift + channels]
         return x * (total * (self.alpha / self.size) + self.k).pow(-self.beta)
 

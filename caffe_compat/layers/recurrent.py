@@ -107,6 +107,13 @@ class _Recurrent(Layer):
             for name in states:
                 self.register_buffer(name, torch.zeros(streams, size, device="meta"), persistent=False)
 
+    def infer(self, x: Tensor, cont: Tensor, *rest: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """One step tells the shapes of any number."""
+        tops = self(x[:1], cont[:1], *rest)
+        first, *last = tops if isinstance(tops, tuple) else (tops,)
+        top = first.new_empty((x.shape[0], *first.shape[1:]))
+        return (top, *last) if last else top
+
     def reset_state(self) -> None:
         if not self.exposed:
             for name in self.states:

@@ -117,7 +117,9 @@ class InfogainLoss(_SoftmaxLoss):
         scores = widened(x)
         weights = (matrix[0].detach() if matrix else self._read(classes)).to(scores).reshape(classes, classes)
         prob = torch.softmax(scores, self.axis)
-        gains = weights[index.squeeze(self.axis)].movedim(-1, self.axis)
+        # gather, for indexing would take a negative label for one counted from the end.
+        rows = weights.gather(0, index.reshape(-1, 1).expand(-1, classes))
+        gains = rows.reshape(*index.squeeze(self.axis).shape, classes).movedim(-1, self.axis)
         losses = -(gains * prob.clamp_min(LOG_THRESHOLD).log()).sum(self.axis, keepdim=True)
 
         def slopes() -> Tensor:

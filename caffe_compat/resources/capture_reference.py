@@ -341,14 +341,16 @@ def run_forward(net, plan, group):
 
 def run_backward(net, plan, group, loss_weights, stream):
     """One backward pass from every output, recorded under top_diff, bottom_diff and param_diff."""
+    # HingeLoss keeps its margins in its bottom's diff between the two passes.
+    kept = set(name for layer in plan.layers if layer.type == "HingeLoss" for name in layer.bottoms or ())
     for name in net.blobs:
-        if name not in loss_weights:
+        if name not in loss_weights and name not in kept:
             net.blobs[name].diff[...] = 0
     for layer in plan.layers:
         for blob in layer.blobs:
             blob.diff[...] = 0  # Caffe adds to these
     # An input that a layer changes in place has its gradient read by that layer; any other is only ever written.
-    marked = [name for name in plan.inputs if plan.by_layer and only_read(plan, name)]
+    marked = [name for name in plan.inputs if plan.by_layer and only_read(plan, name) and name not in kept]
     for name in marked:
         net.blobs[name].diff[...] = UNTOUCHED
     for name in plan.outputs:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -53,13 +53,14 @@ class Schema:
         self.layer_types = layer_types
         pool = descriptor_pool.DescriptorPool()
         pool.AddSerializedFile(_descriptor(file).SerializeToString())
-        self._pool = pool
-        self._classes: dict[str, Any] = {}
+        # All classes are made now and kept: protobuf 4 frees those that nobody holds, and crashes where a message that
+        # is alive then needs one of them for its submessages.
+        self._classes: dict[str, Any] = {
+            name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}")) for name in file.messages
+        }
 
     def message(self, name: str) -> Any:
         """The class of message ``name`` (``NetParameter``, ``LayerParameter`` ...)."""
-        if name not in self._classes:
-            self._classes[name] = message_factory.GetMessageClass(self._pool.FindMessageTypeByName(f"caffe.{name}"))
         return self._classes[name]
 
     def __repr__(self) -> str:
@@ -135,13 +136,15 @@ def dialect_names() -> tuple[str, ...]:
     return (BVLC, *_dialect_texts())
 
 
+@lru_cache(maxsize=1)
+def _dialect_words() -> dict[str, frozenset[str]]:
+    return {name: frozenset(re.findall(r"\w+", text)) for name, text in _dialect_texts().items()}
+
+
 def dialects_mentioning(words: Iterable[str]) -> list[str]:
     """Dialects whose file has at least one of ``words`` as a whole word (names or numbers), best known first."""
-    wanted = "|".join(re.escape(word) for word in set(words))
-    if not wanted:
-        return []
-    pattern = re.compile(rf"\b(?:{wanted})\b")
-    return [name for name, text in _dialect_texts().items() if pattern.search(text)]
+    wanted = set(words)
+    return [name for name, found in _dialect_words().items() if not wanted.isdisjoint(found)]
 
 
 @lru_cache(maxsize=1)
@@ -149,7 +152,7 @@ def _bvlc_file() -> ProtoFile:
     return parse_proto(resources.files(__package__).joinpath("bvlc.proto").read_text(encoding="utf-8"), "bvlc.proto")
 
 
-@lru_cache(maxsize=64)
+@cache
 def load_schema(*dialects: str) -> Schema:
     """The schema of BVLC Caffe with ``dialects`` laid over it, the first on top.
 
@@ -162,6 +165,7 @@ def load_schema(*dialects: str) -> Schema:
     return Schema("+".join(chosen) or BVLC, *merged_file(*chosen))
 
 
+@lru_cache(maxsize=256)
 def merged_file(*dialects: str) -> tuple[ProtoFile, dict[str, tuple[str, ...]]]:
     """What :func:`load_schema` makes classes of: the fields and enums, and the layer types with their parameters."""
     file = _bvlc_file()

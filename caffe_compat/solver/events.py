@@ -15,14 +15,14 @@ __all__ = [
     "Finished",
     "IterationShown",
     "MultiStep",
+    "NetTestStarted",
+    "NetTested",
     "Note",
     "Observer",
     "RateShown",
     "Restoring",
     "Snapshotting",
     "SolvingStarted",
-    "TestDone",
-    "TestStarted",
     "lines_of",
 ]
 
@@ -105,13 +105,13 @@ class DebugLine(Event):
 
 
 @dataclass(frozen=True)
-class TestStarted(Event):
+class NetTestStarted(Event):
     iteration: int
     net: int
 
 
 @dataclass(frozen=True)
-class TestDone(Event):
+class NetTested(Event):
     """Means over the batches; ``loss`` only with ``test_compute_loss``. An ``interrupted`` test has no numbers."""
 
     net: int
@@ -157,9 +157,9 @@ def lines_of(event: Event) -> list[str]:
             ]
         case DebugLine(text=text):
             return [text]
-        case TestStarted(iteration=iteration, net=net):
+        case NetTestStarted(iteration=iteration, net=net):
             return [f"Iteration {iteration}, Testing net (#{net})"]
-        case TestDone():
+        case NetTested():
             if event.interrupted:
                 return ["Test interrupted."]
             loss = [] if event.loss is None else [f"Test loss: {cxx_number(event.loss)}"]

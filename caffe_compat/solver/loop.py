@@ -28,14 +28,14 @@ from .events import (
     Finished,
     IterationShown,
     MultiStep,
+    NetTested,
+    NetTestStarted,
     Note,
     Observer,
     RateShown,
     Restoring,
     Snapshotting,
     SolvingStarted,
-    TestDone,
-    TestStarted,
 )
 from .policies import rate, step_after
 from .settings import SolverSettings
@@ -410,7 +410,7 @@ class Solver:
     def test(self, k: int) -> dict[str, Tensor]:
         """Test network ``k``: the means of its outputs over its batches, by name; empty if someone asked to stop."""
         net, batches = self.tests[k]
-        self.tell(TestStarted(self.iteration, k))
+        self.tell(NetTestStarted(self.iteration, k))
         count = self.settings.tests[k].iterations
         sums: dict[str, Tensor] = {}
         loss = 0.0
@@ -421,7 +421,7 @@ class Solver:
                 else:
                     self.stopped = True
             if self.stopped:
-                self.tell(TestDone(k, interrupted=True))
+                self.tell(NetTested(k, interrupted=True))
                 return {}
             self._randomize(net, self.test_passes[k])
             inputs = self._inputs(batches, self.test_passes[k])
@@ -437,7 +437,7 @@ class Solver:
                 assert value is not None
                 sums[blob] = sums[blob] + value if blob in sums else value.float()
         means = {blob: total / count for blob, total in sums.items()}
-        self.tell(TestDone(k, _numbered(net, means), loss / count if self.settings.test_compute_loss else None))
+        self.tell(NetTested(k, _numbered(net, means), loss / count if self.settings.test_compute_loss else None))
         return means
 
     # Snapshots

@@ -46,7 +46,7 @@ class CaffeOptimizer(Optimizer):
     """What the six share: clipping, iter_size, regularisation, and histories in Caffe's order.
 
     Args:
-        params: parameters, or groups with their own ``lr_mult``, ``decay_mult`` and other options, but not the last two.
+        params: parameters, or groups with their own ``lr_mult``, ``decay_mult`` and options, but not the last two.
         lr: the learning rate. weight_decay, regularization_type: factor and kind (``"L1"`` or ``"L2"``) of the
             regulariser.
         clip_gradients: the largest L2 norm of all gradients together; None, or a negative number as in Caffe, for none.

@@ -1,0 +1,127 @@
+"""``caffe-compat run``."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from typing import BinaryIO
+
+import click
+import numpy as np
+import torch
+
+from ..checkpoint import is_checkpoint, read_checkpoint
+from ..errors import UsageError
+from ..files import atomic_write
+from ..loading import load
+from ..net import CaffeNet
+from ..plugins import load_plugins
+from ..preprocess import Preprocess, load_input
+from .options import (
+    device_option,
+    dialect_option,
+    parse_device,
+    parse_pairs,
+    parse_shapes,
+    plugin_option,
+    print_table,
+    python_option,
+    root_option,
+    shape_option,
+    state_options,
+)
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.argument("weights", type=click.Path(), required=False)
+@click.option("--input", "inputs", multiple=True, required=True, metavar="BLOB=FILE", help="An .npy array or an image.")
+@click.option("--preprocess", help="How pixels become input, e.g. order=bgr,mean=104:117:123,scale=1,resize=256x256,crop=224.")
+@click.option("-o", "--output", type=click.Path(), help="Write the blobs here, an .npz.")
+@click.option("--blobs", default="", metavar="all|A,B", help="Which blobs; the outputs if not given.")
+@click.option("--top", default=0, metavar="N", help="Show the N largest values of each output.")
+@state_options
+@dialect_option
+@shape_option
+@device_option
+@root_option
+@python_option
+@plugin_option
+def run(
+    model: str,
+    weights: str | None,
+    inputs: tuple[str, ...],
+    preprocess: str | None,
+    output: str | None,
+    blobs: str,
+    top: int,
+    phase: str,
+    level: int,
+    stages: tuple[str, ...],
+    dialect: str,
+    input_shapes: tuple[str, ...],
+    device: str,
+    root: str | None,
+    allow_python_layers: bool,
+    plugins: tuple[str, ...],
+) -> None:
+    """Run MODEL (a .pt, or a prototxt and its WEIGHTS) once.
+
+    A .pt may know its own preprocessing; --preprocess overrides it.
+    """
+    load_plugins(plugins)
+    net = load(
+        model,
+        weights,
+        phase=phase,
+        level=level,
+        stages=stages,
+        dialect=None if dialect == "auto" else dialect,
+        input_shapes=parse_shapes(input_shapes),
+        root=root,
+        allow_python=allow_python_layers,
+        seed=0,
+    ).to(parse_device(device))
+    how = Preprocess.from_text(preprocess) if preprocess else _stored_preprocess(model)
+    given = _load_inputs(net, parse_pairs(inputs, "--input"), how)
+    wanted = blobs if blobs == "all" else [name for name in blobs.split(",") if name] or None
+    values = {name: value.float().cpu() for name, value in net.run(given, blobs=wanted).items()}  # type: ignore[arg-type]
+    if output is not None:
+        with atomic_write(output) as file:
+            _write_npz(file, {name: value.numpy() for name, value in values.items()})
+    _print_values(values, top)
+
+
+def _stored_preprocess(model: str) -> Preprocess | None:
+    record = read_checkpoint(model).preprocess if is_checkpoint(model) else None
+    return Preprocess.from_record(record) if record else None
+
+
+def _load_inputs(net: CaffeNet, paths: Mapping[str, str], how: Preprocess | None) -> dict[str, np.ndarray]:
+    for name in paths:
+        if name not in net.input_names:
+            raise UsageError(f"--input {name}: the net's inputs are {', '.join(net.input_names)}")
+    return {name: load_input(path, net.input_shapes[name], how) for name, path in paths.items()}
+
+
+def _write_npz(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+    """What ``np.savez`` writes, for any blob name: to numpy's function, ``file`` is an argument of its own."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _print_values(values: Mapping[str, torch.Tensor], top: int) -> None:
+    rows = []
+    for name, value in values.items():
+        shape = "x".join(map(str, value.shape)) or "scalar"
+        numbers = [f"{float(x):.6g}" for x in (value.min(), value.max(), value.mean())] if value.numel() else ["", "", ""]
+        rows.append((name, shape, *numbers))
+    print_table(("blob", "shape", "least", "greatest", "mean"), rows, right=("least", "greatest", "mean"))
+    for name, value in values.items() if top > 0 else ():
+        flat = value.flatten(1) if value.dim() > 1 else value.reshape(1, -1)
+        for i, row in enumerate(flat):
+            best, where = row.topk(min(top, row.numel()))
+            listed = ", ".join(f"{int(k)}: {float(v):.6g}" for v, k in zip(best, where, strict=True))
+            click.echo(f"{name}[{i}]: {listed}")

@@ -1,0 +1,225 @@
+"""Which layers a phase has, and how they are wired."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from torch import nn
+
+from caffe_compat.errors import GraphError, UsageError
+from caffe_compat.graph import Graph, NetState, build_graph, layer_name, module_names
+from caffe_compat.net import CaffeNet
+from caffe_compat.sources import is_source
+from networks import input_layer, layer, parse
+
+
+def graph_of(text: str, **state: object) -> Graph:
+    return build_graph(parse(text), NetState(**state), is_source)  # type: ignore[arg-type]
+
+
+def names(text: str, **state: object) -> list[str]:
+    return [node.name for node in graph_of(text, **state).nodes]
+
+
+# Rules
+
+
+def ruled(*rules: str) -> str:
+    """A net of layers a, b, c ... with these rules, and one layer "always" without."""
+    return input_layer("always", 1) + "".join(
+        layer(chr(ord("a") + i), "Input", "", f"t{i}", "input_param { shape { dim: 1 } } " + rule)
+        for i, rule in enumerate(rules)
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "state", "there"),
+    [
+        ("include { phase: TRAIN }", {"phase": "TRAIN"}, True),
+        ("include { phase: TRAIN }", {"phase": "TEST"}, False),
+        ("include { phase: TEST }", {}, True),
+        ("exclude { phase: TEST }", {}, False),
+        ("exclude { phase: TEST }", {"phase": "TRAIN"}, True),
+        ("include { }", {}, True),
+        ("exclude { }", {}, False),
+        ("include { min_level: 2 }", {"level": 1}, False),
+        ("include { min_level: 2 }", {"level": 2}, True),
+        ("include { max_level: 2 }", {"level": 2}, True),
+        ("include { max_level: 2 }", {"level": 3}, False),
+        ("include { min_level: 0 }", {"level": -1}, False),
+        ("include { max_level: 0 }", {"level": 1}, False),
+        ("include { min_level: -3 max_level: -1 }", {"level": -2}, True),
+        ('include { stage: "s" }', {}, False),
+        ('include { stage: "s" }', {"stages": ("s",)}, True),
+        ('include { stage: "s" stage: "t" }', {"stages": ("s",)}, False),
+        ('include { stage: "s" stage: "t" }', {"stages": ("t", "u", "s")}, True),
+        ('include { not_stage: "s" }', {"stages": ("s",)}, False),
+        ('include { not_stage: "s" not_stage: "t" }', {"stages": ("t",)}, False),
+        ('include { not_stage: "s" }', {"stages": ("t",)}, True),
+        ('include { stage: "s" not_stage: "t" }', {"stages": ("s", "t")}, False),
+        ('include { phase: TRAIN stage: "s" }', {"stages": ("s",)}, False),
+        ('include { phase: TRAIN } include { stage: "s" }', {"stages": ("s",)}, True),
+        ('exclude { phase: TRAIN } exclude { stage: "s" }', {"stages": ("s",)}, False),
+        ('exclude { phase: TRAIN } exclude { stage: "s" }', {"stages": ("t",)}, True),
+    ],
+)
+def test_rules(rule: str, state: dict, there: bool) -> None:
+    assert names(ruled(rule), **state) == ["always"] + ["a"] * there
+
+
+def test_one_layer_may_not_include_and_exclude() -> None:
+    with pytest.raises(GraphError, match="'a' has include and exclude rules"):
+        graph_of(ruled("include { phase: TEST } exclude { phase: TRAIN }"))
+
+
+def test_stages_of_the_definition_count() -> None:
+    text = 'state { stage: "s" }' + ruled('include { stage: "s" }', 'include { stage: "u" }')
+    assert "a" in [node.name for node in CaffeNet(parse(text)).graph.nodes]
+    net = CaffeNet(parse(text), NetState(stages=("u",)))
+    assert [node.name for node in net.graph.nodes] == ["always", "a", "b"]
+
+
+def test_nothing_left_says_so() -> None:
+    with pytest.raises(GraphError, match=r"no layer is left for phase TEST level 3 stages x, y \(1 in the definition\)"):
+        graph_of(input_layer("a", 1).replace("type", "include { phase: TRAIN } type"), level=3, stages=("x", "y"))
+
+
+def test_phase_must_be_one() -> None:
+    with pytest.raises(UsageError, match="phase 'DEPLOY': train or test"):
+        NetState("DEPLOY")
+
+
+# Wiring
+
+
+def wires(graph: Graph, name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    node = next(n for n in graph.nodes if n.name == name)
+    return node.bottoms, node.tops
+
+
+def test_a_reader_between_two_writers_in_place_reads_the_first() -> None:
+    graph = graph_of(
+        input_layer("x", 2)
+        + layer("w1", "ReLU", "x", "x")
+        + layer("between", "Power", "x", "y")
+        + layer("w2", "Sigmoid", "x", "x")
+        + layer("after", "TanH", "x", "z")
+    )
+    assert graph.blobs == ("x", "x", "y", "x", "z")
+    assert wires(graph, "w1") == ((0,), (1,))
+    assert wires(graph, "between") == ((1,), (2,))
+    assert wires(graph, "w2") == ((1,), (3,))
+    assert wires(graph, "after") == ((3,), (4,))
+    assert [graph.blobs[v] for v in graph.outputs] == ["y", "z"]
+
+
+def test_in_place_holds_only_where_bottom_and_top_have_the_same_place() -> None:
+    two = input_layer("a", 2) + input_layer("b", 2)
+    graph = graph_of(two + layer("s", "Split2", "a b", "a b"))
+    assert wires(graph, "s") == ((0, 1), (2, 3))
+    with pytest.raises(GraphError, match="layer 's' .*: top 'b' is already produced by layer 'b'"):
+        graph_of(two + layer("s", "Split2", "a b", "b a"))
+
+
+def test_outputs_are_sorted_by_name_as_in_caffe() -> None:
+    text = input_layer("x", 2) + "".join(layer(n, "ReLU", "x", n) for n in ("zeta", "Alpha", "alpha", "_"))
+    graph = graph_of(text + input_layer("unread", 1))
+    assert [graph.blobs[v] for v in graph.outputs] == ["Alpha", "_", "alpha", "unread", "zeta"]
+
+
+def test_sources_and_the_rest() -> None:
+    graph = graph_of(
+        layer("d", "Data", "", "data label", "data_param { batch_size: 2 }")
+        + layer("m", "SomeForksData", "", "more")
+        + layer("r", "ReLU", "data", "r")
+        + layer("dummy", "DummyData", "", "noise", "dummy_data_param { shape { dim: 1 } }")
+    )
+    assert [node.name for node in graph.sources] == ["d", "m"]
+    assert [node.name for node in graph.computed] == ["r", "dummy"]
+    assert [graph.blobs[v] for v in graph.inputs] == ["data", "label", "more"]
+
+
+def test_inputs_of_the_net_come_first() -> None:
+    graph = graph_of(
+        'input: "a" input_dim: 2 input_dim: 3 input_dim: 4 input_dim: 5 '
+        'input: "b" input_dim: 6 input_dim: 7 input_dim: 8 input_dim: 9 ' + layer("r", "ReLU", "b", "r")
+    )
+    assert [graph.blobs[v] for v in graph.inputs] == ["a", "b"]
+    assert [graph.blobs[v] for v in graph.outputs] == ["a", "r"]
+
+
+def test_the_same_top_in_two_phases() -> None:
+    text = "".join(
+        layer(n, "Data", "", "data", f"data_param {{ batch_size: 2 }} include {{ phase: {p} }}")
+        for n, p in (("one", "TRAIN"), ("two", "TEST"))
+    ) + layer("r", "ReLU", "data", "r")
+    assert names(text) == ["two", "r"]
+    assert names(text, phase="TRAIN") == ["one", "r"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (layer("a", "ReLU", "nope", "a"), r"layer 'a' \(ReLU\): bottom 'nope' is produced by no layer above it$"),
+        (layer("a", "ReLU", "a", "a"), r"layer 'a' \(ReLU\): bottom 'a' is produced by no layer above it$"),
+        (
+            layer("a", "ReLU", "b", "a") + layer("b", "TanH", "a", "b"),
+            "bottom 'b' .* above it; layer 'b' produces it further down",
+        ),
+        (
+            layer("a", "ReLU", "b", "c") + layer("in-place", "TanH", "b", "b") + input_layer("b", 1),
+            "bottom 'b' .* above it; layer 'b' produces it further down",
+        ),
+        (
+            input_layer("x", 1) + layer("t", "ReLU", "x", "t", "include { phase: TRAIN }") + layer("u", "ReLU", "t", "u"),
+            "layer 'u' .*; layer 't' would, but is not part of phase TEST level 0$",
+        ),
+        (
+            input_layer("x", 1) + layer("p", "ReLU", "x", "y") + layer("q", "TanH", "x", "y"),
+            r"layer 'q' \(TanH\): top 'y' is already produced by layer 'p'",
+        ),
+        (input_layer("x", 1) + layer("s", "Split", "x", "y y"), "layer 's' .*: top 'y' is already produced by layer 's'"),
+    ],
+)
+def test_wires_that_lead_nowhere(text: str, message: str) -> None:
+    with pytest.raises(GraphError, match=message):
+        graph_of(text)
+
+
+# Names
+
+
+def test_repeated_and_empty_names() -> None:
+    text = input_layer("x", 1) + layer("", "ReLU", "x", "a") + layer("r", "ReLU", "a", "b") + layer("r", "ReLU", "b", "c")
+    graph = graph_of(text + layer("", "TanH", "c", "d"))
+    assert [node.name for node in graph.nodes] == ["x", "", "r", "r", ""]
+    assert [node.module_name for node in graph.nodes] == ["x", "%", "r", "r#2", "%#2"]
+
+
+def test_names_that_torch_or_the_net_uses_itself() -> None:
+    reserved = ["forward", "training", "graph", "loss", "run", "_steps", "state_dict", "T_destination", "register_buffer"]
+    text = input_layer("x", 1) + "".join(layer(n, "ReLU", "x", f"t{i}") for i, n in enumerate(reserved))
+    net = CaffeNet(parse(text))
+    assert [node.module_name for node in net.graph.computed] == ["%" + n for n in reserved]
+    assert all(callable(getattr(net, n)) for n in ("forward", "run", "loss", "state_dict", "register_buffer"))
+
+
+def test_ordinary_names_stay_as_they_are() -> None:
+    ordinary = ["conv1_1", "res2a/branch1", "inception_3a/1x1", "层", "a b", "conv-1", "relu:0", "1"]
+    assert module_names(ordinary, frozenset()) == ordinary
+
+
+def test_module_names_are_unique_legal_and_can_be_undone() -> None:
+    rng = random.Random(20)
+    reserved = frozenset(dir(nn.Module()))
+    pieces = ["%", "#", ".", "25", "23", "2E", "2", "a", "/", "", "forward", " ", "é", "%25", "#2", "%%", "training"]
+    for _ in range(500):
+        wanted = ["".join(rng.choices(pieces, k=rng.randrange(4))) for _ in range(rng.randrange(1, 9))]
+        found = module_names(wanted, reserved)
+        assert len(set(found)) == len(found), wanted
+        assert [layer_name(name) for name in found] == wanted
+        holder = nn.Module()
+        for name in found:
+            holder.add_module(name, nn.Identity())
+        assert [name for name, _ in holder.named_children()] == found
