@@ -139,8 +139,9 @@ def save_checkpoint(
 
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    tensor = tensor.detach()
-    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+    tensor = tensor.detach().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+    # torch writes whole storages: a slice must not drag along what it was cut from.
+    return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
 
 
 def is_checkpoint(path: str | Path) -> bool:
@@ -200,19 +201,22 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _check_archive(file: BinaryIO) -> None:
-    """Refuse archives that unpack to more than they hold: torch stores its entries as they are, one after the other."""
+    """Refuse archives that unpack to more than they hold, or whose checksums are wrong, which torch does not look at."""
     size = os.fstat(file.fileno()).st_size
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
-        raise ValueError("its entries are compressed or overlap, which torch never writes")
+        if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > size:
+            raise ValueError("its entries are compressed or overlap, which torch never writes")
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} is wrong")
 
 
 def _check_tensor(name: str, tensor: Any, dtype: torch.dtype) -> None:
     """A plain tensor with memory of its own for each value, as save_checkpoint writes them."""
     if type(tensor) is not torch.Tensor or tensor.layout != torch.strided or tensor.device.type != "cpu":
         raise TypeError(f"{name} in state_dict is no plain tensor")
-    if tensor.dtype != dtype:
+    if tensor.dtype != dtype and tensor.is_floating_point():
         raise TypeError(f"{name} in state_dict holds {tensor.dtype}, {dtype} was expected")
     if not tensor.is_contiguous():
         raise ValueError(f"the values of {name} in state_dict overlap or have gaps")
@@ -267,6 +271,9 @@ def load_checkpoint(
         if expected[name].shape != tensor.shape:
             shapes = f"{list(tensor.shape)}, its network needs {list(expected[name].shape)}"
             raise FileError(f"tensor {name} has shape {shapes}", path=str(path))
+        if not tensor.is_floating_point() and tensor.dtype != expected[name].dtype:
+            kinds = f"{tensor.dtype}, its network needs {expected[name].dtype}"
+            raise FileError(f"tensor {name} holds {kinds}", path=str(path))
     for name, tensor in content.state_dict.items():
         net.assign_blob(*name.rsplit(".", 1), tensor)
     net.materialize()

@@ -15,6 +15,8 @@ from .wire import BlobView, LayerRecord
 
 __all__ = ["FillReport", "fill_net", "shape_fits"]
 
+COPIED_AT_ONCE = 1 << 18  # values: 1 MB, which is in the processor's cache when it is looked at again
+
 
 @dataclass
 class FillReport:
@@ -80,12 +82,10 @@ def _fill_layer(net: CaffeNet, module_name: str, record: LayerRecord, weights: W
         if not shape_fits(blob.shape, target):
             raise WeightsError(f"{where}, blob {i} ({name}): the file has shape {list(blob.shape)}, the net needs {list(target)}")
         try:
-            tensor = _copied(blob, target)
+            tensor, finite = _copied(blob, target, weights)
         except RuntimeError as error:  # torch has no MemoryError on the CPU
             raise WeightsError(f"{where}, blob {i} ({name}): no memory for its shape {list(target)}") from error
-        weights.release(blob)
-        # A sum is not finite if a value is not; the reverse is checked only then.
-        if not torch.isfinite(tensor.sum()) and not bool(torch.isfinite(tensor).all()):
+        if not finite:
             report.warnings.append(f"{where}, blob {i} ({name}) holds values that are not finite (NaN or infinity)")
         net.assign_blob(module_name, name, tensor)
 
@@ -95,10 +95,20 @@ def shape_fits(found: Shape, needed: Shape) -> bool:
     return found == needed or (len(found) == 4 and len(needed) < 4 and found == (1,) * (4 - len(needed)) + needed)
 
 
-def _copied(blob: BlobView, shape: Shape) -> torch.Tensor:
-    tensor = torch.empty(shape)
-    np.copyto(tensor.numpy(), blob.data.reshape(shape), casting="same_kind")
-    return tensor
+def _copied(blob: BlobView, shape: Shape, weights: WeightsFile) -> tuple[torch.Tensor, bool]:
+    """A blob's values in memory of their own, as float32, and whether all are finite.
+
+    Piece by piece: each is looked at while it is in the processor's cache, and its pages of the file are given back.
+    """
+    tensor = torch.empty(shape, device="cpu")  # whatever the default device is: numpy writes into it
+    source, target = blob.data.reshape(-1), tensor.view(-1).numpy()
+    finite = True
+    for start in range(0, target.size, COPIED_AT_ONCE):
+        piece = target[start : start + COPIED_AT_ONCE]
+        np.copyto(piece, source[start : start + COPIED_AT_ONCE], casting="same_kind")
+        weights.release(blob)
+        finite = finite and bool(np.isfinite(piece).all())
+    return tensor, finite
 
 
 def _shares_all(net: CaffeNet, module_name: str) -> bool:

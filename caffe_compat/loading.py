@@ -55,7 +55,13 @@ def load(
     if is_checkpoint(model):
         if weights is not None:
             raise UsageError(f"{model} holds its own weights; {weights} would be ignored")
-        return load_checkpoint(model, root=root, gradients=gradients, allow_python=allow_python)
+        for what, value in (("level", level), ("stages", stages), ("dialect", dialect), ("input_shapes", input_shapes)):
+            if value:
+                raise UsageError(f"{model} was converted with its own {what}; {what} {value} would be ignored")
+        net = load_checkpoint(model, root=root, gradients=gradients, allow_python=allow_python)
+        if phase.upper() not in ("TEST", net.graph.state.phase):
+            raise UsageError(f"{model} was converted for phase {net.graph.state.phase}; {phase} would be ignored")
+        return net
     if weights is None and not is_text(model):
         weights = model
     definition = read_definition(model, dialect)

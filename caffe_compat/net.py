@@ -261,7 +261,8 @@ class CaffeNet(nn.Module):
 
     def _read_loss_weights(self, node: Node, spec: LayerSpec, entry: LayerType) -> None:
         weights = tuple(node.message.loss_weight)
-        if weights and len(weights) != len(node.tops):
+        # Caffe gives a loss without a top one of its own, which the weight is then for.
+        if weights and len(weights) != (len(node.tops) or int(entry.is_loss)):
             spec.fail(f"has {len(weights)} loss weights for {len(node.tops)} tops; none, or one for each, was expected")
         if not weights and entry.is_loss:
             weights = (1.0,) + (0.0,) * (len(node.tops) - 1)

@@ -185,7 +185,7 @@ class _Group:
 
 
 class _Plan:
-    """The layers of a net in groups, in execution order; ``aliases`` maps tops that only repeat a value to that value."""
+    """The layers of a net in groups, in execution order; ``aliases`` maps tops that repeat a value to that value."""
 
     def __init__(self, net: CaffeNet) -> None:
         self.net = net
@@ -242,7 +242,7 @@ class _Plan:
                 return group
         while self.reads[group.tops[0]] == 1 and group.tops[0] not in self.outputs and group.slope is None:
             j = self.reader[group.tops[0]]
-            if not self._take(group, j):
+            if j in taken or not self._take(group, j):
                 break
             taken.add(j)
             group.nodes.append(self.nodes[j])

@@ -8,6 +8,7 @@ deviation, least and greatest value, and the values at some positions).
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -106,80 +107,133 @@ class CaseResult:
 @contextlib.contextmanager
 def ieee_float32() -> Iterator[None]:
     """Plain float32 arithmetic within: no TF32, no reduced-precision reductions, no autocast. What was set comes back."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (
-        torch.get_float32_matmul_precision(),
-        cudnn.allow_tf32,
-        matmul.allow_fp16_reduced_precision_reduction,
-        matmul.allow_bf16_reduced_precision_reduction,
-        cudnn.benchmark,
-    )
-    torch.set_float32_matmul_precision("highest")
-    cudnn.allow_tf32 = False
-    matmul.allow_fp16_reduced_precision_reduction = False
-    matmul.allow_bf16_reduced_precision_reduction = False
-    cudnn.benchmark = False
+    switches = _precision_switches()
+    before = [getattr(owner, name) for owner, name, _ in switches]
+    for owner, name, plain in switches:
+        setattr(owner, name, plain)
     try:
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        cudnn.allow_tf32 = before[1]
-        matmul.allow_fp16_reduced_precision_reduction = before[2]
-        matmul.allow_bf16_reduced_precision_reduction = before[3]
-        cudnn.benchmark = before[4]
+        for (owner, name, _), value in zip(switches, before, strict=True):
+            setattr(owner, name, value)
+
+
+def _precision_switches() -> list[tuple[Any, str, Any]]:
+    """Each setting of torch that trades precision for speed: where it is, its name, and its value for none of that."""
+    backends: Any = torch.backends
+    matmul, cudnn, mkldnn = backends.cuda.matmul, backends.cudnn, backends.mkldnn
+    switches = [
+        (matmul, "allow_fp16_reduced_precision_reduction", False),
+        (matmul, "allow_bf16_reduced_precision_reduction", False),
+        (cudnn, "benchmark", False),
+    ]
+    if hasattr(backends, "fp32_precision"):
+        # From 2.9 on each kind of operation has its own; reading the older ones fails once somebody has set these.
+        kinds = (matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+        return switches + [(kind, "fp32_precision", "ieee") for kind in kinds]
+    return [*switches, (matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
 
 
 def compare(name: str, ours: Tensor | np.ndarray | None, reference: np.ndarray, tolerance: Tolerance) -> BlobResult:
     """Compare two arrays: count, shape, then values in float64. NaN agrees only with NaN, infinity with itself."""
     if ours is None:
         return BlobResult(name, 0, (), float("inf"), float("inf"), False, "we have no such blob")
-    mine = ours.detach().to("cpu", torch.float64).numpy() if isinstance(ours, Tensor) else np.asarray(ours, np.float64)
-    theirs = np.asarray(reference, np.float64)
+    mine, theirs = _on_cpu(ours), _on_cpu(reference)
     if mine.shape != theirs.shape:
         problem = f"shape {list(mine.shape)}, the reference has {list(theirs.shape)}"
-        return BlobResult(name, mine.size, mine.shape, float("inf"), float("inf"), False, problem)
-    return _compared(name, mine.shape, mine.size, mine, theirs, tolerance)
+        return BlobResult(name, mine.numel(), tuple(mine.shape), float("inf"), float("inf"), False, problem)
+    return _compared(name, tuple(mine.shape), mine.numel(), mine, theirs, tolerance)
+
+
+# Large blobs are compared in pieces of this many values: in float64 they stay in a core's cache, and torch starts no
+# threads for them.
+_PIECE = 2**15
+
+
+def _on_cpu(x: Tensor | np.ndarray) -> Tensor:
+    if isinstance(x, Tensor):
+        return x.detach().cpu()
+    native = np.ascontiguousarray(x, x.dtype.newbyteorder("=")).reshape(x.shape)
+    return torch.from_numpy(native if native.flags.writeable else native.copy())
+
+
+def _pieces(x: Tensor) -> Iterator[Tensor]:
+    """The values of ``x`` in float64, flat, in pieces that are only to be read."""
+    for piece in x.reshape(-1).split(_PIECE):
+        yield piece.double()
 
 
 def _compared(
-    name: str, shape: tuple[int, ...], count: int, mine: np.ndarray, theirs: np.ndarray, tolerance: Tolerance
+    name: str, shape: tuple[int, ...], count: int, mine: Tensor, theirs: Tensor, tolerance: Tolerance
 ) -> BlobResult:
-    same = (mine == theirs) | (np.isnan(mine) & np.isnan(theirs))
-    with np.errstate(invalid="ignore"):
-        difference = np.where(same, 0.0, np.abs(mine - theirs))
-    finite = np.abs(theirs[np.isfinite(theirs)])
-    scale = float(finite.max(initial=0.0))
-    max_abs = float(difference.max(initial=0.0))
-    if np.isnan(max_abs) or np.isinf(max_abs):
-        return BlobResult(name, count, shape, float("inf"), float("inf"), False, "not a number where the reference has one")
+    max_abs, scale = 0.0, 0.0
+    for a, b in zip(_pieces(mine), _pieces(theirs), strict=True):
+        if not a.numel():
+            continue
+        difference, size = (a - b).abs().max().item(), b.abs().max().item()
+        if not math.isfinite(difference) or not math.isfinite(size):
+            same = (a == b) | (a.isnan() & b.isnan())
+            difference = (a - b).abs().masked_fill(same, 0.0).max().item()
+            size = b.abs().masked_fill(~b.isfinite(), 0.0).max().item()
+        if not math.isfinite(difference):
+            problem = "not a number where the reference has one"
+            return BlobResult(name, count, shape, float("inf"), float("inf"), False, problem)
+        max_abs, scale = max(max_abs, difference), max(scale, size)
     max_rel = max_abs / scale if scale else (0.0 if max_abs == 0 else float("inf"))
     return BlobResult(name, count, shape, max_abs, max_rel, max_abs <= tolerance.absolute + tolerance.relative * scale)
 
 
-def compare_fingerprint(name: str, ours: Tensor | np.ndarray, stored: h5py.Group, tolerance: Tolerance) -> BlobResult:
-    """Compare with a fingerprint: shape, the whole array if it is there, else its values at positions and its statistics."""
+def compare_fingerprint(
+    name: str, ours: Tensor | np.ndarray, stored: h5py.Group, tolerance: Tolerance
+) -> BlobResult:
+    """Compare with a fingerprint: shape, the whole array if it is there, else values at positions and statistics."""
     shape = tuple(int(n) for n in stored.attrs["shape"])
-    if tuple(ours.shape) != shape:
-        problem = f"shape {list(ours.shape)}, the reference has {list(shape)}"
-        return BlobResult(name, int(np.prod(ours.shape)), tuple(ours.shape), float("inf"), float("inf"), False, problem)
+    mine = _on_cpu(ours)
+    if tuple(mine.shape) != shape:
+        problem = f"shape {list(mine.shape)}, the reference has {list(shape)}"
+        return BlobResult(name, mine.numel(), tuple(mine.shape), float("inf"), float("inf"), False, problem)
     if "data" in stored:
-        return compare(name, ours, _array(stored["data"]).reshape(shape), tolerance)
-    mine = (ours.detach().to("cpu", torch.float64).numpy() if isinstance(ours, Tensor) else ours).astype(np.float64).ravel()
-    theirs_stats = np.asarray(stored.attrs["mean_std_min_max"], np.float64) if "mean_std_min_max" in stored.attrs else np.zeros(0)
+        return compare(name, mine, _array(stored["data"]).reshape(shape), tolerance)
+    flat, count = mine.reshape(-1), mine.numel()
     mine_parts, their_parts = [], []
     if "values" in stored:
         positions = _array(stored["positions"]).astype(np.int64).ravel()
-        if positions.size and (positions.min() < 0 or positions.max() >= mine.size):
-            raise UsageError(f"reference of {name}: a position lies outside its {mine.size} values")
-        mine_parts.append(mine[positions])
-        their_parts.append(np.asarray(_array(stored["values"]), np.float64).ravel())
-    if theirs_stats.size and mine.size:
-        mine_parts.append(np.array([mine.mean(), mine.std(), mine.min(), mine.max()]))
-        their_parts.append(theirs_stats)
+        if positions.size and (positions.min() < 0 or positions.max() >= count):
+            raise UsageError(f"reference of {name}: a position lies outside its {count} values")
+        mine_parts.append(flat[torch.from_numpy(positions)].double())
+        their_parts.append(_on_cpu(_array(stored["values"])).double().reshape(-1))
+    statistics = np.asarray(stored.attrs.get("mean_std_min_max", ()), np.float64)
+    if statistics.size and count:
+        mine_parts.append(_statistics(flat))
+        their_parts.append(torch.from_numpy(statistics))
     if not mine_parts:
-        return BlobResult(name, mine.size, shape, 0.0, 0.0, mine.size == 0, "" if mine.size == 0 else "an empty fingerprint")
-    return _compared(name, shape, mine.size, np.concatenate(mine_parts), np.concatenate(their_parts), tolerance)
+        return BlobResult(name, count, shape, 0.0, 0.0, count == 0, "" if count == 0 else "an empty fingerprint")
+    our_values, their_values = torch.cat(mine_parts), torch.cat(their_parts)
+    if len(our_values) != len(their_values):
+        raise UsageError(f"reference of {name}: {len(their_values)} values are stored for {len(our_values)} places")
+    return _compared(name, shape, count, our_values, their_values, tolerance)
+
+
+def _statistics(x: Tensor) -> Tensor:
+    """Mean, standard deviation (of the population), least and greatest value of a flat tensor, in float64.
+
+    Piece by piece, each around its own mean, put together by the formula of Chan, Golub and LeVeque (1979).
+    """
+    counts, means, squares = [], [], []
+    buffer = torch.empty(min(_PIECE, x.numel()), dtype=torch.float64)
+    for piece in x.split(_PIECE):
+        values = buffer[: piece.numel()].copy_(piece)
+        mean = values.mean()
+        values.sub_(mean)
+        counts.append(piece.numel())
+        means.append(mean)
+        squares.append(values.dot(values))
+    count, piece_means = torch.tensor(counts, dtype=torch.float64), torch.stack(means)
+    mean = (count * piece_means).sum() / x.numel()
+    square = (torch.stack(squares).sum() + (count * (piece_means - mean).square()).sum()) / x.numel()
+    least, greatest = x.aminmax()
+    return torch.stack([mean, square.sqrt(), least.double(), greatest.double()])
 
 
 # Cases

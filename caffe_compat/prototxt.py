@@ -23,7 +23,16 @@ from .schema.infer import Missing, infer_text, listed
 from .textformat import Field, TextTree, Value, parse_text
 from .unknown import Unknown, keep_unknown_text, unknown_fields_of
 
-__all__ = ["ParsedText", "bind_tree", "format_message", "format_value", "parse_message", "quoted", "read_message", "read_text"]
+__all__ = [
+    "ParsedText",
+    "bind_tree",
+    "format_message",
+    "format_value",
+    "parse_message",
+    "quoted",
+    "read_message",
+    "read_text",
+]
 
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),

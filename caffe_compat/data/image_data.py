@@ -99,7 +99,7 @@ class ImageData(Source):
             )
         ]
         if len(self.tops) > 1:
-            labels = self._labels(np.stack([self.list.labels(i) for i in samples]))
+            labels = self._labels(np.array([self.list.labels(i) for i in samples], np.float32))
             tops.append(empty(labels.shape))
             tops[1].copy_(torch.from_numpy(labels))
         return dict(zip(self.tops, tops, strict=True))

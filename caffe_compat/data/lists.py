@@ -7,8 +7,6 @@ import re
 from dataclasses import dataclass
 from typing import NoReturn
 
-import numpy as np
-
 from ..errors import FileError
 from ..files import open_file
 
@@ -54,17 +52,17 @@ class ImageList:
         """The file name of sample ``i``, as the list has it."""
         return os.fsdecode(self.lines[i][1])
 
-    def labels(self, i: int) -> np.ndarray:
-        """The labels of sample ``i``: () or (label_dim,) float32.
+    def labels(self, i: int) -> int | list[float]:
+        """The labels of sample ``i``: one whole number, or ``label_dim`` numbers.
 
         Raises:
             FileError: a label is no number.
         """
         number, _, text = self.lines[i]
         if self.label_dim is None:
-            return np.array(int(text), np.float32)
+            return int(text)
         try:
-            return np.array([float(word) for word in text.rstrip(b",").split(b",")], np.float32)
+            return [float(word) for word in text.rstrip(b",").split(b",")]
         except ValueError as error:
             raise FileError(f"line {number}: a label is no number: {error}", path=self.path) from error
 

@@ -25,7 +25,7 @@ from .source import Source
 __all__ = ["Loader"]
 
 # How often an idle worker looks whether its parent still lives.
-_PARENT_CHECK_SECONDS = 5
+_PARENT_CHECK_SECONDS = 1
 _ALIGNMENT = 64
 
 

@@ -43,10 +43,8 @@ class MemoryData(Source):
         """
         data, labels = (torch.as_tensor(x).detach().to("cpu", torch.float32) for x in (data, labels))
         if tuple(data.shape[1:]) != self.row_shape or data.shape[0] % self.batch_size or not data.shape[0]:
-            raise UsageError(
-                f"layer {self.name!r} (MemoryData) takes data of shape [n, {', '.join(map(str, self.row_shape))}] with n "
-                f"a multiple of {self.batch_size}, found {list(data.shape)}"
-            )
+            wanted = f"[n, {', '.join(map(str, self.row_shape))}] with n a multiple of {self.batch_size}"
+            raise UsageError(f"layer {self.name!r} (MemoryData) takes data of shape {wanted}, found {list(data.shape)}")
         if labels.numel() != data.shape[0]:
             raise UsageError(f"layer {self.name!r} (MemoryData): {labels.numel()} labels, {data.shape[0]} rows")
         self._data, self._labels = data, labels.reshape(-1)

@@ -75,5 +75,7 @@ class Cursor:
         if self.shuffle is None:
             return within
         epochs = walk // self.size
-        orders = ((e, permutation(stream(self.shuffle, int(e)), self.size)) for e in np.unique(epochs))
-        return np.concatenate([order[within[epochs == e]] for e, order in orders])
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            own = epochs == epoch
+            within[own] = permutation(stream(self.shuffle, epoch), self.size)[within[own]]
+        return within

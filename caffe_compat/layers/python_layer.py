@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ..compiling import outside_graphs
 from ..errors import LayerError
 from ..registry import Layer, LayerSpec, Shape, layer
 
@@ -203,7 +204,7 @@ class Python(Layer):
         return tuple(torch.empty(top.shape, device="meta") for top in self._tops)
 
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
-        tops: tuple[Tensor, ...] = _run_eagerly(self, bottoms)
+        tops: tuple[Tensor, ...] = _run(self, bottoms)
         return tops[0] if len(tops) == 1 else tops
 
     def run_forward(self, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -250,16 +251,14 @@ class Python(Layer):
         return [getattr(self, name) for name in self.blob_names]
 
 
+# torch.compile must leave it alone: tracing would see numpy code that may do anything.
+@outside_graphs
 def _run(module: Python, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
     if torch.compiler.is_compiling():
         raise LayerError(f"layer {module.layer_name!r}: a Python layer cannot be exported", layer=module.layer_name)
     if module.top_count == 0:
         return module.run_forward(bottoms)
     return _Call.apply(module, *bottoms, *module.parameters_in_order())
-
-
-# torch.compile must leave it alone: tracing would see numpy code that may do anything.
-_run_eagerly: Any = torch.compiler.disable(_run)
 
 
 def _array(x: Tensor) -> np.ndarray:

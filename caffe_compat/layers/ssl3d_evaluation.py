@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..compiling import outside_graphs
 from ..cxx_format import cxx_number, cxx_rows
 from ..errors import FileError
 from ..registry import Layer, LayerSpec, layer
-from .ssl3d_pose import FORK, outside_graphs, pose_rows, refuse, required_params
+from .ssl3d_pose import FORK, pose_rows, refuse, required_params
 
 __all__ = ["MPJPEEvaluation", "PosePDJAccuracy", "SavePath", "read_bounds"]
 

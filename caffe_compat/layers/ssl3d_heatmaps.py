@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..compiling import outside_graphs
 from ..cxx_format import cxx_rows
 from ..params import Params
 from ..registry import Layer, LayerSpec, layer
-from .ssl3d_pose import FORK, outside_graphs, pose_rows, refuse, required_params, stated_gradient
+from .ssl3d_pose import FORK, pose_rows, refuse, required_params, stated_gradient
 
 __all__ = [
     "CoordsFromHeatMaps",

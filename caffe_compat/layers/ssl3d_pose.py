@@ -6,8 +6,7 @@ in the order Hip RHip RKnee RFoot LHip LKnee LFoot Spine Thorax Head LShoulder L
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +23,6 @@ __all__ = [
     "Mask2D3D",
     "RescaledPoseCoords",
     "SkelVectorLoss",
-    "outside_graphs",
     "pose_rows",
     "refuse",
     "required_params",
@@ -66,15 +64,6 @@ def required_params(spec: LayerSpec, field: str, *names: str) -> Params:
     if missing:
         spec.fail(f"needs {', '.join(missing)} in {field}; the fork has no default for it")
     return params
-
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def outside_graphs(function: Function) -> Function:
-    """``function`` left out of what torch.compile compiles: it runs between two graphs. For what touches files."""
-    result: Function = torch.compiler.disable(function)
-    return result
 
 
 class _StatedGradient(torch.autograd.Function):

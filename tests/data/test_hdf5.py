@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -60,7 +61,7 @@ def test_shuffled_files_stay_together(folder: Path) -> None:
     for epoch in epochs:
         assert sorted(epoch) == list(range(10))
         files = [file_of[row] for row in epoch]
-        assert sum(a != b for a, b in zip(files, files[1:], strict=False)) == 2  # three runs
+        assert sum(a != b for a, b in pairwise(files)) == 2  # three runs
     assert len({tuple(epoch) for epoch in epochs}) == 6
     assert len({file_of[epoch[0]] for epoch in epochs}) > 1
     assert labels(source_of(net("batch_size: 5 shuffle: true"), folder), range(6, 8)) == epochs[3]
@@ -74,13 +75,13 @@ def test_ranks_take_turns_row_by_row(folder: Path) -> None:
 def test_bad_files(folder: Path) -> None:
     with h5py.File(folder / "c.h5", "a") as file:
         del file["label"]
-    with pytest.raises(FileError, match="c.h5: has no data set 'label', only data"):
+    with pytest.raises(FileError, match=r"c.h5: has no data set 'label', only data"):
         source_of(net(), folder)
     write(folder / "c.h5", 0, 4)
     with h5py.File(folder / "c.h5", "a") as file:
         del file["label"]
         file["label"] = np.zeros(5)
-    with pytest.raises(FileError, match="c.h5: has data sets of 4 and 5 rows"):
+    with pytest.raises(FileError, match=r"c.h5: has data sets of 4 and 5 rows"):
         source_of(net(), folder)
     with h5py.File(folder / "c.h5", "w") as file:
         file["data"], file["label"] = np.zeros((2, 3, 2)), np.zeros(2)
@@ -88,16 +89,16 @@ def test_bad_files(folder: Path) -> None:
         source_of(net(), folder)
     with h5py.File(folder / "c.h5", "w") as file:
         file["data"] = ["text"]
-    with pytest.raises(FileError, match="c.h5: data set 'data' .* holds no rows of numbers"):
+    with pytest.raises(FileError, match=r"c.h5: data set 'data' .* holds no rows of numbers"):
         source_of(net(), folder)
     (folder / "c.h5").write_bytes((folder / "a.h5").read_bytes()[:900])
-    with pytest.raises(FileError, match="c.h5: cannot be read as HDF5"):
+    with pytest.raises(FileError, match=r"c.h5: cannot be read as HDF5"):
         source_of(net(), folder)
     (folder / "c.h5").unlink()
-    with pytest.raises(FileError, match="list.txt: line 2: there is no file .*c.h5"):
+    with pytest.raises(FileError, match=r"list.txt: line 2: there is no file .*c.h5"):
         source_of(net(), folder)
     (folder / "list.txt").write_text("\n")
-    with pytest.raises(FileError, match="list.txt: is empty"):
+    with pytest.raises(FileError, match=r"list.txt: is empty"):
         source_of(net(), folder)
 
 

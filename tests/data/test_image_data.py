@@ -70,7 +70,7 @@ def test_rand_skip(tmp_path: Path) -> None:
     image_list(tmp_path, 9)
     starts = {order(source_of(image_data("rand_skip: 5"), tmp_path, seed=seed), range(1))[0] for seed in range(40)}
     assert starts == set(range(5))
-    with pytest.raises(LayerError, match="rand_skip skips .* has only 9"):
+    with pytest.raises(LayerError, match=r"rand_skip skips .* has only 9"):
         source_of(image_data("rand_skip: 1000000"), tmp_path)
 
 
@@ -115,7 +115,7 @@ def test_the_forks_image_data_starts_anywhere_but_keeps_its_labels(tmp_path: Pat
     assert (fork.batch(0)["label"][:, 1] == 7).all()
     shuffled = source_of(image_data("batch_size: 2 label_dim: 2 shuffle: true"), tmp_path)
     steps = {(b - a) % 6 for a, b in (shuffled.batch(k)["label"][:, 0].tolist() for k in range(60))}
-    assert len(steps) > 1 and 1 in steps  # the next line of a shuffled list is any line
+    assert len(steps) > 2  # the next line of a shuffled list is any line
 
 
 def test_self_divides_by_the_height_and_never_shuffles(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_windows_line_ends_and_names_with_spaces(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [r"C:\data\0.png", r"folder\0.png"])
 def test_windows_paths(name: str, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text(f"{name} 0\r\n")
-    with pytest.raises(FileError, match="line 1: image .* cannot be opened.*the list has Windows paths"):
+    with pytest.raises(FileError, match=r"line 1: image .* cannot be opened.*the list has Windows paths"):
         source_of(image_data(), tmp_path).batch(0)
 
 

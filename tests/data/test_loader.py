@@ -128,7 +128,7 @@ def test_errors_arrive_whole() -> None:
 def test_a_worker_that_dies() -> None:
     with Loader([Scripted({2: "die"})], workers=1) as loader:
         next(loader), next(loader)
-        with pytest.raises(CaffeCompatError, match="ended by itself.*exit code 9"):
+        with pytest.raises(CaffeCompatError, match=r"ended by itself.*exit code 9"):
             next(loader)
     assert not multiprocessing.active_children()
 

@@ -38,6 +38,14 @@ def test_subtraction_then_scale_in_float32(
         np.testing.assert_array_equal(got, (planes(image) - offset) * np.float32(scale))
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (40, 1), (3, 2)])
+def test_the_smallest_images(height: int, width: int, tmp_path: Path) -> None:
+    (image,) = image_list(tmp_path, 1, height=height, width=width)
+    for transform, mean, scale in (("", 0, 1), ("mean_value: 3.7 scale: 0.3", 3.7, 0.3)):
+        got = source_of(image_data(transform=transform), tmp_path).batch(0)["data"][0].numpy()
+        np.testing.assert_array_equal(got, (planes(image) - np.float32(mean)) * np.float32(scale))
+
+
 def test_centre_crop_with_a_mean_file(tmp_path: Path) -> None:
     (image,) = image_list(tmp_path, 1)
     mean = np.random.RandomState(7).uniform(0, 255, (1, 3, 6, 9)).astype(np.float32)
@@ -113,7 +121,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     write_binaryproto(tmp_path / "mean", np.zeros((1, 3, 7, 9), np.float32))
     with pytest.raises(FileError, match=r"line 1: image .*0.png has shape \[3, 6, 9\].*mean file mean has \[3, 7, 9\]"):
         source_of(image_data(transform='mean_file: "mean"'), tmp_path).batch(0)
-    with pytest.raises(FileError, match="line 1: image .*0.png is 9 x 6, too small for crop_size 7"):
+    with pytest.raises(FileError, match=r"line 1: image .*0.png is 9 x 6, too small for crop_size 7"):
         source_of(image_data(transform="crop_size: 7"), tmp_path).batch(0)
     write_binaryproto(tmp_path / "flat", np.zeros((7,), np.float32))
     with pytest.raises(FileError, match=r"flat: is no mean image: shape \[7\]"):
@@ -122,5 +130,5 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
 
 def test_a_forks_transform_is_not_ignored(tmp_path: Path) -> None:
     image_list(tmp_path, 1)
-    with pytest.raises(LayerError, match="transform_param.*stride.*not supported"):
+    with pytest.raises(LayerError, match=r"transform_param.*stride.*not supported"):
         source_of(image_data(transform="stride: 8"), tmp_path, dialect="bvlc")

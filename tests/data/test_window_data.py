@@ -43,7 +43,8 @@ def folder(tmp_path: Path) -> Path:
 
 def net(settings: str = "", transform: str = "") -> str:
     return (
-        f'layer {{ name: "d" type: "WindowData" top: "data" top: "label" transform_param {{ crop_size: 8 {transform} }} '
+        f'layer {{ name: "d" type: "WindowData" top: "data" top: "label" '
+        f"transform_param {{ crop_size: 8 {transform} }} "
         f'window_data_param {{ source: "windows.txt" batch_size: 8 bg_threshold: 0.3 {settings} }} }}'
     )
 
@@ -68,7 +69,7 @@ def test_background_first_then_objects(folder: Path) -> None:
 
 
 def test_context_scale_mirror_and_mean(folder: Path) -> None:
-    """The window of class 4 grown to leave a pixel of context on each side: 12 x 10 becomes 16 x 13.33, off the image."""
+    """The window of class 4 grown to leave a pixel of context: 12 x 10 becomes 16 x 13.33."""
     mean = np.random.RandomState(4).uniform(0, 255, (1, 3, 12, 14)).astype(np.float32)
     write_binaryproto(folder / "mean", mean)
     source = source_of(
@@ -137,8 +138,8 @@ def test_windows_that_leave_the_image(folder: Path) -> None:
 
 
 def test_settings(folder: Path) -> None:
-    with pytest.raises(LayerError, match="crop_size 8 .* must exceed twice context_pad 4"):
+    with pytest.raises(LayerError, match=r"crop_size 8 .* must exceed twice context_pad 4"):
         source_of(net("context_pad: 4"), folder)
-    with pytest.raises(LayerError, match="fg_fraction is 1.5"):
+    with pytest.raises(LayerError, match=r"fg_fraction is 1.5"):
         source_of(net("fg_fraction: 1.5"), folder)
     assert any("transform_param.scale has no effect" in n for n in source_of(net("", "scale: 2"), folder).notes)
