@@ -28,11 +28,11 @@ class FileAccess:
         self.write_root = Path(write_root).resolve() if write_root is not None else None
         self.written: dict[str, str] = {}
 
-    def read(self, path: str, layer: str) -> bytes:
-        """The bytes of ``path``, which ``layer`` names, taken relative to the root.
+    def place_to_read(self, path: str, layer: str) -> Path:
+        """Where the file lies that ``layer`` calls ``path``.
 
         Raises:
-            FileAccessError: reading is not allowed there. FileError: the file cannot be read.
+            FileAccessError: reading is not allowed there.
         """
         if self.root is None:
             raise FileAccessError(
@@ -41,6 +41,28 @@ class FileAccess:
         full = (self.root / path).resolve()
         if not full.is_relative_to(self.root):
             raise FileAccessError(f"layer {layer!r} reads {path!r}, which lies outside the allowed folder {self.root}")
+        return full
+
+    def place_to_write(self, path: str, layer: str) -> Path | None:
+        """Where ``layer`` may write what it calls ``path``; None where nothing goes to disk.
+
+        Raises:
+            FileAccessError: the path leaves the allowed folder.
+        """
+        if self.write_root is None:
+            return None
+        full = (self.write_root / path).resolve()
+        if not full.is_relative_to(self.write_root):
+            raise FileAccessError(f"layer {layer!r} writes {path!r}, outside the allowed folder {self.write_root}")
+        return full
+
+    def read(self, path: str, layer: str) -> bytes:
+        """The bytes of ``path``, which ``layer`` names, taken relative to the root.
+
+        Raises:
+            FileAccessError: reading is not allowed there. FileError: the file cannot be read.
+        """
+        full = self.place_to_read(path, layer)
         try:
             if full.stat().st_size > MAX_BYTES:
                 raise FileError(f"is too large for what layer {layer!r} reads (limit {MAX_BYTES} bytes)", path=str(full))
@@ -54,12 +76,10 @@ class FileAccess:
         Raises:
             FileAccessError: the path leaves the allowed folder. FileError: it cannot be written.
         """
-        if self.write_root is None:
+        full = self.place_to_write(path, layer)
+        if full is None:
             self.written[path] = (self.written.get(path, "") if append else "") + text
             return
-        full = (self.write_root / path).resolve()
-        if not full.is_relative_to(self.write_root):
-            raise FileAccessError(f"layer {layer!r} writes {path!r}, outside the allowed folder {self.write_root}")
         try:
             with full.open("a" if append else "w", encoding="utf-8") as file:
                 file.write(text)

@@ -35,6 +35,9 @@ class Definition:
     warnings: tuple[str, ...] = field(default=())
 
 
+_BINARY = bytes(set(range(0x20)) - set(b"\t\n\v\f\r\x1a"))
+
+
 def is_text(path: str | Path) -> bool:
     """Whether a file looks like text rather than one of Caffe's binary formats."""
     try:
@@ -42,8 +45,8 @@ def is_text(path: str | Path) -> bool:
             head = file.read(4096)
     except OSError as error:
         raise FileError(error.strerror or str(error), path=str(path)) from error
-    # Caffe's binary messages start with a tag below 0x20; text starts with a letter, a comment or a blank.
-    return b"\0" not in head and (not head or head[:1] in b"\t\n\r" or head[0] >= 0x20)
+    # The tags and lengths of a binary message are full of control characters; text has blanks and line ends only.
+    return head == head.translate(None, _BINARY)
 
 
 def read_definition(path: str | Path, dialect: str | None = None, weights: WeightsFile | None = None) -> Definition:

@@ -87,7 +87,12 @@ def _fill_layer(net: CaffeNet, module_name: str, record: LayerRecord, weights: W
             raise WeightsError(f"{where}, blob {i} ({name}): no memory for its shape {list(target)}") from error
         if not finite:
             report.warnings.append(f"{where}, blob {i} ({name}) holds values that are not finite (NaN or infinity)")
-        net.assign_blob(module_name, name, tensor)
+        if targets[name].is_meta:
+            net.assign_blob(module_name, name, tensor)
+        else:
+            # It has memory already, which an optimizer or somebody's array may hold on to.
+            with torch.no_grad():
+                targets[name].copy_(tensor)
 
 
 def shape_fits(found: Shape, needed: Shape) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -114,14 +115,22 @@ class Fused(nn.Module):
             self.packed = packed
             layer._parameters["weight"] = None
 
-    def _unpack(self) -> None:
-        if self.packed is not None:
-            self.layer._parameters["weight"] = nn.Parameter(self.packed.to_dense(), requires_grad=False)
-            self.packed = None
+    def _unpacked(self) -> nn.Module:
+        """The layer with its weight."""
+        if self.packed is None:
+            return self.layer
+        layer = copy.copy(self.layer)
+        weight = nn.Parameter(self.packed.to_dense(), requires_grad=False)
+        layer._parameters = {**layer._parameters, "weight": weight}
+        return layer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copies and pickles, neither of which packed weights allow."""
+        return Fused, (self._unpacked(), self.bottom, self.slope)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Fused:
-        """Every move and cast of a module goes through here; packed weights allow neither."""
-        self._unpack()
+        """Every move and cast of a module goes through here, and packed weights allow neither."""
+        self.layer, self.packed = self._unpacked(), None
         super()._apply(fn, recurse)
         self._pack()
         return self

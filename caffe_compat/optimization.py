@@ -291,7 +291,10 @@ def _affine_of(module: nn.Module, rank: int) -> _Affine | None:
         factor = _exact(module.scale_factor)
         factor = torch.where(factor == 0, factor, 1 / factor)
         scale = (_exact(module.variance) * factor + module.eps).rsqrt()
-        return _Affine(along(scale, rank - 2), along(-_exact(module.mean) * factor * scale, rank - 2))
+        affine = _Affine(along(scale, rank - 2), along(-_exact(module.mean) * factor * scale, rank - 2))
+        if module.weight is None or module.bias is None:
+            return affine
+        return affine.then(_Affine(along(module.weight, rank - 2), along(module.bias, rank - 2)))
     if type(module) is Scale:
         scale = along(module.weight, module.trailing)
         return _Affine(scale, torch.zeros_like(scale) if module.bias is None else along(module.bias, module.trailing))

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .access import FileAccess
 from .errors import CaffeCompatError, FileError, UsageError
+from .files import open_file
 from .graph import NetState, Node
 from .net import CaffeNet
 from .prototxt import parse_message
@@ -42,7 +43,9 @@ __all__ = [
 ]
 
 # What a recorded array may hold; a file that declares more is lying.
-MAX_VALUES = 2**30
+MAX_VALUES = 2**28
+# Groups in groups: a blob name has few slashes.
+MAX_DEPTH = 32
 
 
 @dataclass(frozen=True)
@@ -154,8 +157,8 @@ _PIECE = 2**15
 def _on_cpu(x: Tensor | np.ndarray) -> Tensor:
     if isinstance(x, Tensor):
         return x.detach().cpu()
-    native = np.ascontiguousarray(x, x.dtype.newbyteorder("=")).reshape(x.shape)
-    return torch.from_numpy(native if native.flags.writeable else native.copy())
+    values = np.asarray(x, np.float32 if x.dtype == np.float32 else np.float64, order="C")
+    return torch.from_numpy(values if values.flags.writeable else values.copy())
 
 
 def _pieces(x: Tensor) -> Iterator[Tensor]:
@@ -184,26 +187,28 @@ def _compared(
     return BlobResult(name, count, shape, max_abs, max_rel, max_abs <= tolerance.absolute + tolerance.relative * scale)
 
 
-def compare_fingerprint(
-    name: str, ours: Tensor | np.ndarray, stored: h5py.Group, tolerance: Tolerance
-) -> BlobResult:
+def compare_fingerprint(name: str, ours: Tensor | np.ndarray, stored: h5py.Group, tolerance: Tolerance) -> BlobResult:
     """Compare with a fingerprint: shape, the whole array if it is there, else values at positions and statistics."""
-    shape = tuple(int(n) for n in stored.attrs["shape"])
+    shape = _stored_shape(stored)
     mine = _on_cpu(ours)
     if tuple(mine.shape) != shape:
         problem = f"shape {list(mine.shape)}, the reference has {list(shape)}"
         return BlobResult(name, mine.numel(), tuple(mine.shape), float("inf"), float("inf"), False, problem)
-    if "data" in stored:
-        return compare(name, mine, _array(stored["data"]).reshape(shape), tolerance)
+    parts = _own(stored)
+    if "data" in parts:
+        return compare(name, mine, _shaped(parts["data"], shape), tolerance)
     flat, count = mine.reshape(-1), mine.numel()
     mine_parts, their_parts = [], []
-    if "values" in stored:
-        positions = _array(stored["positions"]).astype(np.int64).ravel()
+    if "values" in parts:
+        if "positions" not in parts:
+            raise UsageError(f"reference of {name}: it has values and no positions")
+        positions = _array(parts["positions"]).astype(np.int64).ravel()
         if positions.size and (positions.min() < 0 or positions.max() >= count):
             raise UsageError(f"reference of {name}: a position lies outside its {count} values")
         mine_parts.append(flat[torch.from_numpy(positions)].double())
-        their_parts.append(_on_cpu(_array(stored["values"])).double().reshape(-1))
-    statistics = np.asarray(stored.attrs.get("mean_std_min_max", ()), np.float64)
+        their_parts.append(_on_cpu(_array(parts["values"])).double().reshape(-1))
+    with _reading(stored):
+        statistics = np.array(_attribute(stored, "mean_std_min_max", ()), np.float64).ravel()
     if statistics.size and count:
         mine_parts.append(_statistics(flat))
         their_parts.append(torch.from_numpy(statistics))
@@ -248,13 +253,15 @@ def run_cases(
         FileError: no such file, not HDF5, or no case in it.
     """
     with open_reference(path) as file:
-        found = [
-            key for key in file if isinstance(file[key], h5py.Group) and (not names or key.startswith(tuple(names)))
-        ]
+        found = {
+            key: entry
+            for key, entry in _own(file).items()
+            if isinstance(entry, h5py.Group) and (not names or key.startswith(tuple(names)))
+        }
         if not found:
             raise FileError(f"holds no case{' named ' + ', '.join(names) if names else ''}", path=str(path))
-        for key in found:
-            yield run_case(key, file[key], device, root=Path(path).parent, gradients=gradients)
+        for key, case in found.items():
+            yield run_case(key, case, device, root=Path(path).parent, gradients=gradients)
 
 
 def run_case(
@@ -271,12 +278,16 @@ def run_case(
 
 
 def _run_case(case: h5py.Group, result: CaseResult, device: torch.device, root: Path | None, gradients: bool) -> None:
-    if "prototxt" not in case.attrs:
+    prototxt = _attribute(case, "prototxt")
+    if prototxt is None:
         raise UsageError("the case has no attribute prototxt")
-    parsed = parse_message(_text(case.attrs["prototxt"]), path=result.name)
+    parsed = parse_message(_text(prototxt), path=result.name)
     message = upgrade_net(parsed.message, parsed.schema).message
     net = CaffeNet(
-        message, NetState(_text(case.attrs.get("phase", "TEST"))), dialect=parsed.schema.name, files=FileAccess(root)
+        message,
+        NetState(_text(_attribute(case, "phase", "TEST"))),
+        dialect=parsed.schema.name,
+        files=FileAccess(root),
     )
     net.materialize(seed=0)
     _fill_from_case(net, case)
@@ -291,12 +302,12 @@ def _run_case(case: h5py.Group, result: CaseResult, device: torch.device, root: 
         result.blobs.append(compare(top, values[last[top]] if top in last else None, stored, tolerance))
     for (layer, i), stored in _stored_params(case, "param_after_forward").items():
         result.blobs.append(compare(f"param_after_forward/{layer}/{i}", _blob(net, layer, i), stored, tolerance))
-    for attribute in case.attrs:
+    for attribute in _attribute_names(case):
         if attribute.startswith("file:"):
-            result.blobs.append(_compare_text(attribute, net, _text(case.attrs[attribute])))
+            result.blobs.append(_compare_text(attribute, net, _text(_attribute(case, attribute))))
     if gradients:
         _compare_gradients(case, net, values, bottoms, last, result, tolerance)
-    elif "top_diff" in case:
+    elif _children(case, "top_diff"):
         result.skipped.append("gradients were not asked for")
 
 
@@ -314,12 +325,18 @@ def _compare_gradients(
         return
     tops, diffs = [], []
     for name, diff in _named(case, "top_diff").items():
-        top = values[last[name]]
+        top = values[last[name]] if name in last else None
+        if top is None or diff.shape != top.shape:
+            ours = "the network has no such blob" if top is None else f"the blob has {list(top.shape)}"
+            raise UsageError(f"the case has top_diff/{name} of shape {list(diff.shape)}; {ours}")
         # Without force_backward Caffe runs no layer backward that no loss depends on.
         counts = net.message.force_backward or last[name] in net.loss_weights
-        if top is not None and top.requires_grad and counts:
+        if top.requires_grad and counts:
             tops.append(top)
-            diffs.append(torch.from_numpy(diff.copy()).to(top.device).reshape(top.shape))
+            diffs.append(torch.from_numpy(diff.copy()).to(top.device))
+    unknown = stored_bottoms.keys() - bottoms.keys()
+    if unknown:
+        raise UsageError(f"the case has bottom_diff/{min(unknown)}, but no bottom/{min(unknown)}")
     wanted = {f"bottom_diff/{name}": bottoms[name] for name in stored_bottoms}
     wanted |= {f"param_diff/{layer}/{i}": _blob(net, layer, i) for layer, i in stored_params}
     learned = {key: tensor for key, tensor in wanted.items() if tensor.requires_grad}
@@ -392,8 +409,13 @@ def verify_net(
     Raises:
         UsageError: no blobs, or an input that is nowhere to be found.
     """
-    batches = sorted((k for k in reference if re.fullmatch(r"batch_\d+", k)), key=lambda k: int(k[6:]))
-    groups = [(k, reference[k]) for k in batches] or [(_name_of(reference, reference.name.strip("/") or "reference"), reference)]
+    batches = [
+        (int(key[6:]), key, entry)
+        for key, entry in _own(reference).items()
+        if re.fullmatch(r"batch_[0-9]{1,9}", key) and isinstance(entry, h5py.Group)
+    ]
+    whole = (_name_of(reference, str(reference.name).strip("/") or "reference"), reference)
+    groups = [(key, entry) for _, key, entry in sorted(batches, key=lambda batch: batch[0])] or [whole]
     was_training = net.training
     results = []
     net.reset_state()
@@ -449,7 +471,7 @@ def _input(net: CaffeNet, name: str, group: h5py.Group, inputs: Mapping[str, np.
     if found is None:
         raise UsageError(
             f"the reference does not hold input {name!r} whole"
-            + (f" (it says: {_text(group.attrs['input'])})" if "input" in group.attrs else "")
+            + (f" (it says: {_text(hint)})" if (hint := _attribute(group, "input")) is not None else "")
             + f"; pass it with --input {name}=FILE.npy"
         )
     shape = net.input_shapes[name]
@@ -463,14 +485,15 @@ def _find_input(net: CaffeNet, name: str, group: h5py.Group, inputs: Mapping[str
     if name in inputs:
         return np.asarray(inputs[name], np.float32)
     blobs = _children(group, "blob")
-    candidates = [_children(group, "bottom").get(name), group.get(name), blobs.get(name)]
+    beside = _own(group)
+    candidates = [_children(group, "bottom").get(name), beside.get(name), blobs.get(name)]
     if len(net.input_names) == 1:
-        candidates.append(group.get("input"))
+        candidates.append(beside.get("input"))
     for entry in candidates:
         if isinstance(entry, h5py.Dataset):
             return _array(entry)
-        if isinstance(entry, h5py.Group) and "data" in entry and "shape" in entry.attrs:
-            return _array(entry["data"]).reshape(tuple(int(n) for n in entry.attrs["shape"]))
+        if isinstance(entry, h5py.Group) and "data" in _own(entry) and "shape" in _attribute_names(entry):
+            return _shaped(entry["data"], _stored_shape(entry))
     return None
 
 
@@ -480,46 +503,88 @@ def _find_input(net: CaffeNet, name: str, group: h5py.Group, inputs: Mapping[str
 @contextlib.contextmanager
 def open_reference(path: str | Path) -> Iterator[h5py.File]:
     """Open a file of recorded outputs for reading. Raises FileError."""
-    if not Path(path).is_file():
-        raise FileError("no such file", path=str(path))
+    open_file(path).close()  # says clearly what is wrong with a path
     try:
         file = h5py.File(path, "r")
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise FileError(f"is no HDF5 file ({str(error).splitlines()[0]})", path=str(path)) from error
     with file:
         yield file
 
 
+@contextlib.contextmanager
+def _reading(entry: Any) -> Iterator[None]:
+    """What h5py raises on a damaged file depends on the byte that is wrong; here it is a FileError."""
+    try:
+        yield
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise FileError(f"{entry!r} cannot be read: {reason}") from error
+
+
+def _own(group: h5py.Group) -> dict[str, Any]:
+    """What lies in ``group`` itself, not behind a soft link or in another file."""
+    with _reading(group):
+        return {n: group[n] for n in group if isinstance(group.get(n, getlink=True), h5py.HardLink)}
+
+
+def _attribute(entry: Any, name: str, default: Any = None) -> Any:
+    with _reading(entry):
+        return entry.attrs.get(name, default)
+
+
+def _attribute_names(entry: Any) -> list[str]:
+    with _reading(entry):
+        return list(entry.attrs)
+
+
 def _array(dataset: h5py.Dataset) -> np.ndarray:
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiu" or dataset.is_virtual or dataset.external:
+    with _reading(dataset):
+        plain = isinstance(dataset, h5py.Dataset) and dataset.dtype.kind in "fiu" and dataset.dtype.itemsize <= 8
+        plain = plain and not dataset.is_virtual and not dataset.external and dataset.shape is not None
+        size = dataset.size if plain else 0
+        held = dataset.id.get_storage_size() if plain else 0
+    if not plain:
         raise UsageError(f"{dataset.name} is no plain array of numbers")
-    if dataset.size > MAX_VALUES or (dataset.size > 4096 and dataset.id.get_storage_size() * 1000 < dataset.nbytes):
-        raise UsageError(f"{dataset.name} declares {dataset.size} values that the file does not hold")
-    return np.asarray(dataset[()])
+    if size > MAX_VALUES or (size > 4096 and held * 1000 < dataset.nbytes):
+        raise UsageError(f"{dataset.name} declares {size} values that the file does not hold")
+    with _reading(dataset):
+        return np.asarray(dataset[()])
+
+
+def _stored_shape(group: h5py.Group) -> tuple[int, ...]:
+    with _reading(group):
+        return tuple(int(n) for n in np.atleast_1d(_attribute(group, "shape")))
+
+
+def _shaped(dataset: h5py.Dataset, shape: tuple[int, ...]) -> np.ndarray:
+    array = _array(dataset)
+    with _reading(dataset):
+        return array.reshape(shape)
 
 
 def _children(group: h5py.Group, key: str) -> dict[str, Any]:
     """Arrays and fingerprints below ``key`` by blob name; blob names with a slash are nested groups."""
-    if key and not isinstance(group.get(key, getlink=False), h5py.Group):
-        return {}
     found: dict[str, Any] = {}
 
-    def visit(parent: h5py.Group, prefix: str) -> None:
-        for name in parent:
-            if not isinstance(parent.get(name, getlink=True), h5py.HardLink):
-                continue
-            child = parent[name]
-            if isinstance(child, h5py.Dataset) or "shape" in child.attrs:
+    def visit(parent: h5py.Group, prefix: str, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise UsageError(f"{parent.name}: groups are nested deeper than {MAX_DEPTH}, or in a circle")
+        for name, child in _own(parent).items():
+            if isinstance(child, h5py.Dataset) or "shape" in _attribute_names(child):
                 found[_name_of(child, prefix + name)] = child
-            else:
-                visit(child, f"{prefix}{name}/")
+            elif isinstance(child, h5py.Group):
+                visit(child, f"{prefix}{name}/", depth + 1)
 
-    visit(group[key] if key else group, "")
+    start = _own(group).get(key) if key else group
+    if isinstance(start, h5py.Group):
+        visit(start, "", 0)
     return found
 
 
 def _name_of(entry: Any, default: str) -> str:
-    return _text(entry.attrs["name"]) if "name" in entry.attrs else default
+    name = _attribute(entry, "name")
+    return default if name is None else _text(name)
 
 
 def _named(case: h5py.Group, key: str) -> dict[str, np.ndarray]:
@@ -537,7 +602,7 @@ def _params_anywhere(group: h5py.Group) -> Iterator[tuple[str, int, Any]]:
 
 def _layer_and_index(name: str) -> tuple[str, int]:
     layer, _, index = name.rpartition("/")
-    if not index.isdigit():
+    if not re.fullmatch("[0-9]{1,6}", index):
         raise UsageError(f"{name!r}: <layer>/<blob number> was expected")
     return layer, int(index)
 

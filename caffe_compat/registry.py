@@ -75,7 +75,12 @@ class Layer(nn.Module):
             self.register_parameter("bias", None)
 
     def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Tops for ``meta`` bottoms. Override where ``forward`` needs values to know its shapes."""
+        """Tops for ``meta`` bottoms.
+
+        Override where ``forward`` needs values to know its shapes. The layers that nearly every net has say their
+        shapes outright, too: what torch computes without memory it computes in Python, and first imports a computer
+        algebra system for it, which takes longer than loading a large net.
+        """
         result: Tensor | tuple[Tensor, ...] = self(*bottoms)
         return result
 

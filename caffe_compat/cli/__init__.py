@@ -6,6 +6,7 @@ Exit status: 0 done, 1 numbers differ from the reference, 2 a user's error (one 
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 
@@ -59,6 +60,9 @@ def _complain(message: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack the letters of a layer's name
     try:
         status = _group.main(arguments, prog_name="caffe-compat", standalone_mode=False)
     except click.ClickException as error:

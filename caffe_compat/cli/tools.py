@@ -14,7 +14,7 @@ from ..registry import layer_types
 from ..schema import dialect_names, load_schema
 from ..survey import survey as _survey
 from ..upgrade import upgrade_caffemodel, upgrade_prototxt
-from .options import load_plugins, note, plugin_option, print_table
+from .options import dialect_option, load_plugins, note, plugin_option, print_table
 
 
 @click.command("capture-script")
@@ -31,10 +31,11 @@ def capture_script(output: str | None) -> None:
 @click.command()
 @click.argument("old", type=click.Path())
 @click.argument("new", type=click.Path())
-def upgrade(old: str, new: str) -> None:
-    """Bring OLD (prototxt or caffemodel of any age) to the current generation and write it to NEW."""
-    notes = upgrade_prototxt(old, new) if is_text(old) else upgrade_caffemodel(old, new)
-    for text in notes:
+@dialect_option
+def upgrade(old: str, new: str, dialect: str) -> None:
+    """Bring OLD (prototxt, solver or caffemodel of any age) to the current generation and write it to NEW."""
+    write = upgrade_prototxt if is_text(old) else upgrade_caffemodel
+    for text in write(old, new, None if dialect == "auto" else dialect).notes:
         note(text)
     click.echo(f"wrote {new} ({Path(new).stat().st_size:,} bytes)")
 
@@ -45,8 +46,7 @@ def upgrade(old: str, new: str) -> None:
 @plugin_option
 def survey(folder: str, as_json: bool, plugins: tuple[str, ...]) -> None:
     """How many of the prototxt files below FOLDER can be read and built, and why not."""
-    load_plugins(plugins)
-    result = _survey(folder)
+    result = _survey(folder, plugins=plugins)
     if as_json:
         click.echo(json.dumps(result.to_json()))
         return

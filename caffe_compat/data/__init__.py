@@ -21,7 +21,7 @@ from .source import Folder, Setup, Source
 from .transformer import DataTransformer
 from .window_data import WindowData
 
-__all__ = ["DataTransformer", "HDF5Output", "Loader", "MemoryData", "Source", "make_source", "make_sources"]
+__all__ = ["READERS", "DataTransformer", "HDF5Output", "Loader", "MemoryData", "Source", "make_source", "make_sources"]
 
 _TYPES: dict[str, type[Source]] = {
     "Data": Data,
@@ -32,6 +32,8 @@ _TYPES: dict[str, type[Source]] = {
     "MemoryData": MemoryData,
     "WindowData": WindowData,
 }
+# The types of data layers that make_source takes.
+READERS = tuple(_TYPES)
 
 
 def make_sources(

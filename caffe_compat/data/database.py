@@ -13,7 +13,6 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 from google.protobuf.message import DecodeError
-from torch import Tensor
 
 from ..errors import FileError
 from ..extras import require
@@ -21,7 +20,7 @@ from ..registry import Shape
 from ..schema import load_schema
 from .images import decode_image
 from .order import Cursor
-from .source import Empty, Setup, Source
+from .source import Empty, Setup, Source, Values
 from .transformer import DataTransformer
 
 __all__ = ["Data"]
@@ -62,6 +61,7 @@ class Data(Source):
             self._data_shape = self.transformer.output_shape(*image.shape)
         except FileError as error:
             self._refuse(first, error)
+        self.byte_tops = self.tops[:1] if self.transformer.mean is None and image.dtype == np.uint8 else ()
         self.database.close()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Data(Source):
     def shapes(self) -> dict[str, Shape]:
         return dict(zip(self.tops, ((self.batch_size, *self._data_shape), (self.batch_size,)), strict=False))
 
-    def _batch(self, index: int, empty: Empty) -> dict[str, Tensor]:
+    def read(self, index: int, empty: Empty) -> dict[str, Values]:
         samples: list[int] = self.cursor.samples(index).tolist()
         labels: list[int] = []
 
@@ -87,8 +87,7 @@ class Data(Source):
         positions = self.cursor.positions(index).tolist()
         tops = [self.transformer(images(), positions, empty, lambda i, error: self._refuse(samples[i], error))]
         if len(self.tops) > 1:
-            tops.append(empty((self.batch_size,)))
-            tops[1].copy_(torch.tensor(labels))
+            tops.append(Values(torch.tensor(labels, dtype=torch.float32)))
         return dict(zip(self.tops, tops, strict=True))
 
     def _read(self, i: int) -> tuple[np.ndarray, int]:

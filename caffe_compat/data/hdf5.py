@@ -18,7 +18,7 @@ from ..errors import FileError
 from ..registry import Shape
 from .lists import read_lines
 from .order import Cursor, permutation, stream
-from .source import Empty, Setup, Source
+from .source import Empty, Setup, Source, Values
 
 __all__ = ["HDF5Data", "HDF5Output"]
 
@@ -71,14 +71,14 @@ class HDF5Data(Source):
     def shapes(self) -> dict[str, Shape]:
         return {top: (self.batch_size, *self._row_shapes[top]) for top in self.tops}
 
-    def _batch(self, index: int, empty: Empty) -> dict[str, Tensor]:
-        tops = {top: empty(shape) for top, shape in self.shapes().items()}
+    def read(self, index: int, empty: Empty) -> dict[str, Values]:
+        tops = {top: empty(shape, torch.float32) for top, shape in self.shapes().items()}
         for i, position in enumerate(self.cursor.positions(index).tolist()):
             file, row = self._place(*divmod(position, self.cursor.size))
             arrays = self._load(file)
             for top, blob in tops.items():
                 blob[i] = torch.from_numpy(np.asarray(arrays[top][row]))
-        return tops
+        return {top: Values(blob) for top, blob in tops.items()}
 
     def _place(self, epoch: int, at: int) -> tuple[int, int]:
         """File and row of the sample ``at`` of a pass over all files."""

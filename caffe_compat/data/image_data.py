@@ -7,14 +7,13 @@ from typing import NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..errors import FileError
 from ..registry import Shape
 from .images import read_image
 from .lists import read_image_list
 from .order import Cursor, draw
-from .source import Empty, Setup, Source
+from .source import Empty, Setup, Source, Values
 from .transformer import DataTransformer
 
 __all__ = ["ImageData", "ImageDataLstm", "ImageDataSelf"]
@@ -42,6 +41,7 @@ class ImageData(Source):
         if (self.height > 0) != (self.width > 0):
             setup.fail("new_height and new_width are needed together")
         self.transformer = DataTransformer(setup)
+        self.byte_tops = self.tops[:1] if self.transformer.mean is None else ()
         if self.transformer.decode_mode != "native":
             setup.note("force_color and force_gray have no effect on a list of images, as in Caffe; is_color decides")
         setup.ignore_moved(params)
@@ -88,7 +88,7 @@ class ImageData(Source):
         label = (self.batch_size, self.list.label_dim) if self.list.label_dim else (self.batch_size,)
         return dict(zip(self.tops, ((self.batch_size, *data), label), strict=False))
 
-    def _batch(self, index: int, empty: Empty) -> dict[str, Tensor]:
+    def read(self, index: int, empty: Empty) -> dict[str, Values]:
         samples: list[int] = self.cursor.samples(index).tolist()
         tops = [
             self.transformer(
@@ -100,8 +100,7 @@ class ImageData(Source):
         ]
         if len(self.tops) > 1:
             labels = self._labels(np.array([self.list.labels(i) for i in samples], np.float32))
-            tops.append(empty(labels.shape))
-            tops[1].copy_(torch.from_numpy(labels))
+            tops.append(Values(torch.from_numpy(labels)))
         return dict(zip(self.tops, tops, strict=True))
 
     def _labels(self, labels: np.ndarray) -> np.ndarray:

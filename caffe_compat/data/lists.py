@@ -12,7 +12,7 @@ from ..files import open_file
 
 __all__ = ["ImageList", "read_image_list", "read_lines"]
 
-_WHOLE = re.compile(rb"[+-]?\d+")
+_WHOLE = re.compile(rb"[+-]?\d{1,10}")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 

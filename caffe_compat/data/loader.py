@@ -20,7 +20,7 @@ from torch import Tensor
 from ..errors import CaffeCompatError, UsageError
 from ..registry import Shape
 from .images import opencv
-from .source import Source
+from .source import Source, Values
 
 __all__ = ["Loader"]
 
@@ -31,10 +31,13 @@ _ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class _Stored:
-    """A tensor at ``offset`` floats of the shared memory that a batch was given."""
+    """Values whose tensor lies at byte ``offset`` of the shared memory that a batch was given."""
 
     offset: int
     shape: Shape
+    dtype: torch.dtype
+    mean: tuple[float, ...]
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,14 @@ class Loader:
                 net(**batch)
 
     Batch k is what ``source.batch(k)`` gives, whatever the number of workers. Each worker owns some shared memory that
-    it writes batches into, which bounds how far it runs ahead.
+    it writes batches into, which bounds how far it runs ahead; what is handed out is the caller's own.
 
     Args:
         sources: data layers with different tops.
         start: index of the first batch. stop: the index after the last; None goes on for ever.
         workers: processes; 0 reads in this one, None takes one for each core but one.
         prefetch: batches ready or being read; None takes what the sources ask for.
-        copy: False hands out the shared memory itself, which the next batch may overwrite.
+        device: where the batches are put. Pixels travel there as bytes.
 
     Raises:
         UsageError: two sources make one top.
@@ -87,17 +90,16 @@ class Loader:
         stop: int | None = None,
         workers: int | None = None,
         prefetch: int | None = None,
-        copy: bool = True,
+        device: torch.device | str = "cpu",
     ) -> None:
         tops = [top for source in sources for top in source.tops]
         if len(set(tops)) < len(tops) or not tops:
             raise UsageError(f"a loader needs sources with different tops, found {', '.join(tops) or 'none'}")
         self._sources = tuple(sources)
-        self._next, self._stop, self._copy = start, stop, copy
+        self._next, self._stop, self._device = start, stop, device
         self._ahead = start  # the first batch that no worker was asked for
         self._workers: list[_Worker] = []
         self._turn = 0
-        self._held: tuple[_Worker, int] | None = None
         if workers is None:
             workers = max(1, len(os.sched_getaffinity(0)) - 1) if hasattr(os, "sched_getaffinity") else 1
         workers = min([workers, *(s.max_workers for s in sources if s.max_workers is not None)])
@@ -105,11 +107,11 @@ class Loader:
             raise UsageError(f"{workers} workers; 0 or more were expected")
         prefetch = prefetch if prefetch is not None else max(source.prefetch for source in sources)
         if workers:
-            # One slot is the consumer's while another is being written; with fewer they would wait for each other.
+            # One slot waits for the consumer while another is being written.
             slots = max(2, -(-prefetch // workers))
-            floats = sum(_padded(int(np.prod(shape))) for s in sources for shape in s.shapes().values())
+            size = sum(_size(shape, top in s.byte_tops) for s in sources for top, shape in s.shapes().items())
             try:
-                self._workers = [_Worker(self._sources, slots, floats) for _ in range(workers)]
+                self._workers = [_Worker(self._sources, slots, size) for _ in range(workers)]
                 for slot in range(slots):
                     for worker in self._workers:
                         self._ask(worker, slot)
@@ -125,28 +127,20 @@ class Loader:
             self.close()
             raise StopIteration
         if not self._workers:
-            batch = _read(self._sources, self._next, torch.empty)
+            batch = {t: x for s in self._sources for t, x in s.batch(self._next, self._device).items()}
             self._next += 1
             return batch
-        self._release()
         worker = self._workers[self._turn]
         try:
-            slot, batch = worker.receive(self._copy)
+            slot, values = worker.receive()
+            batch = {top: value.finish(self._device) for top, value in values.items()}
         except BaseException:
             self.close()
             raise
-        self._held = (worker, slot)
+        self._ask(worker, slot)
         self._turn = (self._turn + 1) % len(self._workers)
         self._next += 1
-        if self._copy:
-            self._release()
         return batch
-
-    def _release(self) -> None:
-        """Let the worker of the batch handed out last use its memory again."""
-        if self._held is not None:
-            self._ask(*self._held)
-            self._held = None
 
     def _ask(self, worker: _Worker, slot: int) -> None:
         if self._stop is None or self._ahead < self._stop:
@@ -155,7 +149,7 @@ class Loader:
 
     def close(self) -> None:
         """End the workers. Harmless when repeated."""
-        workers, self._workers, self._held = self._workers, [], None
+        workers, self._workers = self._workers, []
         for worker in workers:
             worker.dismiss()
         for worker in workers:
@@ -173,10 +167,9 @@ class Loader:
 class _Worker:
     """A process that reads batches, and this process's end of the line to it."""
 
-    def __init__(self, sources: tuple[Source, ...], slots: int, floats: int) -> None:
+    def __init__(self, sources: tuple[Source, ...], slots: int, size: int) -> None:
         context = multiprocessing.get_context()
-        self._memory = [context.RawArray(ctypes.c_float, max(1, floats)) for _ in range(slots)]
-        self._views = [torch.frombuffer(memory, dtype=torch.float32) for memory in self._memory]
+        self._memory = [context.RawArray(ctypes.c_uint8, size) for _ in range(slots)]
         self._line, far_end = context.Pipe()
         self._process = context.Process(
             target=_work, args=(far_end, sources, self._memory), daemon=True, name="caffe-compat data"
@@ -188,8 +181,8 @@ class _Worker:
         with suppress(OSError):  # a worker that has ended; receive() says so in its turn
             self._line.send((index, slot))
 
-    def receive(self, copy: bool) -> tuple[int, dict[str, Tensor]]:
-        """The slot and the batch of the oldest request."""
+    def receive(self) -> tuple[int, dict[str, Values]]:
+        """The slot of the oldest request, and what was read, some of it in that slot."""
         multiprocessing.connection.wait([self._line, self._process.sentinel])
         try:
             if not self._line.poll():
@@ -203,15 +196,15 @@ class _Worker:
             ) from error
         if isinstance(result, _Failure):
             raise result.error()
-        batch = {}
-        for top, value in result.items():
-            if isinstance(value, _Stored):
-                count = int(np.prod(value.shape))
-                value = self._views[slot][value.offset : value.offset + count].view(value.shape)
-                batch[top] = value.clone() if copy else value
-            else:
-                batch[top] = torch.from_numpy(value)
-        return slot, batch
+        return slot, {top: self._values(slot, value) for top, value in result.items()}
+
+    def _values(self, slot: int, sent: _Stored | tuple[np.ndarray, tuple[float, ...], float]) -> Values:
+        if not isinstance(sent, _Stored):
+            array, mean, scale = sent
+            return Values(torch.from_numpy(array), mean, scale)
+        count = int(np.prod(sent.shape))
+        flat = torch.frombuffer(self._memory[slot], dtype=sent.dtype, count=count, offset=sent.offset)
+        return Values(flat.view(sent.shape), sent.mean, sent.scale)
 
     def dismiss(self) -> None:
         with suppress(OSError):
@@ -229,25 +222,28 @@ class _Slot:
     """Hands out pieces of one slot of shared memory, and ordinary memory once it is used up."""
 
     def __init__(self, memory: Any) -> None:
-        self._view = torch.frombuffer(memory, dtype=torch.float32)
+        self._memory = memory
+        self._bytes = torch.frombuffer(memory, dtype=torch.uint8)
         self._used = 0
 
-    def empty(self, shape: Shape) -> Tensor:
-        count = int(np.prod(shape))
-        if self._used + count > self._view.numel():
-            return torch.empty(shape)
-        piece = self._view[self._used : self._used + count].view(shape)
-        self._used += _padded(count)
-        return piece
+    def empty(self, shape: Shape, dtype: torch.dtype) -> Tensor:
+        size = _size(shape, dtype == torch.uint8)
+        if not size or self._used + size > self._bytes.numel():
+            return torch.empty(shape, dtype=dtype)
+        piece = torch.frombuffer(self._memory, dtype=dtype, count=int(np.prod(shape)), offset=self._used)
+        self._used += size
+        return piece.view(shape)
 
     def reset(self) -> None:
         self._used = 0
 
-    def stored(self, tensor: Tensor) -> _Stored | np.ndarray:
-        offset = (tensor.data_ptr() - self._view.data_ptr()) // self._view.element_size()
-        if 0 <= offset < self._view.numel():
-            return _Stored(offset, tuple(tensor.shape))
-        return tensor.numpy()
+    def sent(self, values: Values) -> _Stored | tuple[np.ndarray, tuple[float, ...], float]:
+        """What goes through the line for ``values``: where they are, or themselves."""
+        tensor = values.tensor
+        offset = tensor.data_ptr() - self._bytes.data_ptr()
+        if 0 <= offset < self._bytes.numel():
+            return _Stored(offset, tuple(tensor.shape), tensor.dtype, values.mean, values.scale)
+        return tensor.numpy(), values.mean, values.scale
 
 
 def _work(line: Any, sources: tuple[Source, ...], memory: list[Any]) -> None:
@@ -275,8 +271,8 @@ def _work(line: Any, sources: tuple[Source, ...], memory: list[Any]) -> None:
         index, slot = request
         try:
             slots[slot].reset()
-            batch = _read(sources, index, slots[slot].empty)
-            result: Any = {top: slots[slot].stored(tensor) for top, tensor in batch.items()}
+            batch = {top: x for source in sources for top, x in source.read(index, slots[slot].empty).items()}
+            result: Any = {top: slots[slot].sent(values) for top, values in batch.items()}
         except BaseException as error:
             result = _Failure.of(error)
         try:
@@ -293,12 +289,7 @@ def _uses_opencv() -> bool:
     return True
 
 
-def _read(sources: Sequence[Source], index: int, empty: Any) -> dict[str, Tensor]:
-    batch: dict[str, Tensor] = {}
-    for source in sources:
-        batch.update(source.batch(index, empty))
-    return batch
-
-
-def _padded(count: int) -> int:
-    return -(-count // _ALIGNMENT) * _ALIGNMENT
+def _size(shape: Shape, is_bytes: bool) -> int:
+    """Bytes of shared memory for a tensor."""
+    size = int(np.prod(shape)) * (1 if is_bytes else 4)
+    return -(-size // _ALIGNMENT) * _ALIGNMENT

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import UsageError
 from ..registry import Shape
-from .source import Empty, Setup, Source
+from .source import Empty, Setup, Source, Values
 
 __all__ = ["MemoryData"]
 
@@ -52,12 +52,9 @@ class MemoryData(Source):
     def shapes(self) -> dict[str, Shape]:
         return dict(zip(self.tops, ((self.batch_size, *self.row_shape), (self.batch_size,)), strict=True))
 
-    def _batch(self, index: int, empty: Empty) -> dict[str, Tensor]:
+    def read(self, index: int, empty: Empty) -> dict[str, Values]:
         if self._data is None or self._labels is None:
             raise UsageError(f"layer {self.name!r} (MemoryData) has no data yet; give it some with set(data, labels)")
         at = (index * self._world_size + self._rank) * self.batch_size % self._data.shape[0]
-        tops = {}
-        for top, values in zip(self.tops, (self._data, self._labels), strict=True):
-            rows = values[at : at + self.batch_size]
-            tops[top] = empty(tuple(rows.shape)).copy_(rows)
-        return tops
+        arrays = zip(self.tops, (self._data, self._labels), strict=True)
+        return {top: Values(array[at : at + self.batch_size]) for top, array in arrays}

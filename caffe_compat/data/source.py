@@ -17,13 +17,35 @@ from ..params import Params, unread_fields
 from ..registry import Shape
 from .order import stream
 
-__all__ = ["Empty", "Folder", "Setup", "Source"]
+__all__ = ["Empty", "Folder", "Setup", "Source", "Values"]
 
-# Makes the tensor that a batch is written into: ``torch.empty``, or a place in shared memory.
-Empty = Callable[[Shape], Tensor]
+# Makes the memory that a batch is written into: ``torch.empty``, or a place in shared memory.
+Empty = Callable[[Shape, torch.dtype], Tensor]
 
 # Deprecated twins of transform_param's fields, which current layers of Caffe never read.
 _MOVED_TO_TRANSFORM = ("scale", "mean_file", "crop_size", "mirror")
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a source reads, before the arithmetic: pixels stay bytes, a quarter of the memory to move about.
+
+    Attributes:
+        tensor: (N, ...), uint8 or float32. mean: one for each index of axis 1, or none. scale: a factor.
+    """
+
+    tensor: Tensor
+    mean: tuple[float, ...] = ()
+    scale: float = 1.0
+
+    def finish(self, device: torch.device | str = "cpu") -> Tensor:
+        """``(tensor - mean) * scale`` as a float32 tensor of its own, on ``device``."""
+        own = self.tensor.to(device).to(torch.float32)
+        if own.data_ptr() == self.tensor.data_ptr():
+            own = own.clone()
+        if self.mean:
+            own.sub_(torch.tensor(self.mean, device=device).view(-1, *[1] * (own.dim() - 2)))
+        return own.mul_(self.scale) if self.scale != 1 else own
 
 
 @dataclass(frozen=True)
@@ -138,10 +160,12 @@ class Source(ABC):
         notes: what a user should know: settings without effect, a seed drawn here.
         prefetch: how many batches the definition wants ready ahead.
         max_workers: how many processes may read at the same time; None for any number.
+        byte_tops: the tops that are read as bytes.
     """
 
     prefetch = 4
     max_workers: int | None = None
+    byte_tops: tuple[str, ...] = ()
 
     def __init__(self, setup: Setup) -> None:
         self.name, self.type, self.tops = setup.name, setup.type, setup.tops
@@ -157,20 +181,21 @@ class Source(ABC):
         """The shape of every top. Without a fixed image size it is the first batch's; later ones may differ."""
 
     @abstractmethod
-    def _batch(self, index: int, empty: Empty) -> dict[str, Tensor]:
-        """Batch ``index`` of this rank, written into what ``empty`` makes."""
+    def read(self, index: int, empty: Empty) -> dict[str, Values]:
+        """Batch ``index`` of this rank, in memory that ``empty`` makes; what :meth:`batch` finishes. For loaders."""
 
-    def batch(self, index: int, empty: Empty | None = None) -> dict[str, Tensor]:
-        """The tops of batch ``index`` (how many batches this rank took before it), float32 on the CPU.
+    def batch(self, index: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """The tops of batch ``index`` (how many batches this rank took before it), float32 on ``device``.
 
         With iter_size k, iteration i takes the batches i * k to i * k + k - 1.
-
-        Args:
-            empty: makes the tensors to write into; ``torch.empty`` by default.
 
         Raises:
             FileError: what is to be read is missing or damaged; it names the file, and the line of the list.
         """
         if index < 0:
             raise UsageError(f"batch {index}: batches count from 0")
-        return self._batch(index, empty or torch.empty)
+        return {top: values.finish(device) for top, values in self.read(index, _fresh).items()}
+
+
+def _fresh(shape: Shape, dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype)

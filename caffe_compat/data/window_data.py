@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from ..errors import FileError
 from ..registry import Shape
 from .images import opencv, read_image
 from .lists import read_lines
 from .order import draw
-from .source import Empty, Setup, Source
+from .source import Empty, Setup, Source, Values
 from .transformer import read_mean
 
 __all__ = ["WindowData"]
@@ -117,8 +117,8 @@ class WindowData(Source):
         data = (self.batch_size, self.windows.channels, self.crop_size, self.crop_size)
         return dict(zip(self.tops, (data, (self.batch_size,)), strict=True))
 
-    def _batch(self, index: int, empty: Empty) -> dict[str, Tensor]:
-        data, labels = (empty(shape) for shape in self.shapes().values())
+    def read(self, index: int, empty: Empty) -> dict[str, Values]:
+        data, labels = (empty(shape, torch.float32) for shape in self.shapes().values())
         data.zero_()
         first = (index * self._world_size + self._rank) * self.batch_size
         for i in range(self.batch_size):
@@ -128,7 +128,7 @@ class WindowData(Source):
             window = windows[pick % len(windows)]
             self._cut(window, self.mirror and flip % 2 == 1, data[i].numpy())
             labels[i] = window.label
-        return dict(zip(self.tops, (data, labels), strict=True))
+        return dict(zip(self.tops, (Values(data), Values(labels)), strict=True))
 
     def _cut(self, window: _Window, mirrored: bool, out: np.ndarray) -> None:
         """Put a window into ``out``, (C, crop_size, crop_size) of zeros."""

@@ -55,9 +55,9 @@ class BatchNorm(Layer):
             self.blob("weight", (channels,), filler_or_constant(scale_bias, 1.0, "scale_filler"))
             self.blob("bias", (channels,), scale_bias.bias_filler)
 
-    def infer(self, x: Tensor) -> Tensor:
+    def infer(self, *bottoms: Tensor) -> Tensor:
         # On tensors without memory torch divides by zero where a channel has a single value.
-        return torch.empty_like(x)
+        return bottoms[0]
 
     def forward(self, x: Tensor) -> Tensor:
         if self.use_global_stats is True or (self.use_global_stats is None and not self.training):

@@ -100,6 +100,7 @@ class Convolution(Layer):
     def __init__(self, geometry: Geometry, channels: int, outputs: int, params: Params) -> None:
         super().__init__()
         self.geometry = geometry
+        self.outputs = outputs
         self.group = params.group
         self.blob("weight", self.weight_shape(channels, outputs), params.weight_filler)
         self.bias_blob((outputs,), params)
@@ -114,6 +115,18 @@ class Convolution(Layer):
     def weight_shape(self, channels: int, outputs: int) -> tuple[int, ...]:
         """Shape of the first blob."""
         return (outputs, channels // self.group, *self.geometry.kernel)
+
+    def top_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """Spatial size of the top for that of a bottom."""
+        # Room for less than a stride, too little by less than a stride: one position.
+        return tuple(max(r, 0) // s + 1 for r, s in zip(self.geometry.room(size), self.geometry.stride, strict=True))
+
+    def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        axis = self.geometry.axis
+        tops = [
+            x.new_empty((*x.shape[:axis], self.outputs, *self.top_size(tuple(x.shape[axis + 1 :])))) for x in bottoms
+        ]
+        return tops[0] if len(tops) == 1 else tuple(tops)
 
     def slide(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.slide_function(x, weight, self.bias, self.stride, self.pad, self.dilation, self.group)
@@ -151,6 +164,10 @@ class Deconvolution(Convolution):
 
     def weight_shape(self, channels: int, outputs: int) -> tuple[int, ...]:
         return (channels, outputs // self.group, *self.geometry.kernel)
+
+    def top_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        g = self.geometry
+        return tuple(s * (n - 1) + e - 2 * p for n, e, s, p in zip(size, g.extent, g.stride, g.pad, strict=True))
 
     def slide(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.slide_function(x, weight, self.bias, self.stride, self.pad, 0, self.group, self.dilation)

@@ -22,6 +22,9 @@ class Dropout(Layer):
         self.ratio = ratio
         self.scale_train = scale_train
 
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        return bottoms[0]
+
     def forward(self, x: Tensor) -> Tensor:
         keep = 1 - self.ratio
         if not self.training:

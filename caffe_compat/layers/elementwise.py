@@ -20,6 +20,9 @@ class EltwiseSum(Layer):
         super().__init__()
         self.coefficients = tuple(coefficients)
 
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        return bottoms[0]
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         total = bottoms[0] if self.coefficients[0] == 1 else bottoms[0] * self.coefficients[0]
         for x, coefficient in zip(bottoms[1:], self.coefficients[1:], strict=True):
@@ -38,6 +41,9 @@ class EltwiseProduct(Layer):
         super().__init__()
         self.divides = divides
 
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        return bottoms[0]
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         if self.divides:
             result: Tensor = _DividingProduct.apply(*bottoms)
@@ -50,6 +56,9 @@ class EltwiseMax(Layer):
 
     The gradient goes to one bottom: on a tie to the second rather than the first, else to the earlier one.
     """
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        return bottoms[0]
 
     def forward(self, *bottoms: Tensor) -> Tensor:
         first, second, *others = bottoms
@@ -189,6 +198,9 @@ class Softmax(Layer):
     def __init__(self, axis: int) -> None:
         super().__init__()
         self.axis = axis
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        return bottoms[0]
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.softmax(x, self.axis)

@@ -30,6 +30,10 @@ class InnerProduct(Layer):
         self.blob("weight", shape, params.weight_filler)
         self.bias_blob((params.num_output,), params)
 
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        x, rows = bottoms[0], self.weight.shape[1 if self.transpose else 0]
+        return x.new_empty((*x.shape[: self.axis], rows))
+
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.flatten(self.axis), self.weight.t() if self.transpose else self.weight, self.bias)
 

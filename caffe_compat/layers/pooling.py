@@ -161,6 +161,12 @@ class Pooling(Layer):
         self.windows = windows
         self.with_mask = with_mask
 
+    def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        (x,) = bottoms
+        counts = (1, 1) if self.windows is None else self.windows.counts(x.shape[2], x.shape[3])
+        top = x.new_empty((*x.shape[:2], *counts))
+        return (top, top) if self.with_mask else top
+
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         windows = self.windows
         if windows is None:

@@ -21,6 +21,9 @@ class PReLU(Layer):
         super().__init__()
         self.blob("slope", shape, filler)
 
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        return bottoms[0]
+
     def forward(self, x: Tensor) -> Tensor:
         return F.prelu(x, self.slope)
 

@@ -100,6 +100,7 @@ class _Recurrent(Layer):
     ) -> None:
         super().__init__()
         self.states = states
+        self.size = size
         self.static = static
         self.exposed = exposed
         self.gradients = gradients
@@ -108,10 +109,8 @@ class _Recurrent(Layer):
                 self.register_buffer(name, torch.zeros(streams, size, device="meta"), persistent=False)
 
     def infer(self, x: Tensor, cont: Tensor, *rest: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """One step tells the shapes of any number."""
-        tops = self(x[:1], cont[:1], *rest)
-        first, *last = tops if isinstance(tops, tuple) else (tops,)
-        top = first.new_empty((x.shape[0], *first.shape[1:]))
+        top = x.new_empty((*x.shape[:2], self.size))
+        last = [x.new_empty((1, x.shape[1], self.size)) for _ in self.states if self.exposed]
         return (top, *last) if last else top
 
     def reset_state(self) -> None:

@@ -21,6 +21,11 @@ class Concat(Layer):
         super().__init__()
         self.axis = axis
 
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        shape = list(bottoms[0].shape)
+        shape[self.axis] = sum(x.shape[self.axis] for x in bottoms)
+        return bottoms[0].new_empty(shape)
+
     def forward(self, *bottoms: Tensor) -> Tensor:
         return torch.cat(bottoms, self.axis)
 

@@ -96,6 +96,10 @@ class InvertedOrder(Layer):
 
     allow_force_backward = False
 
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        pose_rows(bottoms[0], self)
+        return bottoms[0]
+
     def forward(self, x: Tensor) -> Tensor:
         pose_rows(x, self)
         return x.flip(0)

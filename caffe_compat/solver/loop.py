@@ -52,7 +52,7 @@ from .snapshot import (
 )
 from .structure import LearnableBlob, learnable_blobs
 
-__all__ = ["Action", "Batches", "LossNet", "Solver"]
+__all__ = ["Action", "Batches", "LossNet", "Solver", "output_numbers"]
 
 # The inputs of a network by name, for its k-th pass, counted from 0.
 Batches = Callable[[int], Mapping[str, Tensor]]
@@ -128,8 +128,9 @@ class Solver:
 
     Attributes:
         model: the module that is run, a :class:`LossNet`; it may be replaced by a wrapper of it (data parallelism).
-        optimizer, iteration, current_step, loss: as they stand. ``loss`` is the smoothed one.
-        on_start, on_gradients_ready: lists of functions without arguments, called at these points of an iteration.
+        optimizer, iteration, current_step, stopped, loss: as they stand. ``loss`` is the smoothed one.
+        on_start, on_gradients_ready: lists of functions without arguments, called at these points of an iteration: after
+            the tests that begin it, even if one was stopped, and before the update.
 
     Raises:
         UsageError: tests do not fit the settings. FileAccessError: the snapshot prefix lies outside ``write_root``.
@@ -287,10 +288,10 @@ class Solver:
             if settings.test_interval and self.iteration % settings.test_interval == 0:
                 if self.iteration > 0 or settings.test_initialization:
                     self.test_all()
-                if self.stopped:
-                    break
             for call in self.on_start:
                 call()
+            if self.stopped:
+                break
             shown = settings.display > 0 and self.iteration % settings.display == 0
             loss, values = self._gradients(debug=shown and settings.debug_info)
             self._average.add(loss)
@@ -389,7 +390,7 @@ class Solver:
         since, started = self._first_show
         now = time.monotonic()
         seconds = now - started
-        outputs = _numbered(self.net, {blob: values[v] for blob, v in _outputs(self.net)})
+        outputs = output_numbers(self.net, values)
         speed = (self.iteration - since) / (seconds or 1)
         self.tell(IterationShown(self.iteration, self.loss, outputs, seconds, speed, self.settings.display))
         self._first_show = (self.iteration, now)
@@ -542,6 +543,11 @@ class Solver:
             arrays = {k.partition("/")[2]: v for k, v in resume.buffers.items() if k.partition("/")[0] == label}
             if label == "train" or len(resume.test_passes) == len(self.tests):
                 restore_buffers(net, arrays, path)
+
+
+def output_numbers(net: CaffeNet, values: Sequence[Tensor | None]) -> tuple[BlobOutput, ...]:
+    """Every number of the output blobs among ``values``, in the order of Caffe's log."""
+    return _numbered(net, {blob: values[v] for blob, v in _outputs(net)})
 
 
 def _outputs(net: CaffeNet) -> list[tuple[str, int]]:

@@ -98,6 +98,7 @@ class SolverSettings:
         clip_gradients: None where there is no limit.
         snapshot_prefix: completed as Caffe does: the solver file's path without its extension where there is none, and
             the file's name added to a folder.
+        solver_mode: None where the file does not say, which Caffe's command takes for CPU.
         random_seed: None where Caffe would take one from the clock.
         weights: files to start from, in the order in which they are loaded.
         notes: what was upgraded. warnings: what Caffe lets pass.
@@ -128,7 +129,7 @@ class SolverSettings:
     snapshot_diff: bool
     snapshot_format: Literal["BINARYPROTO", "HDF5"]
     snapshot_after_train: bool
-    solver_mode: Literal["CPU", "GPU"]
+    solver_mode: Literal["CPU", "GPU"] | None
     device_id: int
     random_seed: int | None
     weights: tuple[str, ...]
@@ -239,7 +240,7 @@ def _settings(parsed: ParsedText, path: Path, base: Path) -> SolverSettings:
         snapshot_diff=read.snapshot_diff,
         snapshot_format=read.snapshot_format,
         snapshot_after_train=read.snapshot_after_train,
-        solver_mode=read.solver_mode,
+        solver_mode=read.solver_mode if message.HasField("solver_mode") else None,
         device_id=read.device_id,
         random_seed=read.random_seed if read.random_seed >= 0 else None,
         weights=tuple(name.strip() for text in read.weights for name in text.split(",")),

@@ -48,6 +48,7 @@ __all__ = [
     "restore_buffers",
     "snapshot_paths",
     "state_buffers",
+    "write_model",
     "write_snapshot",
 ]
 
@@ -131,7 +132,7 @@ def write_snapshot(
         raise FileError(f"cannot be written: {error.strerror}", path=str(paths.model)) from error
     try:
         new = [work / path.name for path in (paths.model, paths.resume, paths.state)]
-        _write_model(new[0], net, diffs)
+        write_model(new[0], net, diffs, hdf5=new[0].suffix == ".h5")
         if resume is not None:
             _write_resume(new[1], resume)
         write_solverstate(new[2], iteration, paths.learned_net, current_step, [_array(h) for h in history])
@@ -145,13 +146,21 @@ def write_snapshot(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _write_model(path: Path, net: CaffeNet, diffs: Mapping[str, Tensor] | None) -> None:
+def write_model(path: Path, net: CaffeNet, diffs: Mapping[str, Tensor] | None = None, *, hdf5: bool = False) -> None:
+    """Write the weights of ``net`` as Caffe would: a ``.caffemodel``, or HDF5.
+
+    Args:
+        diffs: by full blob name; see :func:`write_snapshot`.
+
+    Raises:
+        FileError: it cannot be written.
+    """
     message, nodes = layers_of_snapshot(net)
     owners: dict[int, str] = {}
     binary: list[list[np.ndarray | BlobView]] = []
-    hdf5: list[
+    parts: list[
         tuple[str, list[np.ndarray | BlobView | None]]
-    ] = []  # without the data of blobs that an earlier layer owns
+    ] = []  # for HDF5: without the data of blobs that an earlier layer owns
     for layer, node in zip(message.layer, nodes, strict=True):
         whole: list[np.ndarray | BlobView] = []
         owned: list[np.ndarray | BlobView | None] = []
@@ -169,9 +178,9 @@ def _write_model(path: Path, net: CaffeNet, diffs: Mapping[str, Tensor] | None) 
             whole.append(BlobView(data.shape, data, diff, (0, 0)))
             owned.append(whole[-1] if owner == full else BlobView(data.shape, np.empty(0, data.dtype), diff, (0, 0)))
         binary.append(whole)
-        hdf5.append((layer.name, owned))
-    if path.suffix == ".h5":
-        write_caffemodel_hdf5(path, hdf5)
+        parts.append((layer.name, owned))
+    if hdf5:
+        write_caffemodel_hdf5(path, parts)
     else:
         write_caffemodel(path, message.SerializeToString(), binary)
 
@@ -235,13 +244,18 @@ def read_snapshot(path: str | Path, base: Path = Path()) -> Snapshot:
     return Snapshot(path, state, model, _read_resume(resume) if resume is not None and resume.exists() else None)
 
 
-def latest_snapshot(prefix: str, base: Path = Path()) -> Path | None:
-    """The solverstate of the most iterations that ``prefix`` has, or None."""
+def latest_snapshot(prefix: str, base: Path = Path(), newer_than: int = 0) -> Path | None:
+    """The solverstate of the most iterations that ``prefix`` has, or None.
+
+    Args:
+        newer_than: overlook those that were written before, in nanoseconds since 1970.
+    """
     stem = base / prefix
     found = []
     for path in stem.parent.glob("*.solverstate*"):
         match = _STATE_NAME.fullmatch(path.name)
-        if match and match["stem"] == f"{stem.name}_iter_{match['iteration']}":
+        ours = match and match["stem"] == f"{stem.name}_iter_{match['iteration']}"
+        if match and ours and path.stat().st_mtime_ns >= newer_than:
             found.append((int(match["iteration"]), path))
     return max(found)[1] if found else None
 

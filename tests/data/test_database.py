@@ -108,6 +108,17 @@ def test_encoded_and_float_datums(tmp_path: Path) -> None:
     np.testing.assert_array_equal(as_gray, cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE))
 
 
+def test_pixels_and_floats_in_one_batch(tmp_path: Path) -> None:
+    values = np.linspace(-3, 3, 3 * 5 * 7).astype(np.float32)
+    floats = DATUM(channels=3, height=5, width=7, float_data=values, label=9).SerializeToString()
+    write_lmdb(tmp_path / "db", [raw(0), floats, raw(1)])
+    source = source_of(net("batch_size: 3", "mean_value: 7 scale: 0.1"), tmp_path)
+    planes = [IMAGES[0].transpose(2, 0, 1), values.reshape(3, 5, 7), IMAGES[1].transpose(2, 0, 1)]
+    for got, expected in zip(source.batch(0)["data"], planes, strict=True):
+        exact = (expected.astype(np.float32) - np.float32(7)) * np.float32(0.1)
+        np.testing.assert_array_equal(got, exact)
+
+
 def test_mirrored_raw_planes(tmp_path: Path) -> None:
     write_lmdb(tmp_path / "db", [raw(2)])
     batch = source_of(net("batch_size: 30", "mirror: true"), tmp_path).batch(0)["data"].numpy()

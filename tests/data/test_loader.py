@@ -11,13 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from caffe_compat.data import Loader, Source
-from caffe_compat.data.source import Empty
+from caffe_compat.data.source import Empty, Values
 from caffe_compat.errors import CaffeCompatError, FileError, LayerError, UsageError
+from caffe_compat.weights import write_binaryproto
 
 from .helpers import image_data, image_list, source_of, sources_of
 
@@ -33,7 +34,7 @@ class Scripted(Source):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {"x": (self.size,)}
 
-    def _batch(self, index: int, empty: Empty) -> dict[str, Tensor]:
+    def read(self, index: int, empty: Empty) -> dict[str, Values]:
         action = self.script.get(index)
         if action == "layer error":
             raise LayerError("layer 's': bad", layer="s")
@@ -44,27 +45,31 @@ class Scripted(Source):
         if action == "hang":
             time.sleep(60)
         if action == "grow":
-            return {"x": empty((self.size * 1000,)).fill_(index)}
-        return {"x": empty((self.size,)).fill_(index)}
+            return {"x": Values(empty((self.size * 1000,), torch.float32).fill_(index))}
+        return {"x": Values(empty((self.size,), torch.float32).fill_(index))}
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-@pytest.mark.parametrize("copy", [True, False])
-def test_batches_are_the_sources_whatever_reads_them(workers: int, copy: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mean", ["", "mean_value: 100.5", 'mean_file: "mean"'])
+def test_batches_are_the_sources_whatever_reads_them(
+    workers: int, mean: str, tmp_path: Path, device: torch.device
+) -> None:
     image_list(tmp_path, 10)
-    source = source_of(NET, tmp_path, "TRAIN")
-    with Loader([source], start=5, stop=16, workers=workers, copy=copy) as loader:
+    write_binaryproto(tmp_path / "mean", np.random.RandomState(0).uniform(0, 255, (1, 3, 6, 9)).astype(np.float32))
+    source = source_of(NET.replace("scale: 0.5", f"scale: 0.3 {mean}"), tmp_path, "TRAIN")
+    with Loader([source], start=5, stop=16, workers=workers, device=device) as loader:
         batches = 0
         for k, batch in enumerate(loader, 5):
             expected = source.batch(k)
             assert list(batch) == ["data", "label"]
-            assert all(torch.equal(batch[top], expected[top]) for top in batch)
+            assert all(batch[top].device.type == device.type for top in batch)
+            assert all(torch.equal(batch[top].cpu(), expected[top]) for top in batch)
             batches += 1
     assert batches == 11
     assert not multiprocessing.active_children()
 
 
-def test_copied_batches_are_the_callers_own(tmp_path: Path) -> None:
+def test_batches_are_the_callers_own(tmp_path: Path) -> None:
     image_list(tmp_path, 10)
     source = source_of(NET, tmp_path, "TRAIN")
     with Loader([source], workers=1, prefetch=2) as loader:
@@ -87,9 +92,9 @@ def test_several_layers_make_one_batch(tmp_path: Path) -> None:
 
 def test_runs_ahead_but_not_too_far(tmp_path: Path) -> None:
     class Counting(Scripted):
-        def _batch(self, index: int, empty: Empty) -> dict[str, Tensor]:
+        def read(self, index: int, empty: Empty) -> dict[str, Values]:
             (tmp_path / str(index)).touch()
-            return super()._batch(index, empty)
+            return super().read(index, empty)
 
     with Loader([Counting({})], workers=2, prefetch=4) as loader:
         next(loader)

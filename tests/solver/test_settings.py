@@ -22,7 +22,7 @@ def test_defaults_are_caffes() -> None:
     assert (s.iter_size, s.average_loss, s.display, s.test_interval, s.snapshot) == (1, 1, 0, 0, 0)
     assert (s.snapshot_format, s.snapshot_after_train, s.snapshot_diff) == ("BINARYPROTO", True, False)
     assert (s.test_initialization, s.test_compute_loss, s.debug_info) == (True, False, False)
-    assert (s.solver_mode, s.device_id, s.random_seed, s.weights) == ("GPU", 0, None, ())
+    assert (s.solver_mode, s.device_id, s.random_seed, s.weights) == (None, 0, None, ())
     assert (s.tests, s.warnings, s.notes) == ((), (), ())
     assert s.snapshot_prefix == "some/where"
 

@@ -1,0 +1,243 @@
+"""Blobs as scripts see them: numpy arrays over the memory that layers compute with.
+
+On the CPU ``blob.data`` is the tensor's own memory: reading copies nothing, and what is written is what the next layer
+reads. Layers make new tensors in every pass, while a script may hold on to an array it was given before and expect it to
+follow. So a blob remembers (weakly) the array it handed out, and only if somebody still holds that one, a pass copies
+its result there. On another device an array is a copy, brought back before the device computes again.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import UsageError
+from ..layers.python_layer import Blob
+from ..net import CaffeNet
+from ..registry import Shape
+
+__all__ = ["Array", "NetBlob", "ParamBlob"]
+
+
+class Array:
+    """A tensor and the numpy array handed out of it.
+
+    Attributes:
+        borrowed: the memory also belongs to another blob, so that it must be copied before anybody may write to it.
+    """
+
+    __slots__ = ("_pending", "_tensor", "_view", "_viewed", "borrowed")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = tensor
+        self.borrowed = False
+        self._view: weakref.ref[np.ndarray] | None = None
+        self._viewed: Tensor | None = None  # what the view was taken of
+        self._pending: np.ndarray | None = None  # off the CPU: handed out, and maybe written to
+
+    @property
+    def shape(self) -> Shape:
+        return tuple(self._tensor.shape)
+
+    def tensor(self) -> Tensor:
+        """What layers read."""
+        if self._pending is not None:
+            self._tensor.copy_(torch.from_numpy(self._pending))
+            self._pending = None
+        return self._tensor
+
+    def put(self, tensor: Tensor, *, borrowed: bool = False) -> None:
+        """A layer's result, or other memory."""
+        self._tensor, self.borrowed, self._pending = tensor, borrowed, None
+
+    def numpy(self) -> np.ndarray:
+        """The values as float32, to read and to write."""
+        held = self._view() if self._view is not None else None
+        if held is not None and self._viewed is self._tensor and self._tensor.device.type == "cpu":
+            return held
+        if held is not None and held.shape == self.shape:
+            return self._into(held)
+        if self._tensor.device.type == "cpu":
+            tensor = self._tensor.to(torch.float32).contiguous()
+            if self.borrowed and tensor.data_ptr() == self._tensor.data_ptr():
+                tensor = tensor.clone()
+            view = tensor.numpy()
+            self._tensor = self._viewed = tensor
+            self.borrowed = False
+        else:
+            view = self._tensor.to("cpu", torch.float32).contiguous().numpy()
+            self._pending = view
+        self._view = weakref.ref(view)
+        return view
+
+    def _into(self, held: np.ndarray) -> np.ndarray:
+        """Bring the values into an array that somebody holds."""
+        if self._pending is not None:
+            return held
+        # Not Tensor.copy_: a layer that kept this memory for its backward pass means it as Caffe does, whatever is in it.
+        np.copyto(held, self._tensor.cpu().numpy())
+        if self._tensor.device.type == "cpu":
+            self._tensor = self._viewed = torch.from_numpy(held)
+            self.borrowed = False
+        else:
+            self._pending = held
+        return held
+
+    def publish(self) -> None:
+        """After a pass on the CPU: let an array that somebody holds show the new values."""
+        if self._view is None:
+            return
+        if self._view() is None:
+            self._view = self._viewed = None
+        elif self._tensor.device.type == "cpu":
+            self.numpy()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody holds an array over this very memory."""
+        return self._viewed is self._tensor and self._view is not None and self._view() is not None
+
+    def reshape(self, shape: Shape) -> None:
+        """Another shape. Values stay where they are if there is room, else they become zero, as in Caffe."""
+        if shape == self.shape:
+            return
+        tensor = self.tensor()
+        count = int(np.prod(shape))
+        if count <= tensor.numel():
+            self.put(tensor.reshape(-1)[:count].view(shape), borrowed=self.borrowed)
+        else:
+            self.put(tensor.new_zeros(shape))
+
+    def move(self, device: torch.device) -> None:
+        """To another device."""
+        self.put(self.tensor().to(device))
+
+
+class NetBlob(Blob):
+    """A blob of a net. ``data_array`` is shared by the tops of a Split with its bottom."""
+
+    def __init__(self, name: str, shape: Sequence[int], device: torch.device) -> None:
+        self.name = name
+        self.data_array = Array(torch.zeros(tuple(shape), device=device))
+        self._diff_array: Array | None = None
+
+    @property
+    def shape(self) -> Shape:
+        return self.data_array.shape
+
+    def reshape(self, *shape: int) -> None:
+        """Change the shape; the net's other blobs follow in :meth:`Net.reshape` or in the next forward pass.
+
+        Raises:
+            UsageError: a negative length.
+        """
+        if any(dim < 0 for dim in shape):
+            raise UsageError(f"blob {self.name!r} cannot have shape {list(shape)}")
+        self.data_array.reshape(tuple(int(dim) for dim in shape))
+
+    @property
+    def data(self) -> np.ndarray:
+        """The values, float32: write with ``blob.data[...] =``."""
+        return self.data_array.numpy()
+
+    @property
+    def diff_array(self) -> Array:
+        """The gradient, zero until a backward pass fills it, in the shape of the data."""
+        if self._diff_array is None:
+            self._diff_array = Array(torch.zeros(self.shape, device=self.data_array._tensor.device))
+        self._diff_array.reshape(self.shape)
+        return self._diff_array
+
+    @property
+    def diff(self) -> np.ndarray:
+        """The gradient, like ``data``."""
+        return self.diff_array.numpy()
+
+    def publish_diff(self) -> None:
+        """After a backward pass; see :meth:`Array.publish`."""
+        if self._diff_array is not None:
+            self._diff_array.publish()
+
+    def move(self, device: torch.device) -> None:
+        """To another device."""
+        self.data_array.move(device)
+        if self._diff_array is not None:
+            self._diff_array.move(device)
+
+
+class ParamBlob(Blob):
+    """A parameter of a layer: views of the network's own tensors, and of their gradients.
+
+    ``diff`` keeps adding up over backward passes until it is cleared, as in Caffe.
+    """
+
+    def __init__(self, core: CaffeNet, module_name: str, name: str, touched: set[ParamBlob]) -> None:
+        self._core, self._module_name, self._name = core, module_name, name
+        self._touched = touched  # blobs off the CPU whose arrays were handed out
+        self._arrays: dict[str, Array] = {}
+        self._grad: Tensor | None = None
+
+    def tensor(self) -> Tensor:
+        """The network's tensor."""
+        return self._core.blobs_of(self._module_name)[self._name]
+
+    @property
+    def shape(self) -> Shape:
+        return tuple(self.tensor().shape)
+
+    def reshape(self, *shape: int) -> None:
+        """Only to the shape it has: the layer could not compute with another one.
+
+        Raises:
+            UsageError: another shape.
+        """
+        if tuple(shape) != self.shape:
+            raise UsageError(
+                f"layer {self._module_name!r}, blob {self._name}: a parameter of shape {list(self.shape)} cannot become "
+                f"{list(shape)}; change the layer in the prototxt"
+            )
+
+    @property
+    def data(self) -> np.ndarray:
+        """The values, float32: write with ``blob.data[...] =``."""
+        return self._numpy("data", self.tensor().detach())
+
+    @property
+    def diff(self) -> np.ndarray:
+        """The gradient, like ``data``."""
+        return self._numpy("diff", self.gradient())
+
+    def _numpy(self, which: str, tensor: Tensor) -> np.ndarray:
+        if tensor.device.type == "cpu":
+            return tensor.numpy()
+        array = self._arrays.setdefault(which, Array(tensor))
+        if array._tensor.data_ptr() != tensor.data_ptr():
+            array.put(tensor)
+        self._touched.add(self)
+        return array.numpy()
+
+    def flush(self) -> None:
+        """Bring what may have been written to arrays back to the device."""
+        for array in self._arrays.values():
+            array.tensor()
+
+    def gradient(self) -> Tensor:
+        """The memory that gradients add up in. It stays the same, whoever sets ``.grad`` to None in between."""
+        tensor = self.tensor()
+        owner = tensor if tensor.is_leaf or tensor._base is None else tensor._base  # a reshaped view of a shared one
+        if not isinstance(owner, nn.Parameter):
+            if self._grad is None or self._grad.device != tensor.device:
+                self._grad = torch.zeros_like(tensor)
+            return self._grad
+        if owner.grad is None:
+            if self._grad is None or self._grad.shape != owner.shape or self._grad.device != owner.device:
+                self._grad = torch.zeros_like(owner)
+            else:
+                self._grad.zero_()
+            owner.grad = self._grad
+        self._grad = owner.grad
+        return self._grad.view(tensor.shape)

@@ -1,0 +1,667 @@
+"""``caffe.Net``: pycaffe's interface over :class:`caffe_compat.CaffeNet`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..access import FileAccess
+from ..data import READERS, MemoryData, Source, make_source
+from ..definition import Definition, read_definition
+from ..errors import CaffeCompatError, CaffeCompatWarning, LayerError, NetworkError, UsageError
+from ..filling import fill_net
+from ..graph import NetState, build_graph
+from ..layers.source import DummyData
+from ..net import CaffeNet
+from ..registry import Shape
+from ..solver.snapshot import write_model
+from ..sources import is_source
+from ..weights import read_weights
+from .blob import NetBlob, ParamBlob
+from .runtime import draw_seed, log, runtime
+from .steps import DummyDataStep, ModuleStep, SourceStep, SplitStep, Step, without_memory
+from .wiring import Wire, need_backward, wire
+
+__all__ = ["TEST", "TRAIN", "Net", "SteppedNet", "phase_name"]
+
+TRAIN, TEST = 0, 1
+_PHASES = ("TRAIN", "TEST")
+
+
+def phase_name(phase: int) -> str:
+    """``"TRAIN"`` or ``"TEST"``. Raises UsageError."""
+    if phase not in (TRAIN, TEST):
+        raise UsageError(f"phase {phase!r}: caffe.TRAIN or caffe.TEST was expected")
+    return _PHASES[phase]
+
+
+class SteppedNet(CaffeNet):
+    """A network whose passes for a solver run through the interface, so that its blobs show what the solver did.
+
+    Attributes:
+        run_steps: runs a whole forward pass; returns every value of the graph.
+    """
+
+    run_steps: Callable[[], list[Tensor | None]] | None = None
+
+    def values(self, inputs: Mapping[str, Tensor]) -> list[Tensor | None]:
+        return super().values(inputs) if self.run_steps is None else self.run_steps()
+
+
+class _Feed:
+    """The batches of one data layer, in order."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.position = 0
+
+    def read(self) -> dict[str, Tensor]:
+        batch = self.source.batch(self.position)
+        self.position += 1
+        return {name: tensor.to(runtime.device) for name, tensor in batch.items()}
+
+
+class Net:
+    """A network with its blobs at hand.
+
+        net = caffe.Net("deploy.prototxt", caffe.TEST, weights="weights.caffemodel")
+        net.blobs["data"].data[...] = images
+        probabilities = net.forward()["prob"]
+
+    ``Net("deploy.prototxt", "weights.caffemodel", caffe.TEST)`` works too. Blobs that layers made are kept, and may be
+    edited before a pass goes on from there. Files that data layers name are read from where they say; other layers
+    may read what lies below the working folder, and nothing is written.
+
+    Args:
+        network_file: a prototxt, or a caffemodel that carries its own network.
+        phase: ``caffe.TRAIN`` or ``caffe.TEST``. level, stages: what include and exclude rules are matched against.
+        weights: a caffemodel, binary or HDF5.
+
+    Attributes:
+        layers: the layers in order, with Caffe's Split layers; for a script's own layer its own object.
+
+    Raises:
+        CaffeCompatError: whatever real Caffe would abort for, naming file, layer and blob. What the setup of a script's
+            own layer raises comes through as it is.
+    """
+
+    def __init__(
+        self,
+        network_file: str | os.PathLike[str],
+        phase: int | str | os.PathLike[str],
+        level: int = 0,
+        stages: Sequence[str] | None = None,
+        weights: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if isinstance(phase, (str, os.PathLike)):
+            weights, phase, level = phase, level, 0  # Net(network_file, weights, phase)
+        definition = read_definition(os.fspath(network_file))
+        core, feeds = build(definition, NetState(phase_name(phase), level, tuple(stages or ())))
+        core.materialize()
+        self._set_up(core, feeds)
+        self.start()
+        if weights is not None:
+            self.copy_from(weights)
+
+    @classmethod
+    def over(cls, core: SteppedNet, feeds: Mapping[int, _Feed]) -> Net:
+        """The interface over a network of :func:`build`, which a solver may still have to fill: see :meth:`start`."""
+        net = cls.__new__(cls)
+        net._set_up(core, feeds)
+        return net
+
+    def _set_up(self, core: SteppedNet, feeds: Mapping[int, _Feed]) -> None:
+        self._core, self._feeds = core, feeds
+        self._device = torch.device("cpu")
+        self._touched: set[ParamBlob] = set()
+        self._expected_pass = 0
+        self._calls: dict[str, list[Callable[[int], Any]]] = {}
+        shapes = {name: core.shapes[v] for v, name in enumerate(core.graph.blobs)}
+        wires = wire(core)
+        self._blob_by_name: OrderedDict[str, NetBlob] = OrderedDict()
+        self._loss_weights: OrderedDict[str, float] = OrderedDict()
+        runs_backward, needs = need_backward(core, wires)
+        self._steps = [self._step(w, shapes, runs_backward[i], needs[i]) for i, w in enumerate(wires)]
+        for node in core.nodes_with_blobs():
+            for name, tensor in core.blobs_of(node.module_name).items():
+                if tensor.is_leaf and isinstance(tensor, torch.nn.Parameter):
+                    learned = core.param_specs[f"{node.module_name}.{name}"].lr_mult != 0
+                    tensor.requires_grad_(learned or core.message.force_backward)
+
+    def _step(self, w: Wire, shapes: dict[str, Shape], runs_backward: bool, needs: Sequence[bool]) -> Step:
+        bottoms = [self._blob_by_name[name] for name in w.bottoms]
+        if w.node is None:
+            shapes.update(dict.fromkeys(w.tops, shapes[w.bottoms[0]]))
+        tops = []
+        for name, weight in zip(w.tops, w.loss_weights, strict=True):
+            if name not in self._blob_by_name:
+                self._blob_by_name[name] = NetBlob(name, shapes[name], self._device)
+            blob = self._blob_by_name[name]
+            self._loss_weights[name] = weight
+            if weight:
+                blob.diff_array.tensor().fill_(weight)
+            tops.append(blob)
+        if w.node is None:
+            return SplitStep(w, bottoms[0], tops, runs_backward, needs)
+        if w.node in self._core.graph.sources:
+            feed = self._feeds.get(w.node.index)
+            return SourceStep(w, tops, None if feed is None else feed.read)
+        module_name = w.node.module_name
+        module = self._core.get_submodule(module_name)
+        blobs = [ParamBlob(self._core, module_name, name, self._touched) for name in self._core.blobs_of(module_name)]
+        kind = DummyDataStep if isinstance(module, DummyData) else ModuleStep
+        return kind(w, module, blobs, bottoms, tops, runs_backward, needs)
+
+    def start(self) -> None:
+        """Once the parameters have memory: what Caffe's layers do when they are set up."""
+        self._bind()
+        for step in self._steps:
+            if isinstance(step, DummyDataStep):
+                with torch.no_grad():
+                    step.forward()
+
+    def _bind(self) -> None:
+        for step in self._steps:
+            if isinstance(step, ModuleStep):
+                step.bind()
+
+    # What it consists of
+
+    @property
+    def blobs(self) -> OrderedDict[str, NetBlob]:
+        """The blobs by name, from the first layer to the last."""
+        return self._blob_by_name
+
+    @property
+    def blob_loss_weights(self) -> OrderedDict[str, float]:
+        """Each blob's weight in the loss."""
+        return self._loss_weights
+
+    @property
+    def params(self) -> OrderedDict[str, list[ParamBlob]]:
+        """The parameters of every layer that has some: weights, then biases ..."""
+        return OrderedDict((step.name, step.blobs) for step in self._steps if step.blobs)
+
+    @property
+    def layers(self) -> list[Any]:
+        return [step.public for step in self._steps]
+
+    @property
+    def layer_dict(self) -> OrderedDict[str, Any]:
+        """The layers by name."""
+        return OrderedDict((step.name, step.public) for step in self._steps)
+
+    @property
+    def inputs(self) -> list[str]:
+        """The tops of Input layers."""
+        return [blob.name for step in self._steps if step.type == "Input" for blob in step.tops]
+
+    @property
+    def outputs(self) -> list[str]:
+        """The blobs that no layer reads."""
+        return list(self._core.output_names)
+
+    @property
+    def bottom_names(self) -> OrderedDict[str, list[str]]:
+        """By layer: the blobs that it reads."""
+        return OrderedDict((step.name, list(step.wire.bottoms)) for step in self._steps)
+
+    @property
+    def top_names(self) -> OrderedDict[str, list[str]]:
+        """By layer: the blobs that it makes."""
+        return OrderedDict((step.name, list(step.wire.tops)) for step in self._steps)
+
+    # What scripts use although its names start with an underscore
+
+    @property
+    def _layer_names(self) -> list[str]:
+        return [step.name for step in self._steps]
+
+    @property
+    def _blob_names(self) -> list[str]:
+        return list(self._blob_by_name)
+
+    @property
+    def _blobs(self) -> list[NetBlob]:
+        return list(self._blob_by_name.values())
+
+    @property
+    def _blob_loss_weights(self) -> list[float]:
+        return list(self._loss_weights.values())
+
+    @property
+    def _inputs(self) -> list[int]:
+        return [self._blob_names.index(name) for name in self.inputs]
+
+    @property
+    def _outputs(self) -> list[int]:
+        return [self._blob_names.index(name) for name in self.outputs]
+
+    def _top_ids(self, layer: int) -> list[int]:
+        return [self._blob_names.index(name) for name in self._steps[layer].wire.tops]
+
+    def _bottom_ids(self, layer: int) -> list[int]:
+        return [self._blob_names.index(name) for name in self._steps[layer].wire.bottoms]
+
+    # Passes
+
+    def forward(
+        self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: Any
+    ) -> dict[str, np.ndarray]:
+        """Run the layers from ``start`` to ``end``, both included; all of them by default.
+
+        Args:
+            blobs: what to return besides the outputs (with ``end``: besides the tops of that layer).
+            inputs: an array for every input of the net, or none at all to take what is in the blobs.
+
+        Returns:
+            Blobs by name: views, which the next pass changes.
+
+        Raises:
+            UsageError: no such layer, blob or input, or an array that does not fit. LayerError: a layer that fails.
+        """
+        first = 0 if start is None else self._layer_index(start)
+        last = len(self._steps) - 1 if end is None else self._layer_index(end)
+        wanted = [*(self.outputs if end is None else self.top_names[end]), *(blobs or ())]
+        self._check_blobs(wanted)
+        if inputs:
+            self._fill("data", self.inputs, inputs)
+        self._run_forward(first, last)
+        return {name: self._blob_by_name[name].data for name in wanted}
+
+    def backward(
+        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **gradients: Any
+    ) -> dict[str, np.ndarray]:
+        """Run the layers' backward passes from ``start`` (by default the last) down to ``end``, both included.
+
+        Args:
+            diffs: what to return besides the inputs' (with ``end``: besides those of the bottoms of that layer).
+            gradients: an array for every output of the net, or none at all to take what is in their ``diff``: for a
+                loss its weight.
+
+        Returns:
+            Diffs by blob name: views, which the next pass changes.
+
+        Raises:
+            UsageError, LayerError: as :meth:`forward`.
+        """
+        first = len(self._steps) - 1 if start is None else self._layer_index(start)
+        last = 0 if end is None else self._layer_index(end)
+        wanted = [*(self.inputs if end is None else self.bottom_names[end]), *(diffs or ())]
+        self._check_blobs(wanted)
+        if gradients:
+            self._fill("diff", self.outputs, gradients)
+        self._backward(first, last)
+        return {name: self._blob_by_name[name].diff for name in wanted}
+
+    def _forward(self, start: int, end: int) -> float:
+        """Run layers by number; the part of the loss that they make."""
+        self._run_forward(start, end)
+        loss = 0.0
+        for step in self._steps[start : end + 1]:
+            for blob, weight in zip(step.tops, step.wire.loss_weights, strict=True):
+                if weight:
+                    loss += weight * float(blob.data_array.tensor().sum())
+        return loss
+
+    def _run_forward(self, start: int, end: int) -> list[Tensor | None]:
+        """Run layers by number; the values of the graph that they made."""
+        self._check_range(start, end)
+        self._prepare()
+        values: list[Tensor | None] = [None] * len(self._core.graph.blobs)
+        with torch.no_grad():
+            for i in range(start, end + 1):
+                self._call("before_forward", i)
+                step = self._steps[i]
+                tops = step.forward()
+                if step.wire.node is not None:
+                    for value, top in zip(step.wire.node.tops, tops, strict=True):
+                        values[value] = top
+                self._call("after_forward", i)
+        for blob in self._blob_by_name.values():
+            blob.data_array.publish()
+        return values
+
+    def _backward(self, start: int, end: int) -> None:
+        """Run backward passes of layers by number, downwards."""
+        self._check_range(end, start)
+        self._prepare()
+        with torch.no_grad():
+            for i in range(start, end - 1, -1):
+                self._call("before_backward", i)
+                self._steps[i].backward()
+                self._call("after_backward", i)
+        for blob in self._blob_by_name.values():
+            blob.publish_diff()
+
+    def _prepare(self) -> None:
+        """Bring everything to where computing happens now, and with it what scripts wrote to arrays."""
+        self.flush()
+        if runtime.device != self._device:
+            self._device = runtime.device
+            self._core.to(self._device)
+            for blob in self._blob_by_name.values():
+                blob.move(self._device)
+            for step in self._steps:
+                step.forget()
+                if isinstance(step, SplitStep):
+                    for top in step.tops:
+                        top.data_array = step.bottoms[0].data_array
+            self._bind()
+
+    def flush(self) -> None:
+        """Off the CPU: bring back what scripts wrote to arrays of parameters."""
+        for blob in self._touched:
+            blob.flush()
+        self._touched.clear()
+
+    def _layer_index(self, name: str) -> int:
+        names = self._layer_names
+        if name not in names:
+            raise UsageError(f"no layer {name!r}; the net has {', '.join(names)}")
+        return names.index(name)
+
+    def _check_range(self, first: int, last: int) -> None:
+        if not (0 <= first and last < len(self._steps)):
+            raise UsageError(f"layers {first} to {last}: the net has {len(self._steps)}, counted from 0")
+
+    def _check_blobs(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self._blob_by_name:
+                raise UsageError(f"no blob {name!r}; the net has {', '.join(self._blob_by_name)}")
+
+    def _fill(self, which: str, expected: Sequence[str], given: Mapping[str, Any]) -> None:
+        kind = "inputs" if which == "data" else "outputs"
+        if set(given) != set(expected):
+            raise UsageError(
+                f"arrays for {', '.join(given)} were given; the net's {kind} are {', '.join(expected) or 'none'}, and it "
+                "takes all of them or none"
+            )
+        for name, values in given.items():
+            blob, array = self._blob_by_name[name], np.asarray(values)
+            if array.shape[:1] != blob.shape[:1]:
+                raise UsageError(
+                    f"blob {name!r} is given an array of shape {list(array.shape)}, its own is {list(blob.shape)}: not the "
+                    "same batch size; reshape the blob first, or use forward_all"
+                )
+            try:
+                getattr(blob, which)[...] = array
+            except ValueError as error:
+                raise UsageError(
+                    f"blob {name!r} is given an array of shape {list(array.shape)}, its own is {list(blob.shape)}"
+                ) from error
+
+    # Callbacks
+
+    def before_forward(self, call: Callable[[int], Any]) -> None:
+        """Have ``call`` called with the number of each layer before it runs."""
+        self._calls.setdefault("before_forward", []).append(call)
+
+    def after_forward(self, call: Callable[[int], Any]) -> None:
+        """Have ``call`` called with the number of each layer after it ran."""
+        self._calls.setdefault("after_forward", []).append(call)
+
+    def before_backward(self, call: Callable[[int], Any]) -> None:
+        """Have ``call`` called with the number of each layer before its backward pass."""
+        self._calls.setdefault("before_backward", []).append(call)
+
+    def after_backward(self, call: Callable[[int], Any]) -> None:
+        """Have ``call`` called with the number of each layer after its backward pass."""
+        self._calls.setdefault("after_backward", []).append(call)
+
+    def _call(self, when: str, layer: int) -> None:
+        for call in self._calls.get(when, ()):
+            call(layer)
+
+    # Many batches
+
+    def forward_all(self, blobs: Sequence[str] | None = None, **inputs: Any) -> dict[str, np.ndarray]:
+        """:meth:`forward` over any number of items, batch by batch; the last batch is filled up with zeros.
+
+        Returns:
+            Outputs, and ``blobs``, of all items by name: copies.
+
+        Raises:
+            UsageError: no arrays, or arrays of different lengths.
+        """
+        count = _length(inputs)
+        outs = []
+        for batch in self._batch(inputs):
+            out = self.forward(blobs=blobs, **batch)
+            outs.append({name: x.copy() for name, x in out.items()})
+        return _joined(outs, count)
+
+    def forward_backward_all(
+        self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **arrays: Any
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Forward and backward over any number of items.
+
+        Args:
+            arrays: for inputs of the net, and for gradients at its outputs.
+
+        Returns:
+            As :meth:`forward_all`: outputs and ``blobs``; diffs of the inputs and ``diffs``.
+        """
+        unknown = [name for name in arrays if name not in (*self.inputs, *self.outputs)]
+        if unknown:
+            raise UsageError(f"{', '.join(unknown)}: neither input nor output of the net")
+        forward = self._batch({n: x for n, x in arrays.items() if n in self.inputs})
+        backward = self._batch({n: x for n, x in arrays.items() if n in self.outputs})
+        outs, grads = [], []
+        for k in range(max(len(forward), len(backward))):
+            out = self.forward(blobs=blobs, **(forward[k] if k < len(forward) else {}))
+            outs.append({name: x.copy() for name, x in out.items()})
+            grad = self.backward(diffs=diffs, **(backward[k] if k < len(backward) else {}))
+            grads.append({name: x.copy() for name, x in grad.items()})
+        count = _length(arrays)
+        return _joined(outs, count), _joined(grads, count)
+
+    def _batch(self, arrays: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
+        """Pieces of the net's batch size, the last one filled up with zeros."""
+        if not arrays:
+            return []
+        count, size = _length(arrays), next(iter(self._blob_by_name.values())).shape[0]
+        batches = []
+        for at in range(0, count, size):
+            batch = {}
+            for name, values in arrays.items():
+                rows = np.asarray(values)[at : at + size]
+                missing = size - len(rows)
+                batch[name] = np.concatenate([rows, np.zeros((missing, *rows.shape[1:]))]) if missing else rows
+            batches.append(batch)
+        return batches
+
+    # Shapes, weights
+
+    def reshape(self) -> None:
+        """Let the shapes of all blobs follow those of the inputs, without computing values.
+
+        Raises:
+            LayerError: a layer that cannot take its bottoms' new shapes.
+        """
+        self.flush()
+        with without_memory(self._core):
+            for step in self._steps:
+                step.forget()
+                step.reshape()
+
+    def copy_from(self, weights: str | os.PathLike[str]) -> None:
+        """Load a caffemodel, binary or HDF5, into the layers of the same names; arrays of parameters show the new values.
+
+        Raises:
+            FileError: it cannot be read. WeightsError: a layer with other blobs or shapes.
+
+        Warns:
+            CaffeCompatWarning: layers of the net that keep their values, and of the file that the net does not have.
+        """
+        self.flush()
+        with read_weights(Path(weights)) as opened:
+            report = fill_net(self._core, opened)
+        for text in report.warnings:
+            warnings.warn(text, CaffeCompatWarning, stacklevel=3)
+
+    def load_hdf5(self, weights: str | os.PathLike[str]) -> None:
+        """:meth:`copy_from`, of an HDF5 file.
+
+        Raises:
+            UsageError: the file is no HDF5. FileError, WeightsError: as :meth:`copy_from`.
+        """
+        with read_weights(Path(weights)) as opened:
+            kind = opened.kind
+        if kind != "hdf5":
+            raise UsageError(f"{os.fspath(weights)} is no HDF5 file; copy_from reads both kinds")
+        self.copy_from(weights)
+
+    def share_with(self, other: Net) -> None:
+        """Use the parameters of another net in the layers of the same names: the same memory from now on.
+
+        Raises:
+            LayerError: a layer with other blobs or shapes there.
+        """
+        self._prepare()
+        other._prepare()
+        mine = {node.name: node for node in reversed(self._core.nodes_with_blobs())}
+        for node in other._core.nodes_with_blobs():
+            if node.name not in mine:
+                log(f"share_with: no layer {node.name}")
+                continue
+            target = mine[node.name].module_name
+            theirs, ours = other._core.blobs_of(node.module_name), self._core.blobs_of(target)
+            shapes = [[list(t.shape) for t in blobs.values()] for blobs in (theirs, ours)]
+            if shapes[0] != shapes[1]:
+                raise LayerError(
+                    f"layer {node.name!r} cannot share: its blobs have shapes {shapes[1]}, there they have {shapes[0]}",
+                    layer=node.name,
+                )
+            for name, blob in zip(ours, theirs.values(), strict=True):
+                self._core.assign_blob(target, name, blob.detach())
+        for step in self._steps:
+            step.forget()
+        self._bind()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a binary caffemodel: the layers with their parameters. Raises FileError."""
+        self.flush()
+        write_model(Path(path), self._core, hdf5=False)
+
+    def save_hdf5(self, path: str | os.PathLike[str]) -> None:
+        """Write the parameters as HDF5. Raises FileError."""
+        self.flush()
+        write_model(Path(path), self._core, hdf5=True)
+
+    def clear_param_diffs(self) -> None:
+        """Set every parameter's diff to zero."""
+        self.flush()
+        for step in self._steps:
+            for blob in step.blobs:
+                blob.gradient().zero_()
+
+    def set_input_arrays(self, data: np.ndarray, labels: np.ndarray) -> None:
+        """Give the net's MemoryData layer, which must come first, its data (n, channels, height, width) and n labels.
+
+        The memory is used as it is; n is a multiple of the batch size.
+
+        Raises:
+            UsageError: another first layer, or arrays that do not fit.
+        """
+        first = self._steps[0]
+        feed = self._feeds.get(first.wire.node.index) if first.wire.node is not None else None
+        if feed is None or not isinstance(feed.source, MemoryData):
+            raise UsageError(f"the first layer is {first.name!r} ({first.type}); set_input_arrays needs a MemoryData layer")
+        for name, array in (("data", data), ("labels", labels)):
+            if array.dtype != np.float32 or not array.flags.c_contiguous:
+                raise UsageError(f"layer {first.name!r}: {name} must be a C-contiguous array of float32")
+        feed.source.set(data, labels)
+        feed.position = 0
+
+    # For solvers
+
+    def take_pass(self, index: int) -> dict[str, Tensor]:
+        """A solver is about to run its pass number ``index``: data layers follow if it has jumped (after restoring).
+
+        Returns:
+            No inputs: the layers read their own.
+        """
+        for feed in self._feeds.values():
+            feed.position += index - self._expected_pass
+        self._expected_pass = index + 1
+        return {}
+
+    def run_all(self) -> list[Tensor | None]:
+        """A whole forward pass; every value of the graph."""
+        return self._run_forward(0, len(self._steps) - 1)
+
+    def backward_all(self) -> None:
+        """A whole backward pass."""
+        self._backward(len(self._steps) - 1, 0)
+
+
+def build(definition: Definition, state: NetState, *, writes: bool = False) -> tuple[SteppedNet, dict[int, _Feed]]:
+    """The network of ``definition``, without memory yet, and what its data layers read, by their place in it.
+
+    Args:
+        writes: whether layers may write files below the working folder.
+
+    Raises:
+        CaffeCompatError: it cannot be built, or a file that a data layer reads is missing. What the setup of a script's
+            own layer raises comes through as it is.
+    """
+    message = definition.message
+    stages = (*state.stages, *(s for s in message.state.stage if s not in state.stages))
+    graph = build_graph(message, NetState(state.phase, state.level, stages), is_source)
+    feeds: dict[int, _Feed] = {}
+    shapes: dict[str, Shape] = {}
+    for node in graph.sources:
+        if node.type in READERS:
+            source = make_source(node, state.phase, seed=draw_seed())
+            for text in source.notes:
+                log(text, 1)
+            feeds[node.index] = _Feed(source)
+            shapes.update(source.shapes())
+    here = Path.cwd()
+    try:
+        core = SteppedNet(
+            message,
+            state,
+            dialect=definition.schema.name,
+            input_shapes=shapes,
+            files=FileAccess(here, here if writes else None),
+            allow_python=runtime.allow_python,
+            path=definition.path,
+        )
+    except NetworkError as error:
+        own = error.__cause__ or error.__context__
+        scripts = {node.name for node in graph.nodes if node.type == "Python"}
+        if isinstance(error, LayerError) and error.layer in scripts and own and not isinstance(own, CaffeCompatError):
+            raise own from None
+        raise
+    for text in (*definition.warnings, *core.warnings):
+        warnings.warn(text, CaffeCompatWarning, stacklevel=3)
+    return core, feeds
+
+
+def _length(arrays: Mapping[str, Any]) -> int:
+    """How many items the arrays hold."""
+    lengths = {name: len(values) for name, values in arrays.items()}
+    if not lengths or len(set(lengths.values())) != 1 or 0 in lengths.values():
+        found = ", ".join(f"{name} has {n}" for name, n in lengths.items()) or "none were given"
+        raise UsageError(f"arrays of one and the same length were expected; {found}")
+    return next(iter(lengths.values()))
+
+
+def _joined(batches: Sequence[Mapping[str, np.ndarray]], count: int) -> dict[str, np.ndarray]:
+    """The batches one after the other, without what filled up the last; a blob without axes gives a value per batch."""
+    out = {}
+    for name in batches[0]:
+        rows = np.concatenate([np.atleast_1d(batch[name]) for batch in batches])
+        per_item = all(batch[name].ndim for batch in batches)
+        out[name] = rows[:count] if per_item else rows
+    return out

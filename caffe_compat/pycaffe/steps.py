@@ -1,0 +1,291 @@
+"""What the layers of a :class:`Net` do in its passes: each can run alone, forward and backward, as in Caffe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CaffeCompatError, LayerError
+from ..layers.python_layer import Blob, Python, PythonLayer
+from ..layers.source import DummyData
+from ..net import CaffeNet
+from ..registry import Layer
+from .blob import NetBlob, ParamBlob
+from .wiring import Wire
+
+__all__ = ["DummyDataStep", "ModuleStep", "SourceStep", "SplitStep", "Step", "without_memory"]
+
+# Layers whose top is their bottom's very memory in Caffe, so that writing to one writes to both.
+_SHARING = frozenset({"Flatten", "Reshape", "Parameter"})
+
+
+class Step:
+    """One layer of a net; ``net.layers`` has these.
+
+    Attributes:
+        name, type: as in the file. blobs: its parameters.
+        bottoms, tops: its blobs in the net.
+        runs_backward: whether a backward pass of the net touches it.
+    """
+
+    def __init__(
+        self,
+        w: Wire,
+        bottoms: Sequence[NetBlob],
+        tops: Sequence[NetBlob],
+        runs_backward: bool = False,
+        needs: Sequence[bool] = (),
+    ) -> None:
+        self.name, self.type, self.wire = w.name, w.type, w
+        self.bottoms, self.tops = list(bottoms), list(tops)
+        self.runs_backward, self.needs = runs_backward, tuple(needs)
+        self.blobs: list[ParamBlob] = []
+
+    @property
+    def public(self) -> Any:
+        """What ``net.layers`` shows."""
+        return self
+
+    def forward(self) -> Sequence[Tensor | None]:
+        """Fill the tops; the tensors, one for each."""
+        raise NotImplementedError
+
+    def backward(self) -> None:
+        """Fill the bottoms' diffs from the tops', and add to those of the parameters."""
+
+    def reshape(self) -> None:
+        """Give the tops their shapes without computing them."""
+
+    def forget(self) -> None:
+        """Drop what the last forward pass left for the backward pass."""
+
+    def __repr__(self) -> str:
+        return f"<layer {self.name!r} ({self.type})>"
+
+
+class SourceStep(Step):
+    """An ``Input`` layer, whose blobs the script fills, or a data layer, whose next batch ``read`` gives."""
+
+    def __init__(self, w: Wire, tops: Sequence[NetBlob], read: Callable[[], Mapping[str, Tensor]] | None) -> None:
+        super().__init__(w, (), tops)
+        self._read = read
+
+    def forward(self) -> Sequence[Tensor | None]:
+        if self._read is not None:
+            batch = self._read()
+            for top in self.tops:
+                top.data_array.put(batch[top.name])
+        return [top.data_array.tensor() for top in self.tops]
+
+
+class SplitStep(Step):
+    """Hands its bottom to several layers: the tops are its very memory, their gradients add up."""
+
+    def __init__(
+        self, w: Wire, bottom: NetBlob, tops: Sequence[NetBlob], runs_backward: bool, needs: Sequence[bool]
+    ) -> None:
+        super().__init__(w, [bottom], tops, runs_backward, needs)
+        for top in tops:
+            top.data_array = bottom.data_array
+
+    def forward(self) -> Sequence[Tensor | None]:
+        return [self.bottoms[0].data_array.tensor()] * len(self.tops)
+
+    def backward(self) -> None:
+        if self.runs_backward and self.needs[0]:
+            total = sum(top.diff_array.tensor() for top in self.tops[1:]) + self.tops[0].diff_array.tensor()
+            self.bottoms[0].diff_array.put(total, borrowed=len(self.tops) == 1)
+
+
+@dataclass
+class _Record:
+    """A forward pass of one layer: what autograd needs to go back through this layer alone.
+
+    Attributes:
+        versions: of the parameters; an update in between makes the record useless.
+    """
+
+    leaves: list[Tensor]
+    tops: list[Tensor]
+    versions: list[int]
+
+
+class ModuleStep(Step):
+    """A layer that computes."""
+
+    def __init__(
+        self,
+        w: Wire,
+        module: nn.Module,
+        blobs: Sequence[ParamBlob],
+        bottoms: Sequence[NetBlob],
+        tops: Sequence[NetBlob],
+        runs_backward: bool,
+        needs: Sequence[bool],
+    ) -> None:
+        super().__init__(w, bottoms, tops, runs_backward, needs)
+        self.module, self.blobs = module, list(blobs)
+        self._record: _Record | None = None
+
+    @property
+    def public(self) -> Any:
+        """The script's own object if the script wrote this layer."""
+        return self.module.implementation if isinstance(self.module, Python) else self
+
+    def forward(self) -> Sequence[Tensor | None]:
+        if self.runs_backward:
+            self._record = self._run_recorded()
+            tops = [top.detach() for top in self._record.tops]
+        else:
+            tops = self._run([blob.data_array.tensor() for blob in self.bottoms])
+        self._put(tops)
+        return tops
+
+    def _put(self, tops: Sequence[Tensor]) -> None:
+        lent = set() if self.type in _SHARING else {b.data_array.tensor().untyped_storage().data_ptr() for b in self.bottoms}
+        for i, (blob, top) in enumerate(zip(self.tops, tops, strict=True)):
+            in_place = i < len(self.bottoms) and self.bottoms[i] is blob
+            blob.data_array.put(top, borrowed=not in_place and top.untyped_storage().data_ptr() in lent)
+
+    def _run(self, bottoms: Sequence[Tensor]) -> list[Tensor]:
+        try:
+            result = self.module(*bottoms)
+        except CaffeCompatError:
+            raise
+        except Exception as error:
+            if isinstance(self.module, Python):
+                raise  # the script's own layer failed: its own exception, as in pycaffe
+            shapes = ", ".join(f"{b.name} {list(t.shape)}" for b, t in zip(self.bottoms, bottoms, strict=True))
+            blobs = ", ".join(str(list(blob.shape)) for blob in self.blobs)
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise LayerError(
+                f"layer {self.name!r} ({self.type}) failed on bottoms {shapes or '(none)'} with parameters of shapes "
+                f"{blobs or '(none)'}: {reason}",
+                layer=self.name,
+            ) from error
+        tops = [result] if isinstance(result, Tensor) else list(result)
+        return tops[: len(self.tops)]  # a loss whose top has no name
+
+    def _run_recorded(self) -> _Record:
+        leaves = []
+        for i, (blob, need) in enumerate(zip(self.bottoms, self.needs, strict=True)):
+            tensor = blob.data_array.tensor()
+            if i < len(self.tops) and self.tops[i] is blob and blob.data_array.is_held:
+                tensor = tensor.clone()  # the result will be copied over what the backward pass needs
+            leaves.append(tensor.detach().requires_grad_(need and tensor.is_floating_point()))
+        with torch.enable_grad():
+            tops = self._run(leaves)
+        return _Record(leaves, tops, self._versions())
+
+    def _versions(self) -> list[int]:
+        return [parameter._version for parameter in self.module.parameters()]
+
+    def forget(self) -> None:
+        self._record = None
+
+    def backward(self) -> None:
+        if not self.runs_backward:
+            return
+        if self._record is None or self._record.versions != self._versions():
+            self._record = self._run_recorded()  # nothing ran forward yet, or the weights were updated since
+        record = self._record
+        gradients = [top.diff_array.tensor() for top in self.tops]
+        outputs = [(top, g.view(top.shape)) for top, g in zip(record.tops, gradients, strict=True) if top.requires_grad]
+        learned = [p for p in self.module.parameters() if p.requires_grad]
+        for blob in self.blobs:
+            blob.gradient()  # they add up in the memory that was handed out
+        inputs = [leaf for leaf in record.leaves if leaf.requires_grad] + learned
+        if outputs and inputs:
+            tensors, grads = zip(*outputs, strict=True)
+            torch.autograd.backward(tensors, grads, inputs=inputs, retain_graph=True)
+        for blob, leaf, need in zip(self.bottoms, record.leaves, self.needs, strict=True):
+            if need:
+                blob.diff_array.put(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad)
+                leaf.grad = None
+
+    def reshape(self) -> None:
+        """Call it within :func:`without_memory`."""
+        bottoms = [torch.empty(blob.shape, device="meta") for blob in self.bottoms]
+        module: Any = self.module
+        with torch.no_grad():
+            result = self._inferred(module.infer if isinstance(module, Layer) else module, bottoms)
+        tops = [result] if isinstance(result, Tensor) else list(result)
+        for blob, top in zip(self.tops, tops, strict=False):
+            blob.reshape(*top.shape)
+
+    def _inferred(self, call: Callable[..., Any], bottoms: Sequence[Tensor]) -> Any:
+        try:
+            return call(*bottoms)
+        except CaffeCompatError:
+            raise
+        except Exception as error:
+            if isinstance(self.module, Python):
+                raise
+            shapes = ", ".join(f"{b.name} {list(b.shape)}" for b in self.bottoms)
+            blobs = ", ".join(str(list(blob.shape)) for blob in self.blobs)
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise LayerError(
+                f"layer {self.name!r} ({self.type}) with parameters of shapes {blobs or '(none)'} does not fit its bottoms "
+                f"{shapes or '(none)'}: {reason}",
+                layer=self.name,
+            ) from error
+
+    def bind(self) -> None:
+        """Let the arrays of a script's own layer lie over the parameters' memory, so that writing to either is the same.
+
+        Off the CPU they stay copies, which every forward pass brings up to date.
+        """
+        if isinstance(self.module, Python):
+            bind_blobs(self.module.implementation, self.blobs)
+
+
+def bind_blobs(layer: PythonLayer, parameters: Sequence[ParamBlob]) -> None:
+    """See :meth:`ModuleStep.bind`."""
+    for own, parameter in zip(layer.blobs, parameters, strict=True):
+        tensor = parameter.tensor().detach()
+        if tensor.device.type == "cpu" and isinstance(own, Blob):
+            own._data = tensor.view(-1).numpy()
+
+
+class DummyDataStep(ModuleStep):
+    """DummyData: what a constant filler gave is given once; a script may write over it. The rest is drawn in every pass."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._filled = False
+
+    def forward(self) -> Sequence[Tensor | None]:
+        assert isinstance(self.module, DummyData)
+        drawn = self._run([])
+        for blob, top, filler in zip(self.tops, drawn, self.module.tops_fillers, strict=True):
+            if not self._filled or (filler is not None and filler.type != "constant"):
+                blob.data_array.put(top)
+        self._filled = True
+        return [blob.data_array.tensor() for blob in self.tops]
+
+    def backward(self) -> None:
+        """Nothing lies below."""
+
+    def reshape(self) -> None:
+        """Its tops keep their shapes, as in Caffe."""
+
+
+@contextmanager
+def without_memory(net: CaffeNet) -> Iterator[None]:
+    """Within, the blobs and buffers of ``net`` have shapes and no values, so that layers tell the shapes of their tops."""
+    kept = [(own, dict(own)) for m in net.modules() for own in (m._parameters, m._buffers)]
+    try:
+        for own, before in kept:
+            for name, tensor in before.items():
+                if tensor is not None:
+                    bare = tensor.detach().to("meta")
+                    own[name] = nn.Parameter(bare) if isinstance(tensor, nn.Parameter) else bare  # type: ignore[assignment]
+        yield
+    finally:
+        for own, before in kept:
+            own.update(before)

@@ -1,0 +1,482 @@
+"""The inference form: the outputs of the net it was made from, with fewer steps, and only where that is the same."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import caffe_compat
+from caffe_compat import fused
+from caffe_compat.checkpoint import save_checkpoint
+from caffe_compat.errors import LayerError, UsageError
+from caffe_compat.fused import Fused, has_fused_kernels
+from caffe_compat.graph import NetState
+from caffe_compat.net import CaffeNet
+from caffe_compat.optimization import InferenceNet
+from caffe_compat.prototxt import parse_message
+from caffe_compat.registry import Layer, LayerSpec, layer
+
+DATA = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 6 dim: 9 dim: 7 } } }'
+
+
+def conv(name: str, bottom: str, more: str = "", outputs: int = 8, kernel: int = 3, pad: int = 1) -> str:
+    return (
+        f'layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}" '
+        f"convolution_param {{ num_output: {outputs} kernel_size: {kernel} pad: {pad} {more} }} }}"
+    )
+
+
+def in_place(kind: str, blob: str, more: str = "") -> str:
+    name = kind.lower()
+    return f'layer {{ name: "{blob}_{name}" type: "{kind}" bottom: "{blob}" top: "{blob}" {more} }}'
+
+
+def batch_norm(blob: str) -> str:
+    return in_place("BatchNorm", blob) + in_place("Scale", blob, "scale_param { bias_term: true }")
+
+
+def build(*layers: str, phase: str = "TEST", seed: int = 0) -> CaffeNet:
+    """The net with every blob drawn from (-0.7, 1.3), statistics from (0.3, 1.3): none is zero, one or symmetric."""
+    parsed = parse_message(DATA + "".join(layers))
+    net = CaffeNet(parsed.message, NetState(phase), dialect=parsed.schema.name).materialize(seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    seen: set[int] = set()
+    for tensor in (*net.parameters(), *net.buffers()):
+        if id(tensor) not in seen:
+            tensor.data.copy_(torch.rand(tensor.shape, generator=generator) * 2 - 0.7)
+        seen.add(id(tensor))
+    for name, buffer in net.named_buffers():
+        if name.rpartition(".")[2] in ("mean", "variance", "scale_factor"):
+            buffer.copy_(torch.rand(buffer.shape, generator=generator) + 0.3)
+    return net
+
+
+def example(net: CaffeNet, seed: int = 1, **shapes: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    device, dtype = net.device_and_dtype()
+    generator = torch.Generator().manual_seed(seed)
+    found = {**net.input_shapes, **shapes}
+    return {name: torch.randn(shape, generator=generator).to(device, dtype) for name, shape in found.items()}
+
+
+def same_outputs(net: CaffeNet, optimized: CaffeNet, tolerance: float = 1e-5, **shapes: tuple[int, ...]) -> None:
+    inputs = example(net, **shapes)
+    expected, found = net.run(inputs), optimized(**inputs)
+    assert list(found) == list(expected)
+    for name, blob in expected.items():
+        assert found[name].shape == blob.shape
+        assert found[name].dtype == blob.dtype
+        assert found[name].is_contiguous()
+        scale = float(blob.abs().max())
+        assert scale > 0
+        assert float((found[name] - blob).abs().max()) <= tolerance * scale
+
+
+def steps(net: CaffeNet) -> list[str]:
+    """The names of the layers that still run by themselves."""
+    return [name for name, _ in net.named_children()]
+
+
+@pytest.fixture(params=["packed", "plain"], autouse=True)
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """With oneDNN's fused kernels, where torch has them, and without."""
+    if request.param == "plain":
+        monkeypatch.setattr(fused, "has_fused_kernels", lambda: False)
+    elif not has_fused_kernels():
+        pytest.skip("this torch has no fused kernels; the plain form is tested all the same")
+    yield request.param
+
+
+FOLDED: dict[str, tuple[list[str], list[str]]] = {
+    "conv bn scale relu": ([conv("c", "data"), batch_norm("c"), in_place("ReLU", "c")], ["c"]),
+    "conv relu": ([conv("c", "data"), in_place("ReLU", "c")], ["c"]),
+    "leaky relu": ([conv("c", "data"), in_place("ReLU", "c", "relu_param { negative_slope: 0.3 }")], ["c"]),
+    "no bias": ([conv("c", "data", "bias_term: false"), batch_norm("c")], ["c"]),
+    "scale without bn": ([conv("c", "data"), in_place("Scale", "c")], ["c"]),
+    "one number for all channels": ([conv("c", "data"), in_place("Scale", "c", "scale_param { num_axes: 0 }")], ["c"]),
+    "bias layer": ([conv("c", "data"), in_place("Bias", "c")], ["c"]),
+    "power": ([conv("c", "data"), in_place("Power", "c", "power_param { scale: -0.4 shift: 2 }")], ["c"]),
+    "dropout between": ([conv("c", "data"), in_place("Dropout", "c"), batch_norm("c")], ["c"]),
+    "grouped": ([conv("c", "data", "group: 2"), batch_norm("c"), in_place("ReLU", "c")], ["c"]),
+    "depthwise": ([conv("c", "data", "group: 6", outputs=12), batch_norm("c"), in_place("ReLU", "c")], ["c"]),
+    "dilated and strided": ([conv("c", "data", "dilation: 2 stride: 2", pad=3), batch_norm("c")], ["c"]),
+    "kernel larger than the image": ([conv("c", "data", "stride: 3", kernel=9, pad=0), batch_norm("c")], ["c"]),
+    "along another axis": (
+        [conv("c", "data", "axis: 2", kernel=3), in_place("Scale", "c", "scale_param { axis: 2 num_axes: 1 }")],
+        ["c"],
+    ),
+    "no spatial axis": (
+        ['layer { name: "f" type: "Flatten" bottom: "data" top: "f" }']
+        + [
+            'layer { name: "c" type: "Convolution" bottom: "f" top: "c" convolution_param { num_output: 5 } }',
+            batch_norm("c"),
+        ],
+        ["f", "c"],
+    ),
+    "deconvolution": (
+        [
+            conv("c", "data", "group: 2 stride: 2").replace('"Convolution"', '"Deconvolution"'),
+            batch_norm("c"),
+            in_place("ReLU", "c"),
+        ],
+        ["c"],
+    ),
+    "inner product": (
+        [
+            'layer { name: "c" type: "InnerProduct" bottom: "data" top: "c" inner_product_param { num_output: 5 } }',
+            batch_norm("c"),
+        ]
+        + [in_place("ReLU", "c")],
+        ["c"],
+    ),
+    "transposed inner product": (
+        [
+            'layer { name: "c" type: "InnerProduct" bottom: "data" top: "c" inner_product_param { num_output: 5 transpose: true bias_term: false } }'
+        ]
+        + [batch_norm("c")],
+        ["c"],
+    ),
+    "inner product of rows": (
+        [
+            'layer { name: "c" type: "InnerProduct" bottom: "data" top: "c" inner_product_param { num_output: 5 axis: 3 } }'
+        ]
+        + [
+            in_place("Scale", "c", "scale_param { axis: 3 num_axes: 1 }"),
+            in_place("ReLU", "c", "relu_param { negative_slope: 0.3 }"),
+        ],
+        ["c"],
+    ),
+    "inner product of everything": (
+        [
+            'layer { name: "c" type: "InnerProduct" bottom: "data" top: "c" inner_product_param { num_output: 5 axis: 0 } }'
+        ]
+        + [in_place("ReLU", "c")],
+        ["c"],
+    ),
+    "residual": (
+        [conv("a", "data"), batch_norm("a"), conv("b", "data"), batch_norm("b")]
+        + [
+            'layer { name: "s" type: "Eltwise" bottom: "a" bottom: "b" top: "s" }',
+            in_place("ReLU", "s"),
+            conv("d", "s"),
+        ]
+        + ['layer { name: "t" type: "Eltwise" bottom: "s" bottom: "d" top: "t" }'],
+        ["b", "a", "d"],
+    ),
+    "residual, leaky, of an inner product": (
+        ['layer { name: "a" type: "Flatten" bottom: "data" top: "a" }']
+        + ['layer { name: "c" type: "InnerProduct" bottom: "a" top: "c" inner_product_param { num_output: 378 } }']
+        + ['layer { name: "s" type: "Eltwise" bottom: "a" bottom: "c" top: "s" }']
+        + [in_place("ReLU", "s", "relu_param { negative_slope: 0.3 }")],
+        ["a", "c"],
+    ),
+    "residual, leaky": (
+        [conv("c", "data", outputs=6), 'layer { name: "s" type: "Eltwise" bottom: "c" bottom: "data" top: "s" }']
+        + [in_place("ReLU", "s", "relu_param { negative_slope: 0.3 }")],
+        ["c"],
+    ),
+    "norm first": ([batch_norm("data"), in_place("ReLU", "data"), conv("c", "data")], ["data_batchnorm", "c"]),
+    "split": (
+        [conv("c", "data"), 'layer { name: "p" type: "Split" bottom: "c" top: "x" top: "y" }']
+        + ['layer { name: "u" type: "ReLU" bottom: "x" top: "u" }', in_place("TanH", "y")],
+        ["c", "u", "y_tanh"],
+    ),
+    "dropout at the end": ([conv("c", "data"), in_place("Dropout", "c")], ["c"]),
+    "only dropout": ([in_place("Dropout", "data")], []),
+}
+
+
+@pytest.mark.parametrize("pattern", FOLDED)
+def test_folds(pattern: str, device: torch.device) -> None:
+    layers, left = FOLDED[pattern]
+    net = build(*layers).to(device)
+    optimized = net.optimize()
+    assert steps(optimized) == left
+    same_outputs(net, optimized)
+
+
+KEPT: dict[str, tuple[list[str], list[str]]] = {
+    "two readers": (
+        [conv("c", "data"), 'layer { name: "n" type: "BatchNorm" bottom: "c" top: "n" }']
+        + ['layer { name: "s" type: "Eltwise" bottom: "c" bottom: "n" top: "s" eltwise_param { operation: MAX } }'],
+        ["c", "n", "s"],
+    ),
+    "a sum with itself": (
+        [conv("c", "data"), 'layer { name: "s" type: "Eltwise" bottom: "c" bottom: "c" top: "s" }'],
+        ["c", "s"],
+    ),
+    "a sum with coefficients": (
+        [conv("c", "data", outputs=6)]
+        + [
+            'layer { name: "s" type: "Eltwise" bottom: "c" bottom: "data" top: "s" eltwise_param { coeff: 1 coeff: -2 } }'
+        ],
+        ["c", "s"],
+    ),
+    "statistics of the batch": (
+        [conv("c", "data"), in_place("BatchNorm", "c", "batch_norm_param { use_global_stats: false }")],
+        ["c", "c_batchnorm"],
+    ),
+    "scale along the rows": (
+        [conv("c", "data"), in_place("Scale", "c", "scale_param { axis: 2 num_axes: 1 }")],
+        ["c", "c_scale"],
+    ),
+    "scale by a blob": (
+        [
+            conv("c", "data", outputs=6),
+            'layer { name: "s" type: "Scale" bottom: "c" bottom: "data" top: "s" scale_param { axis: 0 } }',
+        ],
+        ["c", "s"],
+    ),
+    "scale behind the relu": ([conv("c", "data"), in_place("ReLU", "c"), in_place("Scale", "c")], ["c", "c_scale"]),
+    "norm of the steps of an inner product": (
+        [
+            'layer { name: "c" type: "InnerProduct" bottom: "data" top: "c" inner_product_param { num_output: 5 axis: 3 } }'
+        ]
+        + [in_place("BatchNorm", "c")],
+        ["c", "c_batchnorm"],
+    ),
+    "two bottoms": (
+        [
+            'layer { name: "c" type: "Convolution" bottom: "data" bottom: "data" top: "x" top: "y" convolution_param { num_output: 4 kernel_size: 2 } }'
+        ]
+        + [in_place("ReLU", "x")],
+        ["c", "x_relu"],
+    ),
+    "another power": ([conv("c", "data"), in_place("Power", "c", "power_param { power: 2 }")], ["c", "c_power"]),
+}
+
+
+@pytest.mark.parametrize("pattern", KEPT)
+def test_does_not_fold(pattern: str, device: torch.device) -> None:
+    layers, left = KEPT[pattern]
+    net = build(*layers).to(device)
+    optimized = net.optimize()
+    assert steps(optimized) == left
+    same_outputs(net, optimized)
+
+
+def test_what_is_no_number_stays_where_it_was() -> None:
+    net = build(conv("c", "data"), in_place("BatchNorm", "c"))
+    net.get_submodule("c_batchnorm").variance[2] = float("nan")  # type: ignore[index, operator]
+    optimized = net.optimize()
+    assert steps(optimized) == ["c", "c_batchnorm"]
+    inputs = example(net)
+    torch.testing.assert_close(optimized(**inputs)["c"], net.run(inputs)["c"], equal_nan=True)
+
+
+def test_a_scale_that_half_precision_cannot_hold_is_not_folded() -> None:
+    net = build(conv("c", "data"), in_place("Scale", "c"))
+    net.get_parameter("c_scale.weight").data.fill_(1e-5)
+    assert steps(net.optimize()) == ["c"]
+    assert steps(net.bfloat16().optimize()) == ["c"]
+    assert steps(net.half().optimize()) == ["c", "c_scale"]
+
+
+def test_statistics_with_factor_zero_count_as_zero() -> None:
+    net = build(conv("c", "data"), in_place("BatchNorm", "c"))
+    net.get_buffer("c_batchnorm.scale_factor").zero_()
+    same_outputs(net, net.optimize())
+
+
+def test_shared_weights_are_folded_apart() -> None:
+    share = ' param {{ name: "w" }} param {{ name: "{}" }} convolution_param'
+    first = conv("a", "data").replace(" convolution_param", share.format("ba"))
+    second = conv("b", "data").replace(" convolution_param", share.format("bb"))
+    net = build(first, batch_norm("a"), second, in_place("ReLU", "b"))
+    assert net.get_parameter("a.weight") is net.get_parameter("b.weight")
+    before = net.get_parameter("a.weight").clone()
+    optimized = net.optimize()
+    assert steps(optimized) == ["a", "b"]
+    same_outputs(net, optimized)
+    assert torch.equal(net.get_parameter("a.weight"), before)
+
+
+def test_it_is_a_copy() -> None:
+    net = build(conv("c", "data"), batch_norm("c"), in_place("PReLU", "c"))
+    optimized = net.optimize()
+    inputs = example(net)
+    before = optimized(**inputs)["c"]
+    for parameter in net.parameters():
+        parameter.data.zero_()
+    assert torch.equal(optimized(**inputs)["c"], before)
+
+
+def test_a_blob_read_elsewhere_is_there_and_folded_ones_are_refused() -> None:
+    top = 'layer {{ name: "{0}" type: "{1}" bottom: "{2}" top: "{0}" }}'
+    net = build(
+        conv("c", "data"), top.format("n", "BatchNorm", "c"), top.format("r", "ReLU", "n"),
+        top.format("t", "TanH", "r"), top.format("o", "Sigmoid", "r"), top.format("d", "Dropout", "o"),
+    )  # fmt: skip
+    optimized = net.optimize()
+    inputs = example(net)
+    found = optimized.run(inputs, "all")
+    assert list(found) == ["data", "r", "t", "o", "d"]
+    expected = net.run(inputs, "all")
+    for name, blob in found.items():
+        torch.testing.assert_close(blob, expected[name])
+    assert list(optimized.run(inputs, ["r"])) == ["r"]
+    with pytest.raises(UsageError, match="blob 'n' is folded away"):
+        optimized.run(inputs, ["r", "n"])
+    with pytest.raises(UsageError, match="no blob 'x'"):
+        optimized.run(inputs, ["x"])
+
+
+def test_other_sizes_and_orders_of_memory(device: torch.device) -> None:
+    net = build(conv("a", "data"), batch_norm("a"), in_place("ReLU", "a"), conv("b", "a", outputs=6)).to(device)
+    optimized = net.optimize()
+    same_outputs(net, optimized, data=(3, 6, 12, 5))
+    x = example(net)["data"].contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(optimized(data=x)["b"], net.run({"data": x})["b"])
+
+
+def test_layers_behind_a_convolution_get_rows_of_pixels() -> None:
+    net = build(
+        conv("c", "data"), in_place("LRN", "c"), 'layer { name: "f" type: "Flatten" bottom: "c" top: "f" }',
+        'layer { name: "p" type: "Pooling" bottom: "c" top: "p" top: "m" pooling_param { kernel_size: 3 stride: 2 } }',
+        'layer { name: "k" type: "Concat" bottom: "p" bottom: "p" top: "k" }',
+    )  # fmt: skip
+    same_outputs(net, net.optimize())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_precisions(dtype: torch.dtype, device: torch.device) -> None:
+    layers = FOLDED["residual"][0]
+    net = build(*layers).to(device, dtype)
+    optimized = net.optimize()
+    assert optimized.device_and_dtype()[1] == dtype
+    same_outputs(net, optimized, {torch.float64: 1e-12, torch.float16: 5e-3, torch.bfloat16: 4e-2}[dtype])
+
+
+def test_casting_gives_packed_weights_back(kernels: str) -> None:
+    net = build(conv("c", "data", "group: 2"), batch_norm("c"), FOLDED["inner product"][0][0].replace('"c"', '"i"'))
+    optimized = net.optimize()
+    packed = [m.packed is not None for m in optimized.modules() if isinstance(m, Fused)]
+    assert packed == [kernels == "packed"] * 2
+    inputs = example(net)
+    before = optimized(**inputs)
+    half = copy.deepcopy(optimized).half()
+    assert half(data=inputs["data"].half())["c"].dtype == torch.float16
+    back = optimized.double().float()
+    assert [m.packed is not None for m in back.modules() if isinstance(m, Fused)] == packed
+    for name, blob in back(**inputs).items():
+        assert torch.equal(blob, before[name])
+
+
+def test_sharers_and_state_keep_working() -> None:
+    net = build(
+        'layer { name: "cont" type: "Input" top: "cont" input_param { shape { dim: 2 dim: 6 } } }',
+        'layer { name: "l" type: "LSTM" bottom: "data" bottom: "cont" top: "l" recurrent_param { num_output: 5 } }',
+    )
+    net.reset_state()
+    optimized = net.optimize()
+    inputs = example(net)
+    first = optimized(**inputs)["l"]
+    assert not torch.allclose(optimized(**inputs)["l"], first)
+    optimized.reset_state()
+    assert torch.equal(optimized(**inputs)["l"], first)
+    torch.testing.assert_close(net.run(inputs)["l"], first)
+
+
+def test_the_layers_of_a_user_are_left_alone() -> None:
+    from caffe_compat.layers.activation import ReLU
+
+    class Louder(ReLU):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 3 * super().forward(x)
+
+    net = build(conv("c", "data"), in_place("ReLU", "c"))
+    net.c_relu = Louder(0.0).eval()  # type: ignore[assignment]
+    optimized = net.optimize()
+    assert steps(optimized) == ["c", "c_relu"]
+    same_outputs(net, optimized)
+
+
+class Uncopyable(Layer):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def __deepcopy__(self, memo: Any) -> nn.Module:
+        raise TypeError("holds a socket")
+
+
+@pytest.fixture
+def uncopyable(monkeypatch: pytest.MonkeyPatch) -> None:
+    from caffe_compat import registry
+
+    monkeypatch.setattr(registry, "_TYPES", dict(registry._TYPES))
+
+    @layer("Uncopyable", bottoms=1, tops=1)
+    def build_it(spec: LayerSpec) -> Layer:
+        return Uncopyable()
+
+
+def test_a_layer_that_cannot_be_copied_is_named(uncopyable: None) -> None:
+    with pytest.raises(LayerError, match=r"layer 'data_uncopyable' \(Uncopyable\): cannot be copied.*holds a socket"):
+        build(in_place("Uncopyable", "data"), conv("c", "data")).optimize()
+
+
+def test_only_nets_for_testing() -> None:
+    layers = [conv("c", "data"), in_place("BatchNorm", "c")]
+    with pytest.raises(UsageError, match="phase TEST"):
+        build(*layers, phase="TRAIN").optimize()
+    with pytest.raises(UsageError, match="training mode"):
+        build(*layers).train().optimize()
+    parsed = parse_message(DATA + "".join(layers))
+    with pytest.raises(UsageError, match="no weights yet"):
+        CaffeNet(parsed.message, dialect=parsed.schema.name).optimize()
+
+
+REFUSED: list[Callable[[CaffeNet], object]] = [
+    lambda net: net.state_dict(),
+    lambda net: net.load_state_dict({}),
+    lambda net: net.train(),
+    lambda net: net.materialize(),
+    lambda net: net.blobs_of("c"),
+    lambda net: net.nodes_with_blobs(),
+    lambda net: net.assign_blob("c", "weight", torch.zeros(1)),
+]
+
+
+@pytest.mark.parametrize("request_", REFUSED)
+def test_its_weights_are_nobody_elses(request_: Callable[[CaffeNet], object]) -> None:
+    optimized = build(conv("c", "data"), in_place("ReLU", "c")).optimize()
+    with pytest.raises(UsageError, match=r"inference form.*optimize\(\) was called on"):
+        request_(optimized)
+
+
+def test_it_stays_in_inference() -> None:
+    net = build(conv("c", "data"), in_place("ReLU", "c"))
+    optimized = net.optimize()
+    assert optimized.optimize() is optimized
+    assert optimized.eval() is optimized
+    x = example(net)["data"].requires_grad_()
+    assert not optimized(data=x)["c"].requires_grad
+    assert net(data=x)["c"].requires_grad
+    assert not any(parameter.requires_grad for parameter in optimized.parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_pt_remembers_the_wish(dtype: Any, tmp_path: Path) -> None:
+    net = build(*FOLDED["residual"][0])
+    path = tmp_path / "net.pt"
+    save_checkpoint(net, path, dtype=dtype, optimized=True)
+    loaded = caffe_compat.load(path)
+    assert isinstance(loaded, InferenceNet)
+    assert loaded.device_and_dtype()[1] == getattr(torch, dtype)
+    same_outputs(net.to(getattr(torch, dtype)), loaded, 1e-5 if dtype == "float32" else 5e-3)
+    with pytest.raises(UsageError, match="no state_dict"):
+        save_checkpoint(loaded, tmp_path / "again.pt")
+    assert [p.name for p in tmp_path.iterdir()] == ["net.pt"]
+    save_checkpoint(net, path, dtype=dtype)
+    assert type(caffe_compat.load(path)) is CaffeNet
+
+
+def test_a_pt_for_training_has_no_such_wish(tmp_path: Path) -> None:
+    net = build(conv("c", "data"), phase="TRAIN")
+    with pytest.raises(UsageError, match="phase TEST"):
+        save_checkpoint(net, tmp_path / "net.pt", optimized=True)
