@@ -1,7 +1,7 @@
 """Which files a network may touch.
 
-Building a network opens nothing. A layer that reads or writes a file asks here when it runs, and whoever runs the network
-decides: nothing (the default), or paths below one folder.
+Building a network opens nothing. A layer that reads or writes a file asks here when it runs, and whoever runs the
+network decides: nothing (the default), or paths below one folder.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class FileAccess:
         """
         if self.root is None:
             raise FileAccessError(
-                f"layer {layer!r} reads {path!r}, and reading files that a network names is off; allow it with --root DIR"
+                f"layer {layer!r} reads {path!r}, and reading files that a network names is off; "
+                "allow it with --root DIR"
             )
         full = (self.root / path).resolve()
         if not full.is_relative_to(self.root):
@@ -65,7 +66,9 @@ class FileAccess:
         full = self.place_to_read(path, layer)
         try:
             if full.stat().st_size > MAX_BYTES:
-                raise FileError(f"is too large for what layer {layer!r} reads (limit {MAX_BYTES} bytes)", path=str(full))
+                raise FileError(
+                    f"is too large for what layer {layer!r} reads (limit {MAX_BYTES} bytes)", path=str(full)
+                )
             return full.read_bytes()
         except OSError as error:
             raise FileError(f"layer {layer!r} cannot read it: {error.strerror}", path=str(full)) from error

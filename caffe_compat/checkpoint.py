@@ -1,18 +1,18 @@
 """The ``.pt`` that ``caffe-compat convert`` writes: plain tensors, numbers and strings, nothing that could run.
 
-    format        "caffe-compat"
-    version       1
-    network       prototxt text of the whole definition, current generation
-    dialect       name of the schema the text is bound to
-    state         {"phase", "level", "stages"}
-    input_shapes  {blob: [dims]}
-    dtype         "float32", "float16" or "bfloat16": precision of the floating-point weights
-    optimized     whether loading should give the inference form (see CaffeNet.optimize)
-    state_dict    {"conv1.weight": tensor, ...} under the layers' own names
-    sources       [{"name", "sha256"}] of the files it was made from
-    preprocess    how pixels become input, or None (see caffe_compat.preprocess)
-    parity        what was verified, or None (see ParityRecord)
-    written_by    versions of this library and of torch
+format        "caffe-compat"
+version       1
+network       prototxt text of the whole definition, current generation
+dialect       name of the schema the text is bound to
+state         {"phase", "level", "stages"}
+input_shapes  {blob: [dims]}
+dtype         "float32", "float16" or "bfloat16": precision of the floating-point weights
+optimized     whether loading should give the inference form (see CaffeNet.optimize)
+state_dict    {"conv1.weight": tensor, ...} under the layers' own names
+sources       [{"name", "sha256"}] of the files it was made from
+preprocess    how pixels become input, or None (see caffe_compat.preprocess)
+parity        what was verified, or None (see ParityRecord)
+written_by    versions of this library and of torch
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from .files import atomic_write, open_file, sha256_of
 from .graph import NetState
 from .net import CaffeNet
 from .prototxt import format_message, parse_message
-from .schema import load_schema
 
 __all__ = ["Checkpoint", "ParityRecord", "is_checkpoint", "load_checkpoint", "read_checkpoint", "save_checkpoint"]
 
@@ -201,7 +200,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _check_archive(file: BinaryIO) -> None:
-    """Refuse archives that unpack to more than they hold, or whose checksums are wrong, which torch does not look at."""
+    """Refuse archives that unpack to more than they hold, or whose checksums (torch looks at none) are wrong."""
     size = os.fstat(file.fileno()).st_size
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -275,7 +274,8 @@ def load_checkpoint(
             kinds = f"{tensor.dtype}, its network needs {expected[name].dtype}"
             raise FileError(f"tensor {name} holds {kinds}", path=str(path))
     for name, tensor in content.state_dict.items():
-        net.assign_blob(*name.rsplit(".", 1), tensor)
+        module, _, blob = name.rpartition(".")
+        net.assign_blob(module, blob, tensor)
     net.materialize()
     if content.dtype != "float32":
         net.to(DTYPES[content.dtype])

@@ -23,7 +23,8 @@ class FillReport:
     """What became of every blob.
 
     Attributes:
-        filled: layers that got weights. initial: layers with blobs that the file has none for: they keep initial values.
+        filled: layers that got weights.
+        initial: layers with blobs that the file has none for: they keep initial values.
         leftover: layers of the file with blobs that the net does not use.
         warnings: the last two, and weights that are no numbers, in words.
     """
@@ -35,7 +36,7 @@ class FillReport:
 
 
 def fill_net(net: CaffeNet, weights: WeightsFile) -> FillReport:
-    """Copy weights into ``net`` by layer name, as Caffe does: a name that occurs twice goes to the first layer of the net.
+    """Copy weights into ``net`` by layer name, as Caffe does: of layers of one name, the first gets them.
 
     The pages of the file are given back blob by blob, so memory holds the weights once.
 
@@ -56,7 +57,11 @@ def fill_net(net: CaffeNet, weights: WeightsFile) -> FillReport:
         _fill_layer(net, module_name, record, weights, report)
         report.filled.append(record.name)
     filled = set(report.filled)
-    report.initial = [node.name for node in net.nodes_with_blobs() if node.name not in filled and not _shares_all(net, node.module_name)]
+    report.initial = [
+        node.name
+        for node in net.nodes_with_blobs()
+        if node.name not in filled and not _shares_all(net, node.module_name)
+    ]
     if report.initial:
         report.warnings.append(
             f"{weights.path} has no weights for {_listed(report.initial)}: they keep their initial values, as in Caffe"
@@ -70,9 +75,13 @@ def _fill_layer(net: CaffeNet, module_name: str, record: LayerRecord, weights: W
     targets = net.blobs_of(module_name)
     names = list(targets)
     where = f"{weights.path}: layer {record.name!r}"
-    shorter_is_shared = weights.kind == "hdf5" and len(record.blobs) < len(names)  # Caffe leaves shared blobs out of HDF5
+    shorter_is_shared = weights.kind == "hdf5" and len(record.blobs) < len(
+        names
+    )  # Caffe leaves shared blobs out of HDF5
     if len(record.blobs) != len(names) and not shorter_is_shared:
-        raise WeightsError(f"{where} has {len(record.blobs)} blobs, the net needs {len(names)} ({', '.join(names) or 'none'})")
+        raise WeightsError(
+            f"{where} has {len(record.blobs)} blobs, the net needs {len(names)} ({', '.join(names) or 'none'})"
+        )
     for i, (name, blob) in enumerate(zip(names, record.blobs, strict=False)):
         target = tuple(targets[name].shape)
         if blob.is_empty:
@@ -80,7 +89,9 @@ def _fill_layer(net: CaffeNet, module_name: str, record: LayerRecord, weights: W
                 continue
             raise WeightsError(f"{where}, blob {i}: the file declares shape {list(blob.shape)} and holds no values")
         if not shape_fits(blob.shape, target):
-            raise WeightsError(f"{where}, blob {i} ({name}): the file has shape {list(blob.shape)}, the net needs {list(target)}")
+            raise WeightsError(
+                f"{where}, blob {i} ({name}): the file has shape {list(blob.shape)}, the net needs {list(target)}"
+            )
         try:
             tensor, finite = _copied(blob, target, weights)
         except RuntimeError as error:  # torch has no MemoryError on the CPU

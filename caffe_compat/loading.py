@@ -50,7 +50,8 @@ def load(
         CaffeCompatError: one of its kinds, naming the file, layer and blob at fault.
 
     Warns:
-        CaffeCompatWarning: what Caffe lets pass: blobs without a layer, layers without blobs, values that are no numbers.
+        CaffeCompatWarning: what Caffe lets pass: blobs without a layer, layers without blobs, values that are no
+            numbers.
     """
     if is_checkpoint(model):
         if weights is not None:

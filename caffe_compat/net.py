@@ -72,7 +72,8 @@ class CaffeNet(nn.Module):
         loss_weights: value id -> weight in the net's loss.
         param_specs: full parameter name -> :class:`ParamSpec`.
         warnings: what Caffe lets pass and a user should see.
-        notes: what was done on the way (data layers that became inputs).
+        notes: what was done on the way (data layers that became inputs), and which layer types were never compared with
+            Caffe.
 
     Raises:
         NetworkError and its kinds: the network cannot be built. UsageError: an input has no shape.
@@ -129,8 +130,11 @@ class CaffeNet(nn.Module):
     def _build(self, shapes: dict[int, Shape], gradients: str, allow_python: bool) -> None:
         values = {v: torch.empty(_checked_shape(s, self.graph.blobs[v]), device="meta") for v, s in shapes.items()}
         owners: dict[str, _Owner] = {}
+        unverified: set[str] = set()
         for node in self.graph.computed:
             entry = self._find_layer(node)
+            if not entry.verified:
+                unverified.add(node.type)
             spec = LayerSpec(
                 name=node.name,
                 type=node.type,
@@ -149,6 +153,11 @@ class CaffeNet(nn.Module):
             self.add_module(node.module_name, module)
             self._read_param_specs(node, spec, module, owners)
             self._read_loss_weights(node, spec, entry)
+        if unverified:
+            self.notes.append(
+                "never compared with outputs of real Caffe, only built from the fork's source: "
+                + ", ".join(sorted(unverified))
+            )
         self.shapes = tuple(tuple(values[v].shape) for v in range(len(self.graph.blobs)))
 
     def _find_layer(self, node: Node) -> LayerType:
@@ -161,7 +170,10 @@ class CaffeNet(nn.Module):
             raise
 
     def _build_layer(self, node: Node, spec: LayerSpec, entry: LayerType) -> nn.Module:
-        for what, count, allowed in (("bottoms", len(spec.bottoms), entry.bottoms), ("tops", len(spec.tops), entry.tops)):
+        for what, count, allowed in (
+            ("bottoms", len(spec.bottoms), entry.bottoms),
+            ("tops", len(spec.tops), entry.tops),
+        ):
             expected = check_count(count, allowed)
             if expected is not None:
                 spec.fail(f"takes {expected} {what}, found {count}")
@@ -173,14 +185,21 @@ class CaffeNet(nn.Module):
             spec.fail(f"{error}; another --dialect may fit")
         except (RuntimeError, OverflowError, ValueError, ArithmeticError) as error:
             spec.fail(f"cannot be built: {_first_line(error)}")
+        self.warnings += spec.warnings
         for name in blob_names(module):
             _checked_shape(tuple(_get_tensor(module, name).shape), name, node)
         spec.check_all_read()
         self._check_unknown(node.message, f"layer {node.name!r} ({node.type})")
         for descriptor, _ in node.message.ListFields():
             name = descriptor.name
-            if name.endswith("_param") and name not in spec._read and name not in ("transform_param", "quantization_param"):
-                self.warnings.append(f"layer {node.name!r} ({node.type}): {name} means nothing to this type; Caffe ignores it too")
+            if (
+                name.endswith("_param")
+                and name not in spec._read
+                and name not in ("transform_param", "quantization_param")
+            ):
+                self.warnings.append(
+                    f"layer {node.name!r} ({node.type}): {name} means nothing to this type; Caffe ignores it too"
+                )
         if isinstance(module, Layer):
             module.layer_name = node.name
             module.randomness, module.files = self.randomness, self.files
@@ -196,7 +215,8 @@ class CaffeNet(nn.Module):
         except Exception as error:
             shapes = ", ".join(f"{n} {list(s)}" for n, s in zip(spec.bottoms, spec.bottom_shapes, strict=True))
             raise LayerError(
-                f"layer {node.name!r} ({node.type}): does not fit its bottoms {shapes or '(none)'}: {_first_line(error)}",
+                f"layer {node.name!r} ({node.type}): does not fit its bottoms {shapes or '(none)'}: "
+                f"{_first_line(error)}",
                 layer=node.name,
             ) from error
         tops = (result,) if isinstance(result, Tensor) else tuple(result)
@@ -215,9 +235,7 @@ class CaffeNet(nn.Module):
                 raise NetworkError(f"{what}: {unknown}")
             self.warnings.append(f"{what}: {unknown} is ignored")
 
-    def _read_param_specs(
-        self, node: Node, spec: LayerSpec, module: nn.Module, owners: dict[str, _Owner]
-    ) -> None:
+    def _read_param_specs(self, node: Node, spec: LayerSpec, module: nn.Module, owners: dict[str, _Owner]) -> None:
         """lr_mult and decay_mult of every blob, and blobs shared by name."""
         names = blob_names(module)
         if len(node.message.param) > len(names):
@@ -244,7 +262,7 @@ class CaffeNet(nn.Module):
             self._merge_specs(spec, entry, owner)
 
     def _merge_specs(self, spec: LayerSpec, entry: Any, owner: _Owner) -> None:
-        """Caffe's rule: the first layer of those that share a blob to give a multiplier sets it; none may contradict."""
+        """Caffe's rule: of the layers that share a blob, the first to give a multiplier sets it; none may contradict."""
         merged = self.param_specs[owner.sharers[0]]
         for field in ("lr_mult", "decay_mult"):
             if not entry.HasField(field):
@@ -296,7 +314,8 @@ class CaffeNet(nn.Module):
             down = list(node.message.propagate_down) or [True] * len(node.bottoms)
             if len(down) != len(node.bottoms):
                 raise LayerError(
-                    f"layer {node.name!r} ({node.type}): propagate_down has {len(down)} values for {len(node.bottoms)} bottoms",
+                    f"layer {node.name!r} ({node.type}): propagate_down has {len(down)} values for "
+                    f"{len(node.bottoms)} bottoms",
                     layer=node.name,
                 )
             if self.message.force_backward:
@@ -371,7 +390,7 @@ class CaffeNet(nn.Module):
             _set_tensor(module, key, new)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> CaffeNet:
-        """What ``.to()`` and its kin do, without letting go of sharing: torch would copy a shared buffer once per holder."""
+        """What ``.to()`` and its kin do, keeping what is shared shared: torch would copy a buffer once per holder."""
         super()._apply(fn, recurse)
         for holders in self._sharers.values():
             tensor = _get_tensor(*holders[0])
@@ -444,7 +463,9 @@ class CaffeNet(nn.Module):
                 continue
             x = left.pop(name)
             if x.dim() != len(self.shapes[value]):
-                raise UsageError(f"input {name!r} has shape {list(x.shape)}, the net was built for {list(self.shapes[value])}")
+                raise UsageError(
+                    f"input {name!r} has shape {list(x.shape)}, the net was built for {list(self.shapes[value])}"
+                )
             values[value] = x
         needed = [name for name in missing if self._is_read(name)]
         if needed or left:
@@ -454,7 +475,7 @@ class CaffeNet(nn.Module):
         return values
 
     def _is_read(self, name: str) -> bool:
-        """Whether a layer, or the caller, needs input ``name``: labels that no layer of the phase reads may be left out."""
+        """Whether a layer needs input ``name``: labels that no layer of the phase reads may be left out."""
         value = next(v for v in self.graph.inputs if self.graph.blobs[v] == name)
         return value not in self.graph.outputs
 
@@ -462,7 +483,8 @@ class CaffeNet(nn.Module):
         for step in self._steps:
             bottoms = [values[v] for v in step.bottoms]
             if any(step.stops_gradient):
-                bottoms = [b.detach() if stop else b for b, stop in zip(bottoms, step.stops_gradient, strict=True)]
+                pairs = zip(bottoms, step.stops_gradient, strict=True)
+                bottoms = [b.detach() if stop and b is not None else b for b, stop in pairs]
             module = getattr(self, step.module)
             if torch.compiler.is_compiling():
                 result = module(*bottoms)
@@ -491,7 +513,9 @@ class CaffeNet(nn.Module):
             for v, b in zip(step.bottoms, bottoms, strict=True)
         )
         kind = next(n.type for n in self.graph.nodes if n.module_name == step.module)
-        return f"layer {layer_name(step.module)!r} ({kind}) failed on bottoms {shapes or '(none)'}: {_first_line(error)}"
+        return (
+            f"layer {layer_name(step.module)!r} ({kind}) failed on bottoms {shapes or '(none)'}: {_first_line(error)}"
+        )
 
     def _wanted(self, blobs: Literal["all"] | Sequence[str] | None) -> dict[str, int]:
         if blobs is None:
@@ -572,7 +596,7 @@ class _Owner:
 
 
 def _share(owner: _Owner, module: nn.Module, name: str, *, permissive: bool, spec: LayerSpec) -> bool:
-    """Make blob ``name`` of ``module`` its owner's tensor; False if it is a reshaped view of that, not the very tensor."""
+    """Make blob ``name`` of ``module`` its owner's tensor; False if it is a reshaped view of that instead."""
     source, target = _get_tensor(owner.module, owner.blob), _get_tensor(module, name)
     if source.shape == target.shape:
         _set_tensor(module, name, source)
@@ -587,13 +611,13 @@ def _share(owner: _Owner, module: nn.Module, name: str, *, permissive: bool, spe
 
 
 def _view_reshaped(owner: _Owner, module: nn.Module, name: str) -> None:
-    """Replace blob ``name`` of ``module`` by a property that reshapes the owner's: one tensor, one gradient, one state entry."""
+    """Replace a blob by a property that reshapes its owner's: one tensor, one gradient, one entry in the state dict."""
     path, _, own = name.rpartition(".")
     target = module.get_submodule(path) if path else module
     shape = tuple(getattr(target, own).shape)
     target._parameters.pop(own, None)
     target._buffers.pop(own, None)
-    # In the instance, where a copy of the net finds the copied owner; not as a submodule, which it is of the net already.
+    # In the instance, where a copy of the net finds the copied owner; the net already has it as a submodule.
     target.__dict__.setdefault("_views", {})[own] = (owner.module, owner.blob, shape)
 
     def view(self: nn.Module) -> Tensor:
@@ -661,5 +685,3 @@ def _present(value: Tensor | None) -> Tensor:
 
 def _first_line(error: BaseException) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
-
-

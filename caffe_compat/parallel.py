@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ __all__ = ["ParallelNet", "Rank", "Vote", "is_restart", "joined", "launch", "res
 
 # Rank 0 tests, and writes snapshots, while the others wait for it.
 _PATIENCE = datetime.timedelta(days=7)
+_RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 _PARENT = "CAFFE_COMPAT_PARENT"
 
 
@@ -77,7 +79,10 @@ def joined(rank: Rank, device: torch.device) -> Iterator[None]:
     try:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group(backend, rank=rank.rank, world_size=rank.size, timeout=_PATIENCE)
+        store, _, _ = next(dist.rendezvous("env://", rank.rank, rank.size, timeout=_PATIENCE))
+        # torchrun may keep its store over a restart, with the addresses of processes that are gone.
+        attempt = dist.PrefixStore(f"attempt {os.environ.get(_RESTARTS, '0')}", store)
+        dist.init_process_group(backend, store=attempt, rank=rank.rank, world_size=rank.size, timeout=_PATIENCE)
         yield
     except (RuntimeError, ValueError) as error:  # torch's distributed errors are kinds of RuntimeError
         if not _is_about_the_group(error):
@@ -115,13 +120,15 @@ class ParallelNet(nn.Module):
         super().__init__()
         self._values: list[Tensor | None] = []
         on_gpu = next(model.parameters()).device
-        self.ddp = DistributedDataParallel(
-            _LossOnly(model, self._values),
-            device_ids=[on_gpu] if on_gpu.type == "cuda" else None,
-            broadcast_buffers=False,
-            # Some blobs may have no path to the loss.
-            find_unused_parameters=True,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch 2.13: broadcast_buffers, which older ones need
+            self.ddp = DistributedDataParallel(
+                _LossOnly(model, self._values),
+                device_ids=[on_gpu] if on_gpu.type == "cuda" else None,
+                broadcast_buffers=False,
+                # Some blobs may have no path to the loss. Where none is like that, torch says once that it looked in vain.
+                find_unused_parameters=True,
+            )
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor | None]]:
         loss: Tensor = self.ddp(inputs)
@@ -194,7 +201,7 @@ def forget_others_state(net: CaffeNet, rank: Rank) -> None:
 
 def is_restart(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether ``torchrun`` has started the processes again after one was lost."""
-    return environment.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
+    return environment.get(_RESTARTS, "0") not in ("", "0")
 
 
 @contextmanager
@@ -204,7 +211,7 @@ def restart_point(prefix: str, base: Path, environment: Mapping[str, str] = os.e
     A file beside the snapshots marks when a run under ``torchrun`` began, since older ones belong to another run. It
     goes away when the block ends without an error. Without ``torchrun`` there is none.
     """
-    if "TORCHELASTIC_RESTART_COUNT" not in environment:
+    if _RESTARTS not in environment:
         yield None
         return
     first = this_rank(environment).rank == 0

@@ -15,7 +15,9 @@ from .unknown import unknown_fields_of
 __all__ = ["NoSuchFieldError", "Params", "unread_fields"]
 
 # Fields that choose how Caffe computes (which library, how much scratch memory), never what it computes.
-_HOW_NOT_WHAT = frozenset({"engine", "cudnn_convolution_algo_seeker", "cudnn_flavor", "conv_algos_override", "math_mode"})
+_HOW_NOT_WHAT = frozenset(
+    {"engine", "cudnn_convolution_algo_seeker", "cudnn_flavor", "conv_algos_override", "math_mode"}
+)
 
 
 class NoSuchFieldError(AttributeError):
@@ -81,7 +83,7 @@ class Params:
 
 
 def unread_fields(params: Params) -> Iterator[str]:
-    """Fields that are set, or unknown, in ``params`` and below, and that nobody read: dotted paths with their reasons."""
+    """Fields that are set, or unknown, in ``params`` and below, and that nobody read: dotted paths with reasons."""
     message, path, read, children = params._message, params._path, params._read, params._children
     for descriptor, _ in message.ListFields():
         name = descriptor.name

@@ -1,7 +1,7 @@
 """Our numbers against those of real Caffe: blob by blob, in execution order, in IEEE float32.
 
-Two kinds of stored outputs are read. A *case* is a small network with everything needed to run it: inputs, weights, outputs
-and gradients. A *reference* is what a whole model gave: inputs and blobs, large ones as fingerprints (mean, standard
+Two kinds of stored outputs are read. A *case* is a small network with everything needed to run it: inputs, weights,
+outputs and gradients. A *reference* is what a whole model gave: inputs and blobs, large ones as fingerprints (mean, standard
 deviation, least and greatest value, and the values at some positions).
 """
 
@@ -37,6 +37,8 @@ __all__ = [
     "Tolerance",
     "compare",
     "ieee_float32",
+    "open_reference",
+    "pick_group",
     "run_case",
     "run_cases",
     "verify_net",
@@ -109,7 +111,7 @@ class CaseResult:
 
 @contextlib.contextmanager
 def ieee_float32() -> Iterator[None]:
-    """Plain float32 arithmetic within: no TF32, no reduced-precision reductions, no autocast. What was set comes back."""
+    """Plain float32 arithmetic within: no TF32, no reduced-precision reductions, no autocast. Settings come back."""
     switches = _precision_switches()
     before = [getattr(owner, name) for owner, name, _ in switches]
     for owner, name, plain in switches:
@@ -342,13 +344,17 @@ def _compare_gradients(
     learned = {key: tensor for key, tensor in wanted.items() if tensor.requires_grad}
     found: dict[str, Tensor | None] = {}
     if tops and learned:
-        found = dict(zip(learned, torch.autograd.grad(tops, list(learned.values()), diffs, allow_unused=True), strict=True))
+        found = dict(
+            zip(learned, torch.autograd.grad(tops, list(learned.values()), diffs, allow_unused=True), strict=True)
+        )
     references = {f"bottom_diff/{n}": x for n, x in stored_bottoms.items()}
     references |= {f"param_diff/{layer}/{i}": x for (layer, i), x in stored_params.items()}
-    filled = {name for node, module in _computed_nodes(net) if module.forward_fills_diff for name in node.message.bottom}
+    filled = {
+        name for node, module in _computed_nodes(net) if module.forward_fills_diff for name in node.message.bottom
+    }
     for key, reference in references.items():
         if key.removeprefix("bottom_diff/") in filled and not reference.any():
-            # Recorders clear diffs before the backward pass; what such a layer then computes is zero whatever its input.
+            # Recorders clear diffs before the backward pass; what such a layer then computes is always zero.
             result.skipped.append(f"{key}: recorded after the diffs were cleared that the layer's backward pass reads")
             continue
         grad = found.get(key)
@@ -400,8 +406,9 @@ def verify_net(
 ) -> list[CaseResult]:
     """Run ``net`` on the inputs of ``reference`` and compare every blob that both have.
 
-    A reference is a group with ``blob/<name>`` (arrays or fingerprints), or one such group ``batch_<k>`` per batch; batches
-    run one after the other with recurrent state carried. Inputs are looked for in ``bottom/``, beside ``blob/`` and in it.
+    A reference is a group with ``blob/<name>`` (arrays or fingerprints), or one such group ``batch_<k>`` per batch;
+    batches run one after the other with recurrent state carried. Inputs are looked for in ``bottom/``, beside ``blob/``
+    and in it.
 
     Args:
         inputs: by name, for references that do not hold them whole; they serve every batch.
@@ -423,14 +430,20 @@ def verify_net(
         for name, group in groups:
             result = CaseResult(name)
             results.append(result)
-            given = {i: _input(net, i, group, inputs or {}) for i in net.input_names if _is_needed(net, i, group, inputs or {})}
+            given = {
+                i: _input(net, i, group, inputs or {})
+                for i in net.input_names
+                if _is_needed(net, i, group, inputs or {})
+            }
             values = net.run(given, blobs="all" if len(given) == len(net.input_names) else _computed(net, given))
             stored = {**_children(group, "blob"), **_children(group, "top")}
             if not stored:
                 stored = {k: v for k, v in _children(group, "").items() if k not in ("bottom", "param")}
             _compare_blobs(net, values, stored, result, tolerance)
             for layer, i, array in _params_anywhere(group):
-                result.blobs.insert(0, _compare_any(f"param/{layer}/{i}", _blob(net, layer, i), array, Tolerance(0.0, 1e-6)))
+                result.blobs.insert(
+                    0, _compare_any(f"param/{layer}/{i}", _blob(net, layer, i), array, Tolerance(0.0, 1e-6))
+                )
     net.reset_state()
     net.train(was_training)
     return results
@@ -498,6 +511,30 @@ def _find_input(net: CaffeNet, name: str, group: h5py.Group, inputs: Mapping[str
 
 
 # HDF5
+
+
+def pick_group(file: h5py.File, name: str = "") -> h5py.Group:
+    """The reference called ``name`` in ``file``; without a name, the only one there is.
+
+    Raises:
+        FileError: no such group. UsageError: there are several.
+    """
+    groups = {key: entry for key, entry in _own(file).items() if isinstance(entry, h5py.Group)}
+    if name:
+        found: Any = file
+        for part in name.strip("/").split("/"):
+            found = _own(found).get(part) if isinstance(found, h5py.Group) else None
+        if not isinstance(found, h5py.Group):
+            raise FileError(
+                f"has no group {name!r}; it has {', '.join(list(groups)[:10]) or 'none'}", path=file.filename
+            )
+        return found
+    if "blob" in groups or any(key.startswith("batch_") for key in groups):
+        return file
+    if len(groups) != 1:
+        listed = ", ".join(list(groups)[:10]) or "(none)"
+        raise UsageError(f"{file.filename} has {len(groups)} groups: pass {file.filename}:GROUP with one of {listed}")
+    return next(iter(groups.values()))
 
 
 @contextlib.contextmanager
@@ -620,7 +657,10 @@ def _main(arguments: Sequence[str]) -> int:
         worst = result.worst
         state = "ok  " if result.passed else "FAIL"
         failed += not result.passed
-        print(f"{state} {result.name:36} {f'worst {worst.name} {worst.max_rel:.1e}' if worst else ''} {result.unsupported}")
+        print(
+            f"{state} {result.name:36} {f'worst {worst.name} {worst.max_rel:.1e}' if worst else ''} "
+            f"{result.unsupported}"
+        )
         for blob in result.blobs:
             if not blob.passed:
                 print(f"       {blob.name}: max abs {blob.max_abs:.3g} max rel {blob.max_rel:.3g} {blob.problem}")

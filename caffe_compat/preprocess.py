@@ -357,8 +357,9 @@ def _read_npy(path: str) -> np.ndarray:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise FileError(f"cannot be read: {error.strerror or error}", path=path) from error
-    except (ValueError, EOFError, OverflowError) as error:
-        raise FileError(f"is no .npy array: {str(error).splitlines()[0]}", path=path) from error
+    except Exception as error:  # a damaged header is parsed as Python text, which can fail in any way
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise FileError(f"is no .npy array: {reason}", path=path) from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
         kind = array.dtype if isinstance(array, np.ndarray) else "an archive"
         raise FileError(f"an .npy array of numbers was expected, found {kind}", path=path)

@@ -100,6 +100,7 @@ class LayerSpec:
         message: the ``LayerParameter``.
         gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
         allow_python: whether ``Python`` layers may import and run the code they name.
+        warnings: what the builder wants the user to know, added by :meth:`warn`.
     """
 
     name: str
@@ -112,6 +113,7 @@ class LayerSpec:
     message: Any
     gradients: str = "caffe"
     allow_python: bool = False
+    warnings: list[str] = field(default_factory=list)
     _read: dict[str, Params] = field(default_factory=dict)
 
     def params(self, name: str) -> Params:
@@ -127,6 +129,14 @@ class LayerSpec:
     def fail(self, message: str) -> NoReturn:
         """Raise :class:`LayerError` with the layer's name and type in front."""
         raise LayerError(f"layer {self.name!r} ({self.type}): {message}", layer=self.name)
+
+    def warn(self, message: str) -> None:
+        """Tell the user something that does not keep the layer from being built."""
+        self.warnings.append(f"layer {self.name!r} ({self.type}): {message}")
+
+    def knows(self, name: str) -> bool:
+        """Whether the schema in force has field ``name`` (``"smooth_l1_loss_param"``) for a layer's parameters."""
+        return name in self.message.DESCRIPTOR.fields_by_name
 
     def axis(self, value: int, rank: int, what: str = "axis") -> int:
         """``value`` as an index into ``rank`` axes, negative ones counted from the end (Caffe's CanonicalAxisIndex)."""
@@ -146,7 +156,10 @@ Builder = Callable[[LayerSpec], nn.Module]
 
 @dataclass(frozen=True)
 class LayerType:
-    """A registered type: its builder, how many bottoms and tops it takes, and whether its first top is a loss."""
+    """A registered type: its builder, how many bottoms and tops it takes, and whether its first top is a loss.
+
+    ``verified`` is False for a type of a fork that was built from the fork's source and never compared with its outputs.
+    """
 
     name: str
     build: Builder
@@ -154,6 +167,7 @@ class LayerType:
     tops: Count
     is_loss: bool
     dialects: tuple[str, ...]
+    verified: bool = True
 
 
 _TYPES: dict[tuple[str, str], LayerType] = {}
@@ -166,6 +180,7 @@ def layer(
     tops: Count = (0, None),
     loss: bool = False,
     dialects: Sequence[str] = (),
+    verified: bool = True,
 ) -> Callable[[Builder], Builder]:
     """Register a builder for layer type ``name``.
 
@@ -174,13 +189,14 @@ def layer(
         loss: the first top counts as a loss with weight 1 unless the file says otherwise.
         dialects: the forks whose meaning of ``name`` this is; empty means it holds under every dialect that has none
             of its own.
+        verified: False where no output of real Caffe was at hand to compare with; a net with such a layer says so.
 
     Raises:
         LayerError: the type is registered already.
     """
 
     def register(build: Builder) -> Builder:
-        entry = LayerType(name, build, bottoms, tops, loss, tuple(dialects))
+        entry = LayerType(name, build, bottoms, tops, loss, tuple(dialects), verified)
         for dialect in dialects or ("",):
             if (name, dialect) in _TYPES:
                 where = f" for dialect {dialect}" if dialect else ""

@@ -27,7 +27,7 @@ _PARAMS = {
 
 
 def is_source(layer: Any) -> bool:
-    """Whether ``layer`` (a ``LayerParameter``) brings data in: a known data layer, or an unknown one without bottoms."""
+    """Whether ``layer`` (a ``LayerParameter``) brings data in: a data layer, or an unknown one without bottoms."""
     if layer.type == "Input" or layer.type in _PARAMS:
         return True
     return not layer.bottom and bool(layer.top) and layer.type not in layer_types()
@@ -45,7 +45,9 @@ def input_shapes(graph: Graph, given: Mapping[str, Shape]) -> tuple[dict[int, Sh
     inputs = {graph.blobs[value] for value in graph.inputs}
     for name in given:
         if name not in inputs:
-            raise UsageError(f"--input-shape names {name!r}, which is no input of the net ({', '.join(sorted(inputs))})")
+            raise UsageError(
+                f"--input-shape names {name!r}, which is no input of the net ({', '.join(sorted(inputs))})"
+            )
     shapes: dict[int, Shape] = {}
     notes, untold = [], []
     for node in graph.sources:
@@ -58,7 +60,9 @@ def input_shapes(graph: Graph, given: Mapping[str, Shape]) -> tuple[dict[int, Sh
                 untold.append(f"{name} (layer {node.name!r}, {node.type})")
                 continue
             if any(dim < 0 for dim in shape):
-                raise UsageError(f"layer {node.name!r} ({node.type}): input {name!r} has a negative dimension: {list(shape)}")
+                raise UsageError(
+                    f"layer {node.name!r} ({node.type}): input {name!r} has a negative dimension: {list(shape)}"
+                )
             shapes[value] = shape
             parts.append(f"{name}={','.join(map(str, shape))}")
         if node.type != "Input":
@@ -80,7 +84,8 @@ def _input_layer_shapes(node: Node) -> list[Shape | None]:
         return [shapes[0]] * len(node.tops)
     if shapes and len(shapes) != len(node.tops):
         raise UsageError(
-            f"layer {node.name!r} (Input): {len(shapes)} shapes for {len(node.tops)} tops; one, or one for each, was expected"
+            f"layer {node.name!r} (Input): {len(shapes)} shapes for {len(node.tops)} tops; one, or one for each, "
+            "was expected"
         )
     return list(shapes)
 

@@ -151,7 +151,7 @@ class _Stepwise:
                 self._values[value] = top.detach().requires_grad_(top.requires_grad)
 
     def loss(self) -> float:
-        return float(self._net.loss(self._values)) if self._net.loss_weights else 0.0
+        return float(self._net.loss(self._values).detach()) if self._net.loss_weights else 0.0
 
     def backward(self) -> None:
         """As in Caffe, every layer: where no later layer gives a gradient, of zeros, or of the loss weight."""

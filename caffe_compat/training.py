@@ -1,8 +1,8 @@
-"""Training, testing and timing as Caffe's command does them: settings, networks, data and files put together.
+"""Training and testing as Caffe's command does them: settings, networks, data and files put together.
 
-    from caffe_compat.solver import read_solver
-    from caffe_compat.training import train
-    train(read_solver("solver.prototxt"), weights=["bvlc_reference_caffenet.caffemodel"])
+from caffe_compat.solver import read_solver
+from caffe_compat.training import train
+train(read_solver("solver.prototxt"), weights=["bvlc_reference_caffenet.caffemodel"])
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from .errors import FileAccessError, UsageError
 from .filling import fill_net
 from .graph import NetState, build_graph
 from .net import CaffeNet
-from .parallel import ParallelNet, Rank, Vote, forget_others_state, is_abandoned, share
+from .parallel import ParallelNet, Rank, Vote, forget_others_state, share
 from .solver import Action, Event, Solver, SolverSettings, read_snapshot
 from .solver.events import BlobOutput, Note, Observer
 from .solver.loop import output_numbers
 from .sources import is_source
 from .weights import read_weights
 
-__all__ = ["Fed", "TestScores", "TrainingFiles", "feed_net", "open_solver", "test", "train"]
+__all__ = ["Fed", "Feed", "Scores", "TrainingFiles", "feed_net", "open_solver", "score", "train"]
 
 
 class TrainingFiles(FileAccess):
@@ -122,8 +122,8 @@ def feed_net(
     fed_by_hand = [node.name for node in graph.sources if node.type == "Input"]
     if fed_by_hand and not zeros:
         raise UsageError(
-            f"{definition.path}: nothing feeds the Input layers {', '.join(map(repr, fed_by_hand))}; use data layers, or "
-            "caffe_compat.solver.Solver with batches of your own"
+            f"{definition.path}: nothing feeds the Input layers {', '.join(map(repr, fed_by_hand))}; use data "
+            "layers, or caffe_compat.solver.Solver with batches of your own"
         )
     sources = make_sources(graph, root=base, seed=seed, rank=rank, world_size=world_size)
     shapes = {top: shape for source in sources for top, shape in source.shapes().items()}
@@ -189,6 +189,7 @@ def open_solver(
         seed = settings.random_seed
     if seed is None:
         seed = share(_seed_of(snapshot, base))
+        tell(Note(f"random_seed is not set: this run has {seed}"))
     tests_at_all = bool(settings.tests)
     if rank.rank != 0:
         settings = replace(settings, tests=())
@@ -217,7 +218,9 @@ def open_solver(
         trained = feed(*settings.train.definition(dialect))
         tests = [feed(*test.definition(dialect)) for test in settings.tests]
         asked = requested or (lambda: Action.NONE)
-        vote = Vote(asked, torch.device(device), lambda: tests_at_all and _tests_begin(solver)) if rank.size > 1 else None
+        vote = None
+        if rank.size > 1:
+            vote = Vote(asked, torch.device(device), lambda: tests_at_all and solver.tests_are_due)
 
         def observe(event: Event) -> None:
             if vote is not None:
@@ -261,15 +264,9 @@ def _only_first(observer: Observer | None, rank: Rank) -> Observer:
 
 
 def _seed_of(snapshot: str | Path | None, base: str | Path) -> int:
-    """The seed that a run without a given one has: its snapshot's, so that it goes on with the same draws, or a new one."""
+    """The seed of a run without a given one: its snapshot's, so that it goes on with the same draws, or a new one."""
     resume = read_snapshot(snapshot, Path(base)).resume if snapshot is not None else None
     return secrets.randbits(31) if resume is None else resume.seed
-
-
-def _tests_begin(solver: Solver) -> bool:
-    settings = solver.settings
-    due = settings.test_interval > 0 and solver.iteration % settings.test_interval == 0
-    return due and (solver.iteration > 0 or settings.test_initialization)
 
 
 def _root_of(prefix: str, base: str | Path, write_root: str | Path | None) -> str | Path:
@@ -283,14 +280,14 @@ def _root_of(prefix: str, base: str | Path, write_root: str | Path | None) -> st
 
 
 @dataclass(frozen=True)
-class TestScores:
+class Scores:
     """What a test measured: the mean loss, and the mean of every number of the output blobs over the batches."""
 
     loss: float
     outputs: tuple[BlobOutput, ...]
 
 
-def test(
+def score(
     model: str | Path,
     weights: Sequence[str | Path],
     iterations: int = 50,
@@ -306,7 +303,7 @@ def test(
     allow_python: bool = False,
     warn: Callable[[str], None] = lambda text: None,
     on_batch: Callable[[int, Sequence[BlobOutput]], None] = lambda index, outputs: None,
-) -> TestScores:
+) -> Scores:
     """Score a network on ``iterations`` batches of its own test data, as ``caffe test``.
 
     Args:
@@ -356,8 +353,4 @@ def test(
     finally:
         fed.batches.close()
     means = tuple(replace(o, value=total / iterations) for o, total in zip(outputs, sums, strict=True))
-    return TestScores(loss / iterations, means)
-
-
-test.__test__ = False  # type: ignore[attr-defined]  # pytest would take them for tests where they are imported
-TestScores.__test__ = False  # type: ignore[attr-defined]
+    return Scores(loss / iterations, means)

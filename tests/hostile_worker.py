@@ -1,8 +1,8 @@
 """Runs commands in one process with little memory, and tells what became of each: the other half of test_hostile.py.
 
-Reads a JSON list of ``{"name", "arguments", "folder"}`` from stdin and writes one JSON object per job: the exit status, what
-went to stderr, the seconds, files that appeared in ``folder``, and every file that was opened. A job that takes longer than
-``argv[1]`` seconds is cut off.
+Reads a JSON list of ``{"name", "arguments", "folder"}`` from stdin and writes one JSON object per job: the exit status,
+what went to stderr, the seconds, files that appeared in ``folder``, and every file that was opened. A job that takes
+longer than ``argv[1]`` seconds is cut off.
 """
 
 from __future__ import annotations

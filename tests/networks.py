@@ -58,5 +58,7 @@ def field(number: int, payload: bytes) -> bytes:
 def write_weights(path: Path, layers: Sequence[tuple[str, Sequence[np.ndarray]]], *, legacy: bool = False) -> Path:
     """A caffemodel with these layers, names and blobs only."""
     structure = b"".join(field(100, field(1, name.encode())) for name, _ in layers)
-    write_caffemodel(path, structure, [[np.asarray(b, np.float32) for b in blobs] for _, blobs in layers], legacy_shapes=legacy)
+    write_caffemodel(
+        path, structure, [[np.asarray(b, np.float32) for b in blobs] for _, blobs in layers], legacy_shapes=legacy
+    )
     return path

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from networks import filled, input_layer, ip, layer
 
 import caffe_compat
 from caffe_compat import CaffeNet, NetState
@@ -28,7 +29,6 @@ from caffe_compat.checkpoint import (
 )
 from caffe_compat.errors import CaffeCompatError, FileError, UsageError
 from caffe_compat.files import sha256_of
-from networks import filled, input_layer, ip, layer
 
 TEXT = (
     'name: "small" force_backward: true '
@@ -133,11 +133,16 @@ def test_tensors_that_are_slices_are_written_alone(net: CaffeNet, tmp_path: Path
 def test_what_a_checkpoint_decides_itself(net: CaffeNet, tmp_path: Path) -> None:
     path = tmp_path / "m.pt"
     save_checkpoint(net, path)
-    with pytest.raises(UsageError, match="holds its own weights; w.caffemodel would be ignored"):
+    with pytest.raises(UsageError, match=r"holds its own weights; w.caffemodel would be ignored"):
         caffe_compat.load(path, "w.caffemodel")
     with pytest.raises(UsageError, match="converted for phase TEST; train would be ignored"):
         caffe_compat.load(path, phase="train")
-    options: list[dict[str, Any]] = [{"level": 1}, {"stages": ["s"]}, {"dialect": "bvlc"}, {"input_shapes": {"x": (1, 1)}}]
+    options: list[dict[str, Any]] = [
+        {"level": 1},
+        {"stages": ["s"]},
+        {"dialect": "bvlc"},
+        {"input_shapes": {"x": (1, 1)}},
+    ]
     for option in options:
         with pytest.raises(UsageError, match=f"its own {next(iter(option))}; .* would be ignored"):
             caffe_compat.load(path, **option)
@@ -168,7 +173,10 @@ def test_a_full_disk_leaves_the_old_file(net: CaffeNet, tmp_path: Path) -> None:
     )
     result = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "m.pt"), str(Path(__file__).parent)],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert "m.pt: cannot be written" in result.stdout, result.stderr
     assert os.listdir(tmp_path) == ["m.pt"]
@@ -195,7 +203,7 @@ def test_code_in_a_file_does_not_run(net: CaffeNet, tmp_path: Path) -> None:
     with pytest.raises(CaffeCompatError):
         caffe_compat.load(path)
     torch.save(torch.nn.Linear(2, 2), path)
-    with pytest.raises(FileError, match="cannot be read as a .pt of plain tensors"):
+    with pytest.raises(FileError, match=r"cannot be read as a .pt of plain tensors"):
         caffe_compat.load(path)
     assert not trace.exists()
 
@@ -244,7 +252,17 @@ BIAS = torch.zeros(2)
         (dropping("version"), "has format version None"),
         *[
             (dropping(key), f"is damaged: entry '{key}' is missing")
-            for key in ("network", "dialect", "state", "input_shapes", "dtype", "optimized", "state_dict", "sources", "written_by")
+            for key in (
+                "network",
+                "dialect",
+                "state",
+                "input_shapes",
+                "dtype",
+                "optimized",
+                "state_dict",
+                "sources",
+                "written_by",
+            )
         ],
         (dropping("state", "level"), "is damaged: entry 'level' is missing"),
         (setting("state", "level", to=float("inf")), "is damaged"),
@@ -268,12 +286,27 @@ BIAS = torch.zeros(2)
         (setting("state_dict", 3, to=BIAS), "is damaged: str expected, found int"),  # type: ignore[arg-type]
         (setting("state_dict", "fc.bias", to=[0.0, 0.0]), "is damaged: fc.bias in state_dict is no plain tensor"),
         (setting("state_dict", "fc.bias", to=BIAS.to_sparse()), "is damaged: fc.bias in state_dict is no plain tensor"),
-        (setting("state_dict", "fc.bias", to=torch.nn.Parameter(BIAS)), "is damaged: fc.bias in state_dict is no plain tensor"),
+        (
+            setting("state_dict", "fc.bias", to=torch.nn.Parameter(BIAS)),
+            "is damaged: fc.bias in state_dict is no plain tensor",
+        ),
         (setting("state_dict", "fc.bias", to=BIAS.double()), "holds torch.float64, torch.float32 was expected"),
-        (setting("state_dict", "fc.bias", to=BIAS.long()), "tensor fc.bias holds torch.int64, its network needs torch.float32"),
-        (setting("state_dict", "fc.bias", to=torch.zeros(1).expand(2)), "the values of fc.bias in state_dict overlap or have gaps"),
-        (setting("state_dict", "fc.bias", to=torch.zeros(4)[::2]), "the values of fc.bias in state_dict overlap or have gaps"),
-        (setting("state_dict", "fc.bias", to=torch.zeros(2, 1)), r"tensor fc.bias has shape \[2, 1\], its network needs \[2\]"),
+        (
+            setting("state_dict", "fc.bias", to=BIAS.long()),
+            "tensor fc.bias holds torch.int64, its network needs torch.float32",
+        ),
+        (
+            setting("state_dict", "fc.bias", to=torch.zeros(1).expand(2)),
+            "the values of fc.bias in state_dict overlap or have gaps",
+        ),
+        (
+            setting("state_dict", "fc.bias", to=torch.zeros(4)[::2]),
+            "the values of fc.bias in state_dict overlap or have gaps",
+        ),
+        (
+            setting("state_dict", "fc.bias", to=torch.zeros(2, 1)),
+            r"tensor fc.bias has shape \[2, 1\], its network needs \[2\]",
+        ),
         (dropping("state_dict", "fc.bias"), "its tensors do not fit its network: lacks fc.bias"),
         (setting("state_dict", "more.w", to=BIAS), "its tensors do not fit its network: has more.w too many"),
     ],
@@ -291,10 +324,13 @@ def test_entries_left_alone_load(edited: Callable, net: CaffeNet) -> None:
 
 def test_archives_that_grow_when_read_are_refused(net: CaffeNet, tmp_path: Path) -> None:
     save_checkpoint(net, tmp_path / "m.pt")
-    with zipfile.ZipFile(tmp_path / "m.pt") as stored, zipfile.ZipFile(tmp_path / "c.pt", "w", zipfile.ZIP_DEFLATED) as out:
+    with (
+        zipfile.ZipFile(tmp_path / "m.pt") as stored,
+        zipfile.ZipFile(tmp_path / "c.pt", "w", zipfile.ZIP_DEFLATED) as out,
+    ):
         for name in stored.namelist():
             out.writestr(name, stored.read(name))
-    with pytest.raises(FileError, match="c.pt: cannot be read as a .pt of plain tensors: its entries are compressed"):
+    with pytest.raises(FileError, match=r"c.pt: cannot be read as a .pt of plain tensors: its entries are compressed"):
         read_checkpoint(tmp_path / "c.pt")
 
 
@@ -303,7 +339,7 @@ def test_truncated(keep: int, net: CaffeNet, tmp_path: Path) -> None:
     path = tmp_path / "m.pt"
     save_checkpoint(net, path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(FileError, match="m.pt: "):
+    with pytest.raises(FileError, match=r"m.pt: "):
         read_checkpoint(path)
 
 

@@ -14,12 +14,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from networks import input_layer, ip, layer, parse, write_weights
 
 import caffe_compat
 from caffe_compat import cli
 from caffe_compat.checkpoint import read_checkpoint
 from caffe_compat.registry import _TYPES
-from networks import input_layer, ip, layer, parse, write_weights
 
 REFERENCE = Path(__file__).parent.parent / "reference_outputs"
 TINY = REFERENCE / "tiny_mask3d"
@@ -60,7 +60,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with net.prototxt, net.caffemodel, x.npy, ref.h5 (right) and bad.h5 (wrong in z), which is the current one."""
+    """The current folder, with net.prototxt, net.caffemodel, x.npy, ref.h5 (right) and bad.h5 (wrong in z)."""
     (tmp_path / "net.prototxt").write_text(NET)
     write_weights(tmp_path / "net.caffemodel", [("fc", [WEIGHT, BIAS])])
     np.save(tmp_path / "x.npy", X)
@@ -137,7 +137,9 @@ def test_convert_replaces_an_older_result(run: Callable[..., Result], model: Pat
 def test_a_data_layer_becomes_an_input(run: Callable[..., Result], model: Path) -> None:
     data = layer("d", "Data", "", "x", 'data_param { source: "/nowhere" batch_size: 2 }')
     Path("net.prototxt").write_text(data + NET.partition("\n")[2])
-    assert "the shape of input x (layer 'd', Data) is not in the file; pass --input-shape x=N,C,H,W" in run(*CONVERT).error
+    assert (
+        "the shape of input x (layer 'd', Data) is not in the file; pass --input-shape x=N,C,H,W" in run(*CONVERT).error
+    )
     result = run(*CONVERT, "--input-shape", "x=2,3")
     assert result.status == 0
     assert "data layer 'd' (Data) became the input x=2,3" in result.out
@@ -145,7 +147,9 @@ def test_a_data_layer_becomes_an_input(run: Callable[..., Result], model: Path) 
 
 def test_phase_and_stages(run: Callable[..., Result], model: Path) -> None:
     Path("net.prototxt").write_text(
-        NET + layer("t", "Power", "z", "t", "include { phase: TRAIN }") + layer("s", "Power", "z", "s", 'include { stage: "s" }')
+        NET
+        + layer("t", "Power", "z", "t", "include { phase: TRAIN }")
+        + layer("s", "Power", "z", "s", 'include { stage: "s" }')
     )
     assert run(*CONVERT).status == 0
     assert caffe_compat.load("m.pt").output_names == ("z",)
@@ -221,7 +225,10 @@ def test_verify_cases(run: Callable[..., Result], tmp_path: Path) -> None:
         (["verify", "net.prototxt", "--reference", "ref.h5:none"], "ref.h5: has no group 'none'"),
         (["verify", "net.prototxt", "--reference", "ref.h5", "--input", "x"], "--input 'x': NAME=VALUE was expected"),
         (["verify", "net.prototxt", "--reference", "ref.h5", "--input", "x=gone.npy"], "gone.npy: cannot be opened"),
-        (["verify", "net.prototxt", "--reference", "ref.h5", "--input", "x=net.prototxt"], "net.prototxt: is no .npy array"),
+        (
+            ["verify", "net.prototxt", "--reference", "ref.h5", "--input", "x=net.prototxt"],
+            "net.prototxt: is no .npy array",
+        ),
         ([*CONVERT[:2], "-o", "m.pt"], "net.prototxt is a prototxt; pass its weights"),
         (["convert", "gone", "net.caffemodel", "-o", "m.pt"], "gone: cannot be opened"),
         (["convert", "net.prototxt", "gone", "-o", "m.pt"], "gone: cannot be opened"),
@@ -356,7 +363,10 @@ def test_a_plugin_brings_layers(run: Callable[..., Result], model: Path) -> None
 
 def test_a_plugin_that_fails(run: Callable[..., Result], model: Path) -> None:
     Path("p.py").write_text("import no_such_module")
-    assert "--plugin p.py: ModuleNotFoundError: No module named 'no_such_module'" in run(*CONVERT, "--plugin", "p.py").error
+    assert (
+        "--plugin p.py: ModuleNotFoundError: No module named 'no_such_module'"
+        in run(*CONVERT, "--plugin", "p.py").error
+    )
 
 
 # As a process
@@ -364,7 +374,9 @@ def test_a_plugin_that_fails(run: Callable[..., Result], model: Path) -> None:
 
 def process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "caffe_compat", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment}, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, **environment}, check=False
+    )
 
 
 def test_a_terminal_that_knows_only_ascii(model: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 
 import pytest
+from networks import input_layer, layer, parse
 from torch import nn
 
 from caffe_compat.errors import GraphError, UsageError
 from caffe_compat.graph import Graph, NetState, build_graph, layer_name, module_names
 from caffe_compat.net import CaffeNet
 from caffe_compat.sources import is_source
-from networks import input_layer, layer, parse
 
 
 def graph_of(text: str, **state: object) -> Graph:
@@ -81,7 +81,9 @@ def test_stages_of_the_definition_count() -> None:
 
 
 def test_nothing_left_says_so() -> None:
-    with pytest.raises(GraphError, match=r"no layer is left for phase TEST level 3 stages x, y \(1 in the definition\)"):
+    with pytest.raises(
+        GraphError, match=r"no layer is left for phase TEST level 3 stages x, y \(1 in the definition\)"
+    ):
         graph_of(input_layer("a", 1).replace("type", "include { phase: TRAIN } type"), level=3, stages=("x", "y"))
 
 
@@ -118,7 +120,7 @@ def test_in_place_holds_only_where_bottom_and_top_have_the_same_place() -> None:
     two = input_layer("a", 2) + input_layer("b", 2)
     graph = graph_of(two + layer("s", "Split2", "a b", "a b"))
     assert wires(graph, "s") == ((0, 1), (2, 3))
-    with pytest.raises(GraphError, match="layer 's' .*: top 'b' is already produced by layer 'b'"):
+    with pytest.raises(GraphError, match=r"layer 's' .*: top 'b' is already produced by layer 'b'"):
         graph_of(two + layer("s", "Split2", "a b", "b a"))
 
 
@@ -172,14 +174,19 @@ def test_the_same_top_in_two_phases() -> None:
             "bottom 'b' .* above it; layer 'b' produces it further down",
         ),
         (
-            input_layer("x", 1) + layer("t", "ReLU", "x", "t", "include { phase: TRAIN }") + layer("u", "ReLU", "t", "u"),
+            input_layer("x", 1)
+            + layer("t", "ReLU", "x", "t", "include { phase: TRAIN }")
+            + layer("u", "ReLU", "t", "u"),
             "layer 'u' .*; layer 't' would, but is not part of phase TEST level 0$",
         ),
         (
             input_layer("x", 1) + layer("p", "ReLU", "x", "y") + layer("q", "TanH", "x", "y"),
             r"layer 'q' \(TanH\): top 'y' is already produced by layer 'p'",
         ),
-        (input_layer("x", 1) + layer("s", "Split", "x", "y y"), "layer 's' .*: top 'y' is already produced by layer 's'"),
+        (
+            input_layer("x", 1) + layer("s", "Split", "x", "y y"),
+            "layer 's' .*: top 'y' is already produced by layer 's'",
+        ),
     ],
 )
 def test_wires_that_lead_nowhere(text: str, message: str) -> None:
@@ -191,14 +198,26 @@ def test_wires_that_lead_nowhere(text: str, message: str) -> None:
 
 
 def test_repeated_and_empty_names() -> None:
-    text = input_layer("x", 1) + layer("", "ReLU", "x", "a") + layer("r", "ReLU", "a", "b") + layer("r", "ReLU", "b", "c")
+    text = (
+        input_layer("x", 1) + layer("", "ReLU", "x", "a") + layer("r", "ReLU", "a", "b") + layer("r", "ReLU", "b", "c")
+    )
     graph = graph_of(text + layer("", "TanH", "c", "d"))
     assert [node.name for node in graph.nodes] == ["x", "", "r", "r", ""]
     assert [node.module_name for node in graph.nodes] == ["x", "%", "r", "r#2", "%#2"]
 
 
 def test_names_that_torch_or_the_net_uses_itself() -> None:
-    reserved = ["forward", "training", "graph", "loss", "run", "_steps", "state_dict", "T_destination", "register_buffer"]
+    reserved = [
+        "forward",
+        "training",
+        "graph",
+        "loss",
+        "run",
+        "_steps",
+        "state_dict",
+        "T_destination",
+        "register_buffer",
+    ]
     text = input_layer("x", 1) + "".join(layer(n, "ReLU", "x", f"t{i}") for i, n in enumerate(reserved))
     net = CaffeNet(parse(text))
     assert [node.module_name for node in net.graph.computed] == ["%" + n for n in reserved]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import filled, input_layer, ip, layer, net_of, write_weights
 from torch import Tensor, nn
 
 import caffe_compat
@@ -18,7 +19,6 @@ from caffe_compat.errors import LayerError, NetworkError, UnknownLayerError, Usa
 from caffe_compat.filling import FillReport, fill_net
 from caffe_compat.net import ParamSpec
 from caffe_compat.weights import read_weights, write_caffemodel_hdf5
-from networks import filled, input_layer, ip, layer, net_of, write_weights
 
 X = np.random.RandomState(1).uniform(-1, 1, (2, 3)).astype(np.float32)
 
@@ -117,7 +117,11 @@ def test_another_batch_and_another_image_size(device: torch.device) -> None:
 
 
 def test_inputs_are_left_alone() -> None:
-    net = filled(input_layer("x", 2, 3) + layer("r", "ReLU", "x", "x") + layer("p", "Power", "x", "x", "power_param { shift: 1 }"))
+    net = filled(
+        input_layer("x", 2, 3)
+        + layer("r", "ReLU", "x", "x")
+        + layer("p", "Power", "x", "x", "power_param { shift: 1 }")
+    )
     x = torch.from_numpy(X.copy())
     net(x=x)
     assert torch.equal(x, torch.from_numpy(X))
@@ -179,8 +183,14 @@ def test_layers_that_share_a_blob_hold_one_tensor() -> None:
 
 def test_the_owners_filler_counts() -> None:
     text = input_layer("x", 2, 3) + "".join(
-        layer(n, "InnerProduct", "x", n, f'param {{ name: "w" }} inner_product_param {{ num_output: 2 bias_term: false '
-              f"weight_filler {{ type: \"constant\" value: {v} }} }}")
+        layer(
+            n,
+            "InnerProduct",
+            "x",
+            n,
+            f'param {{ name: "w" }} inner_product_param {{ num_output: 2 bias_term: false '
+            f'weight_filler {{ type: "constant" value: {v} }} }}',
+        )
         for n, v in (("one", 3), ("two", 4))
     )
     net = net_of(text).materialize()
@@ -215,9 +225,11 @@ def test_multipliers() -> None:
 
 
 def test_sharers_must_not_contradict_each_other() -> None:
-    with pytest.raises(LayerError, match=r"layer 'l1' .*: param 'w' has lr_mult 2, but l0.weight, which shares it, has 1"):
+    with pytest.raises(
+        LayerError, match=r"layer 'l1' .*: param 'w' has lr_mult 2, but l0.weight, which shares it, has 1"
+    ):
         lr_of('name: "w" lr_mult: 1', 'name: "w" lr_mult: 2')
-    with pytest.raises(LayerError, match="layer 'l2' .*: param 'w' has decay_mult 1, but l0.weight, .* has 0"):
+    with pytest.raises(LayerError, match=r"layer 'l2' .*: param 'w' has decay_mult 1, but l0.weight, .* has 0"):
         lr_of('name: "w"', 'name: "w" decay_mult: 0', 'name: "w" decay_mult: 1')
 
 
@@ -320,7 +332,9 @@ def test_a_data_layer_does_not_take_the_weights_of_its_namesake(tmp_path: Path) 
 
 
 def test_leftover_and_missing_weights_are_reported(tmp_path: Path) -> None:
-    path = write_weights(tmp_path / "w", [("first", [full((4, 3), 1), full((4,), 2)]), ("third", [full((9,), 1)]), ("none", [])])
+    path = write_weights(
+        tmp_path / "w", [("first", [full((4, 3), 1), full((4,), 2)]), ("third", [full((9,), 1)]), ("none", [])]
+    )
     net, report = fill(BRANCHED, path)
     assert (report.filled, report.initial, report.leftover) == (["first"], ["second"], ["third"])
     assert report.warnings == [
@@ -340,7 +354,10 @@ def test_sharers_need_no_weights_of_their_own(tmp_path: Path) -> None:
     net, report = fill(text, path)
     assert report.warnings == []
     assert float(net.two.bias[0].detach()) == 8
-    write_caffemodel_hdf5(tmp_path / "h", [("one", [full((3, 3), 5), full((3,), 6)])], )
+    write_caffemodel_hdf5(
+        tmp_path / "h",
+        [("one", [full((3, 3), 5), full((3,), 6)])],
+    )
     net, report = fill(text, tmp_path / "h")
     assert report.warnings == []
     assert float(net.two.weight[0, 0].detach()) == 5
@@ -349,10 +366,16 @@ def test_sharers_need_no_weights_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("blobs", "message"),
     [
-        ([full((4, 5), 1), full((4,), 1)], r"layer 'first', blob 0 \(weight\): the file has shape \[4, 5\], the net needs \[4, 3\]$"),
+        (
+            [full((4, 5), 1), full((4,), 1)],
+            r"layer 'first', blob 0 \(weight\): the file has shape \[4, 5\], the net needs \[4, 3\]$",
+        ),
         ([full((3, 4), 1), full((4,), 1)], r"blob 0 \(weight\): the file has shape \[3, 4\], the net needs \[4, 3\]"),
         ([full((4, 3), 1), full((4, 1), 1)], r"blob 1 \(bias\): the file has shape \[4, 1\], the net needs \[4\]"),
-        ([full((1, 4, 3), 1), full((4,), 1)], r"blob 0 \(weight\): the file has shape \[1, 4, 3\], the net needs \[4, 3\]"),
+        (
+            [full((1, 4, 3), 1), full((4,), 1)],
+            r"blob 0 \(weight\): the file has shape \[1, 4, 3\], the net needs \[4, 3\]",
+        ),
         ([full((4, 3), 1)], r"layer 'first' has 1 blobs, the net needs 2 \(weight, bias\)"),
         ([full((4, 3), 1)] * 3, r"layer 'first' has 3 blobs, the net needs 2 \(weight, bias\)"),
     ],
@@ -387,10 +410,14 @@ def test_shapes_of_old_files(tmp_path: Path) -> None:
 def test_weights_that_are_no_numbers_are_reported(value: float, tmp_path: Path) -> None:
     bad = full((4, 3), 1)
     bad[2, 1] = value
-    path = write_weights(tmp_path / "w", [("first", [bad, full((4,), 3e38)]), ("second", [full((5, 4), 1), full((5,), 1)])])
+    path = write_weights(
+        tmp_path / "w", [("first", [bad, full((4,), 3e38)]), ("second", [full((5, 4), 1), full((5,), 1)])]
+    )
     _, report = fill(BRANCHED, path)
     # 3e38 four times is more than float32 holds, and every value is finite all the same.
-    assert report.warnings == [f"{path}: layer 'first', blob 0 (weight) holds values that are not finite (NaN or infinity)"]
+    assert report.warnings == [
+        f"{path}: layer 'first', blob 0 (weight) holds values that are not finite (NaN or infinity)"
+    ]
 
 
 def test_the_net_owns_its_weights(tmp_path: Path) -> None:
@@ -424,13 +451,17 @@ def test_fillers_that_make_no_sense_name_the_layer() -> None:
 
 def test_more_than_caffe_allows_is_refused_before_any_memory_is_used() -> None:
     big = layer("l", "InnerProduct", "x", "y", "inner_product_param { num_output: 2147483647 }")
-    with pytest.raises(NetworkError, match=r"'l' .*blob 'weight' of shape \[2147483647, 3\]: Caffe's limit is 2147483647 values"):
+    with pytest.raises(
+        NetworkError, match=r"'l' .*blob 'weight' of shape \[2147483647, 3\]: Caffe's limit is 2147483647 values"
+    ):
         net_of(input_layer("x", 2, 3) + big)
-    with pytest.raises(NetworkError, match="blob 'x' of shape .*: Caffe's limit"):
+    with pytest.raises(NetworkError, match=r"blob 'x' of shape .*: Caffe's limit"):
         net_of(input_layer("x", 0, 2**62, 2**62))
     with pytest.raises(NetworkError, match="blob 'x' has 33 axes; Caffe's limit is 32"):
         net_of(input_layer("x", *[1] * 33))
-    three = "".join(layer(f"p{i}", "Parameter", "", f"y{i}", "parameter_param { shape { dim: 1000000000 } }") for i in range(3))
+    three = "".join(
+        layer(f"p{i}", "Parameter", "", f"y{i}", "parameter_param { shape { dim: 1000000000 } }") for i in range(3)
+    )
     with pytest.raises(NetworkError, match="declares 11 GiB of blobs"):
         net_of(three).materialize()
 
@@ -495,7 +526,7 @@ def test_propagate_down_stops_the_gradient() -> None:
     assert float(net.two.weight.grad.abs().sum()) > 0
     net, gradient = grads("force_backward: true " + chain.replace("DOWN", "false"))
     assert gradient is not None
-    with pytest.raises(LayerError, match="layer 'two' .*: propagate_down has 2 values for 1 bottoms"):
+    with pytest.raises(LayerError, match=r"layer 'two' .*: propagate_down has 2 values for 1 bottoms"):
         net_of(chain.replace("DOWN", "true propagate_down: true"))
 
 
@@ -515,7 +546,7 @@ def test_loss_weights() -> None:
     values = net.values({"x": torch.from_numpy(X), "y": torch.from_numpy(y)})
     euclidean = ((X - y) ** 2).sum() / 2 / 2
     np.testing.assert_allclose(float(net.loss(values)), 1.5 * euclidean + 2 * (X**2).sum(), rtol=1e-6)
-    with pytest.raises(LayerError, match="layer 'r' .*: has 2 loss weights for 1 tops"):
+    with pytest.raises(LayerError, match=r"layer 'r' .*: has 2 loss weights for 1 tops"):
         net_of(two + layer("r", "ReLU", "x", "r", "loss_weight: 1 loss_weight: 1"))
     plain = filled(BRANCHED)
     with pytest.raises(NetworkError, match="the net has no loss in phase TEST"):
@@ -604,7 +635,10 @@ def test_a_recurrent_net_exports_and_compiles() -> None:
     given = {"x": torch.rand(3, 2, 4, generator=torch.Generator().manual_seed(6)), "cont": torch.ones(3, 2)}
     with torch.no_grad():
         expected = [net(**given)["h"] for _ in range(2)]
-        for run in (torch.export.export(net, (), given).module(), torch.compile(net, fullgraph=True, backend="aot_eager")):
+        for run in (
+            torch.export.export(net, (), given).module(),
+            torch.compile(net, fullgraph=True, backend="aot_eager"),
+        ):
             net.reset_state()
             for value in expected:
                 torch.testing.assert_close(run(**given)["h"], value)
@@ -614,7 +648,7 @@ def test_a_recurrent_net_exports_and_compiles() -> None:
 
 
 def test_a_plain_module_keeps_its_own_initial_values(tmp_path: Path, device: torch.device) -> None:
-    from caffe_compat.registry import LayerSpec, _TYPES
+    from caffe_compat.registry import _TYPES, LayerSpec
 
     @caffe_compat.layer("TestPlain", bottoms=1, tops=1)
     def plain(spec: LayerSpec) -> nn.Module:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from networks import input_layer, layer
 from torch import nn
 
 import caffe_compat
@@ -20,21 +21,18 @@ from caffe_compat.graph import NetState
 from caffe_compat.net import CaffeNet
 from caffe_compat.optimization import InferenceNet
 from caffe_compat.prototxt import parse_message
-from caffe_compat.registry import Layer, LayerSpec, layer
+from caffe_compat.registry import Layer, LayerSpec
 
-DATA = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 6 dim: 9 dim: 7 } } }'
+DATA = input_layer("data", 2, 6, 9, 7)
 
 
 def conv(name: str, bottom: str, more: str = "", outputs: int = 8, kernel: int = 3, pad: int = 1) -> str:
-    return (
-        f'layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}" '
-        f"convolution_param {{ num_output: {outputs} kernel_size: {kernel} pad: {pad} {more} }} }}"
-    )
+    sizes = f"num_output: {outputs} kernel_size: {kernel} pad: {pad}"
+    return layer(name, "Convolution", bottom, name, f"convolution_param {{ {sizes} {more} }}")
 
 
 def in_place(kind: str, blob: str, more: str = "") -> str:
-    name = kind.lower()
-    return f'layer {{ name: "{blob}_{name}" type: "{kind}" bottom: "{blob}" top: "{blob}" {more} }}'
+    return layer(f"{blob}_{kind.lower()}", kind, blob, blob, more)
 
 
 def batch_norm(blob: str) -> str:
@@ -83,19 +81,26 @@ def steps(net: CaffeNet) -> list[str]:
 
 
 @pytest.fixture(params=["packed", "plain"], autouse=True)
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """With oneDNN's fused kernels, where torch has them, and without."""
     if request.param == "plain":
         monkeypatch.setattr(fused, "has_fused_kernels", lambda: False)
     elif not has_fused_kernels():
         pytest.skip("this torch has no fused kernels; the plain form is tested all the same")
-    yield request.param
+    return request.param
 
 
+def inner_product(more: str) -> str:
+    return layer("c", "InnerProduct", "data", "c", f"inner_product_param {{ num_output: 5 {more} }}")
+
+
+LEAKY = "relu_param { negative_slope: 0.3 }"
+
+# By name: layers, and the names of those that still run by themselves.
 FOLDED: dict[str, tuple[list[str], list[str]]] = {
     "conv bn scale relu": ([conv("c", "data"), batch_norm("c"), in_place("ReLU", "c")], ["c"]),
     "conv relu": ([conv("c", "data"), in_place("ReLU", "c")], ["c"]),
-    "leaky relu": ([conv("c", "data"), in_place("ReLU", "c", "relu_param { negative_slope: 0.3 }")], ["c"]),
+    "leaky relu": ([conv("c", "data"), in_place("ReLU", "c", LEAKY)], ["c"]),
     "no bias": ([conv("c", "data", "bias_term: false"), batch_norm("c")], ["c"]),
     "scale without bn": ([conv("c", "data"), in_place("Scale", "c")], ["c"]),
     "one number for all channels": ([conv("c", "data"), in_place("Scale", "c", "scale_param { num_axes: 0 }")], ["c"]),
@@ -107,13 +112,13 @@ FOLDED: dict[str, tuple[list[str], list[str]]] = {
     "dilated and strided": ([conv("c", "data", "dilation: 2 stride: 2", pad=3), batch_norm("c")], ["c"]),
     "kernel larger than the image": ([conv("c", "data", "stride: 3", kernel=9, pad=0), batch_norm("c")], ["c"]),
     "along another axis": (
-        [conv("c", "data", "axis: 2", kernel=3), in_place("Scale", "c", "scale_param { axis: 2 num_axes: 1 }")],
+        [conv("c", "data", "axis: 2"), in_place("Scale", "c", "scale_param { axis: 2 num_axes: 1 }")],
         ["c"],
     ),
     "no spatial axis": (
-        ['layer { name: "f" type: "Flatten" bottom: "data" top: "f" }']
-        + [
-            'layer { name: "c" type: "Convolution" bottom: "f" top: "c" convolution_param { num_output: 5 } }',
+        [
+            layer("f", "Flatten", "data", "f"),
+            layer("c", "Convolution", "f", "c", "convolution_param { num_output: 5 }"),
             batch_norm("c"),
         ],
         ["f", "c"],
@@ -126,64 +131,46 @@ FOLDED: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["c"],
     ),
-    "inner product": (
-        [
-            'layer { name: "c" type: "InnerProduct" bottom: "data" top: "c" inner_product_param { num_output: 5 } }',
-            batch_norm("c"),
-        ]
-        + [in_place("ReLU", "c")],
-        ["c"],
-    ),
-    "transposed inner product": (
-        [
-            'layer { name: "c" type: "InnerProduct" bottom: "data" top: "c" inner_product_param { num_output: 5 transpose: true bias_term: false } }'
-        ]
-        + [batch_norm("c")],
-        ["c"],
-    ),
+    "inner product": ([inner_product(""), batch_norm("c"), in_place("ReLU", "c")], ["c"]),
+    "transposed inner product": ([inner_product("transpose: true bias_term: false"), batch_norm("c")], ["c"]),
     "inner product of rows": (
         [
-            'layer { name: "c" type: "InnerProduct" bottom: "data" top: "c" inner_product_param { num_output: 5 axis: 3 } }'
-        ]
-        + [
+            inner_product("axis: 3"),
             in_place("Scale", "c", "scale_param { axis: 3 num_axes: 1 }"),
-            in_place("ReLU", "c", "relu_param { negative_slope: 0.3 }"),
+            in_place("ReLU", "c", LEAKY),
         ],
         ["c"],
     ),
-    "inner product of everything": (
-        [
-            'layer { name: "c" type: "InnerProduct" bottom: "data" top: "c" inner_product_param { num_output: 5 axis: 0 } }'
-        ]
-        + [in_place("ReLU", "c")],
-        ["c"],
-    ),
+    "inner product of everything": ([inner_product("axis: 0"), in_place("ReLU", "c")], ["c"]),
     "residual": (
-        [conv("a", "data"), batch_norm("a"), conv("b", "data"), batch_norm("b")]
-        + [
-            'layer { name: "s" type: "Eltwise" bottom: "a" bottom: "b" top: "s" }',
-            in_place("ReLU", "s"),
-            conv("d", "s"),
-        ]
-        + ['layer { name: "t" type: "Eltwise" bottom: "s" bottom: "d" top: "t" }'],
+        [
+            *(conv("a", "data"), batch_norm("a"), conv("b", "data"), batch_norm("b")),
+            *(layer("s", "Eltwise", "a b", "s"), in_place("ReLU", "s"), conv("d", "s")),
+            layer("t", "Eltwise", "s d", "t"),
+        ],
         ["b", "a", "d"],
     ),
     "residual, leaky, of an inner product": (
-        ['layer { name: "a" type: "Flatten" bottom: "data" top: "a" }']
-        + ['layer { name: "c" type: "InnerProduct" bottom: "a" top: "c" inner_product_param { num_output: 378 } }']
-        + ['layer { name: "s" type: "Eltwise" bottom: "a" bottom: "c" top: "s" }']
-        + [in_place("ReLU", "s", "relu_param { negative_slope: 0.3 }")],
+        [
+            layer("a", "Flatten", "data", "a"),
+            layer("c", "InnerProduct", "a", "c", "inner_product_param { num_output: 378 }"),
+            layer("s", "Eltwise", "a c", "s"),
+            in_place("ReLU", "s", LEAKY),
+        ],
         ["a", "c"],
     ),
     "residual, leaky": (
-        [conv("c", "data", outputs=6), 'layer { name: "s" type: "Eltwise" bottom: "c" bottom: "data" top: "s" }']
-        + [in_place("ReLU", "s", "relu_param { negative_slope: 0.3 }")],
+        [conv("c", "data", outputs=6), layer("s", "Eltwise", "c data", "s"), in_place("ReLU", "s", LEAKY)],
         ["c"],
     ),
     "norm first": ([batch_norm("data"), in_place("ReLU", "data"), conv("c", "data")], ["data_batchnorm", "c"]),
     "split": (
-        [conv("c", "data"), 'layer { name: "p" type: "Split" bottom: "c" top: "x" top: "y" }']
-        + ['layer { name: "u" type: "ReLU" bottom: "x" top: "u" }', in_place("TanH", "y")],
+        [
+            conv("c", "data"),
+            layer("p", "Split", "c", "x y"),
+            layer("u", "ReLU", "x", "u"),
+            in_place("TanH", "y"),
+        ],
         ["c", "u", "y_tanh"],
     ),
     "dropout at the end": ([conv("c", "data"), in_place("Dropout", "c")], ["c"]),
@@ -202,18 +189,18 @@ def test_folds(pattern: str, device: torch.device) -> None:
 
 KEPT: dict[str, tuple[list[str], list[str]]] = {
     "two readers": (
-        [conv("c", "data"), 'layer { name: "n" type: "BatchNorm" bottom: "c" top: "n" }']
-        + ['layer { name: "s" type: "Eltwise" bottom: "c" bottom: "n" top: "s" eltwise_param { operation: MAX } }'],
+        [
+            conv("c", "data"),
+            layer("n", "BatchNorm", "c", "n"),
+            layer("s", "Eltwise", "c n", "s", "eltwise_param { operation: MAX }"),
+        ],
         ["c", "n", "s"],
     ),
-    "a sum with itself": (
-        [conv("c", "data"), 'layer { name: "s" type: "Eltwise" bottom: "c" bottom: "c" top: "s" }'],
-        ["c", "s"],
-    ),
+    "a sum with itself": ([conv("c", "data"), layer("s", "Eltwise", "c c", "s")], ["c", "s"]),
     "a sum with coefficients": (
-        [conv("c", "data", outputs=6)]
-        + [
-            'layer { name: "s" type: "Eltwise" bottom: "c" bottom: "data" top: "s" eltwise_param { coeff: 1 coeff: -2 } }'
+        [
+            conv("c", "data", outputs=6),
+            layer("s", "Eltwise", "c data", "s", "eltwise_param { coeff: 1 coeff: -2 }"),
         ],
         ["c", "s"],
     ),
@@ -226,25 +213,19 @@ KEPT: dict[str, tuple[list[str], list[str]]] = {
         ["c", "c_scale"],
     ),
     "scale by a blob": (
-        [
-            conv("c", "data", outputs=6),
-            'layer { name: "s" type: "Scale" bottom: "c" bottom: "data" top: "s" scale_param { axis: 0 } }',
-        ],
+        [conv("c", "data", outputs=6), layer("s", "Scale", "c data", "s", "scale_param { axis: 0 }")],
         ["c", "s"],
     ),
     "scale behind the relu": ([conv("c", "data"), in_place("ReLU", "c"), in_place("Scale", "c")], ["c", "c_scale"]),
     "norm of the steps of an inner product": (
-        [
-            'layer { name: "c" type: "InnerProduct" bottom: "data" top: "c" inner_product_param { num_output: 5 axis: 3 } }'
-        ]
-        + [in_place("BatchNorm", "c")],
+        [inner_product("axis: 3"), in_place("BatchNorm", "c")],
         ["c", "c_batchnorm"],
     ),
     "two bottoms": (
         [
-            'layer { name: "c" type: "Convolution" bottom: "data" bottom: "data" top: "x" top: "y" convolution_param { num_output: 4 kernel_size: 2 } }'
-        ]
-        + [in_place("ReLU", "x")],
+            layer("c", "Convolution", "data data", "x y", "convolution_param { num_output: 4 kernel_size: 2 }"),
+            in_place("ReLU", "x"),
+        ],
         ["c", "x_relu"],
     ),
     "another power": ([conv("c", "data"), in_place("Power", "c", "power_param { power: 2 }")], ["c", "c_power"]),
@@ -307,11 +288,14 @@ def test_it_is_a_copy() -> None:
 
 
 def test_a_blob_read_elsewhere_is_there_and_folded_ones_are_refused() -> None:
-    top = 'layer {{ name: "{0}" type: "{1}" bottom: "{2}" top: "{0}" }}'
     net = build(
-        conv("c", "data"), top.format("n", "BatchNorm", "c"), top.format("r", "ReLU", "n"),
-        top.format("t", "TanH", "r"), top.format("o", "Sigmoid", "r"), top.format("d", "Dropout", "o"),
-    )  # fmt: skip
+        conv("c", "data"),
+        layer("n", "BatchNorm", "c", "n"),
+        layer("r", "ReLU", "n", "r"),
+        layer("t", "TanH", "r", "t"),
+        layer("o", "Sigmoid", "r", "o"),
+        layer("d", "Dropout", "o", "d"),
+    )
     optimized = net.optimize()
     inputs = example(net)
     found = optimized.run(inputs, "all")
@@ -336,10 +320,12 @@ def test_other_sizes_and_orders_of_memory(device: torch.device) -> None:
 
 def test_layers_behind_a_convolution_get_rows_of_pixels() -> None:
     net = build(
-        conv("c", "data"), in_place("LRN", "c"), 'layer { name: "f" type: "Flatten" bottom: "c" top: "f" }',
-        'layer { name: "p" type: "Pooling" bottom: "c" top: "p" top: "m" pooling_param { kernel_size: 3 stride: 2 } }',
-        'layer { name: "k" type: "Concat" bottom: "p" bottom: "p" top: "k" }',
-    )  # fmt: skip
+        conv("c", "data"),
+        in_place("LRN", "c"),
+        layer("f", "Flatten", "c", "f"),
+        layer("p", "Pooling", "c", "p m", "pooling_param { kernel_size: 3 stride: 2 }"),
+        layer("k", "Concat", "p p", "k"),
+    )
     same_outputs(net, net.optimize())
 
 
@@ -353,7 +339,7 @@ def test_other_precisions(dtype: torch.dtype, device: torch.device) -> None:
 
 
 def test_casting_gives_packed_weights_back(kernels: str) -> None:
-    net = build(conv("c", "data", "group: 2"), batch_norm("c"), FOLDED["inner product"][0][0].replace('"c"', '"i"'))
+    net = build(inner_product("").replace('"c"', '"i"'), conv("c", "data", "group: 2"), batch_norm("c"))
     optimized = net.optimize()
     packed = [m.packed is not None for m in optimized.modules() if isinstance(m, Fused)]
     assert packed == [kernels == "packed"] * 2
@@ -367,10 +353,10 @@ def test_casting_gives_packed_weights_back(kernels: str) -> None:
         assert torch.equal(blob, before[name])
 
 
-def test_sharers_and_state_keep_working() -> None:
+def test_recurrent_state_is_its_own() -> None:
     net = build(
-        'layer { name: "cont" type: "Input" top: "cont" input_param { shape { dim: 2 dim: 6 } } }',
-        'layer { name: "l" type: "LSTM" bottom: "data" bottom: "cont" top: "l" recurrent_param { num_output: 5 } }',
+        input_layer("cont", 2, 6),
+        layer("l", "LSTM", "data cont", "l", "recurrent_param { num_output: 5 }"),
     )
     net.reset_state()
     optimized = net.optimize()
@@ -410,7 +396,7 @@ def uncopyable(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(registry, "_TYPES", dict(registry._TYPES))
 
-    @layer("Uncopyable", bottoms=1, tops=1)
+    @registry.layer("Uncopyable", bottoms=1, tops=1)
     def build_it(spec: LayerSpec) -> Layer:
         return Uncopyable()
 

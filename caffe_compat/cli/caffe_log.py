@@ -102,7 +102,7 @@ class CaffeLog:
             self.line(text, place, severity)
 
     def follow(self, start: int, total: int) -> Callable[[int], None]:
-        """Show progress from iteration ``start`` to ``total`` if this is a terminal; call the result with each iteration."""
+        """On a terminal, show progress from iteration ``start`` to ``total``; call the result with each iteration."""
         if self._quiet or not self._console.is_terminal:
             return lambda iteration: None
         self._progress = Progress(
@@ -167,7 +167,7 @@ class Charts:
         require("tensorboard", "tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(folder)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(folder)
         self._iteration = 0
 
     def event(self, event: Event) -> None:

@@ -48,7 +48,9 @@ from .verify import load_inputs, print_results, split_reference, verify_against
 @click.option("--reference", metavar="FILE[:GROUP]", help="Recorded outputs of real Caffe to check against.")
 @click.option("--input", "inputs", multiple=True, metavar="BLOB=FILE.npy", help="An input that the reference lacks.")
 @click.option("--run", "run_once", is_flag=True, help="Without a reference: run once on a seeded input.")
-@click.option("--preprocess", help="How pixels become input, e.g. order=bgr,mean=104:117:123,scale=1,resize=256x256,crop=224.")
+@click.option(
+    "--preprocess", help="How pixels become input, e.g. order=bgr,mean=104:117:123,scale=1,resize=256x256,crop=224."
+)
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32", show_default=True)
 @click.option("--format", "format_", type=click.Choice(["pt", "pt2"]), default="pt", show_default=True)
 @click.option("--optimize", is_flag=True, help="Loading gives the inference form (layers folded and fused).")
@@ -86,7 +88,12 @@ def convert(
         if is_text(model):
             raise UsageError(f"{model} is a prototxt; pass its weights (.caffemodel or .caffemodel.h5) too")
         weights = model
-    read = [model, weights, *([split_reference(reference)[0]] if reference else []), *parse_pairs(inputs, "--input").values()]
+    read = [
+        model,
+        weights,
+        *([split_reference(reference)[0]] if reference else []),
+        *parse_pairs(inputs, "--input").values(),
+    ]
     _check_output(output, read)
     definition = read_definition(model, dialect)
     net, report = build_net(
@@ -171,7 +178,9 @@ def _run_once(net: CaffeNet) -> None:
     net.reset_state()
     for name, value in outputs.items():
         state = "finite" if bool(torch.isfinite(value).all()) else "NOT FINITE"
-        note(f"ran once on a seeded input: {name} {list(value.shape)} is {state}, mean {float(value.float().mean()):.6g}")
+        note(
+            f"ran once on a seeded input: {name} {list(value.shape)} is {state}, mean {float(value.float().mean()):.6g}"
+        )
 
 
 def print_layers(net: CaffeNet) -> None:
@@ -196,8 +205,7 @@ def _summary(
         click.echo("not checked against real Caffe: pass --reference (caffe-compat capture-script helps to record one)")
     else:
         click.echo(
-            f"equal to {parity.reference} in {parity.blobs} blobs: worst relative error {parity.worst_rel:.1e} ({parity.worst_blob})"
+            f"equal to {parity.reference} in {parity.blobs} blobs: worst relative error {parity.worst_rel:.1e} "
+            f"({parity.worst_blob})"
         )
     click.echo(f"wrote {output} ({Path(output).stat().st_size:,} bytes)")
-
-

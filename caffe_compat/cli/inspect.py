@@ -160,8 +160,8 @@ def _print_checkpoint(checkpoint: CheckpointInspection) -> None:
     if checkpoint.parity:
         record = checkpoint.parity
         click.echo(
-            f"reproduces {record['reference']} in {record['blobs']} blobs: worst relative error {record['worst_rel']:.1e} "
-            f"({record['worst_blob']}), {record['precision']} on {record['device']}"
+            f"reproduces {record['reference']} in {record['blobs']} blobs: worst relative error "
+            f"{record['worst_rel']:.1e} ({record['worst_blob']}), {record['precision']} on {record['device']}"
         )
     else:
         click.echo("never checked against real Caffe")

@@ -34,7 +34,9 @@ def state_options(command: F) -> F:
     """--phase, --level and --stage: which layers of the definition to build."""
     for option in (
         click.option("--stage", "stages", multiple=True, metavar="S", help="A stage the net is in; may be repeated."),
-        click.option("--level", type=int, default=0, show_default=True, help="Level that include and exclude rules see."),
+        click.option(
+            "--level", type=int, default=0, show_default=True, help="Level that include and exclude rules see."
+        ),
         click.option("--phase", type=click.Choice(["test", "train"]), default="test", show_default=True),
     ):
         command = option(command)
@@ -42,7 +44,11 @@ def state_options(command: F) -> F:
 
 
 dialect_option = click.option(
-    "--dialect", default="auto", show_default=True, metavar="NAME", help="Fork of Caffe, or the path of its caffe.proto."
+    "--dialect",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="Fork of Caffe, or the path of its caffe.proto.",
 )
 shape_option = click.option(
     "--input-shape",

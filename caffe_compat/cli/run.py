@@ -36,7 +36,9 @@ from .options import (
 @click.argument("model", type=click.Path())
 @click.argument("weights", type=click.Path(), required=False)
 @click.option("--input", "inputs", multiple=True, required=True, metavar="BLOB=FILE", help="An .npy array or an image.")
-@click.option("--preprocess", help="How pixels become input, e.g. order=bgr,mean=104:117:123,scale=1,resize=256x256,crop=224.")
+@click.option(
+    "--preprocess", help="How pixels become input, e.g. order=bgr,mean=104:117:123,scale=1,resize=256x256,crop=224."
+)
 @click.option("-o", "--output", type=click.Path(), help="Write the blobs here, an .npz.")
 @click.option("--blobs", default="", metavar="all|A,B", help="Which blobs; the outputs if not given.")
 @click.option("--top", default=0, metavar="N", help="Show the N largest values of each output.")
@@ -85,7 +87,7 @@ def run(
     how = Preprocess.from_text(preprocess) if preprocess else _stored_preprocess(model)
     given = _load_inputs(net, parse_pairs(inputs, "--input"), how)
     wanted = blobs if blobs == "all" else [name for name in blobs.split(",") if name] or None
-    values = {name: value.float().cpu() for name, value in net.run(given, blobs=wanted).items()}  # type: ignore[arg-type]
+    values = {name: value.float().cpu() for name, value in net.run(given, blobs=wanted).items()}
     if output is not None:
         with atomic_write(output) as file:
             _write_npz(file, {name: value.numpy() for name, value in values.items()})
@@ -116,7 +118,9 @@ def _print_values(values: Mapping[str, torch.Tensor], top: int) -> None:
     rows = []
     for name, value in values.items():
         shape = "x".join(map(str, value.shape)) or "scalar"
-        numbers = [f"{float(x):.6g}" for x in (value.min(), value.max(), value.mean())] if value.numel() else ["", "", ""]
+        numbers = (
+            [f"{float(x):.6g}" for x in (value.min(), value.max(), value.mean())] if value.numel() else ["", "", ""]
+        )
         rows.append((name, shape, *numbers))
     print_table(("blob", "shape", "least", "greatest", "mean"), rows, right=("least", "greatest", "mean"))
     for name, value in values.items() if top > 0 else ():

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import h5py
 import numpy as np
 
 from ..errors import FileError, UsageError
 from ..files import open_file
 from ..loading import load
 from ..net import CaffeNet
-from ..parity import CaseResult, open_reference, run_cases, verify_net
+from ..parity import CaseResult, open_reference, pick_group, run_cases, verify_net
 from .options import (
     device_option,
     dialect_option,
@@ -36,7 +35,9 @@ from .options import (
 @click.command()
 @click.argument("model", nargs=-1, type=click.Path())
 @click.option("--cases", type=click.Path(), help="File of recorded cases: run them all.")
-@click.option("--case", "names", multiple=True, metavar="PREFIX", help="Only cases whose name starts so; may be repeated.")
+@click.option(
+    "--case", "names", multiple=True, metavar="PREFIX", help="Only cases whose name starts so; may be repeated."
+)
 @click.option("--reference", metavar="FILE[:GROUP]", help="Recorded outputs of MODEL in real Caffe.")
 @click.option("--input", "inputs", multiple=True, metavar="BLOB=FILE.npy", help="An input that the reference lacks.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of tables.")
@@ -68,8 +69,8 @@ def verify(
 ) -> int:
     """Compare with recorded outputs of real Caffe, blob by blob.
 
-    Either --cases FILE, or MODEL (a .pt, or a prototxt and its weights) with --reference FILE. Exit status 1 if anything
-    departs.
+    Either --cases FILE, or MODEL (a .pt, or a prototxt and its weights) with --reference FILE. Exit status 1 if
+    anything departs.
     """
     load_plugins(plugins)
     if (cases is None) == (reference is None):
@@ -122,7 +123,7 @@ def verify_against(net: CaffeNet, reference: str, inputs: Mapping[str, np.ndarra
     """Compare ``net`` with ``FILE[:GROUP]``; a file with one group only needs no name."""
     path, group = split_reference(reference)
     with open_reference(path) as file:
-        return verify_net(net, _pick_group(file, group, path), inputs)
+        return verify_net(net, pick_group(file, group), inputs)
 
 
 def split_reference(reference: str) -> tuple[str, str]:
@@ -133,23 +134,16 @@ def split_reference(reference: str) -> tuple[str, str]:
     return path, group
 
 
-def _pick_group(file: h5py.File, name: str, path: str) -> h5py.Group:
-    if name:
-        if name not in file or not isinstance(file[name], h5py.Group):
-            raise FileError(f"has no group {name!r}; it has {', '.join(file)}", path=path)
-        return file[name]
-    groups = [key for key in file if isinstance(file.get(key), h5py.Group)]
-    if "blob" in groups or any(key.startswith("batch_") for key in groups):
-        return file
-    if len(groups) == 1:
-        return file[groups[0]]
-    raise UsageError(f"{path} has several groups: pass {path}:GROUP with one of {', '.join(groups[:10]) or '(none)'}")
-
-
 def results_to_json(results: Sequence[CaseResult]) -> dict[str, Any]:
     """What ``--json`` prints."""
     failed = [
-        {"case": r.name, "blob": b.name, "max_abs": _finite(b.max_abs), "max_rel": _finite(b.max_rel), "problem": b.problem}
+        {
+            "case": r.name,
+            "blob": b.name,
+            "max_abs": _finite(b.max_abs),
+            "max_rel": _finite(b.max_rel),
+            "problem": b.problem,
+        }
         for r in results
         for b in r.blobs
         if not b.passed
@@ -172,9 +166,10 @@ def print_results(results: Sequence[CaseResult], *, only_failures: bool, every_b
     """Tables of what was compared, and the first blob in execution order that departs."""
     rows = []
     for result in results:
-        shown = result.blobs if every_blob else [b for b in result.blobs if not b.passed] or [result.worst]
+        worst_one = [result.worst] if result.worst is not None else []
+        shown = result.blobs if every_blob else [b for b in result.blobs if not b.passed] or worst_one
         for blob in shown:
-            if blob is not None and not (only_failures and blob.passed):
+            if not (only_failures and blob.passed):
                 state = "pass" if blob.passed else "FAIL"
                 shape = "x".join(map(str, blob.shape)) or "scalar"
                 numbers = (f"{blob.count:,}", shape, f"{blob.max_abs:.2e}", f"{blob.max_rel:.2e}")
@@ -185,7 +180,9 @@ def print_results(results: Sequence[CaseResult], *, only_failures: bool, every_b
             rows.append((result.name, "", "", "", "", "", "FAIL: nothing to compare"))
     if rows:
         print_table(
-            ("case", "blob", "count", "shape", "max abs", "max rel", "result"), rows, right=("count", "max abs", "max rel")
+            ("case", "blob", "count", "shape", "max abs", "max rel", "result"),
+            rows,
+            right=("count", "max abs", "max rel"),
         )
     if only_failures and not rows:
         return

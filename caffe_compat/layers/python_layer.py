@@ -1,7 +1,8 @@
 """``Python`` layers: layers that a network brings as Python code, run through pycaffe's interface.
 
-A network names a module and a class in it. Importing them runs the model's code, so it happens only where the builder
-was told so (``allow_python``). A class that the user has imported can be admitted instead, and nothing is imported:
+A network names a module and a class in it. A module that the user has imported already is taken as it is. Importing
+another one runs the model's code, so it happens only where the builder was told so (``allow_python``). A class can also
+be admitted by name, and nothing is imported:
 
     @register_python_layer("TimesTen")          # python_param { module: "my_layers" layer: "TimesTen" }
     class TimesTen(PythonLayer):
@@ -26,6 +27,7 @@ from __future__ import annotations
 import importlib
 import math
 import operator
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -278,7 +280,7 @@ def python(spec: LayerSpec) -> Layer:
 
 
 def _import_class(spec: LayerSpec, module: str, name: str) -> type[PythonLayer]:
-    if not spec.allow_python:
+    if module not in sys.modules and not spec.allow_python:
         spec.fail(
             f"would import the module {module!r} and run its class {name!r}, code that comes with the model; if you "
             "trust it, allow that with --allow-python-layers (allow_python=True), or admit your own class with "

@@ -108,7 +108,8 @@ class _Recurrent(Layer):
             for name in states:
                 self.register_buffer(name, torch.zeros(streams, size, device="meta"), persistent=False)
 
-    def infer(self, x: Tensor, cont: Tensor, *rest: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        x = bottoms[0]
         top = x.new_empty((*x.shape[:2], self.size))
         last = [x.new_empty((1, x.shape[1], self.size)) for _ in self.states if self.exposed]
         return (top, *last) if last else top

@@ -54,6 +54,12 @@ class Array:
         """A layer's result, or other memory."""
         self._tensor, self.borrowed, self._pending = tensor, borrowed, None
 
+    def release(self) -> None:
+        """Let go of memory that is about to be replaced, so that what replaces it may take its place."""
+        if self._view is None or self._view() is None:
+            self.put(torch.empty(self._tensor.shape, device="meta"))
+            self._view = self._viewed = None
+
     def numpy(self) -> np.ndarray:
         """The values as float32, to read and to write."""
         held = self._view() if self._view is not None else None

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..access import FileAccess
 from ..data import READERS, MemoryData, Source, make_source
 from ..definition import Definition, read_definition
 from ..errors import CaffeCompatError, CaffeCompatWarning, LayerError, NetworkError, UsageError
@@ -24,6 +23,7 @@ from ..net import CaffeNet
 from ..registry import Shape
 from ..solver.snapshot import write_model
 from ..sources import is_source
+from ..training import TrainingFiles
 from ..weights import read_weights
 from .blob import NetBlob, ParamBlob
 from .runtime import draw_seed, log, runtime
@@ -77,8 +77,7 @@ class Net:
         probabilities = net.forward()["prob"]
 
     ``Net("deploy.prototxt", "weights.caffemodel", caffe.TEST)`` works too. Blobs that layers made are kept, and may be
-    edited before a pass goes on from there. Files that data layers name are read from where they say; other layers
-    may read what lies below the working folder, and nothing is written.
+    edited before a pass goes on from there. Layers read the files that they name, and write below the working folder.
 
     Args:
         network_file: a prototxt, or a caffemodel that carries its own network.
@@ -105,11 +104,12 @@ class Net:
             weights, phase, level = phase, level, 0  # Net(network_file, weights, phase)
         definition = read_definition(os.fspath(network_file))
         core, feeds = build(definition, NetState(phase_name(phase), level, tuple(stages or ())))
+        if weights is not None:
+            with read_weights(Path(weights)) as opened:
+                _warn(fill_net(core, opened).warnings)
         core.materialize()
         self._set_up(core, feeds)
         self.start()
-        if weights is not None:
-            self.copy_from(weights)
 
     @classmethod
     def over(cls, core: SteppedNet, feeds: Mapping[int, _Feed]) -> Net:
@@ -345,17 +345,21 @@ class Net:
     def _prepare(self) -> None:
         """Bring everything to where computing happens now, and with it what scripts wrote to arrays."""
         self.flush()
-        if runtime.device != self._device:
-            self._device = runtime.device
-            self._core.to(self._device)
-            for blob in self._blob_by_name.values():
-                blob.move(self._device)
-            for step in self._steps:
-                step.forget()
-                if isinstance(step, SplitStep):
-                    for top in step.tops:
-                        top.data_array = step.bottoms[0].data_array
-            self._bind()
+        self.to_device(runtime.device)
+
+    def to_device(self, device: torch.device) -> None:
+        """Move parameters and blobs, if they are elsewhere. Parameters that another net uses part from it."""
+        if device == self._device:
+            return
+        self._device = device
+        self._core.to(device)
+        for blob in self._blob_by_name.values():
+            blob.move(device)
+        for step in self._steps:
+            step.forget()
+            if isinstance(step, SplitStep):
+                step.share()
+        self._bind()
 
     def flush(self) -> None:
         """Off the CPU: bring back what scripts wrote to arrays of parameters."""
@@ -505,8 +509,12 @@ class Net:
         self.flush()
         with read_weights(Path(weights)) as opened:
             report = fill_net(self._core, opened)
-        for text in report.warnings:
-            warnings.warn(text, CaffeCompatWarning, stacklevel=3)
+        nodes = self._core.nodes_with_blobs()
+        filled = {id(b) for n in nodes if n.name in report.filled for b in self._core.blobs_of(n.module_name).values()}
+        kept = [n.name for n in nodes if filled.isdisjoint(map(id, self._core.blobs_of(n.module_name).values()))]
+        if kept:
+            report.warnings.append(f"{os.fspath(weights)} has no weights for {', '.join(kept)}: they keep their values")
+        _warn(report.warnings)
 
     def load_hdf5(self, weights: str | os.PathLike[str]) -> None:
         """:meth:`copy_from`, of an HDF5 file.
@@ -604,11 +612,8 @@ class Net:
         self._backward(len(self._steps) - 1, 0)
 
 
-def build(definition: Definition, state: NetState, *, writes: bool = False) -> tuple[SteppedNet, dict[int, _Feed]]:
+def build(definition: Definition, state: NetState) -> tuple[SteppedNet, dict[int, _Feed]]:
     """The network of ``definition``, without memory yet, and what its data layers read, by their place in it.
-
-    Args:
-        writes: whether layers may write files below the working folder.
 
     Raises:
         CaffeCompatError: it cannot be built, or a file that a data layer reads is missing. What the setup of a script's
@@ -626,14 +631,13 @@ def build(definition: Definition, state: NetState, *, writes: bool = False) -> t
                 log(text, 1)
             feeds[node.index] = _Feed(source)
             shapes.update(source.shapes())
-    here = Path.cwd()
     try:
         core = SteppedNet(
             message,
             state,
             dialect=definition.schema.name,
             input_shapes=shapes,
-            files=FileAccess(here, here if writes else None),
+            files=TrainingFiles(),
             allow_python=runtime.allow_python,
             path=definition.path,
         )
@@ -643,9 +647,13 @@ def build(definition: Definition, state: NetState, *, writes: bool = False) -> t
         if isinstance(error, LayerError) and error.layer in scripts and own and not isinstance(own, CaffeCompatError):
             raise own from None
         raise
-    for text in (*definition.warnings, *core.warnings):
-        warnings.warn(text, CaffeCompatWarning, stacklevel=3)
+    _warn((*definition.warnings, *core.warnings))
     return core, feeds
+
+
+def _warn(texts: Sequence[str]) -> None:
+    for text in texts:
+        warnings.warn(text, CaffeCompatWarning, stacklevel=4)
 
 
 def _length(arrays: Mapping[str, Any]) -> int:

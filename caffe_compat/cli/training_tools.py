@@ -1,0 +1,113 @@
+"""Around training: ``shim`` and ``plot-log``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import FileError, UsageError
+from ..extras import require
+from ..files import atomic_write
+from ..train_log import LogRow, TrainLog, read_log
+
+_MARK = "caffe-compat shim"
+# To sh, the second line starts Python on this very file; to Python, it is a string. No limit on the length of the path.
+_SHIM = """#!/bin/sh
+'exec' '{python}' "$0" "$@"
+# {mark}: Caffe's command line, run by PyTorch
+import sys
+
+sys.path.append({package!r})
+
+from caffe_compat.cli import caffe
+
+caffe(sys.argv[1:])
+"""
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False))
+def shim(folder: str) -> None:
+    """Put an executable "caffe" into FOLDER that runs this installation, for scripts that call Caffe's own.
+
+    For a script that calls ../../build/tools/caffe: caffe-compat shim ../../build/tools
+    """
+    path = Path(folder) / "caffe"
+    if (path.exists() or path.is_symlink()) and not _is_ours(path):
+        raise UsageError(f"{path} is there already, and is another program; remove it first")
+    if "'" in sys.executable or "\\" in sys.executable:
+        raise UsageError(f"the path of Python, {sys.executable}, has a character that the script cannot quote")
+    text = _SHIM.format(python=sys.executable, mark=_MARK, package=str(Path(__file__).parents[2]))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(text.encode())
+        path.chmod(0o755)
+    except OSError as error:
+        raise FileError(f"cannot be written: {error.strerror}", path=str(path)) from error
+    click.echo(f"{path} runs {sys.executable} -m caffe_compat")
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return _MARK.encode() in path.read_bytes()[:4096]
+    except OSError:
+        return False
+
+
+@click.command("plot-log")
+@click.argument("log", type=click.Path())
+@click.option("-o", "--output", required=True, type=click.Path(), help="The picture; its ending tells the format.")
+def plot_log(log: str, output: str) -> None:
+    """Draw the losses and outputs in LOG, the log of a training with Caffe or with this."""
+    parsed = read_log(log)
+    figure = _figure(parsed, Path(log).name)
+    kind = Path(output).suffix.lstrip(".").lower() or "png"
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise UsageError(f"-o {output}: {', '.join(sorted(figure.canvas.get_supported_filetypes()))} can be written")
+    with atomic_write(output) as file:
+        figure.savefig(file, format=kind)
+    tests = sum(map(len, parsed.tests.values()))
+    click.echo(f"wrote {output}: {len(parsed.train)} iterations and {tests} tests")
+
+
+def _figure(log: TrainLog, title: str) -> Any:
+    # No pyplot: it would look for a screen.
+    agg = require("matplotlib.backends.backend_agg", "plots")
+    lines = {"loss": (_series(log.train, None), True)}
+    for label, rows in {"train": log.train, **{f"test #{k}": rows for k, rows in log.tests.items()}}.items():
+        for name in dict.fromkeys(name for row in rows for name in row.outputs):
+            lines[f"{name} ({label})"] = (_series(rows, name), name.partition("#")[0] in log.losses)
+    losses = {name: series for name, (series, is_loss) in lines.items() if is_loss and series[0]}
+    others = {name: series for name, (series, is_loss) in lines.items() if not is_loss and series[0]}
+    panels = [panel for panel in (("loss", losses), ("outputs", others)) if panel[1]]
+    figure = require("matplotlib.figure", "plots").Figure(figsize=(9, 4.5 * len(panels)), layout="constrained")
+    agg.FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    for i, (name, series) in enumerate(panels):
+        axes = figure.add_subplot(len(panels), 1, i + 1)
+        _draw(axes, series)
+        axes.set_ylabel(name)
+    figure.axes[-1].set_xlabel("iteration")
+    return figure
+
+
+def _series(rows: Sequence[LogRow], output: str | None) -> tuple[list[int], list[float]]:
+    """Iterations and values of an output, or of the loss, where the rows have it."""
+    found = [(row.iteration, row.loss if output is None else row.outputs.get(output)) for row in rows]
+    kept = [(iteration, value) for iteration, value in found if value is not None]
+    return [iteration for iteration, _ in kept], [value for _, value in kept]
+
+
+def _draw(axes: Any, series: Mapping[str, tuple[list[int], list[float]]]) -> None:
+    for name, (x, y) in series.items():
+        axes.plot(x, y, label=name, marker="." if len(x) < 50 else None, linewidth=1)
+    values = [value for _, y in series.values() for value in y]
+    if values and min(values) > 0 and max(values) > 100 * min(values):
+        axes.set_yscale("log")
+    axes.grid(True, alpha=0.3)
+    axes.legend(fontsize="small")

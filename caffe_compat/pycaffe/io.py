@@ -1,0 +1,320 @@
+"""``caffe.io``: images as float RGB from 0 to 1, what nets take, and protobuf messages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from ..errors import FileError, UsageError
+from ..extras import require
+from ..files import open_file
+from ..imagesize import image_size
+from ..registry import Shape
+from .proto import caffe_pb2
+
+__all__ = [
+    "Transformer",
+    "array_to_blobproto",
+    "array_to_datum",
+    "arraylist_to_blobprotovector_str",
+    "blobproto_to_array",
+    "blobprotovector_str_to_arraylist",
+    "caffe_pb2",
+    "datum_to_array",
+    "load_image",
+    "oversample",
+    "resize_image",
+]
+
+_MAX_PIXELS = 2**27
+# Weights of red, green and blue in scikit-image's grey, which pycaffe's load_image(color=False) gives.
+_LUMINANCE = np.array([0.2125, 0.7154, 0.0721])
+
+
+# Messages
+
+
+def blobproto_to_array(blob: Any, return_diff: bool = False) -> np.ndarray:
+    """The values (or with ``return_diff`` the gradients) of a ``BlobProto`` in its shape.
+
+    Raises:
+        ValueError: the message has no shape, or one for another number of values.
+    """
+    if return_diff:
+        values = np.array(blob.double_diff if len(blob.double_diff) else blob.diff)
+    else:
+        values = np.array(blob.double_data if len(blob.double_data) else blob.data)
+    if any(blob.HasField(name) for name in ("num", "channels", "height", "width")):
+        return values.reshape(blob.num, blob.channels, blob.height, blob.width)
+    return values.reshape(tuple(blob.shape.dim))
+
+
+def array_to_blobproto(arr: np.ndarray, diff: np.ndarray | None = None) -> Any:
+    """A ``BlobProto`` of an array, and of its gradient if one is given.
+
+    Raises:
+        ValueError: they differ in shape.
+    """
+    if diff is not None and diff.shape != arr.shape:
+        raise ValueError(f"the array has shape {list(arr.shape)}, its diff {list(diff.shape)}")
+    blob = caffe_pb2.BlobProto()
+    blob.shape.dim.extend(arr.shape)
+    blob.data.extend(arr.astype(float).ravel())
+    if diff is not None:
+        blob.diff.extend(diff.astype(float).ravel())
+    return blob
+
+
+def arraylist_to_blobprotovector_str(arraylist: Sequence[np.ndarray]) -> bytes:
+    """A serialized ``BlobProtoVector`` of arrays."""
+    vector = caffe_pb2.BlobProtoVector()
+    vector.blobs.extend(array_to_blobproto(arr) for arr in arraylist)
+    serialized: bytes = vector.SerializeToString()
+    return serialized
+
+
+def blobprotovector_str_to_arraylist(str: bytes) -> list[np.ndarray]:
+    """The arrays of a serialized ``BlobProtoVector``."""
+    vector = caffe_pb2.BlobProtoVector()
+    vector.ParseFromString(str)
+    return [blobproto_to_array(blob) for blob in vector.blobs]
+
+
+def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
+    """A ``Datum`` of a (channels, height, width) array: bytes if it is uint8, else floats.
+
+    Raises:
+        ValueError: not three axes.
+    """
+    if arr.ndim != 3:
+        raise ValueError(f"an array of (channels, height, width) was expected, found shape {list(arr.shape)}")
+    datum = caffe_pb2.Datum()
+    datum.channels, datum.height, datum.width = arr.shape
+    if arr.dtype == np.uint8:
+        datum.data = arr.tobytes()
+    else:
+        datum.float_data.extend(arr.astype(float).ravel())
+    if label is not None:
+        datum.label = label
+    return datum
+
+
+def datum_to_array(datum: Any) -> np.ndarray:
+    """The (channels, height, width) array of a ``Datum``: uint8, or float64; the label is ``datum.label``.
+
+    Raises:
+        UsageError: the datum holds an encoded image.
+    """
+    if datum.encoded:
+        raise UsageError("the datum holds an encoded image (JPEG or PNG); decode datum.data with OpenCV")
+    shape = (datum.channels, datum.height, datum.width)
+    if len(datum.data):
+        return np.frombuffer(datum.data, np.uint8).reshape(shape).copy()
+    return np.array(datum.float_data, float).reshape(shape)
+
+
+# What a net takes
+
+
+class Transformer:
+    """Turns images into what the inputs of a net take, and back.
+
+    In this order: resize, transpose, reorder channels, times ``raw_scale``, minus ``mean``, times ``input_scale``.
+
+    Args:
+        inputs: the shape of every input by name, (N, channels, height, width).
+    """
+
+    def __init__(self, inputs: Mapping[str, Sequence[int]]) -> None:
+        self.inputs = inputs
+        self.transpose: dict[str, Sequence[int]] = {}
+        self.channel_swap: dict[str, Sequence[int]] = {}
+        self.raw_scale: dict[str, float] = {}
+        self.mean: dict[str, np.ndarray] = {}
+        self.input_scale: dict[str, float] = {}
+
+    def _shape(self, in_: str) -> Shape:
+        if in_ not in self.inputs:
+            raise UsageError(f"{in_} is not one of the net inputs: {', '.join(self.inputs)}")
+        return tuple(self.inputs[in_])
+
+    def preprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
+        """An image (H, W, channels) as input ``in_`` takes it: (channels, height, width), float32."""
+        size = self._shape(in_)[2:]
+        out = np.array(data, np.float32)
+        if out.shape[:2] != size:
+            out = resize_image(out, size)
+        if in_ in self.transpose:
+            out = out.transpose(self.transpose[in_])
+        if in_ in self.channel_swap:
+            out = out[list(self.channel_swap[in_])]
+        if in_ in self.raw_scale:
+            out = out * np.float32(self.raw_scale[in_])
+        if in_ in self.mean:
+            out = out - self.mean[in_].astype(np.float32)
+        if in_ in self.input_scale:
+            out = out * np.float32(self.input_scale[in_])
+        return out
+
+    def deprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
+        """The image that :meth:`preprocess` made ``data`` of, in the net's size."""
+        self._shape(in_)
+        out = np.array(data).squeeze()
+        if in_ in self.input_scale:
+            out = out / self.input_scale[in_]
+        if in_ in self.mean:
+            out = out + self.mean[in_]
+        if in_ in self.raw_scale:
+            out = out / self.raw_scale[in_]
+        if in_ in self.channel_swap:
+            out = out[np.argsort(self.channel_swap[in_])]
+        if in_ in self.transpose:
+            out = out.transpose(np.argsort(self.transpose[in_]))
+        return out.astype(np.float32, copy=False)
+
+    def set_transpose(self, in_: str, order: Sequence[int]) -> None:
+        """The order of axes: (2, 0, 1) makes (channels, H, W) of (H, W, channels)."""
+        if len(order) != len(self._shape(in_)) - 1:
+            raise UsageError(f"transpose order {tuple(order)} for input {in_}: {len(self._shape(in_)) - 1} axes are needed")
+        self.transpose[in_] = order
+
+    def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
+        """The order of channels, which are the first axis by then: (2, 1, 0) makes BGR of RGB."""
+        if len(order) != self._shape(in_)[1]:
+            raise UsageError(f"channel swap {tuple(order)} for input {in_}, which has {self._shape(in_)[1]} channels")
+        self.channel_swap[in_] = order
+
+    def set_raw_scale(self, in_: str, scale: float) -> None:
+        """A factor before the mean is subtracted: 255 for nets that take pixels from 0 to 255."""
+        self._shape(in_)
+        self.raw_scale[in_] = scale
+
+    def set_mean(self, in_: str, mean: np.ndarray) -> None:
+        """What is subtracted: one number per channel, or an image (channels, H, W), resized if it must be.
+
+        Raises:
+            ValueError: neither fits the input.
+        """
+        shape = self._shape(in_)
+        if mean.ndim == 1:
+            if mean.shape[0] != shape[1]:
+                raise ValueError(f"Mean channels incompatible with input: {mean.shape[0]} for {in_} of {shape[1]} channels")
+            self.mean[in_] = mean[:, np.newaxis, np.newaxis]
+            return
+        image = mean[np.newaxis] if mean.ndim == 2 else mean
+        if image.ndim != 3:
+            raise ValueError(f"Mean shape invalid: {list(mean.shape)}; (channels,) or (channels, height, width) is needed")
+        if image.shape != shape[1:]:
+            image = resize_image(image.transpose(1, 2, 0), shape[2:]).transpose(2, 0, 1)
+        self.mean[in_] = image
+
+    def set_input_scale(self, in_: str, scale: float) -> None:
+        """A factor after the mean is subtracted."""
+        self._shape(in_)
+        self.input_scale[in_] = scale
+
+
+# Images
+
+
+def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarray:
+    """An image file as float32 from 0 to 1: (H, W, 3) in RGB, or (H, W, 1) without ``color``. Alpha is dropped.
+
+    Raises:
+        FileError: it cannot be read or decoded, or is too large. MissingExtraError: OpenCV is not installed.
+    """
+    name = os.fspath(filename)
+    cv2 = require("cv2", "images")
+    with open_file(name) as file:
+        data = file.read()
+    size = image_size(data)
+    if size is not None and size[0] * size[1] > _MAX_PIXELS:
+        raise FileError(f"has {size[0]} x {size[1]} pixels; at most {_MAX_PIXELS:,} are read", path=name)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    except cv2.error as error:
+        raise FileError(f"cannot be decoded: {str(error).strip().splitlines()[0]}", path=name) from error
+    if pixels is None:
+        raise FileError("is no image that OpenCV can decode", path=name)
+    if pixels.dtype.kind == "u":
+        image = pixels.astype(np.float64) / np.iinfo(pixels.dtype).max
+    else:
+        image = pixels.astype(np.float64)
+    if image.ndim == 2:
+        image = image[:, :, np.newaxis]
+    if image.shape[2] >= 3:
+        image = image[:, :, 2::-1]  # OpenCV has BGR, and alpha last
+        if not color:
+            image = (image @ _LUMINANCE)[:, :, np.newaxis]
+    elif color:
+        image = np.repeat(image[:, :, :1], 3, axis=2)
+    else:
+        image = image[:, :, :1]
+    return np.ascontiguousarray(image, np.float32)
+
+
+def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1) -> np.ndarray:
+    """An image (H, W, channels) in another size, float32.
+
+    With 1 or 3 channels it does what scikit-image's ``resize`` did in Caffe's days: pixels have their centres at halves,
+    nothing is smoothed before shrinking, and beyond the border lies the image's smallest value, which enlarging shows
+    at the border. Other channels go through SciPy's ``zoom``, whose corners stay in the corners.
+
+    Args:
+        interp_order: 0 nearest, 1 linear, up to 5 for splines.
+    """
+    height, width = (int(n) for n in new_dims)
+    if im.shape[-1] not in (1, 3):
+        factors = (height / im.shape[0], width / im.shape[1], 1)
+        zoomed: np.ndarray = ndimage.zoom(im, factors, order=interp_order)
+        return zoomed.astype(np.float32)
+    low = im.min()
+    above = np.asarray(im - low, np.float64)
+    if interp_order == 1:
+        out = _linear(_linear(above, height, 0), width, 1)
+    else:
+        factors = (height / im.shape[0], width / im.shape[1], 1)
+        out = ndimage.zoom(above, factors, order=interp_order, mode="grid-constant", grid_mode=True)
+    return (out + low).astype(np.float32)
+
+
+def _linear(x: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """Linear interpolation along one axis, with zeros beyond the border."""
+    length = x.shape[axis]
+    if size == length:
+        return x
+    position = (np.arange(size) + 0.5) * (length / size) - 0.5
+    lower = np.floor(position).astype(int)
+    weight = (position - lower).reshape((-1,) + (1,) * (x.ndim - axis - 1))
+    padded = np.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)])
+    return padded.take(lower + 1, axis) * (1 - weight) + padded.take(np.minimum(lower + 2, length + 1), axis) * weight
+
+
+def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.ndarray:
+    """Ten crops of each image: the four corners and the centre, then the same mirrored.
+
+    Args:
+        images: N arrays (H, W, channels) of one size. crop_dims: height and width of the crops.
+
+    Returns:
+        (10 N, height, width, channels), float32.
+
+    Raises:
+        UsageError: the crops are larger than the images.
+    """
+    height, width = (int(n) for n in crop_dims)
+    rows, columns, channels = images[0].shape
+    if height > rows or width > columns:
+        raise UsageError(f"crops of {height} x {width} do not fit into images of {rows} x {columns}")
+    corners = [(top, left) for top in (0, rows - height) for left in (0, columns - width)]
+    corners.append((int(rows / 2.0 - height / 2.0), int(columns / 2.0 - width / 2.0)))
+    crops = np.empty((10 * len(images), height, width, channels), np.float32)
+    for i, image in enumerate(images):
+        for k, (top, left) in enumerate(corners):
+            crop = image[top : top + height, left : left + width]
+            crops[10 * i + k], crops[10 * i + 5 + k] = crop, crop[:, ::-1]
+    return crops

@@ -1,0 +1,227 @@
+"""Networks written in Python: ``L.Convolution(n.data, num_output=20, kernel_size=5)``.
+
+    n = caffe.NetSpec()
+    n.data = L.Input(shape=dict(dim=[1, 3, 32, 32]))
+    n.conv1 = L.Convolution(n.data, num_output=16, kernel_size=3, weight_filler=dict(type="xavier"))
+    n.relu1 = L.ReLU(n.conv1, in_place=True)
+    print(n.to_proto())
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from ..errors import UsageError
+from ..schema import is_repeated, load_schema
+from .proto import caffe_pb2
+
+__all__ = ["Function", "Layers", "NetSpec", "Parameters", "Top", "assign_proto", "layers", "param_name_dict", "params", "to_proto"]
+
+
+def param_name_dict() -> dict[str, str]:
+    """Layer type -> name of the field with its own parameters, without ``_param``: ``{"Convolution": "convolution"}``."""
+    fields = caffe_pb2.LayerParameter.DESCRIPTOR.fields
+    names = {
+        f.message_type.name.removesuffix("Parameter"): f.name.removesuffix("_param")
+        for f in fields
+        if f.name.endswith("_param")
+    }
+    # Layers that use the parameters of another type (Deconvolution: convolution_param).
+    for kind, own in load_schema().layer_types.items():
+        own_fields = [name for name in own if name.endswith("_param")]
+        if kind not in names and own_fields:
+            names[kind] = own_fields[0].removesuffix("_param")
+    return names
+
+
+def assign_proto(proto: Any, name: str, value: Any) -> None:
+    """Set field ``name`` of a message: a dict fills a message, a list a repeated field, one value may stand for a list.
+
+    Raises:
+        AttributeError: the message has no such field, with the names it has.
+    """
+    descriptor = proto.DESCRIPTOR.fields_by_name.get(name)
+    if descriptor is None:
+        raise AttributeError(
+            f"{proto.DESCRIPTOR.name} has no field {name!r}; it has {', '.join(sorted(proto.DESCRIPTOR.fields_by_name))}"
+        )
+    if is_repeated(descriptor):
+        target = getattr(proto, name)
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(item, Mapping):
+                _assign_all(target.add(), item)
+            else:
+                target.append(item)
+    elif isinstance(value, Mapping):
+        message = getattr(proto, name)
+        message.SetInParent()
+        _assign_all(message, value)
+    else:
+        setattr(proto, name, value)
+
+
+def _assign_all(proto: Any, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        assign_proto(proto, name, value)
+
+
+class Top:
+    """One blob that a layer makes."""
+
+    def __init__(self, fn: Function, n: int) -> None:
+        self.fn, self.n = fn, n
+
+    def to_proto(self) -> Any:
+        """A ``NetParameter`` of the layers that this blob needs."""
+        return to_proto(self)
+
+
+class Function:
+    """A layer: its type, the blobs it reads, its parameters. ``tops`` are the blobs it makes."""
+
+    def __init__(self, type_name: str, inputs: tuple[Any, ...], params: Mapping[str, Any]) -> None:
+        for index, given in enumerate(inputs):
+            if not isinstance(given, Top):
+                raise TypeError(f"{type_name} input {index} is not a Top (type is {type(given)})")
+        self.type_name = type_name
+        self.inputs = cast(tuple[Top, ...], inputs)
+        self.params = dict(params)
+        self.ntop: int = self.params.pop("ntop", 1)
+        self.in_place: bool = self.params.pop("in_place", False)
+        self.tops = tuple(Top(self, n) for n in range(self.ntop))
+
+
+class _Writer:
+    """Collects layers in an order in which each comes after those that it reads."""
+
+    def __init__(self, names: Mapping[Any, str]) -> None:
+        self._names: dict[Any, str] = dict(names)  # of Tops, and of Functions without tops
+        self._counts: Counter[str] = Counter()
+        self._layers: OrderedDict[Function, Any] = OrderedDict()
+
+    def add(self, fn: Function) -> Any:
+        """Write a layer after what it reads; its ``LayerParameter``."""
+        waiting = [fn]
+        while waiting:  # not by recursion: networks are deeper than Python's stack
+            last = waiting[-1]
+            missing = [top.fn for top in last.inputs if top.fn not in self._layers]
+            if last in self._layers:
+                waiting.pop()
+            elif missing:
+                waiting.extend(reversed(missing))
+            else:
+                self._layers[waiting.pop()] = self._layer(last)
+        return self._layers[fn]
+
+    def net(self) -> Any:
+        """All layers added, as a ``NetParameter``."""
+        net = caffe_pb2.NetParameter()
+        net.layer.extend(self._layers.values())
+        return net
+
+    def _layer(self, fn: Function) -> Any:
+        layer = caffe_pb2.LayerParameter(type=fn.type_name)
+        layer.bottom.extend(self._layers[top.fn].top[top.n] for top in fn.inputs)
+        layer.top.extend(layer.bottom if fn.in_place else [self._name(top, fn) for top in fn.tops])
+        layer.name = self._name(fn.tops[0] if fn.ntop else fn, fn)
+        own = _PARAM_NAMES.get(fn.type_name, "") + "_param"
+        own_fields = getattr(layer, own).DESCRIPTOR.fields_by_name if own != "_param" else {}
+        for name, value in fn.params.items():
+            if not name.endswith("param") and name in own_fields:
+                assign_proto(getattr(layer, own), name, value)
+            elif name in layer.DESCRIPTOR.fields_by_name:
+                assign_proto(layer, name, value)
+            else:
+                raise AttributeError(
+                    f"layer {layer.name!r} ({fn.type_name}): neither LayerParameter nor its {own} has a field {name!r}"
+                )
+        return layer
+
+    def _name(self, what: Top | Function, fn: Function) -> str:
+        if what not in self._names:
+            self._counts[fn.type_name] += 1
+            self._names[what] = f"{fn.type_name}{self._counts[fn.type_name]}"
+        return self._names[what]
+
+
+def to_proto(*tops: Top) -> Any:
+    """A ``NetParameter`` of all layers that ``tops`` need; names are made up: ``Convolution1``, ``Pooling1`` ..."""
+    writer = _Writer({})
+    for top in tops:
+        writer.add(top.fn)
+    return writer.net()
+
+
+class NetSpec:
+    """Tops by name: ``n.conv1 = L.Convolution(...)``, ``n["res2a/relu"] = ...``. A layer has the name of its first top."""
+
+    tops: OrderedDict[str, Any]
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "tops", OrderedDict())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.tops[name] = value
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.tops[name] = value
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self.tops[name]
+        except KeyError:
+            raise AttributeError(f"the spec has no {name!r}; it has {', '.join(self.tops) or 'nothing yet'}") from None
+
+    def to_proto(self) -> Any:
+        """A ``NetParameter`` of everything assigned, and of what that needs.
+
+        Raises:
+            UsageError: something else than a Top was assigned. AttributeError: a parameter that no field takes.
+        """
+        for name, top in self.tops.items():
+            if not isinstance(top, (Top, Function)):
+                raise UsageError(f"{name} in the spec is no Top but a {type(top).__name__}; layers with several tops return a tuple")
+        writer = _Writer({top: name for name, top in self.tops.items()})
+        for top in self.tops.values():
+            writer.add(top.fn if isinstance(top, Top) else top)
+        return writer.net()
+
+
+class Layers:
+    """``L.<type>(*tops, **parameters)`` makes a layer: its Top, a tuple of them with ``ntop=``, itself with ``ntop=0``."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def make(*inputs: Any, **parameters: Any) -> Any:
+            fn = Function(name, inputs, parameters)
+            if fn.ntop == 0:
+                return fn
+            return fn.tops[0] if fn.ntop == 1 else fn.tops
+
+        return make
+
+
+class Parameters:
+    """``P.Pooling.MAX``: the constants of a layer's parameters."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        message = getattr(caffe_pb2, name + "Parameter", None)
+        if message is None:
+            raise AttributeError(f"there is no message {name}Parameter")
+        return message
+
+
+_PARAM_NAMES = param_name_dict()
+layers = Layers()
+params = Parameters()

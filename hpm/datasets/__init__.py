@@ -1,0 +1,1 @@
+"""Data sets: made up (:mod:`.synthetic`) and prepared from what people have."""

@@ -1,0 +1,501 @@
+"""Refinement: each frame's correction module takes a few Adam steps until its pose projects onto the 2D input.
+
+For every frame the weights start from the trained ones. A step computes the corrected pose, its projection, the loss
+against the 2D input and the gradients, and updates ``change_tmp`` and ``change``; the pose of the last step's forward
+pass is the refined one, so two steps mean one effective update.
+
+``faithful`` does what the original did: only the weights are restored between frames, so Adam's moments and step count
+run on through an action and the order of frames matters. ``independent`` starts Adam anew for every frame.
+
+No gradient of a fully connected layer needs autograd or a matrix of its own: it is an outer product of two vectors. Those
+of the first step, taken at the trained weights, are computed for many frames at once; those of a frame's last step
+change no pose of that frame, so they wait and enter the moments together with the next frame's first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caffe_compat.errors import UsageError
+
+from .projector import LAYERS, POSE_2D, POSE_3D, RELU_SCALE, Affine, ProjectionLoss, Projector, correct
+from .scaling import REFINEMENT_BOUNDS, Bounds
+from .skeleton import H36M16
+
+__all__ = ["PAPER", "RefineSettings", "Refined", "Refiner"]
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+
+# The joints whose movement the paper's thresholds measure.
+_TORSO = [H36M16.index(name) for name in ("Hip", "LShoulder", "RShoulder", "LHip", "RHip")]
+
+# Frames whose first steps are computed together: enough to keep matrix products busy, few enough to stay in the cache.
+_BLOCK = 256
+# Faithful frames between two looks for moments that have decayed to nothing.
+_TIDY_EVERY = 64
+
+
+@dataclass(frozen=True)
+class RefineSettings:
+    """How to refine. The defaults are the original's."""
+
+    mode: Literal["faithful", "independent"] = "faithful"
+    steps: int = 2
+    """Forward passes per frame, at most; the pose of the last one counts."""
+    learning_rate: float = 0.00015
+    update_projector: bool = False
+    """Let the steps update the projector too. It is restored between frames as the correction module is."""
+    stop_mm: float | None = None
+    """Stop at a step whose pose differs from the previous step's by less than this at the pelvis, shoulders and hips."""
+    discard_mm: float | None = None
+    """Keep the first step's pose if one of those joints ended up farther from it than this."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("faithful", "independent"):
+            raise UsageError(f"refinement mode {self.mode!r}; there are faithful and independent")
+        if self.steps < 1:
+            raise UsageError(f"{self.steps} refinement steps; at least 1 is needed")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate >= 0):
+            raise UsageError(f"refinement learning rate {self.learning_rate}")
+        for name in ("stop_mm", "discard_mm"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise UsageError(f"refinement threshold {name} = {value}; it is a distance in mm")
+
+
+PAPER = RefineSettings(steps=20, update_projector=True, stop_mm=5.0, discard_mm=20.0)
+"""The variant that the paper describes and the original's code does not have. The paper names no limit of steps."""
+
+
+@dataclass(frozen=True)
+class Refined(Generic[Array]):
+    """What came out for n frames."""
+
+    pose: Array
+    """(n, 48) normalised: the refined pose."""
+    change: Array
+    """(n, 48) normalised: the correction module's pose before any update."""
+    steps: Array
+    """(n,) integers: the forward pass that ``pose`` came from, or would have come from if ``discarded``."""
+    discarded: Array
+    """(n,) booleans: moved farther than ``discard_mm``, so ``pose`` is ``change``."""
+
+
+class Refiner:
+    """Refines one sequence after another; ``reset`` starts the next action.
+
+    Args:
+        projector: the trained weights. They are not changed.
+        bounds: what millimetres of the thresholds mean.
+        dtype: torch.float32, the original's, or torch.float64.
+    """
+
+    def __init__(
+        self,
+        projector: Projector,
+        settings: RefineSettings = RefineSettings(),  # noqa: B008  frozen
+        *,
+        bounds: Bounds = REFINEMENT_BOUNDS,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if dtype not in (torch.float32, torch.float64):
+            raise UsageError(f"refinement in {dtype}; torch.float32 and torch.float64 are supported")
+        self.settings = settings
+        self._device, self._dtype = torch.device(device), dtype
+        # Scaled in double precision, so that folding the scale into the weights rounds once.
+        exact = projector.to(self._device, torch.float64)
+        self._loss = ProjectionLoss(self._device, dtype)
+        self._range_mm = torch.tensor(bounds.range, device=self._device, dtype=dtype)
+        self._correction = exact.to(dtype=dtype)
+        self._layers = [
+            _Shared(getattr(exact, name), scale, dtype)
+            for name, scale in zip(LAYERS[2:], (RELU_SCALE, RELU_SCALE, RELU_SCALE, 1.0), strict=True)
+        ]
+        self._hidden = len(projector.change_tmp.bias)
+        self._sequence = self._trained(1) if settings.mode == "faithful" else None
+
+    def reset(self) -> None:
+        """Forget Adam's moments and step count, as at the start of an action. Independent mode has nothing to forget."""
+        if self._sequence is not None:
+            self._sequence.reset()
+
+    def refine(self, coarse: Array, pose2d: Array) -> Refined[Array]:
+        """Refine consecutive frames.
+
+        Args:
+            coarse: (n, 48) or (n, 16, 3), normalised.
+            pose2d: (n, 32) or (n, 16, 2), fractions of the crop's side.
+
+        Returns:
+            arrays of the kind of ``coarse``; tensors are on the refiner's device.
+
+        Raises:
+            UsageError: shapes that do not fit each other, or values that are not finite.
+        """
+        x, y = self._input(coarse, POSE_3D, "coarse 3D"), self._input(pose2d, POSE_2D, "2D")
+        if len(x) != len(y):
+            raise UsageError(f"{len(x)} coarse 3D poses and {len(y)} 2D poses; there must be one of each per frame")
+        with torch.inference_mode():
+            parts = [self._block(x[k : k + _BLOCK], y[k : k + _BLOCK]) for k in range(0, max(len(x), 1), _BLOCK)]
+            columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        if isinstance(coarse, torch.Tensor):
+            return Refined(*(column.clone() for column in columns))
+        return Refined(*(column.cpu().numpy() for column in columns))
+
+    def stream(self, blocks: Iterable[tuple[Array, Array]]) -> Iterator[Refined[Array]]:
+        """Refine one action that comes in blocks of (coarse, pose2d); memory does not grow with its length."""
+        self.reset()
+        for coarse, pose2d in blocks:
+            yield self.refine(coarse, pose2d)
+
+    def _input(self, values: np.ndarray | Tensor, width: int, what: str) -> Tensor:
+        tensor = torch.as_tensor(values).detach().to(self._device, self._dtype)
+        flat = tensor.reshape(len(tensor), -1) if tensor.ndim in (2, 3) else tensor
+        if flat.ndim != 2 or (len(flat) and flat.shape[1] != width):
+            raise UsageError(f"{what} poses of shape (frames, {width}) were expected, found {tuple(tensor.shape)}")
+        bad = (~flat.isfinite().all(1)).nonzero().flatten().tolist()
+        if bad:
+            raise UsageError(f"{what} poses that are not finite, {len(bad)} in all, the first at index {bad[0]}")
+        return flat.reshape(-1, width)
+
+    def _block(self, x: Tensor, pose2d: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Refine up to _BLOCK frames: pose, change, steps, discarded."""
+        settings, target = self.settings, self._loss.target(pose2d)
+        change = correct(self._correction, x)
+        if settings.steps == 1:
+            return self._judged(change, change, torch.ones(len(x), dtype=torch.int64, device=self._device))
+        first = self._first(x, change, target)
+        if self._sequence is not None:
+            outcomes = [
+                self._frame(self._sequence, x[k : k + 1], change[k : k + 1], _rows(target, k, k + 1), first.rows(k, k + 1))
+                for k in range(len(x))
+            ]
+            if outcomes:
+                pose, steps = (torch.cat(column) for column in zip(*outcomes, strict=True))
+                return self._judged(change, pose, steps)
+            return self._judged(change, change, torch.ones(0, dtype=torch.int64, device=self._device))
+        if settings.steps == 2:
+            pose = self._one_fresh_update(x, first)
+            return self._judged(change, pose, torch.full((len(x),), 2, device=self._device))
+        lanes = self._lanes_within_memory()
+        pose, taken = torch.empty_like(change), torch.empty(len(x), dtype=torch.int64, device=self._device)
+        for k in range(0, len(x), lanes):
+            end = min(k + lanes, len(x))
+            pose[k:end], taken[k:end] = self._frame(
+                self._trained(end - k), x[k:end], change[k:end], _rows(target, k, end), first.rows(k, end)
+            )
+        return self._judged(change, pose, taken)
+
+    def _first(self, x: Tensor, change: Tensor, target: tuple[Tensor, Tensor]) -> _Gradients:
+        """The gradients of every frame's first step, at the trained weights."""
+        hidden = torch.addmm(self._correction.change_tmp.bias, x, self._correction.change_tmp.weight.T).relu_()
+        by_pose, projector = _project_back(self._layers, change, target, self._loss)
+        by_hidden = (by_pose @ self._correction.change.weight).mul_(hidden.sign())
+        return _Gradients(by_hidden, hidden, by_pose, projector)
+
+    def _frame(
+        self, trained: _Trained, x: Tensor, change: Tensor, target: tuple[Tensor, Tensor], first: _Gradients
+    ) -> tuple[Tensor, Tensor]:
+        """Pose (lanes, 48) and step taken (lanes,) of one frame in each lane."""
+        settings = self.settings
+        trained.start(x)
+        trained.hold(first)
+        pose, previous = change, change
+        taken = torch.ones(len(x), dtype=torch.int64, device=self._device)
+        going = torch.ones(len(x), dtype=torch.bool, device=self._device) if settings.stop_mm is not None else None
+        for step in range(2, settings.steps + 1):
+            trained.update(settings.learning_rate)
+            hidden, current = trained.correct()
+            # A lane that starts anew with the next frame has no use for its last gradients.
+            if self._sequence is not None or step < settings.steps:
+                by_pose, projector = _project_back(trained.layers(self._layers), current, target, self._loss)
+                trained.hold(_Gradients(trained.by_hidden(by_pose, hidden), hidden, by_pose, projector))
+            if going is None:
+                pose = current
+                continue
+            pose = torch.where(going[:, None], current, pose)
+            taken += going
+            assert settings.stop_mm is not None
+            going &= self._moved_mm(current, previous) >= settings.stop_mm
+            previous = current
+            if not going.any():
+                break
+        if going is None:
+            taken.fill_(settings.steps)
+        return pose, taken
+
+    def _one_fresh_update(self, x: Tensor, first: _Gradients) -> Tensor:
+        """The poses (n, 48) after one update by a fresh Adam, without any frame's own weights.
+
+        From zero moments, Adam's first update of a weight with gradient g is rate * g / (|g| + e), e = epsilon /
+        sqrt(1 - beta2). With g = d_j x_i it moves output j by rate * d_j * sum_i |x_i| / (|d_j| + e / |x_i|): a sum over
+        inputs for every output, which needs neither weights nor gradients as matrices.
+        """
+        epsilon = _EPSILON / math.sqrt(1 - _BETA2)
+        rate = self.settings.learning_rate
+        weights = self._correction
+        pose = torch.empty_like(x)
+        before = torch.addmm(weights.change_tmp.bias, x, weights.change_tmp.weight.T)
+        size = self._frames_within_cache()
+        ones = x.new_ones(len(x), 1)
+        inputs = torch.cat([x, ones], 1).abs()
+        for k in range(0, len(x), size):
+            part = slice(k, k + size)
+            d, q, h = first.by_hidden[part], first.by_pose[part], first.hidden[part]
+            # 1 / 0 is infinite, and 1 / infinity the 0 that an input of 0 contributes.
+            terms = (d.abs()[:, None, :] + (epsilon / inputs[part])[:, :, None]).reciprocal_()
+            moved = torch.bmm(inputs[part][:, None, :], terms)[:, 0]
+            hidden = (before[part] - rate * d * moved).relu_()
+            terms = (q.abs()[:, :, None] + (epsilon / h)[:, None, :]).reciprocal_()
+            # This way round: as terms @ column it takes ten times as long.
+            moved = torch.bmm(hidden[:, None, :], terms.mT)[:, 0] + (q.abs() + epsilon).reciprocal_()
+            pose[part] = torch.addmm(weights.change.bias, hidden, weights.change.weight.T) - rate * q * moved
+        return pose
+
+    def _judged(self, change: Tensor, pose: Tensor, steps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """With what went too far discarded."""
+        limit = self.settings.discard_mm
+        discarded = torch.zeros(len(pose), dtype=torch.bool, device=self._device)
+        if limit is not None:
+            discarded = self._moved_mm(pose, change) > limit
+            pose = torch.where(discarded[:, None], change, pose)
+        return pose, change, steps, discarded
+
+    def _moved_mm(self, pose: Tensor, other: Tensor) -> Tensor:
+        """(n,): the farthest that one of the pelvis, shoulders and hips moved."""
+        moved = ((pose - other) * self._range_mm).reshape(-1, len(H36M16), 3)[:, _TORSO]
+        return moved.norm(dim=-1).amax(-1)
+
+    def _trained(self, lanes: int) -> _Trained:
+        correction = self._correction
+        projector = self._layers if self.settings.update_projector else []
+        return _Trained(correction.change_tmp, correction.change, projector, lanes)
+
+    def _lanes_within_memory(self) -> int:
+        """Frames that may have weights and moments of their own at once."""
+        values = self._hidden * 2 * POSE_3D
+        if self.settings.update_projector:
+            values += sum(layer.weight.numel() for layer in self._layers)
+        budget = 1 << (32 if self._device.type == "cuda" else 24)
+        return max(1, min(_BLOCK, budget // (4 * values * self._dtype.itemsize)))
+
+    def _frames_within_cache(self) -> int:
+        """Frames whose terms of ``_one_fresh_update`` are computed at once."""
+        budget = 1 << (30 if self._device.type == "cuda" else 21)
+        return max(1, budget // (self._hidden * (POSE_3D + 1) * self._dtype.itemsize))
+
+
+@dataclass(frozen=True)
+class _Gradients:
+    """The gradients of one step of n frames, as the vectors whose outer products they are."""
+
+    by_hidden: Tensor
+    """(n, hidden): by change_tmp's output before the ReLU. With the coarse pose: change_tmp's gradient."""
+    hidden: Tensor
+    """(n, hidden): change_tmp's output after the ReLU."""
+    by_pose: Tensor
+    """(n, 48): by change's output. With ``hidden``: change's gradient."""
+    projector: list[tuple[Tensor, Tensor]]
+    """Per layer of the projector: gradient by its output, its input."""
+
+    def rows(self, start: int, stop: int) -> _Gradients:
+        part = slice(start, stop)
+        pairs = [(a[part], b[part]) for a, b in self.projector]
+        return _Gradients(self.by_hidden[part], self.hidden[part], self.by_pose[part], pairs)
+
+
+class _Shared:
+    """A layer with the trained weights, the same for every frame, times ``scale``."""
+
+    def __init__(self, layer: Affine, scale: float, dtype: torch.dtype) -> None:
+        self.weight, self.bias = ((scale * part).to(dtype) for part in layer)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x, self.weight.T)
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        return gradient @ self.weight
+
+
+class _Moving:
+    """A matrix (rows, columns) in every lane that Adam moves, from the same start, with moments for each lane.
+
+    A gradient is given as rows of ``left`` and ``right`` whose outer products sum up to it. Those of one step must not
+    overlap in any element of the matrix, as their squares are summed too.
+
+    Args:
+        start: where every frame starts.
+        terms: outer products per gradient.
+        scale: what the weights that Adam sees are multiplied by to give ``start``.
+    """
+
+    def __init__(self, start: Tensor, lanes: int, terms: int, scale: float = 1.0) -> None:
+        rows, columns = start.shape
+        self._start, self._scale, self._terms = start, scale, terms
+        self._first = start.new_zeros(lanes, rows, columns)
+        self._second = torch.zeros_like(self._first)
+        self.current = torch.empty_like(self._first)
+        self.left = start.new_zeros(lanes, 2 * terms, rows)
+        self.right = start.new_zeros(lanes, 2 * terms, columns)
+        # A gradient that waited has decayed by one step when the moments take it in with the next one.
+        self._decay = start.new_ones(2, 2 * terms, 1)
+        self._decay[:, :terms, 0] = torch.tensor([[_BETA1], [_BETA2]])
+        self.reset()
+
+    def reset(self) -> None:
+        self._first.zero_()
+        self._second.zero_()
+        self._held = self._updates = 0
+        self._at_start = True
+
+    def restore(self) -> None:
+        """The weights are the start again; moments and held gradients stay."""
+        self._at_start = True
+
+    def hold(self) -> slice:
+        """The rows of ``left`` and ``right`` to write the next gradient to. At most two gradients are held."""
+        first = self._held * self._terms
+        self._held += 1
+        return slice(first, first + self._terms)
+
+    def update(self, learning_rate: float) -> None:
+        """Take the held gradients into the moments, one or two, and move the weights once."""
+        held, rows = self._held, self._held * self._terms
+        self._held = 0
+        self._updates += held
+        left, right, decay = self.left[:, :rows], self.right[:, :rows], self._decay[:, -rows:]
+        self._first.baddbmm_(left.mT, right * decay[0], beta=_BETA1**held, alpha=1 - _BETA1)
+        self._second.baddbmm_(left.square().mT, right.square().mul_(decay[1]), beta=_BETA2**held, alpha=1 - _BETA2)
+        rate = learning_rate * math.sqrt(1 - _BETA2**self._updates) / (1 - _BETA1**self._updates)
+        if self._at_start:
+            torch.sqrt(self._second, out=self.current).add_(_EPSILON)
+            torch.addcdiv(self._start, self._first, self.current, value=-rate * self._scale, out=self.current)
+            self._at_start = False
+        else:
+            self.current.addcdiv_(self._first, self._second.sqrt().add_(_EPSILON), value=-rate * self._scale)
+
+    def tidy(self) -> None:
+        """Moments that can no longer move a weight become zero, before they decay to slow denormal numbers.
+
+        A first moment of 1e-30 moves a weight by less than 1e-22 of the rate, and the root of a second moment of 1e-32
+        does not change epsilon when added to it.
+        """
+        self._first.mul_(self._first.abs() > 1e-30)
+        self._second.mul_(self._second > 1e-32)
+
+    # As a layer whose weight is the matrix (outputs, inputs + 1) but for its last column, the bias.
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.current[:, None, :, -1], x[:, None], self.current[:, :, :-1].mT)[:, 0]
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        return torch.bmm(gradient[:, None], self.current[:, :, :-1])[:, 0]
+
+
+class _Trained:
+    """Everything that the refinement moves, for one frame in each lane.
+
+    change_tmp (hidden x 48 and bias) and change transposed (hidden x 48, its bias a last row) stand side by side in one
+    (hidden + 1) x 97 matrix: its gradient is the sum of two outer products without overlap, and one update moves both.
+    """
+
+    def __init__(self, change_tmp: Affine, change: Affine, projector: Sequence[_Shared], lanes: int) -> None:
+        hidden = self._n = len(change_tmp.bias)
+        start = change.weight.new_zeros(hidden + 1, 2 * POSE_3D + 1)
+        start[:hidden, :POSE_3D], start[:hidden, POSE_3D] = change_tmp
+        start[:hidden, POSE_3D + 1 :], start[hidden, POSE_3D + 1 :] = change.weight.T, change.bias
+        self._correction = _Moving(start, lanes, 2)
+        # The ones that multiply the biases are written once.
+        self._correction.right[:, ::2, POSE_3D] = 1
+        self._correction.left[:, 1::2, hidden] = 1
+        self._projector = [
+            _Moving(torch.cat([layer.weight, layer.bias[:, None]], 1), lanes, 1, layer.scale) for layer in projector
+        ]
+        for matrix, layer in zip(self._projector, projector, strict=True):
+            matrix.right[:, :, -1] = layer.scale
+        self._scales = [layer.scale for layer in projector]
+        self._input = start.new_ones(lanes, POSE_3D + 1, 1)
+        self._hidden = start.new_ones(lanes, 1, hidden + 1)
+        self._frames = 0
+
+    def reset(self) -> None:
+        """Forget all moments."""
+        for matrix in (self._correction, *self._projector):
+            matrix.reset()
+        self._frames = 0
+
+    def start(self, x: Tensor) -> None:
+        """The next frame of each lane, with its coarse pose (lanes, 48)."""
+        self._input[:, :POSE_3D, 0] = x
+        self._frames += 1
+        for matrix in (self._correction, *self._projector):
+            matrix.restore()
+            if self._frames % _TIDY_EVERY == 0:
+                matrix.tidy()
+
+    def hold(self, gradients: _Gradients) -> None:
+        """Keep the gradients of a step for the next update."""
+        matrix, n = self._correction, self._n
+        at = matrix.hold()
+        left, right = matrix.left[:, at], matrix.right[:, at]
+        left[:, 0, :n], right[:, 0, :POSE_3D] = gradients.by_hidden, self._input[:, :POSE_3D, 0]
+        left[:, 1, :n], right[:, 1, POSE_3D + 1 :] = gradients.hidden, gradients.by_pose
+        for matrix, scale, (by_output, given) in zip(
+            self._projector, self._scales, gradients.projector[: len(self._projector)], strict=True
+        ):
+            at = matrix.hold()
+            matrix.left[:, at], matrix.right[:, at, :-1] = by_output[:, None], scale * given[:, None]
+
+    def update(self, learning_rate: float) -> None:
+        """One Adam update of everything, by the held gradients."""
+        for matrix in (self._correction, *self._projector):
+            matrix.update(learning_rate)
+
+    def correct(self) -> tuple[Tensor, Tensor]:
+        """With the weights as they are now: change_tmp after its ReLU (lanes, hidden), and the pose (lanes, 48)."""
+        current, n = self._correction.current, self._n
+        hidden = self._hidden[:, 0, :n]
+        hidden.copy_(torch.bmm(current[:, :n, : POSE_3D + 1], self._input)[:, :, 0]).relu_()
+        return hidden, torch.bmm(self._hidden, current[:, :, POSE_3D + 1 :])[:, 0]
+
+    def by_hidden(self, by_pose: Tensor, hidden: Tensor) -> Tensor:
+        """The gradient by change_tmp's output before its ReLU, (lanes, hidden)."""
+        current = self._correction.current[:, : self._n, POSE_3D + 1 :]
+        return torch.bmm(current, by_pose[:, :, None])[:, :, 0].mul_(hidden.sign())
+
+    def layers(self, shared: Sequence[_Shared]) -> Sequence[_Shared | _Moving]:
+        """The projector's layers: those that move, or the shared ones if none does."""
+        return self._projector or shared
+
+
+def _project_back(
+    layers: Sequence[_Shared | _Moving], pose: Tensor, target: tuple[Tensor, Tensor], loss: ProjectionLoss
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """The loss's gradient by the pose (n, 48), and for each layer that by its output and what it was given."""
+    one, two, three, last = layers
+    first = one.forward(pose).relu_()
+    second = two.forward(first).relu_()
+    third = three.forward(second).relu_()
+    both = first + third
+    by_output = loss.gradient(last.forward(both), target)
+    by_both = last.backward(by_output)
+    by_third = by_both * third.sign()
+    by_second = three.backward(by_third).mul_(second.sign())
+    by_first = two.backward(by_second).add_(by_both).mul_(first.sign())
+    gradients = [(by_first, pose), (by_second, first), (by_third, second), (by_output, both)]
+    return one.backward(by_first), gradients
+
+
+def _rows(target: tuple[Tensor, Tensor], start: int, stop: int) -> tuple[Tensor, Tensor]:
+    return target[0][start:stop], target[1][start:stop]

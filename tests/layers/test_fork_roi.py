@@ -1,0 +1,183 @@
+"""ROIPooling, PSROIPooling and ROIAlign against slow definitions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from caffe_compat.errors import LayerError
+
+from building import assert_equals, build, precise
+
+CASCADE = "zhaoweicai/cascade-rcnn"
+
+
+def _boxes(count: int, images: int, size: float, seed: int) -> np.ndarray:
+    """Boxes inside, across the edge, outside, of one pixel, and (the last) with their end before their start."""
+    random = np.random.RandomState(seed)
+    corners = random.uniform(-0.3 * size, 1.1 * size, (count, 2))
+    sizes = random.uniform(0, 0.9 * size, (count, 2))
+    sizes[0] = 0
+    sizes[-1] = -3
+    return np.concatenate([random.randint(0, images, (count, 1)), corners, corners + sizes], 1).astype(np.float32)
+
+
+def _cround(x: float) -> int:
+    return math.floor(x + 0.5) if x >= 0 else -math.floor(0.5 - x)
+
+
+def _roi_pooling(x: np.ndarray, boxes: np.ndarray, ph: int, pw: int, scale: float, pad: float = 0.0) -> Any:
+    out = np.zeros((len(boxes), x.shape[1], ph, pw))
+    gradient = np.zeros_like(x)  # of the sum of the top
+    height, width = x.shape[2:]
+    f = np.float32
+    for r, (image, x1, y1, x2, y2) in enumerate(boxes):
+        dx, dy = (x2 - x1 + f(1)) * f(pad), (y2 - y1 + f(1)) * f(pad)
+        x1, x2 = _cround((x1 - dx) * f(scale)), _cround((x2 + dx) * f(scale))
+        y1, y2 = _cround((y1 - dy) * f(scale)), _cround((y2 + dy) * f(scale))
+        bh, bw = f(max(y2 - y1 + 1, 1)) / f(ph), f(max(x2 - x1 + 1, 1)) / f(pw)
+        for i in range(ph):
+            top, bottom = (min(max(v + y1, 0), height) for v in (math.floor(f(i) * bh), math.ceil(f(i + 1) * bh)))
+            for j in range(pw):
+                left, right = (min(max(v + x1, 0), width) for v in (math.floor(f(j) * bw), math.ceil(f(j + 1) * bw)))
+                if bottom <= top or right <= left:
+                    continue
+                for c in range(x.shape[1]):
+                    window = x[int(image), c, top:bottom, left:right]
+                    at = np.unravel_index(window.argmax(), window.shape)
+                    out[r, c, i, j] = window[at]
+                    if x2 >= x1 and y2 >= y1:
+                        gradient[int(image), c, top + at[0], left + at[1]] += 1
+    return out, gradient
+
+
+@pytest.mark.parametrize(("images", "height", "width", "ph", "pw", "scale"), [(2, 13, 17, 3, 5, 0.5), (1, 5, 40, 7, 2, 0.3)])
+def test_roi_pooling(device: torch.device, images: int, height: int, width: int, ph: int, pw: int, scale: float) -> None:
+    random = np.random.RandomState(0)
+    # Few values, so that many are equal and the first one of them matters.
+    x = random.randint(0, 4, (images, 3, height, width)).astype(np.float32)
+    boxes = _boxes(23, images, width / scale, 1)
+    module = build(
+        f'type: "ROIPooling" roi_pooling_param {{ pooled_h: {ph} pooled_w: {pw} spatial_scale: {scale} }}', x.shape, boxes.shape
+    )
+    given = torch.tensor(x, device=device, requires_grad=True)
+    top = module(given, torch.tensor(boxes, device=device))
+    top.sum().backward()
+    expected, gradient = _roi_pooling(x, boxes, ph, pw, scale)
+    assert_equals(top, expected)
+    assert given.grad is not None
+    assert_equals(given.grad, gradient)
+    assert module.infer(given.to("meta"), torch.empty(boxes.shape, device="meta")).shape == top.shape
+
+
+def test_roi_pooling_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caffe_compat.layers.fork_roi._TABLE_VALUES", 1)
+    x = np.random.RandomState(0).randn(2, 3, 11, 9).astype(np.float32)
+    boxes = _boxes(7, 2, 20, 3)
+    module = build('type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 3 spatial_scale: 0.4 }', x.shape, boxes.shape)
+    assert_equals(module(torch.tensor(x), torch.tensor(boxes)), _roi_pooling(x, boxes, 2, 3, 0.4)[0])
+
+
+def test_roi_pooling_pads_boxes() -> None:
+    x = np.random.RandomState(0).randn(1, 2, 11, 19).astype(np.float32)
+    boxes = _boxes(9, 1, 30, 4)
+    text = 'type: "ROIPooling" roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.5 pad_ratio: 0.25 }'
+    module = build(text, x.shape, boxes.shape, dialect=CASCADE)
+    assert_equals(module(torch.tensor(x), torch.tensor(boxes)), _roi_pooling(x, boxes, 3, 2, 0.5, 0.25)[0])
+    with pytest.raises(LayerError, match="pad_ratio is not supported"):
+        build(text, x.shape, boxes.shape, dialect="makefile/frcnn")
+
+
+def test_roi_pooling_of_no_box_and_in_half_precision() -> None:
+    text = 'type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 3 spatial_scale: 1 }'
+    module = build(text, (1, 4, 5, 6), (0, 5))
+    assert module(torch.zeros(1, 4, 5, 6), torch.zeros(0, 5)).shape == (0, 4, 2, 3)
+    x, boxes = torch.randn(1, 4, 5, 6).half(), torch.tensor([[0.0, 1, 0, 4, 3]])
+    assert_equals(module(x, boxes.half()), module(x.float(), boxes).half())
+
+
+@pytest.mark.parametrize(
+    ("shapes", "param", "message"),
+    [
+        (((1, 2, 3, 4), (5, 5)), "pooled_h: 2", "pooled_w 0 must be at least 1"),
+        (((1, 2, 3, 4), (5, 4)), "pooled_h: 2 pooled_w: 2", "five numbers per box"),
+        (((1, 2, 3), (5, 5)), "pooled_h: 2 pooled_w: 2", "was expected"),
+    ],
+)
+def test_roi_pooling_refuses(shapes: Any, param: str, message: str) -> None:
+    with pytest.raises(LayerError, match=message):
+        build(f'type: "ROIPooling" roi_pooling_param {{ {param} }}', *shapes)
+
+
+def test_psroi_pooling(device: torch.device) -> None:
+    outputs, group, scale, height, width = 2, 3, 0.25, 7, 9
+    x = np.random.RandomState(0).randn(2, outputs * group * group, height, width)
+    boxes = _boxes(11, 2, 36, 5)
+    expected = np.zeros((len(boxes), outputs, group, group))
+    for r, (image, x1, y1, x2, y2) in enumerate(boxes.astype(np.float64)):
+        x1, y1 = _cround(x1) * scale, _cround(y1) * scale
+        bw = max((_cround(x2) + 1) * scale - x1, 0.1) / group
+        bh = max((_cround(y2) + 1) * scale - y1, 0.1) / group
+        for o in range(outputs):
+            for i in range(group):
+                for j in range(group):
+                    top, bottom = (min(max(v, 0), height) for v in (math.floor(i * bh + y1), math.ceil((i + 1) * bh + y1)))
+                    left, right = (min(max(v, 0), width) for v in (math.floor(j * bw + x1), math.ceil((j + 1) * bw + x1)))
+                    if bottom > top and right > left:
+                        expected[r, o, i, j] = x[int(image), (o * group + i) * group + j, top:bottom, left:right].mean()
+    module = build(
+        f'type: "PSROIPooling" psroi_pooling_param {{ spatial_scale: {scale} output_dim: {outputs} group_size: {group} }}',
+        x.shape,
+        boxes.shape,
+    )
+    dtype = precise(device)
+    given = torch.tensor(x, dtype=dtype, device=device)
+    top = module(given, torch.tensor(boxes, device=device))
+    assert_equals(top, expected)
+    assert module.infer(given.to("meta"), torch.empty(boxes.shape, device="meta")).shape == top.shape
+    if dtype == torch.float64:
+        few = torch.tensor(boxes[:4], device=device)
+        assert torch.autograd.gradcheck(lambda t: module(t, few), given[:, :, :4, :5].clone().requires_grad_())
+
+
+def test_psroi_pooling_refuses_channels() -> None:
+    with pytest.raises(LayerError, match="17 channels; output_dim 2 x group_size 3 squared = 18"):
+        build('type: "PSROIPooling" psroi_pooling_param { spatial_scale: 1 output_dim: 2 group_size: 3 }', (1, 17, 4, 5), (3, 5))
+
+
+def test_roi_align(device: torch.device) -> None:
+    ph, pw, scale, pad, height, width = 2, 3, 0.25, 0.125, 8, 11
+    x = np.random.RandomState(0).randn(2, 3, height, width)
+    boxes = _boxes(13, 2, 44, 6)
+    expected = np.zeros((len(boxes), 3, ph + 1, pw + 1))
+    for r, (image, x1, y1, x2, y2) in enumerate(boxes):
+        dx, dy = (x2 - x1 + 1) * pad, (y2 - y1 + 1) * pad
+        x1, x2, y1, y2 = (v * scale - 0.5 for v in (x1 - dx, x2 + dx, y1 - dy, y2 + dy))
+        for i in range(ph + 1):
+            for j in range(pw + 1):
+                y, z = y1 + i * (y2 - y1) / ph, x1 + j * (x2 - x1) / pw
+                if y2 <= y1 or x2 <= x1 or not (-0.5 <= y <= height - 0.5 and -0.5 <= z <= width - 0.5):
+                    continue
+                y, z = min(max(y, 0), height - 1), min(max(z, 0), width - 1)
+                a, b = min(int(y), height - 2), min(int(z), width - 2)
+                corner = x[int(image), :, a : a + 2, b : b + 2]
+                weights = np.outer([a + 1 - y, y - a], [b + 1 - z, z - b])
+                expected[r, :, i, j] = (corner * weights).sum((1, 2))
+    module = build(
+        f'type: "ROIAlign" roi_pooling_param {{ pooled_h: {ph} pooled_w: {pw} spatial_scale: {scale} pad_ratio: {pad} }}',
+        x.shape,
+        boxes.shape,
+        dialect=CASCADE,
+    )
+    dtype = precise(device)
+    given = torch.tensor(x, dtype=dtype, device=device)
+    top = module(given, torch.tensor(boxes, device=device))
+    torch.testing.assert_close(top.cpu(), torch.as_tensor(expected, dtype=dtype), rtol=1e-5, atol=1e-5)
+    assert module.infer(given.to("meta"), torch.empty(boxes.shape, device="meta")).shape == top.shape
+    if dtype == torch.float64:
+        few = torch.tensor(boxes[:4], device=device)
+        assert torch.autograd.gradcheck(lambda t: module(t, few), given[:, :, :4, :5].clone().requires_grad_())
