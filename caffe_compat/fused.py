@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from .layers.convolution import Convolution
 from .layers.inner_product import InnerProduct
 from .registry import Shape
+from .winograd import Winograd, pays
 
 __all__ = ["Affine", "Fused", "has_fused_kernels"]
 
@@ -39,7 +40,8 @@ class Fused(nn.Module):
 
     On a CPU with oneDNN's fused kernels, a float32 Convolution of images or InnerProduct gives its weight up for a copy
     in the order that the kernels like best; moved elsewhere, or to another precision, it takes it back. Such a
-    convolution returns its top with channels last in memory.
+    convolution returns its top with channels last in memory. Large ones of 3x3 are computed as
+    :mod:`caffe_compat.winograd` says, which changes results by a few millionths of the largest.
 
     Args:
         layer: makes one top from one bottom, in memory of its own. It belongs to this module from now on.
@@ -55,12 +57,15 @@ class Fused(nn.Module):
         self.bottom = bottom
         self.slope = slope
         self.register_buffer("packed", None, persistent=False)
+        self.winograd: Winograd | None = None
         if isinstance(layer, InnerProduct) and layer.transpose:
             layer.weight = nn.Parameter(layer.weight.detach().t().contiguous(), requires_grad=False)
             layer.transpose = False
         self._pack()
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        if self.winograd is not None:
+            return self._finish(self.winograd(x, self.layer.bias), other)
         if self.packed is not None:
             return self._run_packed(x, other)
         return self._finish(self.layer(x), other)
@@ -109,6 +114,9 @@ class Fused(nn.Module):
                     rows = torch.Size(self.bottom[: layer.axis]).numel()
                     packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
             elif layer.direct and weight.dim() == 4:
+                if _is_plain_3x3(layer) and pays(weight, self.bottom, layer.pad):
+                    self.winograd = Winograd(weight, layer.pad, self.bottom)
+                    return
                 how = (layer.pad, layer.stride, layer.dilation, layer.group)
                 packed = _reorder_convolution_weight(weight, *how, self.bottom)
         if packed is not None:
@@ -130,13 +138,17 @@ class Fused(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Fused:
         """Every move and cast of a module goes through here, and packed weights allow neither."""
-        self.layer, self.packed = self._unpacked(), None
+        self.layer, self.packed, self.winograd = self._unpacked(), None, None
         super()._apply(fn, recurse)
         self._pack()
         return self
 
     def extra_repr(self) -> str:
-        return f"slope={self.slope}, packed={self.packed is not None}"
+        return f"slope={self.slope}, packed={self.packed is not None}, winograd={self.winograd is not None}"
+
+
+def _is_plain_3x3(layer: Convolution) -> bool:
+    return (layer.geometry.kernel, layer.stride, layer.dilation, layer.group) == ((3, 3), (1, 1), (1, 1), 1)
 
 
 def _reorder_convolution_weight(

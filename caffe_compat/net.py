@@ -262,7 +262,7 @@ class CaffeNet(nn.Module):
             self._merge_specs(spec, entry, owner)
 
     def _merge_specs(self, spec: LayerSpec, entry: Any, owner: _Owner) -> None:
-        """Caffe's rule: of the layers that share a blob, the first to give a multiplier sets it; none may contradict."""
+        """Caffe's rule: of layers that share a blob, the first to give a multiplier sets it; none may contradict."""
         merged = self.param_specs[owner.sharers[0]]
         for field in ("lr_mult", "decay_mult"):
             if not entry.HasField(field):

@@ -82,7 +82,9 @@ class Projector:
             WeightsError: another number of arrays, or shapes that do not fit.
         """
         if len(arrays) != 2 * len(LAYERS):
-            raise WeightsError(f"{len(arrays)} arrays; a weight and a bias for each of {', '.join(LAYERS)} were expected")
+            raise WeightsError(
+                f"{len(arrays)} arrays; a weight and a bias for each of {', '.join(LAYERS)} were expected"
+            )
         tensors = [torch.from_numpy(np.array(array)) for array in arrays]
         pairs = zip(LAYERS, tensors[::2], tensors[1::2], strict=True)
         return cls(**{name: Affine(weight.T.contiguous(), bias) for name, weight, bias in pairs})

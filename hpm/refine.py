@@ -7,9 +7,9 @@ pass is the refined one, so two steps mean one effective update.
 ``faithful`` does what the original did: only the weights are restored between frames, so Adam's moments and step count
 run on through an action and the order of frames matters. ``independent`` starts Adam anew for every frame.
 
-No gradient of a fully connected layer needs autograd or a matrix of its own: it is an outer product of two vectors. Those
-of the first step, taken at the trained weights, are computed for many frames at once; those of a frame's last step
-change no pose of that frame, so they wait and enter the moments together with the next frame's first.
+No gradient of a fully connected layer needs autograd or a matrix of its own: it is an outer product of two vectors.
+Those of the first step, taken at the trained weights, are computed for many frames at once; those of a frame's last
+step change no pose of that frame, so they wait and enter the moments together with the next frame's first.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class RefineSettings:
     update_projector: bool = False
     """Let the steps update the projector too. It is restored between frames as the correction module is."""
     stop_mm: float | None = None
-    """Stop at a step whose pose differs from the previous step's by less than this at the pelvis, shoulders and hips."""
+    """Stop at a step that moved each of the pelvis, shoulders and hips by less than this."""
     discard_mm: float | None = None
     """Keep the first step's pose if one of those joints ended up farther from it than this."""
 
@@ -102,7 +102,7 @@ class Refiner:
     def __init__(
         self,
         projector: Projector,
-        settings: RefineSettings = RefineSettings(),  # noqa: B008  frozen
+        settings: RefineSettings = RefineSettings(),
         *,
         bounds: Bounds = REFINEMENT_BOUNDS,
         device: torch.device | str = "cpu",
@@ -110,13 +110,13 @@ class Refiner:
     ) -> None:
         if dtype not in (torch.float32, torch.float64):
             raise UsageError(f"refinement in {dtype}; torch.float32 and torch.float64 are supported")
-        self.settings = settings
+        self.settings, self.bounds, self.dtype = settings, bounds, dtype
         self._device, self._dtype = torch.device(device), dtype
         # Scaled in double precision, so that folding the scale into the weights rounds once.
         exact = projector.to(self._device, torch.float64)
         self._loss = ProjectionLoss(self._device, dtype)
         self._range_mm = torch.tensor(bounds.range, device=self._device, dtype=dtype)
-        self._correction = exact.to(dtype=dtype)
+        self.projector = self._correction = exact.to(dtype=dtype)
         self._layers = [
             _Shared(getattr(exact, name), scale, dtype)
             for name, scale in zip(LAYERS[2:], (RELU_SCALE, RELU_SCALE, RELU_SCALE, 1.0), strict=True)
@@ -125,7 +125,7 @@ class Refiner:
         self._sequence = self._trained(1) if settings.mode == "faithful" else None
 
     def reset(self) -> None:
-        """Forget Adam's moments and step count, as at the start of an action. Independent mode has nothing to forget."""
+        """Forget Adam's moments and step count, as at the start of an action; independent mode keeps none."""
         if self._sequence is not None:
             self._sequence.reset()
 
@@ -177,7 +177,9 @@ class Refiner:
         first = self._first(x, change, target)
         if self._sequence is not None:
             outcomes = [
-                self._frame(self._sequence, x[k : k + 1], change[k : k + 1], _rows(target, k, k + 1), first.rows(k, k + 1))
+                self._frame(
+                    self._sequence, x[k : k + 1], change[k : k + 1], _rows(target, k, k + 1), first.rows(k, k + 1)
+                )
                 for k in range(len(x))
             ]
             if outcomes:
@@ -238,8 +240,8 @@ class Refiner:
         """The poses (n, 48) after one update by a fresh Adam, without any frame's own weights.
 
         From zero moments, Adam's first update of a weight with gradient g is rate * g / (|g| + e), e = epsilon /
-        sqrt(1 - beta2). With g = d_j x_i it moves output j by rate * d_j * sum_i |x_i| / (|d_j| + e / |x_i|): a sum over
-        inputs for every output, which needs neither weights nor gradients as matrices.
+        sqrt(1 - beta2). With g = d_j x_i it moves output j by rate * d_j * sum_i |x_i| / (|d_j| + e / |x_i|): a sum
+        over inputs for every output, which needs neither weights nor gradients as matrices.
         """
         epsilon = _EPSILON / math.sqrt(1 - _BETA2)
         rate = self.settings.learning_rate
@@ -350,7 +352,7 @@ class _Moving:
         self.right = start.new_zeros(lanes, 2 * terms, columns)
         # A gradient that waited has decayed by one step when the moments take it in with the next one.
         self._decay = start.new_ones(2, 2 * terms, 1)
-        self._decay[:, :terms, 0] = torch.tensor([[_BETA1], [_BETA2]])
+        self._decay[0, :terms], self._decay[1, :terms] = _BETA1, _BETA2
         self.reset()
 
     def reset(self) -> None:

@@ -55,7 +55,9 @@ class Bounds:
             raise UsageError(f"{self.source}: bounds that are not finite")
         if (bad := np.flatnonzero(self.maximum <= self.minimum)).size:
             k = int(bad[0])
-            raise UsageError(f"{self.source}: value {k + 1} has maximum {self.maximum[k]} and minimum {self.minimum[k]}")
+            raise UsageError(
+                f"{self.source}: value {k + 1} has maximum {self.maximum[k]} and minimum {self.minimum[k]}"
+            )
 
     @property
     def range(self) -> np.ndarray:
@@ -82,7 +84,9 @@ def read_bounds(path: str | os.PathLike[str], joints: Skeleton = H36M16) -> Boun
         except ValueError as error:
             raise FileError(f"line {number}: numbers parted by commas were expected: {error}", path=name) from error
         if len(rows[-1]) != width:
-            found = f"line {number}: {len(rows[-1])} values; {joints.name} has {len(joints)} joints, so {width} belong here"
+            found = (
+                f"line {number}: {len(rows[-1])} values; {joints.name} has {len(joints)} joints, so {width} belong here"
+            )
             raise FileError(found, path=name)
     if len(rows) != 2:
         raise FileError(f"{len(rows)} lines of numbers; one of maxima and one of minima were expected", path=name)
@@ -157,9 +161,9 @@ def bone_lengths(pose: np.ndarray, joints: Skeleton = H36M16) -> np.ndarray:
 
 
 def bone_variation(pose: np.ndarray, joints: Skeleton = H36M16) -> np.ndarray:
-    """Standard deviation over mean of each bone's length over the frames, (bones,), in the order of ``joints.bones``.
+    """Standard deviation over mean of each bone's length over the frames, (bones,), as ``joints.bones`` orders them.
 
-    About zero says that limbs were scaled to fixed lengths (or belong to one body); several percent, that they were not.
+    About zero says that limbs were scaled to fixed lengths (or belong to one body); several percent, that not.
     """
     lengths = bone_lengths(pose, joints).reshape(-1, len(joints))[:, [child for child, _ in joints.bones]]
     return lengths.std(0) / np.maximum(lengths.mean(0), 1e-12)

@@ -152,7 +152,7 @@ def skeleton(name: str) -> Skeleton:
 class Conversion:
     """How a pose of ``source`` becomes one of ``target``.
 
-    ``sources[k]`` are the joints of ``source`` whose mean is joint ``k`` of ``target``; a joint named twice weighs twice.
+    ``sources[k]`` are the joints of ``source`` whose mean is joint ``k`` of ``target``; one named twice weighs twice.
     """
 
     source: Skeleton
@@ -189,9 +189,7 @@ class Conversion:
 
 def _by_name(source: Skeleton, target: Skeleton, note: str = "", **others: str) -> Conversion:
     """Joints of the same name, and ``target=source[+source ...]`` for the rest."""
-    groups = tuple(
-        tuple(source.index(part) for part in others.get(joint, joint).split("+")) for joint in target.joints
-    )
+    groups = tuple(tuple(source.index(part) for part in others.get(joint, joint).split("+")) for joint in target.joints)
     return Conversion(source, target, groups, note)
 
 
@@ -211,7 +209,7 @@ CONVERSIONS: dict[tuple[str, str], Conversion] = {
         _by_name(
             COCO17,
             H36M16,
-            "COCO has no joint on the trunk or on top of the head: the head is between the eyes, lower than in training",
+            "COCO has no joint on the trunk or on top of the head; the head is put between the eyes",
             Hip="LHip+RHip",
             Spine="LHip+RHip+LShoulder+RShoulder",
             Thorax="LShoulder+RShoulder",
@@ -233,7 +231,7 @@ CONVERSIONS: dict[tuple[str, str], Conversion] = {
 
 
 def conversion(source: Skeleton, target: Skeleton) -> Conversion:
-    """The conversion between two joint orders; between equal ones it changes nothing. Raises UsageError if undefined."""
+    """The conversion between two joint orders; equal ones give no change. Raises UsageError if undefined."""
     if source == target:
         return Conversion(source, target, tuple((k,) for k in range(len(source))))
     if (source.name, target.name) not in CONVERSIONS:
@@ -330,9 +328,7 @@ def left_right_suspect(pose: Pose, joints: Skeleton, reference: Pose | None = No
         other = _float64(reference)
         if other.shape != points.shape:
             raise UsageError(f"poses {points.shape} and reference poses {other.shape} differ in shape")
-        as_is, swapped = (
-            np.linalg.norm(p - other, axis=-1).sum(-1) for p in (points, points[:, list(joints.swaps)])
-        )
+        as_is, swapped = (np.linalg.norm(p - other, axis=-1).sum(-1) for p in (points, points[:, list(joints.swaps)]))
         evidence += LeftRightEvidence(fits_when_swapped=_count(swapped < as_is, np.abs(swapped - as_is) > 0))
     return evidence
 

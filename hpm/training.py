@@ -55,8 +55,8 @@ PHASES: Mapping[str, Phase] = MappingProxyType(
         )
     }
 )
-"""In their order. The original went on to ``3d_to_2d`` from iteration 300,000 of ``2d_to_3d``. It took a snapshot of the
-pre-training every 100 iterations; here it is every 10,000."""
+"""In their order. The original went on to ``3d_to_2d`` from iteration 300,000 of ``2d_to_3d``. It took a snapshot of
+the pre-training every 100 iterations; here it is every 10,000."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def train_phase(
     data: str | Path,
     out: str | Path,
     weights: str | Path | None = None,
-    options: TrainingOptions = TrainingOptions(),  # noqa: B008  frozen
+    options: TrainingOptions = TrainingOptions(),
     *,
     seed: int | None = None,
     device: torch.device | str = "cpu",
@@ -171,7 +171,7 @@ def _start(plan: Phase, folder: Path, weights: str | Path | None) -> list[Path]:
     before = trained_model(plan.after, folder)
     if not before.exists():
         raise UsageError(
-            f"{plan.name} starts from the weights of {plan.after}; there is no {before}: train that first, or give weights"
+            f"{plan.name} starts from the weights of {plan.after}; there is no {before}: train it or give weights"
         )
     return [before]
 
@@ -232,5 +232,5 @@ def _check_same(texts: Mapping[Path, str], plan: Phase) -> None:
         with open_file(path) as handle:
             if handle.read().decode("utf-8", "replace") != text:
                 raise UsageError(
-                    f"{path} was written by a run with other settings; give those again, or another folder for the output"
+                    f"{path} was written by a run with other settings; give those again, or another folder to write to"
                 )

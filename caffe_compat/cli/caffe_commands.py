@@ -51,7 +51,8 @@ def _canonical(word: str, names: set[str]) -> str:
     for name in (f"--{given}", f"--{given.replace('-', '_')}", f"--{given.replace('_', '-')}"):
         if name in names:
             return f"{name}{equals}{value}"
-    return word
+    # A misspelled flag, which click would take for -s -o -l ...; a number is a value.
+    return f"--{given}{equals}{value}" if given[:1].isalpha() and len(given) > 1 else word
 
 
 # Caffe's flags, in the order of its help. Its program takes all of them with every command.

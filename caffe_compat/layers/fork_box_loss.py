@@ -14,8 +14,14 @@ from .softmax_loss import SoftmaxWithLoss
 __all__ = ["BoxAnnotatorOHEM", "SmoothL1Loss", "SoftmaxWithLossOHEM"]
 
 
+# Caffe's FLT_MIN: probabilities are raised to it before their logarithm is taken.
+_LEAST = torch.finfo(torch.float32).tiny
+
+
 class SmoothL1Loss(Layer):
-    """Sum of f(w (a - b)) v over all values, divided by a number; f(d) = sigma^2 d^2 / 2 for |d| < 1 / sigma^2, else |d| - 1 / (2 sigma^2).
+    """Sum of f(w (a - b)) v over all values, divided by a number.
+
+    f(d) is sigma^2 d^2 / 2 for |d| < 1 / sigma^2, else |d| - 1 / (2 sigma^2).
 
     Third and fourth bottom are w (inside) and v (outside). A second top is f summed over the channels. With w alone
     Caffe's gradient is f'(w (a - b)), without the factor w (which was made for 0 and 1); ``gradients="true"`` has it.
@@ -55,7 +61,9 @@ def smooth_l1_loss(spec: LayerSpec) -> Layer:
     if spec.knows("smooth_l1_loss_param"):
         sigma = spec.params("smooth_l1_loss_param").sigma
         if len(spec.bottoms) == 3 and sigma != 1:
-            spec.fail(f"sigma {sigma:g} is of the generation that takes both inside and outside weights, but there is one bottom of weights")
+            spec.fail(
+                f"sigma {sigma:g} is of the generation that takes both inside and outside weights, but there is one bottom of weights"
+            )
         if sigma == 0:
             spec.fail("sigma is 0; 1 / sigma^2 is where the loss turns linear")
     return SmoothL1Loss(sigma, None, spec.gradients, tops=1)
@@ -102,21 +110,16 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
     def __init__(self, axis: int, mode: str, ignored: int | None, gradients: str, *, tops: int) -> None:
         super().__init__(axis, mode, ignored, gradients, tops=tops)
         self.with_each = tops > 2
-        self.each: Tensor | None = None
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:
         tops = super().forward(x, labels)
         if not self.with_each:
             return tops
         index, valid = self.labels_like(x, labels)
-        # Caffe's FLT_MIN, as in the loss itself.
         losses = -torch.softmax(widened(x.detach()), self.axis).gather(self.axis, index).clamp_min(_LEAST).log()
         if valid is not None:
             losses = torch.where(valid, losses, 0)
         return (*tops, losses.reshape(labels.shape).to(x.dtype))
-
-
-_LEAST = torch.finfo(torch.float32).tiny
 
 
 @layer("SoftmaxWithLossOHEM", bottoms=2, tops=(0, 3), loss=True, verified=False)
@@ -145,14 +148,9 @@ class BoxAnnotatorOHEM(Layer):
         ahead = torch.ones(len(order), len(order), dtype=torch.bool, device=boxes.device).tril(-1)
         rank = ((images[:, None] == images[None, :]) & ahead).sum(1)
         kept = torch.zeros_like(rank, dtype=torch.bool).scatter(0, order, rank < self.count)
-        kept = kept.view(labels.shape[0], 1, *labels.shape[2:])
         labels, weights = labels.detach(), weights.detach()
-        kept_labels = kept.reshape(labels.shape)
-        return torch.where(kept_labels, labels, self.ignored), torch.where(_expanded(kept, weights), weights, 0)
-
-
-def _expanded(kept: Tensor, like: Tensor) -> Tensor:
-    return kept.reshape(kept.shape[0], 1, *like.shape[2:])
+        kept_weights = kept.view(weights.shape[0], 1, *weights.shape[2:])
+        return torch.where(kept.view(labels.shape), labels, self.ignored), torch.where(kept_weights, weights, 0)
 
 
 @layer("BoxAnnotatorOHEM", bottoms=4, tops=2, verified=False)
@@ -165,7 +163,12 @@ def box_annotator_ohem(spec: LayerSpec) -> Layer:
     for name, found, expected in zip(
         spec.bottoms,
         (boxes, losses, labels, weights),
-        ((count, 5, height, width), (count, 1, height, width), (count, 1, height, width), (count, weights[1], height, width)),
+        (
+            (count, 5, height, width),
+            (count, 1, height, width),
+            (count, 1, height, width),
+            (count, weights[1], height, width),
+        ),
         strict=True,
     ):
         if found != expected:

@@ -26,12 +26,16 @@ def _round(x: Tensor) -> Tensor:
 def _check_boxes(spec: LayerSpec) -> None:
     features, boxes = spec.bottom_shapes[:2]
     if len(features) != 4:
-        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(features)}; (images, channels, height, width) was expected")
+        spec.fail(
+            f"bottom {spec.bottoms[0]!r} has shape {list(features)}; (images, channels, height, width) was expected"
+        )
     columns = 1
     for size in boxes[1:]:
         columns *= size
     if not boxes or columns != 5:
-        spec.fail(f"bottom {spec.bottoms[1]!r} has shape {list(boxes)}; five numbers per box (image, x1, y1, x2, y2) were expected")
+        spec.fail(
+            f"bottom {spec.bottoms[1]!r} has shape {list(boxes)}; five numbers per box (image, x1, y1, x2, y2) were expected"
+        )
 
 
 class _BoxLayer(Layer):
@@ -288,7 +292,9 @@ def _doubled(value: Tensor, index: Tensor, axis: int, step: int) -> tuple[Tensor
     size = value.shape[axis]
     if step == 0 or step >= size:
         return value, index
-    other = tuple(torch.cat([t.narrow(axis, step, size - step), t.narrow(axis, size - step, step)], axis) for t in (value, index))
+    other = tuple(
+        torch.cat([t.narrow(axis, step, size - step), t.narrow(axis, size - step, step)], axis) for t in (value, index)
+    )
     return _better((value, index), (other[0], other[1]))
 
 

@@ -66,7 +66,7 @@ class Blob:
 
     @property
     def count(self) -> int:
-        return math.prod(self._shape)
+        return math.prod(self.shape)
 
     @property
     def data(self) -> np.ndarray:
@@ -95,9 +95,9 @@ class Blob:
         return self._legacy(3)
 
     def _legacy(self, axis: int) -> int:
-        if len(self._shape) > 4:
-            raise ValueError(f"a blob of shape {list(self._shape)} has no num, channels, height and width; use shape")
-        return self._shape[axis] if axis < len(self._shape) else 1
+        if len(self.shape) > 4:
+            raise ValueError(f"a blob of shape {list(self.shape)} has no num, channels, height and width; use shape")
+        return self.shape[axis] if axis < len(self.shape) else 1
 
 
 class BlobList(list[Blob]):

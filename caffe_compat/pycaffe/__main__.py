@@ -1,4 +1,4 @@
-"""``python -m caffe_compat.pycaffe script.py arguments ...``: run a script whose ``import caffe`` means this package."""
+"""``python -m caffe_compat.pycaffe script.py arguments ...``: run a script; its ``import caffe`` means this package."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _OLD_SYNTAX = (
     (r"^\s*raise\s+[\w.]+\s*,", "write `raise Error(message)`"),
     (r"<>", "write `!=`"),
     (r"`", "write `repr(x)` instead of backquotes"),
-    (r"leading zeros in decimal|invalid decimal literal|\b0[0-7]+\b", "write octal numbers as 0o17, long ones without L"),
+    (
+        r"leading zeros in decimal|invalid decimal literal|\b0[0-7]+\b",
+        "write octal numbers as 0o17, and no L",
+    ),
     (r"inconsistent use of tabs", "indent with spaces or tabs, not with both"),
     (r"invalid string prefix|\bur['\"]", "write u'...' or r'...'"),
 )
@@ -117,8 +120,8 @@ def _syntax_message(error: SyntaxError | ValueError, script: str, code: bytes) -
     for pattern, advice in _OLD_SYNTAX:
         if re.search(pattern, said) or re.search(pattern, text):
             return (
-                f"{place}\n    {text.strip()}\nThis is Python 2, which ended in 2020. In Python 3 {advice}. The tool 2to3 "
-                f"(of Python up to 3.12) rewrites a whole script: 2to3 -w {script}"
+                f"{place}\n    {text.strip()}\nThis is Python 2, which ended in 2020. In Python 3 {advice}. The tool "
+                f"2to3 (of Python up to 3.12) rewrites a whole script: 2to3 -w {script}"
             )
     return f"{place}\n    {text.strip()}"
 

@@ -1,9 +1,9 @@
 """Blobs as scripts see them: numpy arrays over the memory that layers compute with.
 
 On the CPU ``blob.data`` is the tensor's own memory: reading copies nothing, and what is written is what the next layer
-reads. Layers make new tensors in every pass, while a script may hold on to an array it was given before and expect it to
-follow. So a blob remembers (weakly) the array it handed out, and only if somebody still holds that one, a pass copies
-its result there. On another device an array is a copy, brought back before the device computes again.
+reads. Layers make new tensors in every pass, while a script may hold on to an array it was given before and expect it
+to follow. So a blob remembers (weakly) the array it handed out, and only if somebody still holds that one, a pass
+copies its result there. On another device an array is a copy, brought back before the device computes again.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ class Array:
         borrowed: the memory also belongs to another blob, so that it must be copied before anybody may write to it.
     """
 
-    __slots__ = ("_pending", "_tensor", "_view", "_viewed", "borrowed")
+    __slots__ = ("_pending", "_released", "_tensor", "_view", "_viewed", "borrowed")
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor
         self.borrowed = False
+        self._released = tensor.device
         self._view: weakref.ref[np.ndarray] | None = None
         self._viewed: Tensor | None = None  # what the view was taken of
         self._pending: np.ndarray | None = None  # off the CPU: handed out, and maybe written to
@@ -57,8 +58,14 @@ class Array:
     def release(self) -> None:
         """Let go of memory that is about to be replaced, so that what replaces it may take its place."""
         if self._view is None or self._view() is None:
+            self._released = self._tensor.device
             self.put(torch.empty(self._tensor.shape, device="meta"))
             self._view = self._viewed = None
+
+    def restore(self) -> None:
+        """Nothing replaced it: it is zero now."""
+        if self._tensor.is_meta:
+            self.put(torch.zeros(self._tensor.shape, device=self._released))
 
     def numpy(self) -> np.ndarray:
         """The values as float32, to read and to write."""
@@ -84,7 +91,7 @@ class Array:
         """Bring the values into an array that somebody holds."""
         if self._pending is not None:
             return held
-        # Not Tensor.copy_: a layer that kept this memory for its backward pass means it as Caffe does, whatever is in it.
+        # Not Tensor.copy_: a layer that kept this memory for its backward pass means whatever is in it, as in Caffe.
         np.copyto(held, self._tensor.cpu().numpy())
         if self._tensor.device.type == "cpu":
             self._tensor = self._viewed = torch.from_numpy(held)
@@ -203,8 +210,8 @@ class ParamBlob(Blob):
         """
         if tuple(shape) != self.shape:
             raise UsageError(
-                f"layer {self._module_name!r}, blob {self._name}: a parameter of shape {list(self.shape)} cannot become "
-                f"{list(shape)}; change the layer in the prototxt"
+                f"layer {self._module_name!r}, blob {self._name}: a parameter of shape {list(self.shape)} cannot "
+                f"become {list(shape)}; change the layer in the prototxt"
             )
 
     @property

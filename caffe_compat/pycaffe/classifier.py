@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ class Classifier(Net):
         resized = np.stack([resize_image(image, self.image_dims) for image in inputs])
         crops = _ten_crops(resized, self.crop_dims) if oversample else self._centres(resized)
         name = self.inputs[0]
-        batch = np.stack([self.transformer.preprocess(name, crop) for crop in crops])
+        batch: Any = np.stack([self.transformer.preprocess(name, crop) for crop in crops])
         predictions = self.forward_all(**{name: batch})[self.outputs[0]]
         if oversample:
             predictions = predictions.reshape(len(predictions) // 10, 10, -1).mean(1)

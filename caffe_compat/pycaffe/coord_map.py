@@ -26,8 +26,10 @@ __all__ = [
 CoordMap = tuple[Any, Any, Any]
 
 _POINTWISE = frozenset(
-    ("AbsVal", "BNLL", "BatchNorm", "Bias", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log", "MVN", "PReLU", "Power")
-    + ("ReLU", "Scale", "Sigmoid", "Split", "TanH", "Threshold")
+    (
+        *("AbsVal", "BNLL", "BatchNorm", "Bias", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log", "MVN", "PReLU"),
+        *("Power", "ReLU", "Scale", "Sigmoid", "Split", "TanH", "Threshold"),
+    )
 )
 _LEGACY = ("kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w")
 _IDENTITY: CoordMap = (None, 1, 0)
@@ -45,7 +47,9 @@ def _window(fn: Function) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
     """axis, stride, extent of the kernel, and padding of a layer that slides a window."""
     given = fn.params.get("convolution_param", fn.params)
     legacy = [name for name in _LEGACY if name in given]
-    assert not legacy, f"{fn.type_name}: {', '.join(legacy)} is not supported in cropping; give one value or a list instead"
+    assert not legacy, (
+        f"{fn.type_name}: {', '.join(legacy)} is not supported in cropping; give one value or a list instead"
+    )
 
     def values(name: str, default: Any = None) -> np.ndarray:
         return np.array(given[name] if default is None else given.get(name, default), ndmin=1)

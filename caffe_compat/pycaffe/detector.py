@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class Detector(Net):
         if not crops:
             return []
         name = self.inputs[0]
-        batch = np.stack([self.transformer.preprocess(name, crop) for crop in crops])
+        batch: Any = np.stack([self.transformer.preprocess(name, crop) for crop in crops])
         predictions = iter(self.forward_all(**{name: batch})[self.outputs[0]])
         return [
             {"window": window, "prediction": next(predictions), "filename": filename}
@@ -84,11 +85,11 @@ class Detector(Net):
             MissingExtraError: the package ``selective_search_ijcv_with_python`` is not there.
         """
         try:
-            import selective_search_ijcv_with_python as selective_search
+            selective_search = import_module("selective_search_ijcv_with_python")
         except ImportError as error:
             raise MissingExtraError(
-                "this needs selective_search_ijcv_with_python (github.com/sergeyk/selective_search_ijcv_with_python, which "
-                "runs in MATLAB) on the Python path; any other windows work with detect_windows"
+                "this needs selective_search_ijcv_with_python (github.com/sergeyk/selective_search_ijcv_with_python, "
+                "which runs in MATLAB) on the Python path; any other windows work with detect_windows"
             ) from error
         names = [os.path.abspath(name) for name in image_fnames]
         windows = selective_search.get_windows(names, cmd="selective_search_rcnn")
@@ -103,7 +104,9 @@ class Detector(Net):
         ymin, xmin, ymax, xmax = (int(x) for x in window)
         inner = im[ymin:ymax, xmin:xmax]
         if inner.size == 0:
-            raise UsageError(f"window {(ymin, xmin, ymax, xmax)} holds no pixel of an image of {im.shape[0]} x {im.shape[1]}")
+            raise UsageError(
+                f"window {(ymin, xmin, ymax, xmax)} has no pixel of an image of {im.shape[0]} x {im.shape[1]}"
+            )
         if not self.context_pad:
             return inner
         # The window grows so that, resized to the net's input, context_pad pixels on each side lie around it.

@@ -32,7 +32,9 @@ _OTHER, _IN_PLACE, _BLOB = "#6495ED", "#90EE90", "#E0E0E0"
 
 def get_pooling_types_dict() -> dict[int, str]:
     """Number of a pooling method -> its name."""
-    return {value.number: name for name, value in caffe_pb2.PoolingParameter.PoolMethod.DESCRIPTOR.values_by_name.items()}
+    return {
+        value.number: name for name, value in caffe_pb2.PoolingParameter.PoolMethod.DESCRIPTOR.values_by_name.items()
+    }
 
 
 def get_edge_label(layer: Any) -> str:
@@ -150,8 +152,8 @@ def draw_net(
     program = shutil.which("dot")
     if program is None:
         raise MissingExtraError(
-            f"drawing a .{ext} needs Graphviz's program dot, which is not on the PATH (apt install graphviz, brew install "
-            "graphviz); ext='dot' gives the text that it draws"
+            f"drawing a .{ext} needs Graphviz's program dot, which is not on the PATH (apt install graphviz, brew "
+            "install graphviz); ext='dot' gives the text that it draws"
         )
     done = subprocess.run([program, f"-T{ext}"], input=text, capture_output=True, check=False)
     if done.returncode != 0:

@@ -22,8 +22,8 @@ def install(*, allow_python_layers: bool = False) -> ModuleType:
         import caffe
 
     Args:
-        allow_python_layers: let networks import modules for their ``Python`` layers, which runs the code in them. Classes
-            in modules that are imported already are used in any case.
+        allow_python_layers: let networks import modules for their ``Python`` layers, which runs the code in them.
+            Classes in modules that are imported already are used in any case.
 
     Raises:
         UsageError: another ``caffe`` has been imported already.

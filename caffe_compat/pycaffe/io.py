@@ -179,7 +179,9 @@ class Transformer:
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
         """The order of axes: (2, 0, 1) makes (channels, H, W) of (H, W, channels)."""
         if len(order) != len(self._shape(in_)) - 1:
-            raise UsageError(f"transpose order {tuple(order)} for input {in_}: {len(self._shape(in_)) - 1} axes are needed")
+            raise UsageError(
+                f"transpose order {tuple(order)} for input {in_}: {len(self._shape(in_)) - 1} axes are needed"
+            )
         self.transpose[in_] = order
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
@@ -202,12 +204,16 @@ class Transformer:
         shape = self._shape(in_)
         if mean.ndim == 1:
             if mean.shape[0] != shape[1]:
-                raise ValueError(f"Mean channels incompatible with input: {mean.shape[0]} for {in_} of {shape[1]} channels")
+                raise ValueError(
+                    f"Mean channels incompatible with input: {mean.shape[0]} for {in_} of {shape[1]} channels"
+                )
             self.mean[in_] = mean[:, np.newaxis, np.newaxis]
             return
         image = mean[np.newaxis] if mean.ndim == 2 else mean
         if image.ndim != 3:
-            raise ValueError(f"Mean shape invalid: {list(mean.shape)}; (channels,) or (channels, height, width) is needed")
+            raise ValueError(
+                f"Mean shape invalid: {list(mean.shape)}; (channels,) or (channels, height, width) is needed"
+            )
         if image.shape != shape[1:]:
             image = resize_image(image.transpose(1, 2, 0), shape[2:]).transpose(2, 0, 1)
         self.mean[in_] = image
@@ -257,12 +263,12 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarr
     return np.ascontiguousarray(image, np.float32)
 
 
-def resize_image(im: np.ndarray, new_dims: Sequence[int], interp_order: int = 1) -> np.ndarray:
+def resize_image(im: np.ndarray, new_dims: Sequence[int] | np.ndarray, interp_order: int = 1) -> np.ndarray:
     """An image (H, W, channels) in another size, float32.
 
-    With 1 or 3 channels it does what scikit-image's ``resize`` did in Caffe's days: pixels have their centres at halves,
-    nothing is smoothed before shrinking, and beyond the border lies the image's smallest value, which enlarging shows
-    at the border. Other channels go through SciPy's ``zoom``, whose corners stay in the corners.
+    With 1 or 3 channels it does what scikit-image's ``resize`` did in Caffe's days: pixels have their centres at
+    halves, nothing is smoothed before shrinking, and beyond the border lies the image's smallest value, which
+    enlarging shows at the border. Other channels go through SciPy's ``zoom``, whose corners stay in the corners.
 
     Args:
         interp_order: 0 nearest, 1 linear, up to 5 for splines.
@@ -294,7 +300,7 @@ def _linear(x: np.ndarray, size: int, axis: int) -> np.ndarray:
     return padded.take(lower + 1, axis) * (1 - weight) + padded.take(np.minimum(lower + 2, length + 1), axis) * weight
 
 
-def oversample(images: Sequence[np.ndarray], crop_dims: Sequence[int]) -> np.ndarray:
+def oversample(images: Sequence[np.ndarray] | np.ndarray, crop_dims: Sequence[int] | np.ndarray) -> np.ndarray:
     """Ten crops of each image: the four corners and the centre, then the same mirrored.
 
     Args:

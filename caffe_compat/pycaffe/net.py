@@ -27,7 +27,7 @@ from ..training import TrainingFiles
 from ..weights import read_weights
 from .blob import NetBlob, ParamBlob
 from .runtime import draw_seed, log, runtime
-from .steps import DummyDataStep, ModuleStep, SourceStep, SplitStep, Step, without_memory
+from .steps import DummyDataStep, ModuleStep, SourceStep, SplitStep, Step
 from .wiring import Wire, need_backward, wire
 
 __all__ = ["TEST", "TRAIN", "Net", "SteppedNet", "phase_name"]
@@ -158,7 +158,7 @@ class Net:
         module = self._core.get_submodule(module_name)
         blobs = [ParamBlob(self._core, module_name, name, self._touched) for name in self._core.blobs_of(module_name)]
         kind = DummyDataStep if isinstance(module, DummyData) else ModuleStep
-        return kind(w, module, blobs, bottoms, tops, runs_backward, needs)
+        return kind(w, self._core, module, blobs, bottoms, tops, runs_backward, needs)
 
     def start(self) -> None:
         """Once the parameters have memory: what Caffe's layers do when they are set up."""
@@ -374,7 +374,7 @@ class Net:
         return names.index(name)
 
     def _check_range(self, first: int, last: int) -> None:
-        if not (0 <= first and last < len(self._steps)):
+        if not (first >= 0 and last < len(self._steps)):
             raise UsageError(f"layers {first} to {last}: the net has {len(self._steps)}, counted from 0")
 
     def _check_blobs(self, names: Sequence[str]) -> None:
@@ -386,15 +386,15 @@ class Net:
         kind = "inputs" if which == "data" else "outputs"
         if set(given) != set(expected):
             raise UsageError(
-                f"arrays for {', '.join(given)} were given; the net's {kind} are {', '.join(expected) or 'none'}, and it "
-                "takes all of them or none"
+                f"arrays for {', '.join(given)} were given; the net's {kind} are {', '.join(expected) or 'none'}, and "
+                "it takes all of them or none"
             )
         for name, values in given.items():
             blob, array = self._blob_by_name[name], np.asarray(values)
             if array.shape[:1] != blob.shape[:1]:
                 raise UsageError(
-                    f"blob {name!r} is given an array of shape {list(array.shape)}, its own is {list(blob.shape)}: not the "
-                    "same batch size; reshape the blob first, or use forward_all"
+                    f"blob {name!r} is given an array of shape {list(array.shape)}, its own is {list(blob.shape)}: not "
+                    "the same batch size; reshape the blob first, or use forward_all"
                 )
             try:
                 getattr(blob, which)[...] = array
@@ -468,14 +468,14 @@ class Net:
         count = _length(arrays)
         return _joined(outs, count), _joined(grads, count)
 
-    def _batch(self, arrays: Mapping[str, Any]) -> list[dict[str, np.ndarray]]:
+    def _batch(self, arrays: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Pieces of the net's batch size, the last one filled up with zeros."""
         if not arrays:
             return []
         count, size = _length(arrays), next(iter(self._blob_by_name.values())).shape[0]
         batches = []
         for at in range(0, count, size):
-            batch = {}
+            batch: dict[str, Any] = {}
             for name, values in arrays.items():
                 rows = np.asarray(values)[at : at + size]
                 missing = size - len(rows)
@@ -492,13 +492,12 @@ class Net:
             LayerError: a layer that cannot take its bottoms' new shapes.
         """
         self.flush()
-        with without_memory(self._core):
-            for step in self._steps:
-                step.forget()
-                step.reshape()
+        for step in self._steps:
+            step.forget()
+            step.reshape()
 
     def copy_from(self, weights: str | os.PathLike[str]) -> None:
-        """Load a caffemodel, binary or HDF5, into the layers of the same names; arrays of parameters show the new values.
+        """Load a caffemodel, binary or HDF5, into the layers of the same names; arrays of parameters show it.
 
         Raises:
             FileError: it cannot be read. WeightsError: a layer with other blobs or shapes.
@@ -583,7 +582,9 @@ class Net:
         first = self._steps[0]
         feed = self._feeds.get(first.wire.node.index) if first.wire.node is not None else None
         if feed is None or not isinstance(feed.source, MemoryData):
-            raise UsageError(f"the first layer is {first.name!r} ({first.type}); set_input_arrays needs a MemoryData layer")
+            raise UsageError(
+                f"the first layer is {first.name!r} ({first.type}); set_input_arrays needs a MemoryData layer"
+            )
         for name, array in (("data", data), ("labels", labels)):
             if array.dtype != np.float32 or not array.flags.c_contiguous:
                 raise UsageError(f"layer {first.name!r}: {name} must be a C-contiguous array of float32")

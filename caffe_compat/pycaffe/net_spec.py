@@ -1,10 +1,10 @@
 """Networks written in Python: ``L.Convolution(n.data, num_output=20, kernel_size=5)``.
 
-    n = caffe.NetSpec()
-    n.data = L.Input(shape=dict(dim=[1, 3, 32, 32]))
-    n.conv1 = L.Convolution(n.data, num_output=16, kernel_size=3, weight_filler=dict(type="xavier"))
-    n.relu1 = L.ReLU(n.conv1, in_place=True)
-    print(n.to_proto())
+n = caffe.NetSpec()
+n.data = L.Input(shape=dict(dim=[1, 3, 32, 32]))
+n.conv1 = L.Convolution(n.data, num_output=16, kernel_size=3, weight_filler=dict(type="xavier"))
+n.relu1 = L.ReLU(n.conv1, in_place=True)
+print(n.to_proto())
 """
 
 from __future__ import annotations
@@ -17,11 +17,22 @@ from ..errors import UsageError
 from ..schema import is_repeated, load_schema
 from .proto import caffe_pb2
 
-__all__ = ["Function", "Layers", "NetSpec", "Parameters", "Top", "assign_proto", "layers", "param_name_dict", "params", "to_proto"]
+__all__ = [
+    "Function",
+    "Layers",
+    "NetSpec",
+    "Parameters",
+    "Top",
+    "assign_proto",
+    "layers",
+    "param_name_dict",
+    "params",
+    "to_proto",
+]
 
 
 def param_name_dict() -> dict[str, str]:
-    """Layer type -> name of the field with its own parameters, without ``_param``: ``{"Convolution": "convolution"}``."""
+    """Layer type -> name of the field with its parameters, without ``_param``: ``{"Convolution": "convolution"}``."""
     fields = caffe_pb2.LayerParameter.DESCRIPTOR.fields
     names = {
         f.message_type.name.removesuffix("Parameter"): f.name.removesuffix("_param")
@@ -45,7 +56,7 @@ def assign_proto(proto: Any, name: str, value: Any) -> None:
     descriptor = proto.DESCRIPTOR.fields_by_name.get(name)
     if descriptor is None:
         raise AttributeError(
-            f"{proto.DESCRIPTOR.name} has no field {name!r}; it has {', '.join(sorted(proto.DESCRIPTOR.fields_by_name))}"
+            f"{proto.DESCRIPTOR.name} has no field {name!r}, only {', '.join(sorted(proto.DESCRIPTOR.fields_by_name))}"
         )
     if is_repeated(descriptor):
         target = getattr(proto, name)
@@ -155,7 +166,7 @@ def to_proto(*tops: Top) -> Any:
 
 
 class NetSpec:
-    """Tops by name: ``n.conv1 = L.Convolution(...)``, ``n["res2a/relu"] = ...``. A layer has the name of its first top."""
+    """Tops by name: ``n.conv1 = L.Convolution(...)``, ``n["a/relu"] = ...``. A layer has the name of its first top."""
 
     tops: OrderedDict[str, Any]
 
@@ -187,7 +198,9 @@ class NetSpec:
         """
         for name, top in self.tops.items():
             if not isinstance(top, (Top, Function)):
-                raise UsageError(f"{name} in the spec is no Top but a {type(top).__name__}; layers with several tops return a tuple")
+                raise UsageError(
+                    f"{name} in the spec is no Top but a {type(top).__name__}; layers with several tops return a tuple"
+                )
         writer = _Writer({top: name for name, top in self.tops.items()})
         for top in self.tops.values():
             writer.add(top.fn if isinstance(top, Top) else top)
@@ -195,7 +208,7 @@ class NetSpec:
 
 
 class Layers:
-    """``L.<type>(*tops, **parameters)`` makes a layer: its Top, a tuple of them with ``ntop=``, itself with ``ntop=0``."""
+    """``L.<type>(*tops, **parameters)``: the Top of a layer, a tuple with ``ntop``, the layer with ``ntop=0``."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("__"):

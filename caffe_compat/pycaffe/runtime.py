@@ -46,7 +46,7 @@ class Runtime:
         self.allow_python = False
         self.solver_count = 1
         self.solver_rank = 0
-        level = os.environ.get("GLOG_minloglevel", "0")
+        level = os.environ.get("GLOG_minloglevel", "0")  # noqa: SIM112  glog's own spelling
         self.level = int(level) if level.isdigit() else 0
         self._warned = False
 
@@ -96,12 +96,14 @@ def set_device(device_id: int) -> None:
     if not torch.cuda.is_available():
         runtime.warn_without_gpu()
     elif not 0 <= device_id < torch.cuda.device_count():
-        raise UsageError(f"set_device({device_id}): this machine has {torch.cuda.device_count()} CUDA devices, from 0 on")
+        raise UsageError(
+            f"set_device({device_id}): this machine has {torch.cuda.device_count()} CUDA devices, from 0 on"
+        )
     runtime.device_id = device_id
 
 
 def set_random_seed(seed: int) -> None:
-    """Seed what fillers, dropout and data layers draw from. The same seed gives the same run, but not Caffe's numbers."""
+    """Seed what fillers, dropout and data layers draw from. One seed gives one run, but not Caffe's numbers."""
     torch.manual_seed(seed)
 
 

@@ -271,7 +271,9 @@ class AdamSolver(SGDSolver):
     kind = "Adam"
 
 
-_KINDS = {kind.kind: kind for kind in (SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver)}
+_KINDS = {
+    kind.kind: kind for kind in (SGDSolver, NesterovSolver, AdaGradSolver, RMSPropSolver, AdaDeltaSolver, AdamSolver)
+}
 
 
 def get_solver(solver_file: str | os.PathLike[str]) -> Solver:
@@ -281,7 +283,9 @@ def get_solver(solver_file: str | os.PathLike[str]) -> Solver:
 
 def _of_kind(settings: SolverSettings, kind: str) -> SolverSettings:
     if not kind:
-        raise UsageError("caffe.Solver only is what the solvers have in common; use SGDSolver and its kin, or get_solver")
+        raise UsageError(
+            "caffe.Solver only is what the solvers have in common; use SGDSolver and its kin, or get_solver"
+        )
     if kind in ("AdaGrad", "RMSProp") and settings.momentum != 0:
         raise UsageError(f"{settings.path}: momentum {settings.momentum:g} cannot be used with {kind}; delete it")
     return replace(settings, type=kind)

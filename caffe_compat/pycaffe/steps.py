@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +12,12 @@ from torch import Tensor, nn
 from ..errors import CaffeCompatError, LayerError
 from ..layers.python_layer import Blob, Python, PythonLayer
 from ..layers.source import DummyData
-from ..net import CaffeNet
-from ..registry import Layer
+from ..net import CaffeNet, blob_names
+from ..registry import Layer, LayerSpec, Shape, find_layer
 from .blob import NetBlob, ParamBlob
 from .wiring import Wire
 
-__all__ = ["DummyDataStep", "ModuleStep", "SourceStep", "SplitStep", "Step", "without_memory"]
+__all__ = ["DummyDataStep", "ModuleStep", "SourceStep", "SplitStep", "Step"]
 
 # Layers whose top is their bottom's very memory in Caffe, so that writing to one writes to both.
 _SHARING = frozenset({"Flatten", "Reshape", "Parameter"})
@@ -125,6 +124,7 @@ class ModuleStep(Step):
     def __init__(
         self,
         w: Wire,
+        core: CaffeNet,
         module: nn.Module,
         blobs: Sequence[ParamBlob],
         bottoms: Sequence[NetBlob],
@@ -133,8 +133,10 @@ class ModuleStep(Step):
         needs: Sequence[bool],
     ) -> None:
         super().__init__(w, bottoms, tops, runs_backward, needs)
-        self.module, self.blobs = module, list(blobs)
+        self.core, self.module, self.blobs = core, module, list(blobs)
         self._record: _Record | None = None
+        # The shapes of bottoms that the layer was last seen to fit.
+        self._checked: tuple[Shape, ...] | None = tuple(blob.shape for blob in bottoms)
 
     @property
     def public(self) -> Any:
@@ -143,6 +145,8 @@ class ModuleStep(Step):
 
     def forward(self) -> Sequence[Tensor | None]:
         self._record = None
+        if self._checked != tuple(blob.shape for blob in self.bottoms):
+            self.reshape()
         replaced = [top for top in self.tops if top not in self.bottoms]
         for top in replaced:
             top.data_array.release()
@@ -154,13 +158,17 @@ class ModuleStep(Step):
                 tops = self._run([blob.data_array.tensor() for blob in self.bottoms])
         except BaseException:
             for top in replaced:
-                top.data_array.restore(self.device)
+                top.data_array.restore()
             raise
         self._put(tops)
         return tops
 
     def _put(self, tops: Sequence[Tensor]) -> None:
-        lent = set() if self.type in _SHARING else {b.data_array.tensor().untyped_storage().data_ptr() for b in self.bottoms}
+        lent = (
+            set()
+            if self.type in _SHARING
+            else {b.data_array.tensor().untyped_storage().data_ptr() for b in self.bottoms}
+        )
         for i, (blob, top) in enumerate(zip(self.tops, tops, strict=True)):
             in_place = i < len(self.bottoms) and self.bottoms[i] is blob
             blob.data_array.put(top, borrowed=not in_place and top.untyped_storage().data_ptr() in lent)
@@ -179,14 +187,7 @@ class ModuleStep(Step):
         except Exception as error:
             if isinstance(self.module, Python):
                 raise  # the script's own layer failed: its own exception, as in pycaffe
-            shapes = ", ".join(f"{b.name} {list(t.shape)}" for b, t in zip(self.bottoms, bottoms, strict=True))
-            blobs = ", ".join(str(list(blob.shape)) for blob in self.blobs)
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise LayerError(
-                f"layer {self.name!r} ({self.type}) failed on bottoms {shapes or '(none)'} with parameters of shapes "
-                f"{blobs or '(none)'}: {reason}",
-                layer=self.name,
-            ) from error
+            raise self._failure("failed on", error) from error
         tops = [result] if isinstance(result, Tensor) else list(result)
         return tops[: len(self.tops)]  # a loss whose top has no name
 
@@ -216,8 +217,8 @@ class ModuleStep(Step):
         gradients = [top.diff_array.tensor() for top in self.tops]
         outputs = [(top, g.view(top.shape)) for top, g in zip(record.tops, gradients, strict=True) if top.requires_grad]
         learned = [p for p in self.module.parameters() if p.requires_grad]
-        for blob in self.blobs:
-            blob.gradient()  # they add up in the memory that was handed out
+        for parameter in self.blobs:
+            parameter.gradient()  # they add up in the memory that was handed out
         inputs = [leaf for leaf in record.leaves if leaf.requires_grad] + learned
         if outputs and inputs:
             tensors, grads = zip(*outputs, strict=True)
@@ -228,39 +229,74 @@ class ModuleStep(Step):
                 leaf.grad = None
 
     def reshape(self) -> None:
-        """Call it within :func:`without_memory`."""
-        bottoms = [torch.empty(blob.shape, device="meta") for blob in self.bottoms]
-        module: Any = self.module
-        with torch.no_grad():
-            result = self._inferred(module.infer if isinstance(module, Layer) else module, bottoms)
+        """Give the tops the shapes that follow from the bottoms', checking all that building the layer checks.
+
+        Raises:
+            LayerError: the layer cannot take these bottoms; with all shapes.
+        """
+        self._checked = tuple(blob.shape for blob in self.bottoms)
+        bare = [torch.empty(shape, device="meta") for shape in self._checked]
+        if isinstance(self.module, Python):
+            result = self.module.infer(*bare)  # not built anew: its setup may have done anything
+        else:
+            try:
+                result = self._inferred(bare)
+            except LayerError:
+                self._checked = None
+                raise
         tops = [result] if isinstance(result, Tensor) else list(result)
         for blob, top in zip(self.tops, tops, strict=False):
             blob.reshape(*top.shape)
 
-    def _inferred(self, call: Callable[..., Any], bottoms: Sequence[Tensor]) -> Any:
+    def _inferred(self, bottoms: Sequence[Tensor]) -> Any:
+        """What the layer would make of bottoms without memory."""
+        assert self.wire.node is not None
+        spec = LayerSpec(
+            name=self.name,
+            type=self.type,
+            phase=self.core.graph.state.phase,
+            bottoms=tuple(blob.name for blob in self.bottoms),
+            tops=tuple(blob.name for blob in self.tops),
+            bottom_shapes=tuple(tuple(x.shape) for x in bottoms),
+            dialect=self.core.dialect,
+            message=self.wire.node.message,
+        )
         try:
-            return call(*bottoms)
-        except CaffeCompatError:
+            module: Any = find_layer(self.type, self.core.dialect).build(spec)
+            result = module.infer(*bottoms) if isinstance(module, Layer) else module.to("meta")(*bottoms)
+            needed = [tuple(_tensor_of(module, name).shape) for name in blob_names(module)]
+        except LayerError:
             raise
         except Exception as error:
-            if isinstance(self.module, Python):
-                raise
-            shapes = ", ".join(f"{b.name} {list(b.shape)}" for b in self.bottoms)
-            blobs = ", ".join(str(list(blob.shape)) for blob in self.blobs)
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise LayerError(
-                f"layer {self.name!r} ({self.type}) with parameters of shapes {blobs or '(none)'} does not fit its bottoms "
-                f"{shapes or '(none)'}: {reason}",
-                layer=self.name,
-            ) from error
+            raise self._failure("does not fit", error) from error
+        found = [blob.shape for blob in self.blobs]
+        if needed != found:
+            raise self._failure(f"would need parameters of shapes {', '.join(map(str, map(list, needed)))} for")
+        return result
+
+    def _failure(self, what: str, error: Exception | None = None) -> LayerError:
+        bottoms = ", ".join(f"{blob.name} {list(blob.shape)}" for blob in self.bottoms)
+        blobs = ", ".join(str(list(blob.shape)) for blob in self.blobs)
+        reason = f": {(str(error) or type(error).__name__).splitlines()[0]}" if error else ""
+        return LayerError(
+            f"layer {self.name!r} ({self.type}) with parameters of shapes {blobs or '(none)'} {what} bottoms "
+            f"{bottoms or '(none)'}{reason}",
+            layer=self.name,
+        )
 
     def bind(self) -> None:
-        """Let the arrays of a script's own layer lie over the parameters' memory, so that writing to either is the same.
+        """Let the arrays of a script's own layer lie over the parameters' memory: writing to either is the same.
 
         Off the CPU they stay copies, which every forward pass brings up to date.
         """
         if isinstance(self.module, Python):
             bind_blobs(self.module.implementation, self.blobs)
+
+
+def _tensor_of(module: nn.Module, name: str) -> Tensor:
+    owner, _, own = name.rpartition(".")
+    tensor: Tensor = getattr(module.get_submodule(owner), own)
+    return tensor
 
 
 def bind_blobs(layer: PythonLayer, parameters: Sequence[ParamBlob]) -> None:
@@ -272,7 +308,7 @@ def bind_blobs(layer: PythonLayer, parameters: Sequence[ParamBlob]) -> None:
 
 
 class DummyDataStep(ModuleStep):
-    """DummyData: what a constant filler gave is given once; a script may write over it. The rest is drawn in every pass."""
+    """DummyData: what a constant filler gives is given once, and a script may write over it. The rest is drawn anew."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -292,19 +328,3 @@ class DummyDataStep(ModuleStep):
 
     def reshape(self) -> None:
         """Its tops keep their shapes, as in Caffe."""
-
-
-@contextmanager
-def without_memory(net: CaffeNet) -> Iterator[None]:
-    """Within, the blobs and buffers of ``net`` have shapes and no values, so that layers tell the shapes of their tops."""
-    kept = [(own, dict(own)) for m in net.modules() for own in (m._parameters, m._buffers)]
-    try:
-        for own, before in kept:
-            for name, tensor in before.items():
-                if tensor is not None:
-                    bare = tensor.detach().to("meta")
-                    own[name] = nn.Parameter(bare) if isinstance(tensor, nn.Parameter) else bare  # type: ignore[assignment]
-        yield
-    finally:
-        for own, before in kept:
-            own.update(before)

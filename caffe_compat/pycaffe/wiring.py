@@ -1,4 +1,4 @@
-"""A network's layers and blobs as Caffe's ``Net`` holds them: with its Split layers, and with what needs a backward pass."""
+"""A network's layers as Caffe's ``Net`` holds them: with its Split layers, and with what needs a backward pass."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def need_backward(net: CaffeNet, wires: Sequence[Wire]) -> tuple[list[bool], lis
         w = wires[k]
         contributes = skips = False
         if w.tops:
-            contributes = any(weight != 0 or name in under_loss for name, weight in zip(w.tops, w.loss_weights, strict=True))
+            contributes = any(
+                weight != 0 or name in under_loss for name, weight in zip(w.tops, w.loss_weights, strict=True)
+            )
             skips = all(name in skipped for name in w.tops)
         if not contributes or (layers[k] and skips):
             layers[k] = False
@@ -87,7 +89,9 @@ def need_backward(net: CaffeNet, wires: Sequence[Wire]) -> tuple[list[bool], lis
 def _learns(net: CaffeNet, w: Wire) -> bool:
     if w.node is None or w.node in net.graph.sources:
         return False
-    return any(net.param_specs[f"{w.node.module_name}.{name}"].lr_mult != 0 for name in net.blobs_of(w.node.module_name))
+    return any(
+        net.param_specs[f"{w.node.module_name}.{name}"].lr_mult != 0 for name in net.blobs_of(w.node.module_name)
+    )
 
 
 def _may_be_forced(net: CaffeNet, w: Wire, bottom: int) -> bool:

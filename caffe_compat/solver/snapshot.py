@@ -140,6 +140,9 @@ def write_snapshot(
         for made, target in zip(new, (paths.model, paths.resume, paths.state), strict=True):
             if made.exists():
                 os.replace(made, target)
+    except FileError as error:  # of a file in the working folder, which is about to vanish
+        reason = str(error).removeprefix(f"{error.path}: ")
+        raise FileError(f"{reason}; earlier snapshots are whole", path=str(paths.model)) from error
     except OSError as error:
         raise FileError(f"cannot be written: {error.strerror}", path=str(paths.model)) from error
     finally:

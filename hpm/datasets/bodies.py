@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ..skeleton import H36M17
+from ..skeleton import H36M16, H36M17, convert
 
-__all__ = ["ACTIONS", "MEAN_LIMBS", "ground_shift", "motion", "pose"]
+__all__ = ["ACTIONS", "MEAN_LENGTHS", "MEAN_LIMBS", "ground_shift", "motion", "pose"]
 
 Angles = Mapping[str, np.ndarray]
 
@@ -102,6 +102,16 @@ def _hanging(forward: np.ndarray, left: np.ndarray) -> np.ndarray:
     return np.stack([np.sin(forward) * np.cos(left), np.sin(left), -np.cos(forward) * np.cos(left)], -1)
 
 
+def _mean_lengths() -> np.ndarray:
+    still = {name: np.zeros(1) for name in _NAMES}
+    joints = convert(pose(still), H36M17, H36M16)[0]
+    return np.asarray(np.linalg.norm(joints - joints[list(H36M16.parents)], axis=-1))
+
+
+MEAN_LENGTHS = _mean_lengths()
+"""Bone lengths (16,) of the mean body in mm, in the order of H36M16, where the head hangs on the thorax."""
+
+
 # Motions
 
 
@@ -177,7 +187,10 @@ def _greeting(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def _sitting(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    angles = {"bend": rng.uniform(-0.05, 0.35) + _drift(rng, t, 0.08), "nod": rng.uniform(-0.1, 0.3) + _drift(rng, t, 0.1)}
+    angles = {
+        "bend": rng.uniform(-0.05, 0.35) + _drift(rng, t, 0.08),
+        "nod": rng.uniform(-0.1, 0.3) + _drift(rng, t, 0.1),
+    }
     for side in "LR":
         thigh = rng.uniform(1.3, 1.6)
         angles[side + "thigh_forward"] = np.full_like(t, thigh)
@@ -224,7 +237,11 @@ def _boxing(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def _pointing(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    angles = {"turn": _drift(rng, t, 0.4), "twist": _drift(rng, t, 0.3), "bend": np.clip(_drift(rng, t, 0.35), -0.1, 0.9)}
+    angles = {
+        "turn": _drift(rng, t, 0.4),
+        "twist": _drift(rng, t, 0.3),
+        "bend": np.clip(_drift(rng, t, 0.35), -0.1, 0.9),
+    }
     for side in "LR":
         angles[side + "arm_forward"] = rng.uniform(0.4, 1.8) + _drift(rng, t, 0.6)
         angles[side + "arm_out"] = rng.uniform(0.1, 1.0) + _drift(rng, t, 0.3)

@@ -35,12 +35,13 @@ class Camera:
         r2 = (flat**2).sum(-1, keepdims=True)
         gain = 1 + self.radial[0] * r2 + self.radial[1] * r2**2 + self.radial[2] * r2**3
         skew = (flat * self.tangential[::-1]).sum(-1, keepdims=True)
-        bent = flat * (gain + 2 * skew) + r2 * self.tangential[::-1]
+        # Human3.6M's own formula; OpenCV's has twice the skew.
+        bent = flat * (gain + skew) + r2 * self.tangential[::-1]
         return bent * self.focal + self.centre
 
 
 def look_at(position: np.ndarray, target: np.ndarray, focal: float, side: float) -> Camera:
-    """A camera without distortion at ``position`` that sees ``target`` (world, mm) amid a square picture of ``side``."""
+    """A camera without distortion at ``position`` that sees ``target`` (world, mm), amid a square picture."""
     forward = (target - position) / np.linalg.norm(target - position)
     right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)
@@ -54,6 +55,11 @@ class Crop:
 
     corner: np.ndarray
     side: np.ndarray
+
+    def whole(self) -> Crop:
+        """The same crops on whole pixels, at least two wide."""
+        side = np.maximum(np.rint(self.side), 2)
+        return Crop(np.rint(self.corner + (self.side - side)[:, None] / 2), side)
 
     def fractions(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels (frames, joints, 2) as fractions of the crop's side."""

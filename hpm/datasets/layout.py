@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_compat.errors import UsageError
+from caffe_compat.errors import FileError, UsageError
 from caffe_compat.files import atomic_write
 
-__all__ = ["DataFolder", "list_line", "write_lines"]
+__all__ = ["DataFolder", "list_line", "make_folder", "write_lines"]
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,17 @@ def list_line(path: str, values: np.ndarray, clip: int | None = None) -> str:
     return f"{path} {','.join(words if clip is None else [*words, str(clip)])}"
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those that it lies in, if missing. Raises FileError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"the folder cannot be made: {error.strerror}", path=str(path)) from error
+
+
 def write_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
     """Write a list, making its folder. Raises FileError."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    make_folder(Path(path).parent)
     with atomic_write(path) as handle:
         for line in lines:
             handle.write(f"{line}\n".encode())

@@ -20,12 +20,12 @@ from caffe_compat.extras import require
 
 from ..scaling import Bounds, bounds_of, normalise, scale_limbs, write_bounds
 from ..skeleton import H36M16, H36M17, convert
-from .bodies import ACTIONS, MEAN_LIMBS, ground_shift, motion, pose
+from .bodies import ACTIONS, MEAN_LENGTHS, MEAN_LIMBS, ground_shift, motion, pose
 from .cameras import Camera, look_at, square_crops
-from .layout import DataFolder, list_line, write_lines
+from .layout import DataFolder, list_line, make_folder, write_lines
 from .rendering import background, palette, render
 
-__all__ = ["MEAN_LENGTHS", "Sequence3D", "SyntheticOptions", "cameras", "sequences", "write"]
+__all__ = ["Sequence3D", "SyntheticOptions", "cameras", "sequences", "write"]
 
 _ACTIONS = tuple(ACTIONS)
 _FOCAL, _PICTURE = 1145.0, 1000.0  # as Human3.6M's cameras
@@ -94,17 +94,6 @@ class Sequence3D:
     def points16(self) -> np.ndarray:
         """(frames, 16, 2), fractions of the crop's side."""
         return convert(self.points, H36M17, H36M16)
-
-
-def _mean_lengths() -> np.ndarray:
-    """Bone lengths (16,) of the mean body in the order of H36M16; its head hangs on the thorax, so as it stands."""
-    still = {name: np.zeros(1) for name in motion(_ACTIONS[0], np.zeros(1), np.random.default_rng(0))}
-    joints = convert(pose(still), H36M17, H36M16)[0]
-    return np.asarray(np.linalg.norm(joints - joints[list(H36M16.parents)], axis=-1))
-
-
-MEAN_LENGTHS = _mean_lengths()
-"""Bone lengths (16,) in mm, in the order of H36M16, that labels are rescaled to."""
 
 
 def cameras() -> tuple[Camera, ...]:
@@ -214,8 +203,8 @@ def write(
     train, test = sequences(options, held_out=False), sequences(options, held_out=True)
     singles = _singles(options)
     bounds = bounds_of(np.concatenate([s.labels for s in train]), "the training labels")
-    folder.mpii_list.parent.mkdir(parents=True, exist_ok=True)
-    folder.h36m.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.mpii_list.parent)
+    make_folder(folder.h36m)
     write_bounds(folder.bounds, bounds)
     _write_lists(folder, options, train, test, singles, bounds)
     total, done = sum(len(s.points) for s in (*train, *test, *singles)), 0
@@ -265,7 +254,9 @@ def _write_lists(
         folder.windows_list, [line[:-1] + str(int(k > 0)) for run in shuffled for k, line in enumerate(run)]
     )
     images = [
-        list_line(_image_name(s, f), np.append(s.points[f].ravel(), [0.0, 0.0])) for s in train for f in range(len(s.points))
+        list_line(_image_name(s, f), np.append(s.points[f].ravel(), [0.0, 0.0]))
+        for s in train
+        for f in range(len(s.points))
     ]
     write_lines(folder.images_list, [images[k] for k in rng.permutation(len(images))])
     write_lines(
@@ -287,7 +278,7 @@ def _write_pictures(place: Path, sequence: Sequence3D, look: np.ndarray | None, 
         zip(sequence.points, sequence.depth, sequence.per_mm, strict=True)
     ):
         path = place / _image_name(sequence, frame)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         picture = render(points, depth, float(per_mm), colours, behind, rng, options.noise)
         if not cv2.imwrite(str(path), picture):
             raise FileError("the picture cannot be written", path=str(path))

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from building import assert_equals, build, precise
 
 from caffe_compat.errors import LayerError
 
-from building import assert_equals, build, precise
+
 
 CASCADE = "zhaoweicai/cascade-rcnn"
 

@@ -1,0 +1,152 @@
+"""MPII Human Pose: the official .mat or the json files that people use, as a list of 2D poses and square crops."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+from caffe_compat.errors import FileError, UsageError
+from caffe_compat.extras import require
+from caffe_compat.files import open_file
+
+from ..skeleton import H36M16, MPII16, convert
+from .cameras import square_crops
+from .layout import DataFolder, list_line, make_folder, write_lines
+from .prepare import crop_picture
+
+__all__ = ["MpiiPerson", "MpiiPrepared", "prepare_mpii", "read_mpii"]
+
+_JOINTS = len(MPII16)
+
+
+@dataclass(frozen=True, eq=False)
+class MpiiPerson:
+    """One annotated person: the picture's name, (16, 2) pixels from 0 in MPII's order, and which joints there are."""
+
+    image: str
+    points: np.ndarray
+    present: np.ndarray
+
+
+def read_mpii(path: str | os.PathLike[str]) -> list[MpiiPerson]:
+    """Read ``mpii_human_pose_v1_u12_1.mat`` (its training pictures), or a json of persons.
+
+    Two kinds of json are known: entries with ``img_paths`` and ``joint_self`` (x, y, visible), and entries with
+    ``image``, ``joints`` and ``joints_vis``. Coordinates in all of them count from 1; here they count from 0. A joint
+    that is not there is at 0, 0 (in the .mat, its id is missing).
+
+    Raises:
+        FileError: none of these.
+    """
+    name = os.fspath(path)
+    if name.endswith(".mat"):
+        return _read_mat(name)
+    with open_file(path) as handle:
+        try:
+            entries = json.load(handle)
+        except ValueError as error:
+            raise FileError(f"is no json: {error}", path=name) from error
+    if not isinstance(entries, list):
+        raise FileError(f"a list of persons was expected, found {type(entries).__name__}", path=name)
+    return [_person(entry, k, name) for k, entry in enumerate(entries)]
+
+
+def _person(entry: Any, k: int, path: str) -> MpiiPerson:
+    try:
+        if "joint_self" in entry:
+            image, joints = entry["img_paths"], np.asarray(entry["joint_self"], np.float64)
+            shown = np.ones(len(joints), bool)
+        else:
+            image, joints = entry["image"], np.asarray(entry["joints"], np.float64)
+            shown = np.asarray(entry["joints_vis"]).reshape(_JOINTS, -1)[:, 0] > 0
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise FileError(f"person {k}: {type(error).__name__} {error}", path=path) from error
+    if joints.ndim != 2 or len(joints) != _JOINTS or joints.shape[1] < 2 or not isinstance(image, str):
+        raise FileError(f"person {k}: {_JOINTS} joints were expected, found shape {joints.shape}", path=path)
+    present = shown & np.asarray((joints[:, :2] > 0).any(1))
+    return MpiiPerson(image, joints[:, :2] - 1, present)
+
+
+def _read_mat(path: str) -> list[MpiiPerson]:
+    open_file(path).close()
+    try:
+        release = loadmat(path, struct_as_record=False, squeeze_me=True)["RELEASE"]
+        pictures, training = np.atleast_1d(release.annolist), np.atleast_1d(release.img_train)
+    except (MatReadError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise FileError(f"is not MPII's release: {type(error).__name__} {error}", path=path) from error
+    found = []
+    for picture, trains in zip(pictures, training, strict=True):
+        if not trains:
+            continue
+        for person in np.atleast_1d(getattr(picture, "annorect", [])):
+            # Some rectangles are heads without joints, some lists are empty.
+            points = np.atleast_1d(getattr(getattr(person, "annopoints", None), "point", []))
+            if not len(points):
+                continue
+            places, present = np.zeros((_JOINTS, 2)), np.zeros(_JOINTS, bool)
+            for point in points:
+                places[int(point.id)], present[int(point.id)] = (point.x - 1, point.y - 1), True
+            found.append(MpiiPerson(str(picture.image.name), places, present))
+    return found
+
+
+@dataclass(frozen=True)
+class MpiiPrepared:
+    """Persons written, persons left out because a joint is missing, and pictures that could not be read."""
+
+    folder: DataFolder
+    persons: int
+    incomplete: int
+    unreadable: tuple[str, ...]
+
+
+def prepare_mpii(
+    path: str | os.PathLike[str],
+    images: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    image_size: int = 368,
+    margin: float = 0.125,
+    progress: Callable[[int, int], None] | None = None,
+) -> MpiiPrepared:
+    """Write the list of persons with all joints, and their crops, below ``out``.
+
+    Args:
+        path: see :func:`read_mpii`. images: the folder of the pictures. progress: told how many of how many.
+
+    Raises:
+        UsageError: no person has all joints, or no picture can be read. FileError: see :func:`read_mpii`.
+    """
+    cv2 = require("cv2", "images")
+    folder, people = DataFolder(Path(out)), read_mpii(path)
+    whole = [person for person in people if person.present.all()]
+    if not whole:
+        raise UsageError(f"{os.fspath(path)}: no person of {len(people)} has all {_JOINTS} joints")
+    make_folder(folder.mpii / "images")
+    lines, unreadable = [], set()
+    for k, person in enumerate(whole):
+        source = Path(images) / person.image
+        picture = cv2.imread(str(source)) if source.is_file() else None
+        if picture is None:
+            unreadable.add(person.image)
+            continue
+        points = convert(person.points, MPII16, H36M16)[None]
+        crops = square_crops(points, margin).whole()
+        name = f"images/{Path(person.image).stem}_{k:05d}.jpg"
+        crop = crop_picture(picture, crops.corner[0], int(crops.side[0]), image_size)
+        if not cv2.imwrite(str(folder.mpii / name), crop):
+            raise FileError("the picture cannot be written", path=str(folder.mpii / name))
+        lines.append(list_line(name, crops.fractions(points), 0))
+        if progress is not None:
+            progress(k + 1, len(whole))
+    if not lines:
+        raise UsageError(f"{os.fspath(images)}: none of {len(unreadable)} pictures can be read")
+    write_lines(folder.mpii_list, lines)
+    return MpiiPrepared(folder, len(lines), len(people) - len(whole), tuple(sorted(unreadable)))

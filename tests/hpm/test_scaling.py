@@ -1,0 +1,137 @@
+"""Bounds, units, limb lengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from caffe_compat.errors import FileError, UsageError
+from hpm.scaling import (
+    REFINEMENT_BOUNDS,
+    bone_lengths,
+    bone_variation,
+    bounds_of,
+    centre_on_root,
+    denormalise,
+    normalise,
+    read_bounds,
+    scale_limbs,
+    write_bounds,
+)
+from hpm.skeleton import H36M16, H36M17
+
+
+def _poses(frames: int = 6) -> np.ndarray:
+    return centre_on_root(np.random.RandomState(0).uniform(-900, 900, (frames, 16, 3)))
+
+
+def test_caffe_raises_the_first_three_maxima(reference: Path) -> None:
+    bounds = read_bounds(reference / "max_min.csv")
+    assert bounds.maximum[:4].tolist() == [1e-6, 1e-6, 1e-6, 834.888726]
+    assert bounds.minimum[:4].tolist() == [0, 0, 0, -487.944860]
+    assert bounds.maximum.shape == (48,)
+
+
+def test_refinement_bounds() -> None:
+    assert REFINEMENT_BOUNDS.maximum[:3].tolist() == [1e-4] * 3
+    assert REFINEMENT_BOUNDS.range[3] == pytest.approx(134.0503767 + 134.0504526)
+    assert REFINEMENT_BOUNDS.maximum[21] == 238.4541163
+    assert REFINEMENT_BOUNDS.minimum[-2] == -1015.279911
+
+
+def test_normalise_by_hand() -> None:
+    # (v - minimum) / (maximum - minimum): the middle of the range of the right hip's x is 0.5.
+    pose = REFINEMENT_BOUNDS.minimum.copy()
+    pose[3] = (134.0503767 - 134.0504526) / 2
+    normalised = normalise(pose, REFINEMENT_BOUNDS)
+    assert normalised[3] == pytest.approx(0.5)
+    assert np.count_nonzero(normalised) == 1
+
+
+def test_round_trip_keeps_shape_and_kind(device: torch.device) -> None:
+    poses = _poses()
+    there = normalise(poses, REFINEMENT_BOUNDS)
+    assert there.shape == (6, 16, 3)
+    np.testing.assert_allclose(denormalise(there, REFINEMENT_BOUNDS), poses, atol=1e-9)
+    flat = normalise(poses.reshape(6, 48), REFINEMENT_BOUNDS)
+    np.testing.assert_array_equal(flat.reshape(6, 16, 3), there)
+    tensor = torch.tensor(poses, dtype=torch.float64, device=device)
+    ours = normalise(tensor, REFINEMENT_BOUNDS)
+    assert ours.device == tensor.device
+    np.testing.assert_allclose(ours.cpu().numpy(), there, rtol=1e-12)
+    with pytest.raises(UsageError, match=r"48 values do not fit poses of shape \(6, 17, 3\)"):
+        normalise(np.zeros((6, 17, 3)), REFINEMENT_BOUNDS)
+
+
+def test_bounds_file_round_trip(tmp_path: Path) -> None:
+    poses = _poses()
+    bounds = bounds_of(poses, "poses")
+    write_bounds(tmp_path / "b.csv", bounds)
+    again = read_bounds(tmp_path / "b.csv")
+    np.testing.assert_array_equal(again.maximum, bounds.maximum)
+    np.testing.assert_array_equal(again.minimum, bounds.minimum)
+    assert (tmp_path / "b.csv").read_text().startswith("0.0,0.0,0.0,")
+    values = normalise(poses, bounds)[:, 1:]
+    assert values.min() == pytest.approx(0)
+    assert values.max() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0,0,0\n0,0,0\n", "line 1: 3 values; H36M16 has 16 joints, so 48 belong here"),
+        (",".join(["0"] * 51) + "\n" + ",".join(["0"] * 51), "line 1: 51 values"),
+        ("1," * 47 + "1\n" + "0," * 47 + "0\n", "it should be the hip at the origin"),
+        ("0,0,0," + "5," * 44 + "5\n", "1 lines of numbers"),
+        ("0,0,0," + "5," * 44 + "5\n" + "0,0,0," + "1," * 44 + "x\n", "line 2: numbers parted by commas"),
+        ("0,0,0," + "5," * 44 + "5\n" + "0,0,0," + "1," * 44 + "6\n", "value 48 has maximum 5.0 and minimum 6.0"),
+        ("0,0,0," + "5," * 44 + "nan\n" + "0,0,0," + "1," * 44 + "6\n", "not finite"),
+    ],
+)
+def test_bad_bounds_are_errors(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "b.csv").write_text(text)
+    with pytest.raises(FileError, match=message) as caught:
+        read_bounds(tmp_path / "b.csv")
+    assert str(caught.value).startswith(str(tmp_path / "b.csv"))
+
+
+def test_bounds_of_17_joints(tmp_path: Path) -> None:
+    rows = [[0.0] * 3 + [9.0] * 48, [0.0] * 3 + [-9.0] * 48]
+    (tmp_path / "b.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
+    assert read_bounds(tmp_path / "b.csv", H36M17).range[3] == 18
+
+
+def test_scaled_limbs_have_the_lengths_and_keep_their_directions() -> None:
+    poses = _poses()
+    lengths = bone_lengths(poses).mean(0)
+    assert lengths[0] == 0
+    assert lengths[2] == pytest.approx(np.linalg.norm(poses[:, 2] - poses[:, 1], axis=-1).mean())
+    scaled = scale_limbs(poses, lengths)
+    np.testing.assert_allclose(bone_lengths(scaled), np.tile(lengths, (6, 1)))
+    np.testing.assert_array_equal(scaled[:, 0], poses[:, 0])
+    for child, parent in H36M16.bones:
+        before, after = (p[:, child] - p[:, parent] for p in (poses, scaled))
+        cosine = (before * after).sum(-1) / np.linalg.norm(before, axis=-1) / np.linalg.norm(after, axis=-1)
+        np.testing.assert_allclose(cosine, 1)
+    assert bone_variation(scaled).max() < 1e-12
+    assert bone_variation(poses).min() > 0.05
+    # Already scaled: nothing changes.
+    np.testing.assert_allclose(scale_limbs(scaled, lengths), scaled, atol=1e-9)
+
+
+def test_a_bone_without_direction_is_an_error() -> None:
+    poses = _poses()
+    poses[4, 9] = poses[4, 8]
+    with pytest.raises(UsageError, match="frame 4: Thorax and Head are at the same place"):
+        scale_limbs(poses, np.ones(16))
+
+
+def test_centring() -> None:
+    poses = np.random.RandomState(1).uniform(-1, 1, (2, 3, 16, 3))
+    centred = centre_on_root(poses)
+    assert not centred[..., 0, :].any()
+    np.testing.assert_allclose(centred[..., 5, :], poses[..., 5, :] - poses[..., 0, :])
+    torch.testing.assert_close(centre_on_root(torch.tensor(poses)), torch.tensor(centred))

@@ -1,0 +1,328 @@
+"""``caffe-compat train`` in this process."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import NET, assert_same, blobs, caffe_compat, train, write_training
+from torch import Tensor
+
+from caffe_compat.cli.caffe_commands import reordered
+from caffe_compat.errors import UsageError
+from caffe_compat.registry import Layer, LayerSpec, layer
+from caffe_compat.solver import latest_snapshot, read_snapshot, read_solver
+from caffe_compat.training import open_solver
+from caffe_compat.training import train as train_with
+
+
+class Interrupt(Layer):
+    """Sends this process the signals that are planned for a pass of training."""
+
+    plan: dict[int, int] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_meta and self.training:
+            for number in [Interrupt.plan.pop(self.randomness.iteration, 0)]:
+                if number:
+                    os.kill(os.getpid(), number)
+        return x * 1
+
+
+@layer("InterruptForTests", bottoms=1, tops=1)
+def interrupt(spec: LayerSpec) -> Layer:
+    return Interrupt()
+
+
+INTERRUPTED = NET.replace('bottom: "p" bottom: "y"', 'bottom: "q" bottom: "y"') + (
+    'layer { name: "interrupt" type: "InterruptForTests" bottom: "p" top: "q" }'
+)
+# Layers run in the order of the file.
+INTERRUPTED = re.sub(r'(layer \{ name: "loss".*?\}\n)(.*)', r"\2\n\1", INTERRUPTED, flags=re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Interrupt, "plan", {})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        'type: "Adam" momentum2: 0.99 random_seed: 4 snapshot: 4',
+        "snapshot_format: HDF5 random_seed: 4 snapshot: 4",
+        "iter_size: 2 snapshot: 4 test_iter: 2 test_interval: 3",
+    ],
+)
+def test_training_resumed_is_training_never_stopped(settings: str, tmp_path: Path) -> None:
+    write_training(tmp_path, settings)
+    assert train() == 0
+    end = ".caffemodel.h5" if "HDF5" in settings else ".caffemodel"
+    for path in tmp_path.glob("snap_iter_8*"):
+        path.rename(path.with_name(path.name.replace("snap", "straight")))
+    state = next(tmp_path.glob("snap_iter_4.solverstate*"))
+    assert train("-snapshot", str(state)) == 0
+    assert_same(f"snap_iter_8{end}", f"straight_iter_8{end}")
+    if "random_seed" not in settings:  # then the seed, and with it the order of the rows, comes from the snapshot
+        assert train() == 0
+        assert not np.array_equal(blobs("snap_iter_8.caffemodel")[0], blobs("straight_iter_8.caffemodel")[0])
+
+
+def test_the_log_is_in_caffes_format(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_training(tmp_path, "random_seed: 1 snapshot: 4 test_iter: 2 test_interval: 4")
+    assert train() == 0
+    out, err = capfd.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    messages = []
+    for line in lines:
+        match = re.fullmatch(r"([IW])(\d{4}) (\d\d:\d\d:\d\d\.\d{6}) +(\d+) ([a-z_]+\.cpp:\d+)\] (.*)", line)
+        assert match, line
+        messages.append((match[5], match[6]))
+    number = r"[-+.\de]+"
+    order = [
+        ("caffe.cpp:239", "Starting Optimization"),
+        ("solver.cpp:289", "Solving tiny"),
+        ("solver.cpp:290", "Learning Rate Policy: step"),
+        ("solver.cpp:347", r"Iteration 0, Testing net \(#0\)"),
+        ("solver.cpp:414", rf"    Test net output #0: loss = {number} \(\* 1 = {number} loss\)"),
+        ("solver.cpp:239", rf"Iteration 0 \({number} iter/s, {number}s/2 iters\), loss = {number}"),
+        ("solver.cpp:258", rf"    Train net output #0: loss = {number} \(\* 1 = {number} loss\)"),
+        ("sgd_solver.cpp:112", "Iteration 0, lr = 0.001"),
+        ("solver.cpp:239", rf"Iteration 2 \({number} iter/s, {number}s/2 iters\), loss = {number}"),
+        ("solver.cpp:464", "Snapshotting to binary proto file snap_iter_4.caffemodel"),
+        ("sgd_solver.cpp:284", "Snapshotting solver state to binary proto file snap_iter_4.solverstate"),
+        ("solver.cpp:347", r"Iteration 4, Testing net \(#0\)"),
+        ("sgd_solver.cpp:112", "Iteration 4, lr = 0.0005"),
+        ("solver.cpp:464", "Snapshotting to binary proto file snap_iter_8.caffemodel"),
+        ("solver.cpp:327", rf"Iteration 8, loss = {number}"),
+        ("solver.cpp:332", "Optimization Done."),
+        ("caffe.cpp:250", "Optimization Done."),
+    ]
+    left = iter(messages)
+    for place, pattern in order:
+        assert any(at == place and re.fullmatch(pattern, text) for at, text in left), (place, pattern)
+
+
+def test_a_copy_of_the_log_as_glog_keeps_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_training(tmp_path, "random_seed: 1")
+    (tmp_path / "logs").mkdir()
+    assert train("-log_dir=logs") == 0
+    head, *rest = (tmp_path / "logs" / "caffe.INFO").read_text().splitlines()
+    assert re.fullmatch(r"Log file created at: \d{4}/\d\d/\d\d \d\d:\d\d:\d\d", head)
+    assert rest[2:] == capfd.readouterr().err.splitlines()
+    assert train("-log_dir=nowhere") == 2
+    assert "does the folder exist" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["-solver=solver.prototxt", "-sigint_effect=none"],
+        ["--solver", "solver.prototxt", "--sigint_effect", "none"],
+        ["-solver", "solver.prototxt", "-sigint-effect", "none", "-logtostderr=1", "--v=2", "-alsologtostderr"],
+    ],
+)
+def test_spellings_of_gflags(flags: list[str], tmp_path: Path) -> None:
+    write_training(tmp_path, "random_seed: 1", INTERRUPTED)
+    Interrupt.plan = {2: signal.SIGINT}
+    assert caffe_compat("train", *flags, "-workers=0") == 0
+    assert (tmp_path / "snap_iter_8.solverstate").exists()
+
+
+def test_the_command_may_stand_anywhere() -> None:
+    assert reordered(["-solver", "train", "train", "-gpu=0"]) == ["train", "-solver", "train", "-gpu=0"]
+    assert reordered(["train", "--gpu", "all"]) == ["train", "--gpu", "all"]
+    with pytest.raises(UsageError, match="unknown action 'paint'; Caffe's are train, test, time, device_query"):
+        reordered(["-gpu", "0", "paint"])
+    with pytest.raises(UsageError, match="usage: caffe COMMAND"):
+        reordered(["-gpu", "0"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "wrong"),
+    [
+        ([], "train needs a solver"),
+        (["-solver", "no.prototxt"], "no.prototxt"),
+        (["-solver", "solver.prototxt", "-weights", "a", "-snapshot", "b"], "not both"),
+        (["-solver", "solver.prototxt", "-sighup_effect", "dance"], "snapshot, stop or none"),
+        (["-solver", "solver.prototxt", "-gpu", "first"], "numbers separated by commas, or all"),
+        (["-solver", "solver.prototxt", "-snapshot", "no_iter_3.solverstate"], "no_iter_3.solverstate"),
+        (["-solver", "solver.prototxt", "-weights", "no.caffemodel"], "no.caffemodel"),
+        (["-solver", "solver.prototxt", "-solvr", "x"], "-solvr"),
+        (["-solver", "solver.prototxt", "--require-gpu"], "pass --gpu 0"),
+        (["-solver", "solver.prototxt", "-level", "x"], "level"),
+    ],
+)
+def test_wrong_flags(flags: list[str], wrong: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_training(tmp_path)
+    assert caffe_compat("train", *flags) == 2
+    assert wrong in capfd.readouterr().err
+
+
+def test_sigint_takes_a_snapshot_and_stops(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_training(tmp_path, "random_seed: 1", INTERRUPTED)
+    assert train() == 0
+    for path in tmp_path.glob("snap_iter_8*"):
+        path.rename(path.with_name(path.name.replace("snap", "straight")))
+    Interrupt.plan = {2: signal.SIGINT}
+    before = signal.getsignal(signal.SIGINT)
+    assert train() == 0
+    assert signal.getsignal(signal.SIGINT) == before
+    assert "Optimization stopped early." in capfd.readouterr().err
+    assert sorted(path.name for path in tmp_path.glob("snap*")) == [
+        "snap_iter_3.caffemodel",
+        "snap_iter_3.resume.npz",
+        "snap_iter_3.solverstate",
+    ]
+    assert train("-snapshot", "snap_iter_3.solverstate") == 0
+    assert_same("snap_iter_8.caffemodel", "straight_iter_8.caffemodel")
+
+
+@pytest.mark.parametrize(
+    ("flags", "number", "found"),
+    [
+        ([], "SIGHUP", [3, 8]),
+        (["-sighup_effect=stop"], "SIGHUP", [3]),
+        (["-sighup_effect=none"], "SIGHUP", [8]),
+        (["-sigint_effect=snapshot"], "SIGINT", [3, 8]),
+        (["-sigint_effect=none"], "SIGINT", [8]),
+    ],
+)
+def test_effects_of_signals(flags: list[str], number: str, found: list[int], tmp_path: Path) -> None:
+    write_training(tmp_path, "random_seed: 1", INTERRUPTED)
+    Interrupt.plan = {2: getattr(signal, number)}
+    assert train(*flags) == 0
+    assert sorted(int(re.findall(r"\d+", p.name)[0]) for p in tmp_path.glob("*.solverstate")) == found
+
+
+def test_weights_of_the_command_line_replace_those_of_the_solver(tmp_path: Path) -> None:
+    write_training(tmp_path, "random_seed: 1")
+    assert train() == 0
+    first = blobs("snap_iter_8.caffemodel")
+    (tmp_path / "solver.prototxt").write_text(
+        (tmp_path / "solver.prototxt").read_text() + 'weights: "missing.caffemodel"'
+    )
+    with open_solver(read_solver("solver.prototxt"), weights=["snap_iter_8.caffemodel"], workers=0) as solver:
+        assert np.array_equal(solver.learnable[0].tensor.detach().numpy(), first[0])
+        assert solver.iteration == 0
+    with open_solver(read_solver("solver.prototxt"), snapshot="snap_iter_8.solverstate", workers=0) as solver:
+        assert solver.iteration == 8
+
+
+def test_several_weights(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_training(tmp_path, "random_seed: 1 max_iter: 1")
+    assert train() == 0
+    (tmp_path / "a.caffemodel").write_bytes((tmp_path / "snap_iter_1.caffemodel").read_bytes())
+    assert train("-weights", "a.caffemodel, snap_iter_1.caffemodel") == 0
+    assert train("-weights=a.caffemodel,b.caffemodel") == 2
+    assert "b.caffemodel" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("flags", "mode"), [(["-gpu=0"], ""), (["--gpu", "all"], ""), ([], "solver_mode: GPU")])
+def test_a_gpu_where_there_is_none(
+    flags: list[str],
+    mode: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    write_training(tmp_path, f"random_seed: 1 max_iter: 1 {mode}")
+    assert train(*flags) == 0
+    warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("W")]
+    asked = f"--gpu {flags[-1].split('=')[-1]}" if flags else "solver.prototxt: solver_mode: GPU"
+    assert [line.partition("] ")[2] for line in warnings] == [
+        f"{asked}, and there is no CUDA device: the CPU does the work"
+    ]
+    assert train(*flags, "--require-gpu") == 2
+    assert f"{asked}, and there is no CUDA device" in capfd.readouterr().err
+
+
+def test_levels_and_stages_reach_the_trained_network(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    rules = 'include { stage: "wide" min_level: 2 }'
+    wide = 'layer { name: "wide" type: "InnerProduct" bottom: "x" top: "w" inner_product_param { num_output: 2 } %s }'
+    net = NET + wide % rules + f'layer {{ name: "quiet" type: "Silence" bottom: "w" {rules} }}'
+    write_training(tmp_path, "random_seed: 1 max_iter: 1 train_state { level: 1 }", net)
+    assert train() == 0
+    assert "train_state.level 1 gives way to --level 0" in capfd.readouterr().err
+    plain = len(blobs("snap_iter_1.caffemodel"))
+    assert train("-level=3", "-stage=other,wide") == 0
+    assert len(blobs("snap_iter_1.caffemodel")) == plain + 4
+
+
+def test_flags_without_effect(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_training(tmp_path, "random_seed: 1 max_iter: 1")
+    assert train("-iterations=5") == 0
+    assert "warning: --iterations has no effect on train" in capfd.readouterr().err
+
+
+EXPLODING = NET.replace('type: "Dropout"', 'type: "Exp"').replace(
+    'name: "drop"', 'name: "drop" exp_param { scale: 1e6 }'
+)
+
+
+def test_a_loss_that_is_no_number(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_training(tmp_path, "random_seed: 1", EXPLODING)
+    assert train() == 2
+    assert "layer 'drop' (Exp): top 'h' is not finite (NaN or infinity) at iteration 0" in capfd.readouterr().err
+    assert latest_snapshot("snap") is None
+    assert train("--keep-going-on-nan") == 0
+    assert re.search(r"loss = -?(inf|nan)", capfd.readouterr().err)
+    assert latest_snapshot("snap") is not None
+
+
+def test_snapshots_stay_below_the_folder(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    work.mkdir()
+    elsewhere.mkdir()
+    write_training(work, f'max_iter: 1 snapshot: 1 snapshot_prefix: "{elsewhere}/s"')
+    monkeypatch.chdir(work)
+    assert train() == 2
+    assert "allow another folder with --write-root" in capfd.readouterr().err
+    assert not list(elsewhere.iterdir())
+    assert train("--write-root", str(elsewhere)) == 0
+    assert (elsewhere / "s_iter_1.solverstate").exists()
+    write_training(work, "max_iter: 1")
+    assert train("--write-root", str(elsewhere)) == 0  # the working directory stays allowed
+    assert (work / "snap_iter_1.solverstate").exists()
+
+
+def test_input_layers_have_nobody_to_feed_them(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    net = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 } } }'
+    write_training(tmp_path, net=net)
+    assert train() == 2
+    assert "nothing feeds the Input layers 'in'" in capfd.readouterr().err
+
+
+def test_mixed_precision_is_close(tmp_path: Path) -> None:
+    write_training(tmp_path, "random_seed: 1 snapshot: 8")
+    assert train() == 0
+    exact = blobs("snap_iter_8.caffemodel")[0]
+    assert train("--amp") == 0
+    mixed = blobs("snap_iter_8.caffemodel")[0]
+    assert not np.array_equal(exact, mixed)
+    assert np.abs(exact - mixed).max() < 0.02 * np.abs(exact).max()
+
+
+def test_the_library_function(tmp_path: Path, device: torch.device) -> None:
+    write_training(tmp_path, "random_seed: 1 snapshot: 4")
+    solver = train_with(read_solver("solver.prototxt"), device=device, workers=1)
+    assert solver.iteration == 8
+    state = read_snapshot("snap_iter_4.solverstate")
+    assert state.resume is not None
+    assert state.resume.seed == 1
+    again = train_with(read_solver("solver.prototxt"), device=device, workers=2, snapshot="snap_iter_4.solverstate")
+    for one, other in zip(solver.learnable, again.learnable, strict=True):
+        if device.type == "cpu":
+            assert torch.equal(one.tensor, other.tensor)
+    with pytest.raises(UsageError, match="one of them was expected"):
+        train_with(read_solver("solver.prototxt"), snapshot="a", weights=["b"])
