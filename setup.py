@@ -1,12 +1,24 @@
 """Packaging of caffe-compat: the library caffe_compat, its output formats (converters) and the pose system (hpm)."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
+
+EXTRAS = {
+    "images": ["opencv-python-headless>=4.8"],  # decoding and resizing as Caffe does them
+    "lmdb": ["lmdb>=1.4"],
+    "leveldb": ["plyvel-ci>=1.5"],
+    "plots": ["matplotlib>=3.8", "pillow>=10", "imageio-ffmpeg>=0.5"],
+    "tensorboard": ["tensorboard>=2.14"],
+    "draw": ["pydot>=2"],  # pycaffe's pictures of networks; graphviz itself comes from the system
+    "h36m": ["cdflib>=1.2"],  # the official Human3.6M files
+}
 
 setup(
     name="caffe-compat",
     version="0.1.0",
     description="Run, verify and train Caffe models in PyTorch; the 3D Human Pose Machine on top.",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="BSD-2-Clause",
     python_requires=">=3.10",
@@ -14,7 +26,7 @@ setup(
     package_data={
         "caffe_compat": ["py.typed", "resources/*", "schema/*.proto", "schema/dialects/*.proto"],
         "converters": ["py.typed"],
-        "hpm": ["py.typed"],
+        "hpm": ["py.typed", "resources/*"],
     },
     install_requires=[
         "torch>=2.6",  # weights_only loading is unsafe before
@@ -26,10 +38,8 @@ setup(
         "rich>=13",  # its tables and progress bars
     ],
     extras_require={
-        "images": ["opencv-python-headless>=4.8"],  # decoding and resizing as Caffe does them
-        "lmdb": ["lmdb>=1.4"],
-        "leveldb": ["plyvel-ci>=1.5"],
-        "all": ["opencv-python-headless>=4.8", "lmdb>=1.4", "plyvel-ci>=1.5"],
+        **EXTRAS,
+        "all": sorted({package for packages in EXTRAS.values() for package in packages}),
         "dev": ["pytest>=8", "ruff", "mypy"],
     },
     entry_points={"console_scripts": ["caffe-compat = caffe_compat.cli:main"]},

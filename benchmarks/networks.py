@@ -56,10 +56,8 @@ def _trunk_layers() -> Iterator[str]:
             yield _layer(name, "Pooling", bottom, name, "pooling_param { pool: MAX kernel_size: 2 stride: 2 }")
         else:
             name, outputs = entry
-            yield _layer(
-                name, "Convolution", bottom, name, f"convolution_param {{ num_output: {outputs} pad: 1 kernel_size: 3 }}"
-            )
-            yield _rectified(name)
+            sizes = f"num_output: {outputs} pad: 1 kernel_size: 3"
+            yield _layer(name, "Convolution", bottom, name, f"convolution_param {{ {sizes} }}") + _rectified(name)
         bottom = name
     for name in ("fa_conv_1", "fa_conv_2"):
         sizes = "num_output: 128 pad: 1 kernel_size: 5 stride: 2"
@@ -73,8 +71,9 @@ def pose_network(frames: int = 5) -> str:
     text += _dense("fc", "fa_conv_2", 1024)
     bottom = "fc"
     for name in ("lstm1", "lstm2"):
-        text += _layer(f"{name}_steps", "Reshape", bottom, f"{name}_steps", "reshape_param { shape { dim: -1 dim: 1 dim: 1024 } }")
-        text += _layer(name, "LSTM", f"{name}_steps clip", name, "recurrent_param { num_output: 1024 }")
+        steps = f"{name}_steps"
+        text += _layer(steps, "Reshape", bottom, steps, "reshape_param { shape { dim: -1 dim: 1 dim: 1024 } }")
+        text += _layer(name, "LSTM", f"{steps} clip", name, "recurrent_param { num_output: 1024 }")
         bottom = name
     text += _dense("fc-final_16", bottom, 48)
     text += _layer("pose", "Reshape", "fc-final_16", "pose", "reshape_param { shape { dim: -1 dim: 48 } }")
@@ -88,7 +87,7 @@ def pose_network(frames: int = 5) -> str:
 
 
 def chain(layers: int) -> str:
-    """``layers`` layers in a row, convolutions and ReLUs in turns, with all that prototxts usually say of a convolution."""
+    """``layers`` layers in a row, convolutions and ReLUs by turns, with what prototxts usually say of a convolution."""
     more = """param { lr_mult: 1 decay_mult: 1 }
   param { lr_mult: 2 decay_mult: 0 }
   convolution_param {

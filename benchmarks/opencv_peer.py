@@ -1,7 +1,9 @@
-"""OpenCV's Caffe importer as a peer, in a Python of its own: ``opencv_peer.py deploy.prototxt weights.caffemodel SHAPE``.
+"""OpenCV's Caffe importer as a peer, in a Python of its own.
 
-Prints how long reading the network took, then answers every line on standard input with the seconds of one forward pass.
-OpenCV 5 has no such importer, hence the environment of its own.
+    opencv_peer.py deploy.prototxt weights.caffemodel 1,3,224,224
+
+Prints how long reading the network took, then answers every line on standard input with the seconds of one forward
+pass. OpenCV 5 has no such importer, hence the environment of its own.
 """
 
 from __future__ import annotations

@@ -28,6 +28,10 @@ def fastest(runs: Mapping[str, Callable[[], float | None]], rounds: int) -> dict
     return best
 
 
+def drop(_: object) -> None:
+    """Forget a result, so that it is not taken for a time."""
+
+
 class OpenCV:
     """OpenCV's importer in the Python ``python``; ``loaded`` is how long it took to read the network."""
 

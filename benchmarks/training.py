@@ -2,9 +2,9 @@
 
     python benchmarks/training.py [--steps 20] [--device cpu] [--bfloat16]
 
-Trains on the images of ``reference_outputs/train_data`` as ``caffe-compat train`` does: data, forward, backward, clipping,
-Adam. Real Caffe (the 3Dpose_ssl fork, CPU, OpenBLAS, two cores) took 0.87 s a step; the target on the same kind of machine
-is below 0.4 s. On a machine with other work, look at the least.
+Trains on the images of ``reference_outputs/train_data`` as ``caffe-compat train`` does: data, forward, backward,
+clipping, Adam. Real Caffe (the 3Dpose_ssl fork, CPU, OpenBLAS) took 0.87 s a step; the target on the same kind of
+machine is below 0.4 s. On a machine with other work, look at the least.
 """
 
 from __future__ import annotations
@@ -49,9 +49,7 @@ def main() -> None:
     settings = replace(
         parse_solver(SOLVER), train=NetSource("mask3d", None, mask3d(OPTIONS), load_schema(DIALECT), "TRAIN")
     )
-    with open_solver(
-        settings, base=DATA, device=arguments.device, workers=1, bfloat16=arguments.bfloat16
-    ) as solver:
+    with open_solver(settings, base=DATA, device=arguments.device, workers=1, bfloat16=arguments.bfloat16) as solver:
         parts = Parts(solver)
         solver.step(3)
         parts.seconds.clear()
@@ -63,7 +61,9 @@ def main() -> None:
             cpu.append(time.process_time() - used)
         count = sum(blob.tensor.numel() for blob in solver.learnable)
     print(f"mask3d, {count / 1e6:.1f} million weights, {arguments.device}, {torch.get_num_threads()} threads")
-    print(f"step    median {statistics.median(wall):.3f} s, least {min(wall):.3f} s, {min(cpu):.3f} s of processor time")
+    print(
+        f"step    median {statistics.median(wall):.3f} s, least {min(wall):.3f} s, {min(cpu):.3f} s of processor time"
+    )
     for name, taken in parts.seconds.items():
         print(f"  {name:<8} median {statistics.median(taken):.3f} s, least {min(taken):.3f} s")
     verdict = "met" if min(wall) < TARGET_SECONDS else "missed"

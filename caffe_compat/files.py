@@ -7,13 +7,14 @@ import hashlib
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from caffe_compat.errors import FileError
 
-__all__ = ["atomic_write", "open_file", "sha256_of"]
+__all__ = ["Checksum", "atomic_write", "open_file", "sha256_of"]
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
@@ -40,6 +41,31 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         except OSError as error:
             raise FileError(f"cannot be read: {_reason(error)}", path=os.fspath(path)) from error
     return digest.hexdigest()
+
+
+class Checksum:
+    """The SHA-256 of a file, worked out in a thread while something else is done with the file."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._result: str | FileError | None = None
+        # A daemon: a program that ends with an error does not wait for it.
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            self._result = sha256_of(self.path)
+        except FileError as error:
+            self._result = error
+
+    def hexdigest(self) -> str:
+        """The checksum in hexadecimal. Raises FileError."""
+        self._thread.join()
+        if isinstance(self._result, FileError):
+            raise self._result
+        assert self._result is not None
+        return self._result
 
 
 @contextmanager

@@ -65,7 +65,7 @@ class Fused(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         if self.winograd is not None:
-            return self._finish(self.winograd(x, self.layer.bias), other)
+            return self._finish(self.winograd(x), other)
         if self.packed is not None:
             return self._run_packed(x, other)
         return self._finish(self.layer(x), other)
@@ -115,7 +115,7 @@ class Fused(nn.Module):
                     packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
             elif layer.direct and weight.dim() == 4:
                 if _is_plain_3x3(layer) and pays(weight, self.bottom, layer.pad):
-                    self.winograd = Winograd(weight, layer.pad, self.bottom)
+                    self.winograd = Winograd(weight, layer.bias, layer.pad, self.bottom)
                     return
                 how = (layer.pad, layer.stride, layer.dilation, layer.group)
                 packed = _reorder_convolution_weight(weight, *how, self.bottom)

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from .errors import CaffeCompatError, UsageError
@@ -79,9 +80,10 @@ def joined(rank: Rank, device: torch.device) -> Iterator[None]:
     try:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        store, _, _ = next(dist.rendezvous("env://", rank.rank, rank.size, timeout=_PATIENCE))
+        store, _, _ = next(rendezvous("env://", rank.rank, rank.size, timeout=_PATIENCE))
         # torchrun may keep its store over a restart, with the addresses of processes that are gone.
-        attempt = dist.PrefixStore(f"attempt {os.environ.get(_RESTARTS, '0')}", store)
+        prefix = f"attempt {os.environ.get(_RESTARTS, '0')}"
+        attempt = dist.PrefixStore(prefix, store)  # type: ignore[attr-defined]  # private to torch's own type hints
         dist.init_process_group(backend, store=attempt, rank=rank.rank, world_size=rank.size, timeout=_PATIENCE)
         yield
     except (RuntimeError, ValueError) as error:  # torch's distributed errors are kinds of RuntimeError
@@ -126,7 +128,7 @@ class ParallelNet(nn.Module):
                 _LossOnly(model, self._values),
                 device_ids=[on_gpu] if on_gpu.type == "cuda" else None,
                 broadcast_buffers=False,
-                # Some blobs may have no path to the loss. Where none is like that, torch says once that it looked in vain.
+                # Some blobs may have no path to the loss. Where all have one, torch says once that it looked in vain.
                 find_unused_parameters=True,
             )
 

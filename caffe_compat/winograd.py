@@ -1,9 +1,9 @@
 """3x3 convolutions with a quarter of the multiplications, by Winograd's minimal filtering F(4x4, 3x3).
 
-Each tile of 4x4 results is computed from 6x6 pixels as O (sum over channels of (K w) * (I x)) with constant matrices I, K
-and O: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016). The products of all tiles are 36
-matrix products, which oneDNN runs as one convolution of 36 groups. Rounding errors are some ten times those of the plain
-sum, a few millionths of the largest value.
+Each tile of 4x4 results is computed from 6x6 pixels as O (sum over channels of (K w) * (I x)) with constant matrices I,
+K and O: Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016). The products of all tiles are
+36 matrix products, which oneDNN runs as one convolution of 36 groups. Rounding errors are some ten times those of the
+plain sum: a few millionths of the largest value.
 """
 
 from __future__ import annotations
@@ -35,13 +35,14 @@ def pays(weight: Tensor, bottom: Shape, pad: Shape) -> bool:
 
 
 class Winograd:
-    """The convolution of (N, C, H, W) with ``weight`` (O, C, 3, 3), stride 1; float32, on the CPU.
+    """The convolution of (N, C, H, W) with ``weight`` (O, C, 3, 3), stride 1, plus ``bias``; float32, on the CPU.
 
     Args:
-        tiles: how many tiles to prepare for; any number works.
+        bottom: the shape to prepare for; others work.
     """
 
-    def __init__(self, weight: Tensor, pad: Shape, bottom: Shape) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, pad: Shape, bottom: Shape) -> None:
+        self.bias = bias
         self.pad = pad
         self.outputs, self.channels = weight.shape[:2]
         into, kernel, out_of = _matrices()
@@ -59,14 +60,15 @@ class Winograd:
             [1, WINDOW * WINDOW * self.channels, tiles, 1],
         )
 
-    def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
         height, width = height + 2 * self.pad[0], width + 2 * self.pad[1]
         down, across = _tiles(height), _tiles(width)
         count = batch * down * across
         # Channels last throughout: all that is done along them is done at full width.
         below, right = (TILE * n + KERNEL - 1 - size for n, size in ((down, height), (across, width)))
-        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, self.pad[1], self.pad[1] + right, self.pad[0], self.pad[0] + below))
+        up, left = self.pad
+        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left + right, up, up + below))
         windows = padded.unfold(1, WINDOW, TILE).unfold(2, WINDOW, TILE).permute(0, 1, 2, 4, 5, 3)
         windows = windows.reshape(count, WINDOW * WINDOW, self.channels)
         points = torch.bmm(self.into.expand(count, -1, -1), windows)
@@ -76,8 +78,8 @@ class Winograd:
         )  # fmt: skip
         products = products.permute(0, 2, 3, 1).reshape(count, WINDOW * WINDOW, self.outputs)
         y = torch.bmm(self.out_of.expand(count, -1, -1), products)
-        if bias is not None:
-            y.add_(bias)
+        if self.bias is not None:
+            y.add_(self.bias)
         y = y.view(batch, down, across, TILE, TILE, self.outputs).permute(0, 1, 3, 2, 4, 5)
         y = y.reshape(batch, down * TILE, across * TILE, self.outputs)
         return y[:, : height - KERNEL + 1, : width - KERNEL + 1].permute(0, 3, 1, 2)

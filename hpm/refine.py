@@ -159,14 +159,16 @@ class Refiner:
             yield self.refine(coarse, pose2d)
 
     def _input(self, values: np.ndarray | Tensor, width: int, what: str) -> Tensor:
-        tensor = torch.as_tensor(values).detach().to(self._device, self._dtype)
-        flat = tensor.reshape(len(tensor), -1) if tensor.ndim in (2, 3) else tensor
-        if flat.ndim != 2 or (len(flat) and flat.shape[1] != width):
-            raise UsageError(f"{what} poses of shape (frames, {width}) were expected, found {tuple(tensor.shape)}")
+        tensor = torch.as_tensor(values if isinstance(values, Tensor) else np.ascontiguousarray(values))
+        joints = len(H36M16)
+        if tuple(tensor.shape[1:]) not in ((width,), (joints, width // joints)):
+            shapes = f"(frames, {width}) or (frames, {joints}, {width // joints})"
+            raise UsageError(f"{what} poses of shape {shapes} were expected, found {tuple(tensor.shape)}")
+        flat = tensor.detach().to(self._device, self._dtype).reshape(-1, width)
         bad = (~flat.isfinite().all(1)).nonzero().flatten().tolist()
         if bad:
             raise UsageError(f"{what} poses that are not finite, {len(bad)} in all, the first at index {bad[0]}")
-        return flat.reshape(-1, width)
+        return flat
 
     def _block(self, x: Tensor, pose2d: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Refine up to _BLOCK frames: pose, change, steps, discarded."""

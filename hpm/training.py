@@ -105,7 +105,7 @@ def train_phase(
 
     Args:
         phase: one of :data:`PHASES`.
-        data: the folder that the lists' paths are relative to (see :class:`.datasets.layout.DataFolder`).
+        data: the folder that the lists' paths are relative to (see :class:`.datasets.layout.TrainingFolder`).
         out: a folder for everything that is written; it is made if missing.
         weights: to start from; None takes those that the phase before left in ``out``.
         seed: of the run; None draws one. device, workers, observer, requested: as for

@@ -39,9 +39,9 @@ def batch_norm(blob: str) -> str:
     return in_place("BatchNorm", blob) + in_place("Scale", blob, "scale_param { bias_term: true }")
 
 
-def build(*layers: str, phase: str = "TEST", seed: int = 0) -> CaffeNet:
+def build(*layers: str, phase: str = "TEST", seed: int = 0, data: str = DATA) -> CaffeNet:
     """The net with every blob drawn from (-0.7, 1.3), statistics from (0.3, 1.3): none is zero, one or symmetric."""
-    parsed = parse_message(DATA + "".join(layers))
+    parsed = parse_message(data + "".join(layers))
     net = CaffeNet(parsed.message, NetState(phase), dialect=parsed.schema.name).materialize(seed=seed)
     generator = torch.Generator().manual_seed(seed)
     seen: set[int] = set()
@@ -316,6 +316,28 @@ def test_other_sizes_and_orders_of_memory(device: torch.device) -> None:
     same_outputs(net, optimized, data=(3, 6, 12, 5))
     x = example(net)["data"].contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(optimized(data=x)["b"], net.run({"data": x})["b"])
+
+
+@pytest.mark.parametrize("pad", [0, 1])
+@pytest.mark.parametrize("more", ["", "bias_term: false"])
+def test_large_convolutions(more: str, pad: int, kernels: str) -> None:
+    data = input_layer("data", 2, 128, 39, 30)
+    net = build(
+        conv("c", "data", more, outputs=131, pad=pad),
+        batch_norm("c"),
+        in_place("ReLU", "c"),
+        conv("d", "c", outputs=128),
+        conv("e", "d", outputs=128),
+        layer("s", "Eltwise", "d e", "s"),
+        in_place("ReLU", "s", LEAKY),
+        data=data,
+    )
+    optimized = net.optimize()
+    assert [m.winograd is not None for m in optimized.modules() if isinstance(m, Fused)] == [kernels == "packed"] * 3
+    for shape in ((2, 128, 39, 30), (1, 128, 4, 5), (3, 128, 11, 40)):
+        same_outputs(net, optimized, 2e-5, data=shape)
+    same_outputs(net, copy.deepcopy(optimized), 2e-5)
+    same_outputs(net.double(), optimized.double(), 1e-6)
 
 
 def test_layers_behind_a_convolution_get_rows_of_pixels() -> None:

@@ -13,7 +13,7 @@ from ..access import FileAccess
 from ..checkpoint import ParityRecord, save_checkpoint, versions
 from ..definition import is_text, read_definition
 from ..errors import UsageError
-from ..files import sha256_of
+from ..files import Checksum, sha256_of
 from ..graph import NetState
 from ..loading import build_net
 from ..net import CaffeNet
@@ -95,6 +95,7 @@ def convert(
         *parse_pairs(inputs, "--input").values(),
     ]
     _check_output(output, read)
+    checksums = [Checksum(path) for path in dict.fromkeys([model, weights])]
     definition = read_definition(model, dialect)
     net, report = build_net(
         definition,
@@ -129,7 +130,7 @@ def convert(
         save_checkpoint(
             net.cpu(),
             output,
-            sources=list(dict.fromkeys([model, weights])),
+            sources=checksums,
             preprocess=record,
             parity=parity,
             dtype=dtype,  # type: ignore[arg-type]  # click has checked it

@@ -251,7 +251,7 @@ class DetectionOutput(Layer):
     def _best(self, kept: Tensor, ranked: Tensor, place: Tensor) -> Tensor:
         """The best of each image, over its classes."""
         flat = torch.where(kept, ranked, -math.inf).flatten(1)
-        order = flat.argsort(1, descending=True, stable=True)[:, : self.settings.keep]
+        order = flat.argsort(dim=1, descending=True, stable=True)[:, : self.settings.keep]
         chosen = torch.zeros_like(flat, dtype=torch.bool).scatter(1, order, True)
         return kept & chosen.view(kept.shape)
 

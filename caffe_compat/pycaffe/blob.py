@@ -20,7 +20,12 @@ from ..layers.python_layer import Blob
 from ..net import CaffeNet
 from ..registry import Shape
 
-__all__ = ["Array", "NetBlob", "ParamBlob"]
+__all__ = ["Array", "NetBlob", "ParamBlob", "is_host"]
+
+
+def is_host(tensor: Tensor) -> bool:
+    """Whether numpy can look at the memory of ``tensor`` as it is."""
+    return tensor.device.type == "cpu"
 
 
 class Array:
@@ -70,11 +75,11 @@ class Array:
     def numpy(self) -> np.ndarray:
         """The values as float32, to read and to write."""
         held = self._view() if self._view is not None else None
-        if held is not None and self._viewed is self._tensor and self._tensor.device.type == "cpu":
+        if held is not None and self._viewed is self._tensor and is_host(self._tensor):
             return held
         if held is not None and held.shape == self.shape:
             return self._into(held)
-        if self._tensor.device.type == "cpu":
+        if is_host(self._tensor):
             tensor = self._tensor.to(torch.float32).contiguous()
             if self.borrowed and tensor.data_ptr() == self._tensor.data_ptr():
                 tensor = tensor.clone()
@@ -82,7 +87,7 @@ class Array:
             self._tensor = self._viewed = tensor
             self.borrowed = False
         else:
-            view = self._tensor.to("cpu", torch.float32).contiguous().numpy()
+            view = torch.empty(self.shape).copy_(self._tensor).numpy()
             self._pending = view
         self._view = weakref.ref(view)
         return view
@@ -93,7 +98,7 @@ class Array:
             return held
         # Not Tensor.copy_: a layer that kept this memory for its backward pass means whatever is in it, as in Caffe.
         np.copyto(held, self._tensor.cpu().numpy())
-        if self._tensor.device.type == "cpu":
+        if is_host(self._tensor):
             self._tensor = self._viewed = torch.from_numpy(held)
             self.borrowed = False
         else:
@@ -106,7 +111,7 @@ class Array:
             return
         if self._view() is None:
             self._view = self._viewed = None
-        elif self._tensor.device.type == "cpu":
+        elif is_host(self._tensor):
             self.numpy()
 
     @property
@@ -225,7 +230,7 @@ class ParamBlob(Blob):
         return self._numpy("diff", self.gradient())
 
     def _numpy(self, which: str, tensor: Tensor) -> np.ndarray:
-        if tensor.device.type == "cpu":
+        if is_host(tensor):
             return tensor.numpy()
         array = self._arrays.setdefault(which, Array(tensor))
         if array._tensor.data_ptr() != tensor.data_ptr():

@@ -312,7 +312,12 @@ class Net:
                     loss += weight * float(blob.data_array.tensor().sum())
         return loss
 
-    def _run_forward(self, start: int, end: int) -> list[Tensor | None]:
+    def _run_forward(self, start: int, end: int) -> None:
+        """Run layers by number, as a script asks: random draws follow :func:`set_random_seed`, not a solver's pass."""
+        self._core.randomness.seed = None
+        self._run(start, end)
+
+    def _run(self, start: int, end: int) -> list[Tensor | None]:
         """Run layers by number; the values of the graph that they made."""
         self._check_range(start, end)
         self._prepare()
@@ -606,7 +611,7 @@ class Net:
 
     def run_all(self) -> list[Tensor | None]:
         """A whole forward pass; every value of the graph."""
-        return self._run_forward(0, len(self._steps) - 1)
+        return self._run(0, len(self._steps) - 1)
 
     def backward_all(self) -> None:
         """A whole backward pass."""

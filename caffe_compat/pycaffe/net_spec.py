@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from ..errors import UsageError
-from ..schema import is_repeated, load_schema
+from ..schema import is_repeated
 from .proto import caffe_pb2
 
 __all__ = [
@@ -30,6 +30,9 @@ __all__ = [
     "to_proto",
 ]
 
+# Layers that take the parameters of another type.
+_BORROWED = {"Deconvolution": "convolution", "Im2col": "convolution", "LSTM": "recurrent", "RNN": "recurrent"}
+
 
 def param_name_dict() -> dict[str, str]:
     """Layer type -> name of the field with its parameters, without ``_param``: ``{"Convolution": "convolution"}``."""
@@ -39,12 +42,7 @@ def param_name_dict() -> dict[str, str]:
         for f in fields
         if f.name.endswith("_param")
     }
-    # Layers that use the parameters of another type (Deconvolution: convolution_param).
-    for kind, own in load_schema().layer_types.items():
-        own_fields = [name for name in own if name.endswith("_param")]
-        if kind not in names and own_fields:
-            names[kind] = own_fields[0].removesuffix("_param")
-    return names
+    return {**names, **_BORROWED}
 
 
 def assign_proto(proto: Any, name: str, value: Any) -> None:

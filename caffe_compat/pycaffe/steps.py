@@ -14,7 +14,7 @@ from ..layers.python_layer import Blob, Python, PythonLayer
 from ..layers.source import DummyData
 from ..net import CaffeNet, blob_names
 from ..registry import Layer, LayerSpec, Shape, find_layer
-from .blob import NetBlob, ParamBlob
+from .blob import NetBlob, ParamBlob, is_host
 from .wiring import Wire
 
 __all__ = ["DummyDataStep", "ModuleStep", "SourceStep", "SplitStep", "Step"]
@@ -303,7 +303,7 @@ def bind_blobs(layer: PythonLayer, parameters: Sequence[ParamBlob]) -> None:
     """See :meth:`ModuleStep.bind`."""
     for own, parameter in zip(layer.blobs, parameters, strict=True):
         tensor = parameter.tensor().detach()
-        if tensor.device.type == "cpu" and isinstance(own, Blob):
+        if is_host(tensor) and isinstance(own, Blob):
             own._data = tensor.view(-1).numpy()
 
 

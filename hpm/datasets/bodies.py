@@ -155,6 +155,7 @@ def _mirrored(angles: Angles) -> dict[str, np.ndarray]:
 
 
 def _walking(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Round a circle, arms against legs."""
     stride, swing, elbow = rng.uniform(0.35, 0.6), rng.uniform(0.3, 0.7), rng.uniform(0.2, 0.9)
     left = 2 * np.pi * rng.uniform(0.75, 1.15) * t + rng.uniform(0, 2 * np.pi)
     angles = {
@@ -172,6 +173,7 @@ def _walking(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def _greeting(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """One arm waves, or both."""
     beat = np.sin(2 * np.pi * rng.uniform(0.8, 1.6) * t + rng.uniform(0, 2 * np.pi))
     raise_, out = rng.uniform(1.2, 2.2), rng.uniform(0.1, 0.7)
     angles = {
@@ -187,6 +189,7 @@ def _greeting(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def _sitting(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """On a chair, hands before the belly."""
     angles = {
         "bend": rng.uniform(-0.05, 0.35) + _drift(rng, t, 0.08),
         "nod": rng.uniform(-0.1, 0.3) + _drift(rng, t, 0.1),
@@ -202,7 +205,8 @@ def _sitting(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     return angles
 
 
-def _squatting(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _sitting_down(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Knees bend until the body squats, and up again; arms forward for balance."""
     depth, lift = rng.uniform(0.8, 1.0), rng.uniform(0.6, 1.5)
     low = depth * (0.5 - 0.5 * np.cos(2 * np.pi * rng.uniform(0.25, 0.5) * t + rng.uniform(0, 2 * np.pi)))
     angles = {"pitch": 0.45 * low, "bend": 0.3 * low}
@@ -216,7 +220,8 @@ def _squatting(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]
     return angles
 
 
-def _boxing(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _discussing(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Arms thrust forward in turn, feet apart."""
     phase = 2 * np.pi * rng.uniform(0.7, 1.3) * t + rng.uniform(0, 2 * np.pi)
     stance = rng.uniform(0.15, 0.4)
     angles = {
@@ -236,7 +241,8 @@ def _boxing(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     return angles
 
 
-def _pointing(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _directing(t: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Arms point here and there, the trunk follows."""
     angles = {
         "turn": _drift(rng, t, 0.4),
         "twist": _drift(rng, t, 0.3),
@@ -254,9 +260,10 @@ ACTIONS: Mapping[str, Callable[[np.ndarray, np.random.Generator], dict[str, np.n
         "Walking": _walking,
         "Greeting": _greeting,
         "Sitting": _sitting,
-        "Squatting": _squatting,
-        "Boxing": _boxing,
-        "Pointing": _pointing,
+        "SittingDown": _sitting_down,
+        "Discussion": _discussing,
+        "Directions": _directing,
     }
 )
-"""Kinds of motion. Each gives the angles in which it differs from standing (and adds its yaw)."""
+"""Kinds of motion, named after the actions of Human3.6M that they come nearest to. Each gives the angles in which it
+differs from standing (and adds its yaw)."""

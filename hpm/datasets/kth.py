@@ -12,11 +12,12 @@ from caffe_compat.errors import FileError
 from caffe_compat.extras import require
 from caffe_compat.files import open_file
 
+from ..annotations import format_list_line
 from ..scaling import Bounds, centre_on_root, normalise, scale_limbs
 from ..skeleton import H36M16, KTH14, convert
 from .bodies import MEAN_LENGTHS
 from .cameras import square_crops
-from .layout import list_line, make_folder, write_lines
+from .layout import make_folder, write_lines
 from .prepare import crop_picture
 
 __all__ = ["KthSequence", "camera_pose", "prepare_kth", "read_kth"]
@@ -112,7 +113,7 @@ def prepare_kth(
             source = _picture(Path(folder), camera, k)
             if source is not None:
                 _write_crop(source, root / "images" / name, crops.corner[k], int(crops.side[k]), image_size)
-            lines.append(list_line(f"images/{name}", np.concatenate([p.ravel(), q.ravel()]), int(k > 0)))
+            lines.append(format_list_line(f"images/{name}", p.ravel(), q.ravel(), int(k > 0)))
         path = root / f"camera{camera + 1}.txt"
         write_lines(path, lines)
         written.append(path)

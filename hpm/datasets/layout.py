@@ -1,6 +1,6 @@
-"""Where the files of a data set lie, and how lines of its lists are written.
+"""Where the files of a prepared data set lie.
 
-The names are those that the networks of :mod:`hpm.networks` read by default.
+The names are those that the networks of :mod:`hpm.networks` and the commands read by default.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_compat.errors import FileError, UsageError
-from caffe_compat.files import atomic_write
+from caffe_compat.errors import FileError
 
-__all__ = ["DataFolder", "list_line", "make_folder", "write_lines"]
+from ..annotations import DataFolder, write_list
+from ..scaling import Bounds, write_bounds
+
+__all__ = ["TrainingFolder", "image_line", "make_folder", "write_both_bounds", "write_lines"]
 
 
 @dataclass(frozen=True)
-class DataFolder:
+class TrainingFolder:
     """The files below one folder. Paths within lists are relative to ``h36m`` and ``mpii``."""
 
     root: Path
@@ -43,9 +45,9 @@ class DataFolder:
         return self.h36m / "16skel_test_2d3d_clip.txt"
 
     @property
-    def windows_list(self) -> Path:
+    def runs_list(self) -> Path:
         """The training frames in shuffled runs of consecutive ones."""
-        return self.h36m / "16skel_train_windows.txt"
+        return self.h36m / "16skel_train_runs.txt"
 
     @property
     def images_list(self) -> Path:
@@ -54,33 +56,28 @@ class DataFolder:
 
     @property
     def bounds(self) -> Path:
-        """Maxima and minima of the training labels."""
+        """Maxima and minima of the training labels, where the networks look for them."""
         return self.h36m / "16point_mean_limb_scaled_max_min.csv"
 
     @property
     def mpii_list(self) -> Path:
         return self.mpii / "annotation" / "train_h36m.txt"
 
-    def action_list(self, k: int, protocol: int = 1) -> Path:
-        """The list of test action ``k`` (from 1). Raises UsageError for a protocol other than 1 and 3."""
-        if protocol not in (1, 3):
-            raise UsageError(f"protocol {protocol}; 1 and 3 are known")
-        return self.root / "gt" / ("test" if protocol == 1 else "test_p3") / f"test{k}.txt"
+    def test_data(self, protocol: int = 1) -> DataFolder:
+        """The lists of the actions, and the bounds where refinement looks for them."""
+        return DataFolder(self.root, protocol)
 
 
-def list_line(path: str, values: np.ndarray, clip: int | None = None) -> str:
-    """``path v1,v2,...[,clip]``: six decimals, which is 2 micrometres of a normalised pose.
+def image_line(path: str, pose2d: np.ndarray) -> str:
+    """A line for the 2D pre-training: (17, 2) fractions of the picture's side, and two zeros."""
+    return f"{path} {','.join(f'{v:.6f}' for v in pose2d.ravel())},0,0\n"
 
-    Raises:
-        UsageError: a value that is no finite number, or a path with a line end.
-    """
-    if "\n" in path or "\r" in path:
-        raise UsageError(f"{path!r}: a list cannot hold a path with a line end")
-    flat = np.asarray(values, np.float64).ravel()
-    if not np.isfinite(flat).all():
-        raise UsageError(f"{path}: value {int(np.flatnonzero(~np.isfinite(flat))[0]) + 1} is no finite number")
-    words = [f"{value:.6f}" for value in flat]
-    return f"{path} {','.join(words if clip is None else [*words, str(clip)])}"
+
+def write_both_bounds(folder: TrainingFolder, bounds: Bounds) -> None:
+    """Write the bounds to both places where they are looked for. Raises FileError."""
+    for path in (folder.bounds, folder.test_data().bounds):
+        make_folder(path.parent)
+        write_bounds(path, bounds)
 
 
 def make_folder(path: Path) -> None:
@@ -94,6 +91,4 @@ def make_folder(path: Path) -> None:
 def write_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
     """Write a list, making its folder. Raises FileError."""
     make_folder(Path(path).parent)
-    with atomic_write(path) as handle:
-        for line in lines:
-            handle.write(f"{line}\n".encode())
+    write_list(path, lines)

@@ -17,9 +17,10 @@ from caffe_compat.errors import FileError, UsageError
 from caffe_compat.extras import require
 from caffe_compat.files import open_file
 
+from ..annotations import format_list_line
 from ..skeleton import H36M16, MPII16, convert
 from .cameras import square_crops
-from .layout import DataFolder, list_line, make_folder, write_lines
+from .layout import TrainingFolder, make_folder, write_lines
 from .prepare import crop_picture
 
 __all__ = ["MpiiPerson", "MpiiPrepared", "prepare_mpii", "read_mpii"]
@@ -102,7 +103,7 @@ def _read_mat(path: str) -> list[MpiiPerson]:
 class MpiiPrepared:
     """Persons written, persons left out because a joint is missing, and pictures that could not be read."""
 
-    folder: DataFolder
+    folder: TrainingFolder
     persons: int
     incomplete: int
     unreadable: tuple[str, ...]
@@ -125,7 +126,7 @@ def prepare_mpii(
         UsageError: no person has all joints, or no picture can be read. FileError: see :func:`read_mpii`.
     """
     cv2 = require("cv2", "images")
-    folder, people = DataFolder(Path(out)), read_mpii(path)
+    folder, people = TrainingFolder(Path(out)), read_mpii(path)
     whole = [person for person in people if person.present.all()]
     if not whole:
         raise UsageError(f"{os.fspath(path)}: no person of {len(people)} has all {_JOINTS} joints")
@@ -143,7 +144,7 @@ def prepare_mpii(
         crop = crop_picture(picture, crops.corner[0], int(crops.side[0]), image_size)
         if not cv2.imwrite(str(folder.mpii / name), crop):
             raise FileError("the picture cannot be written", path=str(folder.mpii / name))
-        lines.append(list_line(name, crops.fractions(points), 0))
+        lines.append(format_list_line(name, crops.fractions(points).ravel(), None, 0))
         if progress is not None:
             progress(k + 1, len(whole))
     if not lines:

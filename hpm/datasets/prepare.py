@@ -17,16 +17,13 @@ import numpy as np
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.extras import require
 
-from ..scaling import Bounds, bone_lengths, bounds_of, centre_on_root, normalise, scale_limbs, write_bounds
+from ..annotations import ACTIONS, format_list_line, protocol
+from ..scaling import Bounds, bone_lengths, bounds_of, centre_on_root, normalise, scale_limbs
 from .cameras import Crop, square_crops
-from .layout import DataFolder, list_line, make_folder, write_lines
-from .views import ACTIONS, View
+from .layout import TrainingFolder, make_folder, write_both_bounds, write_lines
+from .views import View
 
-__all__ = ["PROTOCOLS", "PrepareOptions", "Prepared", "crop_picture", "prepare_human36m"]
-
-PROTOCOLS = {1: (("S1", "S5", "S6", "S7", "S8"), ("S9", "S11")), 3: (("S1", "S5", "S6", "S7", "S8", "S9"), ("S11",))}
-"""Subjects to train on and to test on."""
-
+__all__ = ["PrepareOptions", "Prepared", "crop_picture", "prepare_human36m"]
 
 @dataclass(frozen=True, eq=False)
 class PrepareOptions:
@@ -52,8 +49,7 @@ class PrepareOptions:
     leave_out: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        if self.protocol not in PROTOCOLS:
-            raise UsageError(f"protocol {self.protocol}; there are {', '.join(map(str, PROTOCOLS))}")
+        protocol(self.protocol)
         if self.every < 1 or self.image_size < 1 or self.margin < 0:
             raise UsageError("every and image_size are 1 or more, margin is 0 or more")
 
@@ -68,7 +64,7 @@ class Prepared:
         missing: actions without a test frame. outside: the greatest distance of a label beyond 0 to 1.
     """
 
-    folder: DataFolder
+    folder: TrainingFolder
     train: int
     test: int
     pictures: int
@@ -93,8 +89,9 @@ def prepare_human36m(
     Raises:
         UsageError: no frames to train on, and no bounds or limbs given. FileError: something cannot be read or written.
     """
-    folder = DataFolder(Path(out))
-    train_on, test_on = PROTOCOLS[options.protocol]
+    folder = TrainingFolder(Path(out))
+    plan = protocol(options.protocol)
+    train_on, test_on = plan.train, plan.test
 
     def wanted() -> Iterable[View]:
         for view in views():
@@ -103,7 +100,7 @@ def prepare_human36m(
 
     limbs = _mean_limbs(wanted, train_on) if options.limbs is None else options.limbs
     bounds = _bounds(wanted, train_on, limbs) if options.bounds is None else options.bounds
-    lines: dict[str, list[str]] = {"train": [], **{action: [] for action in ACTIONS}}
+    lines: dict[str, list[str]] = {"train": [], **{action: [] for action in ACTIONS.values()}}
     pictures, outside = 0, 0.0
     for view in wanted():
         if progress is not None:
@@ -117,21 +114,20 @@ def prepare_human36m(
         fractions = crops.fractions(view.points)
         paths = [f"images/{view.name}/{number:06d}.jpg" for number in view.numbers]
         lines[view.action if tests else "train"] += [
-            list_line(path, np.concatenate([p.ravel(), q.ravel()]), int(k > 0))
+            format_list_line(path, p.ravel(), q.ravel(), int(k > 0))
             for k, (path, p, q) in enumerate(zip(paths, fractions, labels, strict=True))
         ]
         pictures += _write_crops(folder.h36m, paths, view, crops, options.image_size)
-    make_folder(folder.h36m)
-    write_bounds(folder.bounds, bounds)
-    train, tested = lines.pop("train"), [line for action in ACTIONS for line in lines[action]]
+    write_both_bounds(folder, bounds)
+    train, tested = lines.pop("train"), [line for action in ACTIONS.values() for line in lines[action]]
     for path, entries in (
         (folder.train_list, train),
         (folder.test_list, tested),
-        *((folder.action_list(k, options.protocol), lines[action]) for k, action in enumerate(ACTIONS, 1)),
+        *((folder.test_data(options.protocol).ground_truth(k), lines[action]) for k, action in ACTIONS.items()),
     ):
         if entries:
             write_lines(path, entries)
-    missing = tuple(action for action in ACTIONS if not lines[action])
+    missing = tuple(action for action in ACTIONS.values() if not lines[action])
     return Prepared(folder, len(train), len(tested), pictures, limbs, bounds, missing, outside)
 
 

@@ -18,11 +18,13 @@ import numpy as np
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.extras import require
 
-from ..scaling import Bounds, bounds_of, normalise, scale_limbs, write_bounds
+from ..annotations import ACTIONS as ACTION_NUMBERS
+from ..annotations import format_list_line
+from ..scaling import Bounds, bounds_of, normalise, scale_limbs
 from ..skeleton import H36M16, H36M17, convert
 from .bodies import ACTIONS, MEAN_LENGTHS, MEAN_LIMBS, ground_shift, motion, pose
 from .cameras import Camera, look_at, square_crops
-from .layout import DataFolder, list_line, make_folder, write_lines
+from .layout import TrainingFolder, image_line, make_folder, write_both_bounds, write_lines
 from .rendering import background, palette, render
 
 __all__ = ["Sequence3D", "SyntheticOptions", "cameras", "sequences", "write"]
@@ -42,7 +44,7 @@ class SyntheticOptions:
         singles: pictures with 2D poses only, in place of MPII's, from cameras anywhere.
         image_size: side of the pictures, pixels. noise: standard deviation added to every value of a pixel.
         run: consecutive frames in the shuffled list of runs (see :func:`write`).
-        actions: kinds of motion, of :data:`.bodies.ACTIONS`; their order numbers the test lists.
+        actions: kinds of motion, of :data:`.bodies.ACTIONS`.
     """
 
     subjects: tuple[str, ...] = ("S1", "S5", "S6", "S7", "S8")
@@ -186,8 +188,8 @@ def _singles(options: SyntheticOptions) -> list[Sequence3D]:
 
 def write(
     options: SyntheticOptions, root: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None
-) -> DataFolder:
-    """Write pictures, lists and bounds below ``root``, named as in :class:`.layout.DataFolder`.
+) -> TrainingFolder:
+    """Write pictures, lists and bounds below ``root``, named as in :class:`.layout.TrainingFolder`.
 
     Beside the lists of the original there is one of shuffled runs of frames, with clip 0 where a run begins. Read in
     order, a batch of several whole runs is as good as several windows of the original in one step, and the LSTM that
@@ -199,13 +201,11 @@ def write(
     Raises:
         FileError: something cannot be written.
     """
-    folder = DataFolder(Path(root))
+    folder = TrainingFolder(Path(root))
     train, test = sequences(options, held_out=False), sequences(options, held_out=True)
     singles = _singles(options)
     bounds = bounds_of(np.concatenate([s.labels for s in train]), "the training labels")
-    make_folder(folder.mpii_list.parent)
-    make_folder(folder.h36m)
-    write_bounds(folder.bounds, bounds)
+    write_both_bounds(folder, bounds)
     _write_lists(folder, options, train, test, singles, bounds)
     total, done = sum(len(s.points) for s in (*train, *test, *singles)), 0
     looks = {
@@ -231,13 +231,13 @@ def _lines(sequence: Sequence3D, bounds: Bounds) -> list[str]:
     """Lines of 2D pose, 3D pose and clip, in order."""
     labels = normalise(sequence.labels, bounds)
     return [
-        list_line(_image_name(sequence, f), np.concatenate([p.ravel(), q.ravel()]), int(f > 0))
+        format_list_line(_image_name(sequence, f), p.ravel(), q.ravel(), int(f > 0))
         for f, (p, q) in enumerate(zip(sequence.points16, labels, strict=True))
     ]
 
 
 def _write_lists(
-    folder: DataFolder,
+    folder: TrainingFolder,
     options: SyntheticOptions,
     train: Sequence[Sequence3D],
     test: Sequence[Sequence3D],
@@ -250,23 +250,22 @@ def _write_lists(
     runs = [lines[k : k + options.run] for lines in in_order for k in range(0, options.frames, options.run)]
     shuffled = [runs[k] for k in rng.permutation(len(runs))]
     # A run's first frame begins a sequence.
-    write_lines(
-        folder.windows_list, [line[:-1] + str(int(k > 0)) for run in shuffled for k, line in enumerate(run)]
-    )
-    images = [
-        list_line(_image_name(s, f), np.append(s.points[f].ravel(), [0.0, 0.0]))
-        for s in train
-        for f in range(len(s.points))
-    ]
+    write_lines(folder.runs_list, [f"{line[:-2]}{int(k > 0)}\n" for run in shuffled for k, line in enumerate(run)])
+    images = [image_line(_image_name(s, f), s.points[f]) for s in train for f in range(len(s.points))]
     write_lines(folder.images_list, [images[k] for k in rng.permutation(len(images))])
     write_lines(
         folder.mpii_list,
-        [list_line(_image_name(s, 0), s.points16[0], 0) for s in (singles[k] for k in rng.permutation(len(singles)))],
+        [
+            format_list_line(_image_name(s, 0), s.points16[0].ravel(), None, 0)
+            for s in (singles[k] for k in rng.permutation(len(singles)))
+        ],
     )
     tested = [(s.action, _lines(s, bounds)) for s in test]
     write_lines(folder.test_list, [line for _, lines in tested for line in lines])
-    for k, action in enumerate(options.actions, 1):
-        write_lines(folder.action_list(k), [line for name, lines in tested if name == action for line in lines])
+    for number, action in ACTION_NUMBERS.items():
+        if action in options.actions:
+            own = [line for name, lines in tested if name == action for line in lines]
+            write_lines(folder.test_data().ground_truth(number), own)
 
 
 def _write_pictures(place: Path, sequence: Sequence3D, look: np.ndarray | None, options: SyntheticOptions) -> None:

@@ -10,26 +10,9 @@ import numpy as np
 
 from caffe_compat.errors import UsageError
 
-__all__ = ["ACTIONS", "View", "split_action"]
+from ..annotations import ACTIONS
 
-ACTIONS = (
-    "Directions",
-    "Discussion",
-    "Eating",
-    "Greeting",
-    "Phoning",
-    "Posing",
-    "Purchases",
-    "Sitting",
-    "SittingDown",
-    "Smoking",
-    "Photo",
-    "Waiting",
-    "Walking",
-    "WalkDog",
-    "WalkTogether",
-)
-"""Human3.6M's actions; their order numbers the test lists from 1."""
+__all__ = ["View", "split_action"]
 
 _ALIASES = {"TakingPhoto": "Photo", "WalkingDog": "WalkDog"}
 
@@ -41,7 +24,7 @@ class View:
     """One performance before one camera.
 
     Attributes:
-        subject: such as ``"S1"``. action: of :data:`ACTIONS`. take: such as ``"1"``, or empty. camera: serial number.
+        subject: such as ``"S1"``. action: one of Human3.6M. take: such as ``"1"``, or empty. camera: serial number.
         numbers: (frames,) which frame of the 50 a second each is, from 1.
         points: (frames, 16, 2), pixels. pose: (frames, 16, 3), mm, camera coordinates.
         images: gives the pictures (height, width, 3) of frames of these numbers, in their order; None without pictures.
@@ -79,6 +62,6 @@ def split_action(name: str) -> tuple[str, str]:
     """``"TakingPhoto 1"`` to the action and the take: ``("Photo", "1")``. Raises UsageError for an unknown action."""
     match = re.fullmatch(r"([A-Za-z]+)[ _-]?(\d*)", name)
     action = _ALIASES.get(match[1], match[1]) if match else name
-    if match is None or action not in ACTIONS:
-        raise UsageError(f"{name!r} is no action of Human3.6M; there are {', '.join(ACTIONS)}")
+    if match is None or action not in ACTIONS.values():
+        raise UsageError(f"{name!r} is no action of Human3.6M; there are {', '.join(ACTIONS.values())}")
     return action, match[2]

@@ -46,6 +46,13 @@ def estimate(size: float, seed: int) -> np.ndarray:
     return truth() + np.random.default_rng(seed).normal(0, size, truth().shape)
 
 
+def reaching() -> np.ndarray:
+    """(1, 16, 3), mm: every joint at the hip but the left wrist, which is a metre nearer to the camera."""
+    pose = np.zeros((1, 16, 3))
+    pose[0, H36M16.index("LWrist"), 2] = -1000
+    return pose
+
+
 def pose2d(width: int, height: int) -> np.ndarray:
     """(FRAMES, 16, 2), pixels of a picture of that size."""
     return truth()[..., :2] * 0.45 * min(width, height) / 1000 + (width / 2, height / 2)

@@ -178,7 +178,7 @@ def test_prepared_lists(tmp_path: Path) -> None:
     entries = read_image_list(str(folder.train_list), 81)
     assert [entries.labels(k)[-1] for k in range(5)] == [0, 1, 1, 0, 1]
     assert entries.name(1) == "images/S1_Directions_1_54138969/000006.jpg"
-    assert len(read_image_list(str(folder.action_list(13)), 81)) == 8
+    assert len(read_image_list(str(folder.test_data().ground_truth(13)), 81)) == 8
     values = np.array([entries.labels(k) for k in range(len(entries))])
     bounds = read_bounds(folder.bounds)
     millimetres = denormalise(values[:, 32:80], bounds).reshape(-1, 16, 3)
@@ -235,7 +235,7 @@ def test_crops_of_pictures(tmp_path: Path) -> None:
         cv2.imwrite(str(folder / f"img_{number:06d}.jpg"), picture)
     done = prepare_human36m(lambda: read_fetch(root), tmp_path / "out", PrepareOptions(image_size=96))
     assert done.pictures == 2
-    entries = read_image_list(str(done.folder.action_list(13)), 81)
+    entries = read_image_list(str(done.folder.test_data().ground_truth(13)), 81)
     k = next(k for k in range(len(entries)) if SERIALS[2] in entries.name(k))
     crop = cv2.imread(str(done.folder.h36m / entries.name(k)))
     assert crop.shape == (96, 96, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,7 @@ def test_stop_and_discard(mode: str) -> None:
     torch.testing.assert_close(none.pose, full.pose)
     if mode == "independent":
         steps = autograd_refine(projector, settings, coarse, pose2d)
-        distance = np.stack([moved(b, a) for a, b in zip(steps, steps[1:], strict=False)])
+        distance = np.stack([moved(b, a) for a, b in pairwise(steps)])
         stop = float(np.median(distance))
         ours = Refiner(projector, replace(settings, stop_mm=stop), dtype=torch.float64).refine(coarse, pose2d)
         below = distance < stop
@@ -213,10 +214,15 @@ def test_long_runs_meet_no_denormal_numbers() -> None:
         (
             np.zeros((3, 51)),
             np.zeros((3, 32)),
-            r"coarse 3D poses of shape \(frames, 48\) were expected, found \(3, 51\)",
+            r"coarse 3D poses of shape \(frames, 48\) or \(frames, 16, 3\) were expected, found \(3, 51\)",
         ),
-        (np.zeros((3, 48)), np.zeros((3, 34)), r"2D poses of shape \(frames, 32\) were expected, found \(3, 34\)"),
+        (
+            np.zeros((3, 48)),
+            np.zeros((3, 34)),
+            r"2D poses of shape \(frames, 32\) or \(frames, 16, 2\) were expected, found \(3, 34\)",
+        ),
         (np.zeros(48), np.zeros((1, 32)), r"found \(48,\)"),
+        (np.zeros((2, 3, 16)), np.zeros((2, 32)), r"or \(frames, 16, 3\) were expected, found \(2, 3, 16\)"),
         (
             np.full((3, 48), np.nan),
             np.zeros((3, 32)),

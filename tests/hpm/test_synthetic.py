@@ -12,7 +12,7 @@ from caffe_compat.data.lists import read_image_list
 from caffe_compat.errors import FileError, UsageError
 from hpm.datasets.bodies import ACTIONS, MEAN_LENGTHS, MEAN_LIMBS, ground_shift, motion, pose
 from hpm.datasets.cameras import Camera, Crop, look_at, square_crops
-from hpm.datasets.layout import DataFolder, list_line
+from hpm.datasets.layout import TrainingFolder
 from hpm.datasets.rendering import background, palette, render
 from hpm.datasets.synthetic import SyntheticOptions, cameras, sequences, write
 from hpm.scaling import bone_lengths, denormalise, read_bounds
@@ -24,7 +24,7 @@ SMALL = SyntheticOptions(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> DataFolder:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> TrainingFolder:
     return write(SMALL, tmp_path_factory.mktemp("synthetic"))
 
 
@@ -142,23 +142,23 @@ def test_limbs_are_where_the_joints_are_and_the_nearer_one_covers() -> None:
 # The data set
 
 
-def test_lists_have_the_original_s_layout(folder: DataFolder) -> None:
+def test_lists_have_the_original_s_layout(folder: TrainingFolder) -> None:
     for path, values, lines in (
         (folder.train_list, 81, 2 * 2 * 4 * 6),
-        (folder.windows_list, 81, 2 * 2 * 4 * 6),
+        (folder.runs_list, 81, 2 * 2 * 4 * 6),
         (folder.test_list, 81, 2 * 4 * 6),
-        (folder.action_list(1), 81, 4 * 6),
-        (folder.action_list(2), 81, 4 * 6),
+        (folder.test_data().ground_truth(13), 81, 4 * 6),
+        (folder.test_data().ground_truth(8), 81, 4 * 6),
         (folder.images_list, 36, 2 * 2 * 4 * 6),
         (folder.mpii_list, 33, 5),
     ):
         assert len(read_image_list(str(path), values)) == lines
     clips = [read_image_list(str(folder.train_list), 81).labels(k)[-1] for k in range(12)]
     assert clips == [0, 1, 1, 1, 1, 1] * 2
-    assert not folder.action_list(3).exists()
+    assert not folder.test_data().ground_truth(1).exists()
 
 
-def test_every_picture_is_there(folder: DataFolder) -> None:
+def test_every_picture_is_there(folder: TrainingFolder) -> None:
     for path, root, values in (
         (folder.train_list, folder.h36m, 81),
         (folder.test_list, folder.h36m, 81),
@@ -169,11 +169,11 @@ def test_every_picture_is_there(folder: DataFolder) -> None:
             assert cv2.imread(str(root / entries.name(k))).shape == (24, 24, 3)
 
 
-def test_runs_are_whole_shuffled_and_all_there(folder: DataFolder) -> None:
+def test_runs_are_whole_shuffled_and_all_there(folder: TrainingFolder) -> None:
     def lines(path: Path) -> list[str]:
         return path.read_text().splitlines()
 
-    shuffled, ordered = lines(folder.windows_list), lines(folder.train_list)
+    shuffled, ordered = lines(folder.runs_list), lines(folder.train_list)
     assert [line[-2:] for line in shuffled] == [",0", ",1", ",1"] * 32
     assert sorted(line[:-1] for line in shuffled) == sorted(line[:-1] for line in ordered)
     assert [line[:-1] for line in shuffled] != [line[:-1] for line in ordered]
@@ -183,14 +183,14 @@ def test_runs_are_whole_shuffled_and_all_there(folder: DataFolder) -> None:
         assert [places[line[:-1]] for line in shuffled[k : k + 3]] == [first, first + 1, first + 2]
 
 
-def test_labels_have_mean_limbs_and_fill_the_bounds(folder: DataFolder) -> None:
+def test_labels_have_mean_limbs_and_fill_the_bounds(folder: TrainingFolder) -> None:
     entries = read_image_list(str(folder.train_list), 81)
     values = np.array([entries.labels(k) for k in range(len(entries))])
     normalised = values[:, 32:80]
     assert normalised.min() >= 0
     assert normalised.max() <= 1
     np.testing.assert_allclose(normalised[:, 3:].max(0), 1, atol=1e-6)
-    millimetres = denormalise(normalised, read_bounds(folder.bounds)).reshape(-1, 16, 3)
+    millimetres = denormalise(normalised, read_bounds(folder.test_data().bounds)).reshape(-1, 16, 3)
     np.testing.assert_allclose(bone_lengths(millimetres), np.broadcast_to(MEAN_LENGTHS, (96, 16)), atol=0.01)
     assert not left_right_suspect(millimetres, H36M16).reasons
     assert (values[:, :32] > 0.05).all()
@@ -205,7 +205,7 @@ def test_2d_labels_are_projections_of_the_3d_ones() -> None:
         assert np.abs(flat - predicted).max() < 0.12
 
 
-def test_a_seed_gives_the_same_and_another_one_does_not(folder: DataFolder, tmp_path: Path) -> None:
+def test_a_seed_gives_the_same_and_another_one_does_not(folder: TrainingFolder, tmp_path: Path) -> None:
     again = write(SMALL, tmp_path / "again")
     for path in (folder.train_list, folder.mpii_list, folder.h36m / "images/S9_Sitting_1_cam3/0004.png"):
         assert (again.root / path.relative_to(folder.root)).read_bytes() == path.read_bytes()
@@ -233,14 +233,6 @@ def test_the_held_out_subject_is_not_trained_on() -> None:
 def test_options_that_make_no_sense(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         SyntheticOptions(**{**vars(SMALL), **changes})  # type: ignore[arg-type]
-
-
-def test_a_list_line_refuses_what_is_no_number() -> None:
-    assert list_line("a b.png", np.array([[1, 0.25]]), 1) == "a b.png 1.000000,0.250000,1"
-    with pytest.raises(UsageError, match=r"a\.png: value 2 is no finite number"):
-        list_line("a.png", np.array([1, np.nan]))
-    with pytest.raises(UsageError, match="line end"):
-        list_line("a\nb.png", np.zeros(1))
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

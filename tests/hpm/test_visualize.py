@@ -16,7 +16,7 @@ from caffe_compat.errors import FileError, MissingExtraError, UsageError
 from hpm.skeleton import H36M16, H36M17
 from hpm.visualize import Figure, Scene, save_contact_sheet, save_page, save_png, save_pngs, save_video
 
-LEFT, RIGHT, GHOST = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0xB8, 0xB8, 0xB8)
+LEFT, RIGHT, MIDDLE, GHOST = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x4D, 0x4D, 0x4D), (0xB8, 0xB8, 0xB8)
 
 
 def near(image: np.ndarray, colour: tuple[int, int, int], tolerance: int = 12) -> np.ndarray:
@@ -164,10 +164,19 @@ def test_png(tmp_path: Path, image: Any) -> None:
         left, right = np.argwhere(near(panel, LEFT)), np.argwhere(near(panel, RIGHT))
         assert min(len(left), len(right)) > 40
         assert left[:, 1].mean() > right[:, 1].mean() + 10  # no mirror image
-        assert np.argwhere(near(panel, RIGHT))[:, 0].max() > 0.5 * len(panel)  # feet below
+        middle = np.argwhere(near(panel, MIDDLE))
+        assert middle[:, 0].mean() < right[:, 0].mean() - 10  # the spine above the legs
     # The rims of letters and lines have this grey too.
     rims = near(truth, GHOST).sum()
     assert min(near(coarse, GHOST).sum(), near(refined, GHOST).sum()) > rims + 100
+
+
+def test_depth_is_not_mirrored(image: Any) -> None:
+    """Seen from the right of the camera and from above, what is nearer to it lies to the left and lower."""
+    drawn = Figure(Scene(truth=scenes.reaching()), 300).draw(0)[45:]
+    wrist, hip = (np.argwhere(near(drawn, colour)).mean(0) for colour in (LEFT, RIGHT))
+    assert wrist[1] < hip[1] - 10
+    assert wrist[0] > hip[0] + 5
 
 
 def test_3d_panels_share_their_scale(image: Any) -> None:

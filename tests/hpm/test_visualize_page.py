@@ -271,6 +271,20 @@ def test_a_turn_by_half_shows_the_back(page: Page) -> None:
 
 
 @needs_chromium
+def test_depth_is_not_mirrored(browser: Page, tmp_path: Path) -> None:
+    """Dragged to the right, what is near goes to the right; seen from above, it lies lower."""
+    save_page(Scene(truth=scenes.reaching()), tmp_path / "page.html")
+    browser.open(tmp_path / "page.html")
+    wrist, hip = (np.argwhere(near(pixels(browser, "view"), colour)).mean(0) for colour in (LEFT, RIGHT))
+    assert wrist[0] > hip[0] + 5
+    browser.mouse("mousePressed", 600, 300, button="left", clickCount=1)
+    browser.mouse("mouseMoved", 700, 300, button="left", buttons=1)
+    browser.mouse("mouseReleased", 700, 300, button="left")
+    wrist, hip = (np.argwhere(near(pixels(browser, "view"), colour)).mean(0) for colour in (LEFT, RIGHT))
+    assert wrist[1] > hip[1] + 20
+
+
+@needs_chromium
 def test_touch_turns_and_two_fingers_zoom(page: Page) -> None:
     page.call("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=2)
     try:

@@ -10,15 +10,25 @@ import pytest
 import torch
 
 from caffe_compat import pycaffe
+from caffe_compat.pycaffe import blob, steps
 from caffe_compat.pycaffe.runtime import runtime
 
 
-@pytest.fixture
-def caffe(device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """``caffe`` as a script sees it, computing on one device after the other, in an empty working folder."""
+DEVICES = ["cpu", "mirrored"] + (["cuda"] if torch.cuda.is_available() else [])
+
+
+@pytest.fixture(params=DEVICES)
+def caffe(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """``caffe`` as a script sees it, computing on one device after the other, in an empty working folder.
+
+    "mirrored" is the CPU taken for a device whose memory numpy cannot look at, which needs no such device.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runtime, "level", 3)
-    if device.type == "cuda":
+    if request.param == "mirrored":
+        for module in (blob, steps):
+            monkeypatch.setattr(module, "is_host", lambda tensor: False)
+    if request.param == "cuda":
         pycaffe.set_mode_gpu()
     else:
         pycaffe.set_mode_cpu()

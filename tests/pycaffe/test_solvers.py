@@ -22,7 +22,8 @@ name: "regression"
 layer { name: "data" type: "HDF5Data" top: "x" top: "y" hdf5_data_param { source: "list.txt" batch_size: 4 } }
 layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" param { lr_mult: 1 } param { lr_mult: 2 decay_mult: 0 }
   inner_product_param { num_output: 2 weight_filler { type: "gaussian" std: 0.5 } } }
-layer { name: "drop" type: "Dropout" bottom: "ip" top: "ip" include { phase: TRAIN } dropout_param { dropout_ratio: 0.25 } }
+layer { name: "drop" type: "Dropout" bottom: "ip" top: "ip" include { phase: TRAIN }
+  dropout_param { dropout_ratio: 0.25 } }
 layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "y" top: "loss" }
 """
 KINDS = {
@@ -46,7 +47,7 @@ def problem(kind: str = "SGD", more: str = "", name: str = "solver.prototxt") ->
     options = KINDS[kind]
     return write(
         f'net: "net.prototxt" type: "{kind}" base_lr: 0.1 lr_policy: "step" gamma: 0.5 stepsize: 2 weight_decay: 0.01 '
-        f'{options} test_iter: 3 test_interval: 100 test_initialization: false random_seed: 3 max_iter: 6 {more} '
+        f"{options} test_iter: 3 test_interval: 100 test_initialization: false random_seed: 3 max_iter: 6 {more} "
         'snapshot_after_train: false snapshot_prefix: "snap"',
         name,
     )
@@ -216,7 +217,7 @@ def test_apply_update(caffe: Any) -> None:
     weight.diff[...] = 2
     solver.apply_update()
     np.testing.assert_allclose(weight.data, before - 0.1 * (2 + 0.01 * before), rtol=1e-5)
-    assert (held == weight.data).all() or runtime.device.type == "cuda"
+    assert (held == weight.data).all()  # touching it has brought the array that is held up to date
     assert solver.iter == 1
     assert (bias.data == 0).all()
 

@@ -170,7 +170,8 @@ def full(spec):
 
 def test_a_full_disk_leaves_the_last_snapshot_whole(tmp_path: Path) -> None:
     net = (
-        'layer { name: "data" type: "HDF5Data" top: "x" top: "y" hdf5_data_param { source: "rows.txt" batch_size: 4 } } '
+        'layer { name: "data" type: "HDF5Data" top: "x" top: "y" '
+        'hdf5_data_param { source: "rows.txt" batch_size: 4 } } '
         'layer { name: "full" type: "FullDisk" bottom: "x" top: "z" } '
         'layer { name: "ip" type: "InnerProduct" bottom: "z" top: "p" inner_product_param { num_output: 7 } } '
         'layer { name: "loss" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "loss" }'

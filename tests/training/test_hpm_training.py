@@ -46,8 +46,8 @@ max_iter: 6 display: 1 snapshot_prefix: "none" random_seed: 0
     ],
 )
 def test_six_steps(phase: str, steps: int, reference: Path, device: torch.device) -> None:
-    """Losses within 1e-3; of the sampled weights 99% within 1e-3 of their blob's standard deviation, and every one within
-    two learning rates a step, since a gradient near zero may flip Adam's sign.
+    """Losses within 1e-3; of the sampled weights 99% within 1e-3 of their blob's standard deviation, and every one
+    within two learning rates a step, since a gradient near zero may flip Adam's sign.
     """
     with h5py.File(reference / "hpm_training.h5") as file:
         recorded = file[phase]
@@ -62,9 +62,7 @@ def test_six_steps(phase: str, steps: int, reference: Path, device: torch.device
             if isinstance(event, IterationShown):
                 shown.append(event)
 
-        with open_solver(
-            settings, base=reference / "train_data", device=device, workers=0, observer=observe
-        ) as solver:
+        with open_solver(settings, base=reference / "train_data", device=device, workers=0, observer=observe) as solver:
             set_weights(solver.net)
             rates = {blob.name: rate * blob.lr_mult for blob in solver.learnable}
             for step in range(1, steps + 1):
@@ -102,9 +100,7 @@ def check_weights(solver: Solver, recorded: h5py.Group, step: int, rates: dict[s
     assert np.concatenate(close).mean() >= 0.99
 
 
-def sampled(
-    net: CaffeNet, recorded: h5py.Group, step: int
-) -> Iterator[tuple[str, np.ndarray, h5py.Group, np.ndarray]]:
+def sampled(net: CaffeNet, recorded: h5py.Group, step: int) -> Iterator[tuple[str, np.ndarray, h5py.Group, np.ndarray]]:
     """Full name, our values, the recorded sample and its positions, of every blob."""
     modules = {node.name: node.module_name for node in reversed(net.nodes_with_blobs())}
     layers = recorded[f"iteration_{step}/param"]

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from caffe_compat.training import train as train_with
 class Interrupt(Layer):
     """Sends this process the signals that are planned for a pass of training."""
 
-    plan: dict[int, int] = {}
+    plan: ClassVar[dict[int, int]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         if not x.is_meta and self.training:

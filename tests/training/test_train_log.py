@@ -53,9 +53,7 @@ def test_logs_without_times() -> None:
     assert [(row.iteration, row.seconds, row.rate) for row in log.train] == [(0, None, 0.01), (20, None, 1e-5)]
 
 
-def test_our_own_log(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_our_own_log(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_training(tmp_path, "random_seed: 1 test_iter: 2 test_interval: 4")
     assert train() == 0

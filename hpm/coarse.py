@@ -1,0 +1,207 @@
+"""Coarse poses of whole actions: lists of frames in, the original's CSV files out.
+
+An action's files appear when it is finished, together with a small record of what they were made from. Started again,
+an action whose record still holds is kept and any other is done from its beginning. The record knows the list, the
+weights and the settings; pictures that changed behind the same names go unnoticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caffe_compat.data.images import read_image
+from caffe_compat.errors import CaffeCompatError, FileError, UsageError
+from caffe_compat.files import atomic_write, open_file, sha256_of
+
+from .annotations import ACTIONS, PoseList, ResultFolder, ResultWriter, stream_list
+from .model import PoseMachine
+from .projector import POSE_3D
+from .scaling import denormalise
+
+__all__ = ["ActionPredicted", "CoarseSummary", "predict_actions", "predict_list"]
+
+# Frames that are read ahead while the network works: enough to keep the readers busy, few enough for memory.
+_BLOCK = 60
+
+
+@dataclass(frozen=True)
+class ActionPredicted:
+    """One finished action. ``kept``: found finished from an earlier run."""
+
+    action: int
+    frames: int
+    kept: bool
+
+
+@dataclass
+class CoarseSummary:
+    """What became of every action that was asked for."""
+
+    done: list[ActionPredicted] = field(default_factory=list)
+    problems: dict[int, str] = field(default_factory=dict)
+
+
+def predict_actions(
+    machine: PoseMachine,
+    lists: Callable[[int], Path],
+    images: str | os.PathLike[str],
+    save: str | os.PathLike[str],
+    *,
+    window: int = 5,
+    actions: Iterable[int] = ACTIONS,
+    readers: int = 4,
+    progress: Callable[[int, int, int], None] | None = None,
+) -> CoarseSummary:
+    """Predict actions from lists to files; one that cannot be done is named in the summary and the rest goes on.
+
+    A 3D network writes ``result<k>_norm.csv``, ``result<k>_unnorm.csv`` and, with a correction module,
+    ``result<k>_change_unnorm.csv``; a 2D one writes ``result<k>_norm.csv`` with 32 values. Every frame of a list gets a
+    line, those of a last incomplete window too.
+
+    Args:
+        lists: the list of an action, such as ``DataFolder.ground_truth``.
+        images: the folder that the lists' paths are relative to.
+        save: the folder to write to, made if missing.
+        window: see :meth:`.model.PoseMachine.predict`.
+        readers: threads that read pictures.
+        progress: called with action, frames done and frames in all.
+
+    Raises:
+        UsageError: an action other than 1 to 15, or a window of no frames.
+        FileError: the folder to write to cannot be made.
+    """
+    wanted = list(actions)
+    if unknown := [action for action in wanted if action not in ACTIONS]:
+        raise UsageError(f"action {unknown[0]}; Human3.6M has actions 1 to {len(ACTIONS)}")
+    if window < 1:
+        raise UsageError(f"window {window}; 1 frame or more was expected")
+    results = ResultFolder(Path(save))
+    try:
+        results.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot be made: {error.strerror}", path=str(results.root)) from error
+    summary, fixed = CoarseSummary(), {"window": window, "model": _fingerprint(machine)}
+    for action in wanted:
+        try:
+            summary.done.append(
+                _one(machine, action, lists(action), Path(images), results, fixed, window, readers, progress)
+            )
+        except CaffeCompatError as error:
+            summary.problems[action] = str(error)
+    return summary
+
+
+def predict_list(
+    machine: PoseMachine, path: str | os.PathLike[str], images: str | os.PathLike[str], *, window: int, readers: int = 4
+) -> Iterator[tuple[PoseList, np.ndarray, np.ndarray | None]]:
+    """A list block by block: its lines, the poses (n, 48 or 32) and the corrected poses (n, 48) or None, normalised.
+
+    Raises:
+        FileError: see :func:`.annotations.stream_list`; a picture is missing or damaged.
+    """
+    machine.reset_state()
+    height, width = machine.image_size
+    # Whole windows, so that a block's end cuts none.
+    block = max(1, _BLOCK // window) * window
+
+    def read(name: str) -> np.ndarray:
+        return read_image(str(Path(images) / name), color=True, height=height, width=width)
+
+    with ThreadPoolExecutor(max(1, readers)) as pool:
+        waiting = None
+        for lines in stream_list(path, block=block):
+            # Pictures of the next block are read while the network works on this one.
+            coming = (lines, [pool.submit(read, name) for name in lines.paths])
+            if waiting is not None:
+                yield _predicted(machine, *waiting, window)
+            waiting = coming
+        if waiting is not None:
+            yield _predicted(machine, *waiting, window)
+
+
+def _predicted(
+    machine: PoseMachine, lines: PoseList, pictures: list[Any], window: int
+) -> tuple[PoseList, np.ndarray, np.ndarray | None]:
+    result = machine.predict([picture.result() for picture in pictures], lines.clip, window)
+    return lines, result.pose, result.change
+
+
+def _one(
+    machine: PoseMachine,
+    action: int,
+    path: Path,
+    images: Path,
+    results: ResultFolder,
+    fixed: dict[str, Any],
+    window: int,
+    readers: int,
+    progress: Callable[[int, int, int], None] | None,
+) -> ActionPredicted:
+    made_from = {**fixed, "list": sha256_of(path), "images": str(images.resolve())}
+    outputs = [results.normalised(action)]
+    if machine.values == POSE_3D:
+        outputs.append(results.coarse_mm(action))
+        if machine.has_correction:
+            outputs.append(results.change_mm(action))
+    record = results.root / f"result{action}.json"
+    if (earlier := _finished(record, made_from, outputs)) is not None:
+        return earlier
+    # Counted, and every line checked, before any work.
+    frames = sum(len(lines) for lines in stream_list(path))
+    done = 0
+    with ExitStack() as stack:
+        writers = [stack.enter_context(ResultWriter(out, indexed=k > 0)) for k, out in enumerate(outputs)]
+        for lines, pose, change in predict_list(machine, path, images, window=window, readers=readers):
+            columns = [pose]
+            if machine.values == POSE_3D:
+                columns += [denormalise(x.astype(np.float64), machine.bounds) for x in (pose, change) if x is not None]
+            for writer, values in zip(writers, columns, strict=True):
+                writer.write(values)
+            done += len(lines)
+            if progress is not None:
+                progress(action, done, frames)
+    finished = ActionPredicted(action, frames, False)
+    content = {
+        "made_from": made_from,
+        "outputs": {out.name: sha256_of(out) for out in outputs},
+        "done": asdict(finished),
+    }
+    # Last of all: with it the action counts as finished.
+    with atomic_write(record) as handle:
+        handle.write((json.dumps(content, indent=1) + "\n").encode())
+    return finished
+
+
+def _finished(record: Path, made_from: dict[str, Any], outputs: list[Path]) -> ActionPredicted | None:
+    """What an earlier run made of the same inputs, if its files are still as it left them."""
+    if not record.exists() or not all(path.exists() for path in outputs):
+        return None
+    try:
+        with open_file(record) as handle:
+            content = json.load(handle)
+        if content["made_from"] == made_from and content["outputs"] == {p.name: sha256_of(p) for p in outputs}:
+            return ActionPredicted(**{**content["done"], "kept": True})
+    except (ValueError, KeyError, TypeError):
+        # No record of ours, or half of one: the action is done again.
+        return None
+    return None
+
+
+def _fingerprint(machine: PoseMachine) -> str:
+    digest = hashlib.sha256(f"{machine.pose_blob} {machine.image_size}".encode())
+    for name, tensor in machine.net.state_dict().items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.detach().float().cpu().numpy()).tobytes())
+    for values in (machine.bounds.maximum, machine.bounds.minimum):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()

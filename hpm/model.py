@@ -1,0 +1,484 @@
+"""The pose machine in one object.
+
+    from hpm.model import PoseMachine
+    machine = PoseMachine.from_pretrained("mask3d.pt")
+    coarse = machine.coarse(frames)                     # (n, 16, 3), normalised
+    refined = machine.refine(coarse, pose2d, unit="mm")  # (n, 16, 3), millimetres
+
+Poses have the joints of :data:`hpm.skeleton.H36M16`. Units: *normalised* 3D values are those of the lists (see
+:mod:`hpm.scaling`), millimetres are hip-centred; 2D values are fractions of a square crop's side. Arrays come back as
+what they came in as: numpy for numpy, tensors (on the machine's device) for tensors.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caffe_compat import CaffeNet, NetState
+from caffe_compat.access import FileAccess
+from caffe_compat.checkpoint import ParityRecord, load_checkpoint, read_checkpoint, save_checkpoint
+from caffe_compat.definition import Definition, read_definition
+from caffe_compat.errors import CaffeCompatWarning, UsageError, WeightsError
+from caffe_compat.extras import require
+from caffe_compat.graph import Node
+from caffe_compat.loading import build_net
+from caffe_compat.parity import CaseResult, ieee_float32, open_reference, pick_group, verify_net
+from caffe_compat.preprocess import Preprocess
+
+from .gate import parity_record, require_parity
+from .projector import LAYERS, POSE_2D, POSE_3D, Projector, project
+from .refine import Refiner, RefineSettings
+from .scaling import REFINEMENT_BOUNDS, Bounds, denormalise
+from .skeleton import H36M16
+
+__all__ = ["PoseMachine", "Prediction"]
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+Unit = Literal["normalised", "mm"]
+
+# What the original's data layers make of a pixel: (v - 128) / 256.
+_MEAN, _SCALE = 128.0, 1 / 256
+
+
+@dataclass(frozen=True)
+class Prediction(Generic[Array]):
+    """What the network gives for n frames."""
+
+    pose: Array
+    """(n, 48) coarse 3D, normalised; (n, 32) of a 2D network, fractions of the crop's side."""
+    change: Array | None
+    """(n, 48) the correction module's pose, normalised; None of a network without one."""
+
+
+class PoseMachine:
+    """A pose network with its correction module and projector, where it has them.
+
+    Args:
+        net: of phase TEST. The pose is the blob that its last InvertedOrder layer gives.
+        bounds: what normalised 3D values refer to.
+        pose_blob: the blob with the pose, for networks that are put together otherwise.
+        parity: the record that ``net`` reproduced its reference.
+        sources: the files that ``net`` came from, for :meth:`save`.
+
+    Raises:
+        UsageError: a net that takes no images, or whose pose is not found or has neither 48 nor 32 values.
+    """
+
+    def __init__(
+        self,
+        net: CaffeNet,
+        *,
+        bounds: Bounds = REFINEMENT_BOUNDS,
+        pose_blob: str | None = None,
+        parity: ParityRecord | None = None,
+        sources: Sequence[str | Path] = (),
+    ) -> None:
+        if net.graph.state.phase != "TEST":
+            raise UsageError(f"a pose machine runs a net of phase TEST; this one is of phase {net.graph.state.phase}")
+        self.net = net
+        self.bounds = bounds
+        self.parity = parity
+        self.pose_blob = _pose_blob(net) if pose_blob is None else pose_blob
+        self._sources = tuple(sources)
+        self._name = net.message.name or "this model"
+        state = net.state_dict()
+        has_projector = all(f"{name}.weight" in state for name in LAYERS)
+        self._projector = Projector.from_state(state) if has_projector else None
+        self._change_blob = "change" if has_projector else None
+        self._needed = _layers_for(net, [b for b in (self.pose_blob, self._change_blob) if b is not None])
+        self._runner = _only(net, self._needed)
+        self._images, self._clip = _inputs(self._runner)
+        self.values = _width(net, self.pose_blob)
+        self._fresh = True
+
+    # Where it comes from and goes to
+
+    @classmethod
+    def from_caffe(
+        cls,
+        prototxt: str | os.PathLike[str],
+        caffemodel: str | os.PathLike[str],
+        *,
+        bounds: Bounds = REFINEMENT_BOUNDS,
+        pose_blob: str | None = None,
+        dialect: str | None = None,
+    ) -> PoseMachine:
+        """From a definition and its weights. It is unverified until :meth:`verify`.
+
+        Raises:
+            WeightsError: the file has no weights for a layer that the pose, its correction or its projection needs.
+            CaffeCompatError: one of its kinds, naming the file, layer and blob at fault.
+
+        Warns:
+            CaffeCompatWarning: layers without weights that do not matter here, weights without a layer.
+        """
+        return cls.from_definition(
+            read_definition(os.fspath(prototxt), dialect), caffemodel, bounds=bounds, pose_blob=pose_blob
+        )
+
+    @classmethod
+    def from_definition(
+        cls,
+        definition: Definition,
+        caffemodel: str | os.PathLike[str],
+        *,
+        bounds: Bounds = REFINEMENT_BOUNDS,
+        pose_blob: str | None = None,
+    ) -> PoseMachine:
+        """As :meth:`from_caffe`, with a definition such as :func:`hpm.networks.define` gives."""
+        weights = os.fspath(caffemodel)
+        net, report = build_net(definition, weights, state=NetState("TEST"), files=FileAccess(None), seed=0)
+        file = [definition.path] if Path(definition.path).exists() else []
+        machine = cls(net, bounds=bounds, pose_blob=pose_blob, sources=[*file, weights])
+        needed = {node.name for node in machine._needed} | (set(LAYERS) if machine._projector is not None else set())
+        if lacking := [name for name in report.initial if name in needed]:
+            raise WeightsError(f"{weights}: no weights for {', '.join(lacking)}, which the pose depends on")
+        for text in (*definition.warnings, *net.warnings, *report.warnings):
+            warnings.warn(text, CaffeCompatWarning, stacklevel=3)
+        return machine
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | os.PathLike[str], *, bounds: Bounds = REFINEMENT_BOUNDS, pose_blob: str | None = None
+    ) -> PoseMachine:
+        """From a ``.pt`` of :meth:`save`, ``hpm convert`` or ``caffe-compat convert``, with its parity record.
+
+        Raises:
+            UsageError: a ``.pt`` in inference form, which cannot be checked or saved. FileError: see the reader.
+        """
+        name = os.fspath(path)
+        content = read_checkpoint(name)
+        if content.optimized:
+            raise UsageError(f"{name} was converted with --optimize; convert it without")
+        return cls(load_checkpoint(name), bounds=bounds, pose_blob=pose_blob, parity=content.parity, sources=[name])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a ``.pt`` with the parity record, if there is one. Raises FileError."""
+        device = self.device
+        save_checkpoint(
+            self.net.cpu(),
+            os.fspath(path),
+            sources=self._sources,
+            preprocess=Preprocess("bgr", (_MEAN,), None, _SCALE, self.image_size).to_record(),
+            parity=self.parity,
+        )
+        self.to(device)
+
+    def to(self, device: torch.device | str) -> PoseMachine:
+        """Move to ``device``; recurrent state is forgotten."""
+        self.net.to(device)
+        self._runner = _only(self.net, self._needed)
+        if self._projector is not None:
+            self._projector = Projector.from_state(self.net.state_dict())
+        self.reset_state()
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.net.device_and_dtype()[0]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width that frames are resized to."""
+        height, width = self._runner.input_shapes[self._images][2:]
+        return height, width
+
+    @property
+    def has_correction(self) -> bool:
+        """Whether the network has a correction module and a projector."""
+        return self._projector is not None
+
+    @property
+    def projector(self) -> Projector:
+        """The correction module's and projector's weights. Raises UsageError of a network without them."""
+        if self._projector is None:
+            raise UsageError(f"{self._name} has no correction module and projector ({', '.join(LAYERS)})")
+        return self._projector
+
+    # Coarse poses
+
+    def reset_state(self) -> None:
+        """Forget the frames so far, as at the start of a video or an action."""
+        self._runner.reset_state()
+        self._fresh = True
+
+    def predict(
+        self,
+        frames: Array | Sequence[np.ndarray],
+        clip: Array | Sequence[int] | None = None,
+        window: int = 5,
+        *,
+        pixels: Literal["bgr", "preprocessed"] = "bgr",
+    ) -> Prediction[Any]:
+        """Run the network over consecutive frames; the recurrent state goes on from the call before.
+
+        Args:
+            frames: ``"bgr"``: uint8 (n, height, width, 3), or n such pictures of any sizes, blue first as OpenCV reads
+                them, resized to :attr:`image_size`. ``"preprocessed"``: float (n, 3, height, width), (v - 128) / 256.
+            clip: (n,) 0 where a sequence starts, else 1; None for one sequence since :meth:`reset_state`.
+            window: frames that the network sees together, the batch of the original. Results depend on it: the second
+                LSTM runs from a window's end to its start. The last one may be shorter. Of frames that come in several
+                calls, every call but the last should have a multiple of it.
+
+        Raises:
+            UsageError: frames or clip values of another form, or a window of no frames.
+        """
+        if window < 1:
+            raise UsageError(f"window {window}; 1 frame or more was expected")
+        count = len(frames)
+        starts = self._starts(clip, count)
+        as_tensor = isinstance(frames, Tensor)
+        parts: list[dict[str, Tensor]] = []
+        wanted = [blob for blob in (self.pose_blob, self._change_blob) if blob is not None]
+        with ieee_float32():
+            for k in range(0, count, window):
+                images = self._preprocessed(frames[k : k + window], pixels)
+                given: dict[str, Any] = {self._images: images}
+                if self._clip is not None:
+                    columns = self._runner.input_shapes[self._clip][1]
+                    given[self._clip] = np.zeros((len(images), columns), np.float32)
+                    # In a label the clip value comes last, after 2D and 3D poses that no pose depends on.
+                    given[self._clip][:, -1] = starts[k : k + window]
+                parts.append(self._runner.run(given, wanted))
+                self._fresh = False
+        device = self.device
+
+        def joined(blob: str, width: int) -> Any:
+            rows = [part[blob].reshape(-1, width).float() for part in parts] or [torch.zeros(0, width, device=device)]
+            values = torch.cat(rows)
+            return values if as_tensor else values.cpu().numpy()
+
+        change = None if self._change_blob is None else joined(self._change_blob, POSE_3D)
+        return Prediction(joined(self.pose_blob, self.values), change)
+
+    def coarse(
+        self,
+        frames: Array | Sequence[np.ndarray],
+        clip: Array | Sequence[int] | None = None,
+        window: int = 5,
+        *,
+        pixels: Literal["bgr", "preprocessed"] = "bgr",
+        unit: Unit = "normalised",
+    ) -> Any:
+        """Coarse 3D poses (n, 16, 3) of consecutive frames; see :meth:`predict`. Raises UsageError of a 2D network."""
+        if self.values != POSE_3D:
+            raise UsageError(f"{self._name} gives 2D poses; ask for them with pose2d()")
+        prediction = self.predict(frames, clip, window, pixels=pixels)
+        return self._in_unit(prediction.pose, unit)
+
+    def pose2d(
+        self,
+        frames: Array | Sequence[np.ndarray],
+        clip: Array | Sequence[int] | None = None,
+        window: int = 5,
+        *,
+        pixels: Literal["bgr", "preprocessed"] = "bgr",
+    ) -> Any:
+        """2D poses (n, 16, 2), fractions of the frame's side, of a 2D network. Raises UsageError of a 3D one."""
+        if self.values != POSE_2D:
+            raise UsageError(f"{self._name} gives 3D poses; ask for them with coarse()")
+        return self.predict(frames, clip, window, pixels=pixels).pose.reshape(-1, len(H36M16), 2)
+
+    def _starts(self, clip: Any, count: int) -> np.ndarray:
+        if clip is None:
+            starts = np.ones(count, np.float32)
+            starts[:1] = 0 if self._fresh else 1
+            return starts
+        values = clip.detach().cpu().numpy() if isinstance(clip, Tensor) else np.asarray(clip)
+        if values.size != count or not np.isin(values, (0, 1)).all():
+            raise UsageError(f"clip of shape {values.shape} for {count} frames; one value each, 0 or 1, was expected")
+        return values.reshape(-1).astype(np.float32)
+
+    def _preprocessed(self, frames: Any, pixels: str) -> Any:
+        """(n, 3, height, width) in the network's units."""
+        height, width = self.image_size
+        if pixels == "preprocessed":
+            shape, floating = tuple(frames.shape), "float" in str(frames.dtype)
+            if len(shape) != 4 or shape[1:] != (3, height, width) or not floating:
+                raise UsageError(
+                    f"preprocessed frames of shape (n, 3, {height}, {width}) and a floating-point type were expected, "
+                    f"found {shape} and {frames.dtype}"
+                )
+            return frames
+        if pixels != "bgr":
+            raise UsageError(f"pixels {pixels!r}: 'bgr' or 'preprocessed' was expected")
+        pictures = [frame.detach().cpu().numpy() if isinstance(frame, Tensor) else frame for frame in frames]
+        for picture in pictures:
+            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+                raise UsageError(
+                    "frames of shape (n, height, width, 3) and type uint8, blue first, were expected, found a frame of "
+                    f"{tuple(picture.shape)} and {picture.dtype}; for (v - 128) / 256 say pixels='preprocessed'"
+                )
+        fitted = [p if p.shape[:2] == (height, width) else _resized(p, height, width) for p in pictures]
+        return (np.stack(fitted).transpose(0, 3, 1, 2).astype(np.float32) - np.float32(_MEAN)) * np.float32(_SCALE)
+
+    # Projection and refinement
+
+    def project(self, pose: Array) -> Any:
+        """2D poses (n, 16, 2), fractions of the crop's side, of normalised 3D poses (n, 48) or (n, 16, 3)."""
+        rows = torch.as_tensor(pose) if isinstance(pose, Tensor) else torch.from_numpy(np.asarray(pose, np.float32))
+        if rows.dim() < 2 or rows[0].numel() != POSE_3D:
+            raise UsageError(f"normalised 3D poses (n, 16, 3) or (n, {POSE_3D}) were expected, found {tuple(rows.shape)}")
+        weight = self.projector.project_1.weight
+        with torch.no_grad():
+            flat = rows.reshape(-1, POSE_3D).to(weight.device, weight.dtype)
+            projected = project(self.projector, flat).reshape(-1, len(H36M16), 2)
+        return projected if isinstance(pose, Tensor) else projected.cpu().numpy()
+
+    def refiner(
+        self,
+        settings: RefineSettings = RefineSettings(),
+        *,
+        dtype: torch.dtype = torch.float32,
+        allow_unverified: bool = False,
+    ) -> Refiner:
+        """What refines with these weights, block by block.
+
+        Raises:
+            ParityError: the model has no parity record, and ``allow_unverified`` is not given.
+            UsageError: a network without correction module and projector.
+        """
+        projector = self.projector
+        require_parity(self.parity, self._name, allow_unverified=allow_unverified)
+        return Refiner(projector, settings, bounds=self.bounds, device=self.device, dtype=dtype)
+
+    def refine(
+        self,
+        coarse: Array,
+        pose2d: Array,
+        settings: RefineSettings = RefineSettings(),
+        *,
+        unit: Unit = "normalised",
+        allow_unverified: bool = False,
+    ) -> Any:
+        """Refined 3D poses (n, 16, 3) of one sequence, whole; :meth:`refiner` takes one in blocks and tells more.
+
+        Args:
+            coarse: (n, 16, 3) or (n, 48), normalised. pose2d: (n, 16, 2) or (n, 32), fractions of the crop's side.
+            unit: of what comes out.
+
+        Raises:
+            ParityError, UsageError: as :meth:`refiner`, and poses that do not fit each other or are not finite.
+        """
+        refined = self.refiner(settings, allow_unverified=allow_unverified).refine(coarse, pose2d)
+        return self._in_unit(refined.pose, unit)
+
+    def _in_unit(self, pose: Any, unit: Unit) -> Any:
+        shaped = pose.reshape(-1, len(H36M16), 3)
+        if unit == "normalised":
+            return shaped
+        if unit != "mm":
+            raise UsageError(f"unit {unit!r}: 'normalised' or 'mm' was expected")
+        if isinstance(shaped, Tensor):
+            return denormalise(shaped, self.bounds)
+        return denormalise(shaped.astype(np.float64), self.bounds)
+
+    # Parity
+
+    def verify(
+        self,
+        reference: str | os.PathLike[str],
+        group: str = "",
+        inputs: Mapping[str, np.ndarray] | None = None,
+    ) -> list[CaseResult]:
+        """Compare with recorded outputs of real Caffe; if all agree, :attr:`parity` holds the record.
+
+        Args:
+            group: the reference's part of the file, which may be left out if there is one. inputs: those that the file
+                does not hold whole.
+
+        Raises:
+            UsageError: the reference does not hold the pose and, of a network with a correction module, ``change`` and
+                ``project_2d``: it would prove too little. FileError: see the readers.
+        """
+        with open_reference(os.fspath(reference)) as file:
+            results = verify_net(self.net, pick_group(file, group), inputs)
+        self.reset_state()
+        compared = {blob.name for result in results for blob in result.blobs}
+        needed = {self.pose_blob} | ({"change", "project_2d"} if self._projector is not None else set())
+        if missing := sorted(needed - compared):
+            raise UsageError(f"{os.fspath(reference)} holds no {', '.join(missing)}, so it cannot show that the poses agree")
+        if all(result.passed for result in results):
+            self.parity = parity_record(reference, group, results, self.device)
+        return results
+
+
+def _pose_blob(net: CaffeNet) -> str:
+    inverted = [node for node in net.graph.nodes if node.type == "InvertedOrder"]
+    if not inverted:
+        raise UsageError("the net has no InvertedOrder layer to tell its pose by; name the pose's blob")
+    return str(net.graph.blobs[inverted[-1].tops[0]])
+
+
+def _width(net: CaffeNet, blob: str) -> int:
+    value = max(v for v, name in enumerate(net.graph.blobs) if name == blob)
+    shape = net.shapes[value]
+    values = int(np.prod(shape[1:]))
+    if values not in (POSE_3D, POSE_2D):
+        raise UsageError(
+            f"blob {blob!r} has shape {list(shape)}; {POSE_3D} values a frame (3D) or {POSE_2D} (2D) were expected"
+        )
+    return values
+
+
+def _layers_for(net: CaffeNet, blobs: Sequence[str]) -> list[Node]:
+    """The layers that ``blobs`` depend on: without losses and what writes files."""
+    last = {name: value for value, name in enumerate(net.graph.blobs)}
+    if unknown := [name for name in blobs if name not in last]:
+        raise UsageError(f"the net has no blob {unknown[0]!r}; it has {', '.join(last)}")
+    wanted, chosen = {last[name] for name in blobs}, []
+    for node in reversed(net.graph.nodes):
+        if wanted & set(node.tops):
+            chosen.append(node)
+            wanted |= set(node.bottoms)
+    return chosen[::-1]
+
+
+def _only(net: CaffeNet, nodes: Sequence[Node]) -> CaffeNet:
+    """A net of some layers of ``net``, with the same tensors."""
+    inputs = set(net.graph.inputs)
+    message = type(net.message)(name=net.message.name)
+    message.layer.extend([node.message for node in nodes])
+    part = CaffeNet(
+        message,
+        net.graph.state,
+        dialect=net.dialect,
+        input_shapes={net.graph.blobs[top]: net.shapes[top] for node in nodes for top in node.tops if top in inputs},
+        files=net.files,
+    )
+    computed = [node for node in nodes if node in net.graph.computed]
+    for ours, theirs in zip(part.graph.computed, computed, strict=True):
+        for name, tensor in net.blobs_of(theirs.module_name).items():
+            part.assign_blob(ours.module_name, name, tensor)
+    return part.materialize(device=net.device_and_dtype()[0]).eval()
+
+
+def _inputs(net: CaffeNet) -> tuple[str, str | None]:
+    """The inputs with the images and with the clip values; None if the pose needs no clip."""
+    shapes = net.input_shapes
+    images = [name for name, shape in shapes.items() if len(shape) == 4 and shape[1] == 3]
+    others = [name for name in shapes if name not in images]
+    labels = [name for name in others if len(shapes[name]) == 2 and name in ("clip", "label_clip")]
+    if len(images) != 1 or others != labels or len(labels) > 1:
+        found = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise UsageError(
+            f"the net's inputs are {found}; images (n, 3, height, width) and a clip (n, 1), or a label_clip that ends "
+            "in it, were expected"
+        )
+    return images[0], labels[0] if labels else None
+
+
+def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """As Caffe's reader of images resizes."""
+    cv2 = require("cv2", "images")
+    return np.asarray(cv2.resize(picture, (width, height)))

@@ -1,0 +1,182 @@
+"""Make the data, train the small pose network that ships, measure it and store it with a test set and its outputs.
+
+    .venv/bin/python scripts/train_synthetic_pose.py WORK_FOLDER [--ship]
+
+About 25 minutes of one core. A run that was stopped goes on from its last snapshot. ``--ship`` writes
+``reference_outputs/synthetic_pose``; without it everything stays in WORK_FOLDER.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from plain_pose_network import record
+
+from caffe_compat.loading import build_net
+from caffe_compat.prototxt import format_message
+from caffe_compat.solver import Event
+from caffe_compat.solver.events import IterationShown
+from hpm.annotations import ACTIONS, PoseList, read_list
+from hpm.datasets.layout import TrainingFolder
+from hpm.datasets.synthetic import SyntheticOptions, write
+from hpm.metrics import mpjpe
+from hpm.networks import NetworkOptions, define
+from hpm.projector import Projector
+from hpm.refine import Refiner, RefineSettings
+from hpm.scaling import Bounds, denormalise, read_bounds
+from hpm.training import TrainingOptions, train_phase
+
+SHIPPED = Path(__file__).parent.parent / "reference_outputs" / "synthetic_pose"
+DATA = SyntheticOptions()
+WINDOW = 5
+SEED = 1
+
+NETWORK = NetworkOptions(
+    image_size=DATA.image_size,
+    channels=(8, 16, 32, 64, 32, 64),
+    hidden=192,
+    projector=384,
+    batch=50,  # five runs of ten frames: one window at a time, as the original, is too noisy for so few steps
+    mpii_batch=10,
+    test_batch=WINDOW,
+    shuffle=False,  # the list of runs is shuffled already, and batches have to begin where runs do
+    train_list="h36m/16skel_train_runs.txt",
+)
+PICTURES = replace(NETWORK, batch=32, shuffle=True, train_list="h36m/17skel_train_2d.txt")
+
+# Ten to twenty times the original's rates, falling to zero, for hundreds of times fewer steps.
+RECIPE = {
+    "train_test_cpm": TrainingOptions(PICTURES, iterations=2000, learning_rate=5e-4),
+    "2d_to_3d": TrainingOptions(NETWORK, iterations=2000, learning_rate=1e-3),
+    "3d_to_2d": TrainingOptions(NETWORK, iterations=2000, learning_rate=1e-3),
+    "finetune_whole": TrainingOptions(NETWORK, iterations=1200, learning_rate=2e-4),
+    "mask3d": TrainingOptions(NETWORK, iterations=1200, learning_rate=2e-4),
+}
+COMMON = {"schedule": "linear", "initial": "scaled", "snapshot": 500, "display": 100}
+
+# What ships for tests: these actions, the first frames of the pictures of these cameras.
+TEST_ACTIONS, TEST_FRAMES, TEST_CAMERAS = (1, 8, 13), 20, ("cam1", "cam3")
+
+
+def main(work: Path, ship: bool) -> None:
+    torch.set_num_threads(1)
+    data = TrainingFolder(work / "data")
+    if not (work / "data is whole").exists():
+        write(DATA, data.root)
+        (work / "data is whole").touch()
+    seconds = {}
+    for phase, options in RECIPE.items():
+        start = time.process_time()
+        model = train_phase(
+            phase, data.root, work / "run", options=replace(options, **COMMON), seed=SEED, workers=1, observer=show
+        )
+        assert model is not None
+        seconds[phase] = round(time.process_time() - start)
+    measured = {"seconds_of_one_core": seconds, "mm": measure(data, model)}
+    print(json.dumps(measured, indent=1))
+    if ship:
+        store(data, model, measured)
+
+
+def show(event: Event) -> None:
+    if isinstance(event, IterationShown):
+        print(f"iteration {event.iteration}: loss {event.loss:.5f}", flush=True)
+
+
+# Measuring
+
+
+def pictures(folder: Path, entries: PoseList) -> np.ndarray:
+    """(frames, 3, size, size) as the networks take them."""
+    frames = np.stack([cv2.imread(str(folder / name)) for name in entries.paths])
+    return (frames.transpose(0, 3, 1, 2).astype(np.float32) - 128) / 256
+
+
+def predict(model: Path, data: np.ndarray, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray, Projector]:
+    """``3dpredict`` and ``change`` of one list, window by window with carried state, and the projector."""
+    net, _ = build_net(define("deploy", NETWORK), model)
+    coarse, change = [], []
+    with torch.no_grad():
+        for start in range(0, len(data), WINDOW):
+            inputs = {"data": data[start : start + WINDOW], "clip": clip[start : start + WINDOW, None]}
+            blobs = net.run(inputs, blobs=["3dpredict", "change"])
+            coarse.append(blobs["3dpredict"].numpy())
+            change.append(blobs["change"].numpy())
+    return np.concatenate(coarse), np.concatenate(change), Projector.from_state(net.state_dict())
+
+
+def millimetres(pose: np.ndarray, bounds: Bounds) -> np.ndarray:
+    return denormalise(pose.astype(np.float64), bounds).reshape(-1, 16, 3)
+
+
+def measure(data: TrainingFolder, model: Path) -> dict[str, dict[str, float]]:
+    """MPJPE of the held-out subject by action, mm; refinement with the true 2D poses."""
+    bounds = read_bounds(data.bounds)
+    labels = read_list(data.train_list, need_3d=True).pose3d
+    assert labels is not None
+    mean = millimetres(labels, bounds).mean(0)
+    table: dict[str, dict[str, float]] = {}
+    for number, action in ACTIONS.items():
+        if action not in DATA.actions:
+            continue
+        entries = read_list(data.test_data().ground_truth(number), need_3d=True)
+        assert entries.pose3d is not None
+        assert entries.clip is not None
+        truth = millimetres(entries.pose3d, bounds)
+        coarse, change, projector = predict(model, pictures(data.h36m, entries), entries.clip.astype(np.float32))
+        poses = {"mean pose": np.broadcast_to(mean, truth.shape)}
+        poses |= {"coarse": millimetres(coarse, bounds), "change": millimetres(change, bounds)}
+        for mode in ("faithful", "independent"):
+            refiner = Refiner(projector, RefineSettings(mode=mode), bounds=bounds)
+            refined = refiner.refine(coarse, entries.pose2d.astype(np.float32))
+            poses[mode] = millimetres(refined.pose, bounds)
+        table[action] = {name: round(mpjpe(pose, truth), 2) for name, pose in poses.items()}
+    names = table[DATA.actions[0]]
+    table["average"] = {name: round(float(np.mean([row[name] for row in table.values()])), 2) for name in names}
+    return table
+
+
+# Shipping
+
+
+def store(data: TrainingFolder, model: Path, measured: dict[str, object]) -> None:
+    """The model, its definition, what was measured, a test set, and outputs computed by plain numpy."""
+    shutil.rmtree(SHIPPED, ignore_errors=True)
+    shipped = TrainingFolder(SHIPPED / "data")
+    shipped.h36m.mkdir(parents=True)
+    shutil.copyfile(model, SHIPPED / "synthetic_pose.caffemodel")
+    (SHIPPED / "deploy.prototxt").write_text(format_message(define("deploy", NETWORK).message))
+    (SHIPPED / "measured.json").write_text(json.dumps(measured, indent=1) + "\n")
+    for bounds in (shipped.bounds, shipped.test_data().bounds):
+        shutil.copyfile(data.bounds, bounds)
+    for number in TEST_ACTIONS:
+        lines = data.test_data().ground_truth(number).read_text().splitlines(keepends=True)
+        kept = [line for camera in TEST_CAMERAS for line in [x for x in lines if f"_{camera}/" in x][:TEST_FRAMES]]
+        target = shipped.test_data().ground_truth(number)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("".join(kept))
+        for name in read_list(target).paths:
+            (shipped.h36m / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(data.h36m / name, shipped.h36m / name)
+    entries = read_list(shipped.test_data().ground_truth(TEST_ACTIONS[-1]))
+    assert entries.clip is not None
+    frames, clip = pictures(shipped.h36m, entries), entries.clip[:, None]
+    first = [(frames[k : k + WINDOW], clip[k : k + WINDOW]) for k in (0, WINDOW)]
+    record(
+        SHIPPED / "outputs.h5",
+        SHIPPED / "synthetic_pose.caffemodel",
+        first,
+        "plain numpy in double precision (scripts/plain_pose_network.py)",
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), "--ship" in sys.argv[2:])

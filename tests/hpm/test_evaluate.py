@@ -1,0 +1,120 @@
+"""Tables per action and stage."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from caffe_compat.errors import UsageError
+from hpm.annotations import DataFolder, ResultFolder, ResultWriter, format_list_line, refined_line, write_list
+from hpm.evaluate import evaluate
+from hpm.scaling import REFINEMENT_BOUNDS, denormalise, normalise
+from hpm.skeleton import H36M16
+
+
+def _action(root: Path, action: int, frames: int, errors: dict[str, float]) -> None:
+    """Labels, and results that lie ``errors[stage]`` mm beside them in x at every joint but the hip."""
+    random = np.random.RandomState(action)
+    labels = random.uniform(0.1, 0.9, (frames, 48))
+    labels[:, :3] = 0
+    data, results = DataFolder(root), ResultFolder(root / "results")
+    data.ground_truth(action).parent.mkdir(parents=True, exist_ok=True)
+    results.root.mkdir(exist_ok=True)
+    lines = [format_list_line(f"{k}.jpg", random.rand(32), labels[k], int(k not in (0, 3))) for k in range(frames)]
+    write_list(data.ground_truth(action), lines)
+    truth = denormalise(labels, REFINEMENT_BOUNDS)
+    for stage, error in errors.items():
+        moved = truth.reshape(-1, len(H36M16), 3).copy()
+        moved[:, 1:, 0] += error
+        flat = moved.reshape(-1, 48)
+        if stage == "refined":
+            results.refined_mm(action).write_text("".join(map(refined_line, flat)))
+            continue
+        path = {
+            "coarse": results.coarse_mm(action),
+            "change": results.change_mm(action),
+            "normalised": results.normalised(action),
+        }[stage]
+        with ResultWriter(path, indexed=stage != "normalised") as writer:
+            writer.write(normalise(flat, REFINEMENT_BOUNDS) if stage == "normalised" else flat)
+
+
+def test_errors_per_action_and_their_mean(tmp_path: Path) -> None:
+    _action(tmp_path, 1, 6, {"coarse": 64, "change": 32, "refined": 16})
+    _action(tmp_path, 13, 9, {"normalised": 32, "change": 160, "refined": 16})
+    table = evaluate(DataFolder(tmp_path), tmp_path / "results", tmp_path / "results", actions=(1, 13))
+    assert table.problems == []
+    found = {(row.action, row.stage): row for row in table.rows}
+    assert [row.action for row in table.rows[::3]] == ["1 Directions", "13 Walking"]
+    for key, error in {
+        ("1 Directions", "coarse"): 64,
+        ("1 Directions", "change"): 32,
+        ("1 Directions", "refined"): 16,
+        ("13 Walking", "coarse"): 32,
+        ("13 Walking", "change"): 160,
+    }.items():
+        # 15 of 16 joints are off; files keep six digits.
+        assert found[key].mpjpe == pytest.approx(error * 15 / 16, abs=0.02)
+        assert found[key].mpjve == pytest.approx(0, abs=0.02)
+        assert found[key].pck == pytest.approx(1 if error <= 150 else 1 / 16)
+    assert found["1 Directions", "coarse"].frames == 6
+    assert 0 < found["1 Directions", "coarse"].p_mpjpe < 64
+    coarse, change, refined = table.averages()
+    assert (coarse.action, coarse.stage, coarse.frames) == ("mean of 2 actions", "coarse", 15)
+    # Each action counts the same, whatever its frames.
+    assert coarse.mpjpe == pytest.approx(48 * 15 / 16, abs=0.02)
+    assert refined.mpjpe == pytest.approx(15, abs=0.02)
+    assert change.mpjpe == pytest.approx(96 * 15 / 16, abs=0.02)
+
+
+def test_missing_and_broken_files_are_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    _action(tmp_path, 1, 6, {"coarse": 64})
+    _action(tmp_path, 2, 6, {"coarse": 64, "change": 1, "refined": 1})
+    results = ResultFolder(tmp_path / "results")
+    results.refined_mm(2).write_text("".join(results.refined_mm(2).read_text().splitlines(True)[:5]))
+    results.change_mm(2).write_text("1,2,3\n")
+    table = evaluate(DataFolder(tmp_path), tmp_path / "results", tmp_path / "results", actions=(1, 2, 3))
+    assert [(row.action, row.stage) for row in table.rows] == [("1 Directions", "coarse"), ("2 Discussion", "coarse")]
+    problems = "\n".join(table.problems)
+    assert "action 1 Directions, change: " in problems
+    assert "result1_change_unnorm.csv: cannot be opened" in problems
+    assert "result2_change_unnorm.csv: line 1: 2 values; 48 were expected" in problems
+    assert "refine3d_2.txt has 5" in problems
+    assert "test2.txt has 6" in problems
+    assert "action 3 Eating: " in problems
+    assert len(table.problems) == 5
+    assert table.to_markdown().count("\n- action") == 5
+    short = evaluate(DataFolder(tmp_path), refined=tmp_path / "results", actions=[2], allow_short=True)
+    assert [(row.stage, row.frames) for row in short.rows] == [("refined", 5)]
+    with pytest.raises(UsageError, match="nothing to evaluate"):
+        evaluate(DataFolder(tmp_path))
+
+
+def test_formats_say_the_same(tmp_path: Path) -> None:
+    _action(tmp_path, 1, 6, {"coarse": 64, "change": 32, "refined": 16})
+    table = evaluate(DataFolder(tmp_path), tmp_path / "results", tmp_path / "results", actions=[1])
+    lines = list(csv.DictReader(io.StringIO(table.to_csv())))
+    content = json.loads(table.to_json())
+    markdown = [line.strip("| ").split(" | ") for line in table.to_markdown().splitlines() if line.startswith("| ")]
+    assert len(lines) == len(content["rows"]) + len(content["averages"]) == len(markdown) - 1 == 6
+    for line, row, cells in zip(lines, content["rows"] + content["averages"], markdown[1:], strict=True):
+        assert line["stage"] == row["stage"] == cells[1]
+        for k, name in enumerate(("mpjpe", "p_mpjpe", "n_mpjpe", "mpjve", "pck", "auc")):
+            assert float(line[name]) == pytest.approx(row[name], rel=1e-5)
+            assert float(cells[3 + k]) == pytest.approx(row[name], abs=0.051)
+    assert content["test_subjects"] == ["S9", "S11"]
+    assert "MPJPE (mm) | P-MPJPE (mm)" in table.to_markdown()
+    # Random labels have bones of any length.
+    assert content["label_bone_variation"] > 0.1
+
+
+def test_one_frame_has_no_velocity(tmp_path: Path) -> None:
+    _action(tmp_path, 1, 1, {"coarse": 64})
+    table = evaluate(DataFolder(tmp_path), tmp_path / "results", actions=[1])
+    assert json.loads(table.to_json())["rows"][0]["mpjve"] is None
+    assert "| nan |" in table.to_markdown()
