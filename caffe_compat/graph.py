@@ -15,6 +15,10 @@ from .errors import GraphError, UsageError
 __all__ = ["Graph", "NetState", "Node", "build_graph", "included", "layer_name", "module_names"]
 
 
+# What Caffe calls the top of a loss that the definition gives none.
+AUTOMATIC_TOP = "(automatic)"
+
+
 @dataclass(frozen=True)
 class NetState:
     """What include and exclude rules are matched against. ``phase`` is ``"TRAIN"`` or ``"TEST"``."""
@@ -74,12 +78,15 @@ def build_graph(
     state: NetState,
     is_source: Callable[[Any], bool],
     reserved: frozenset[str] = frozenset(),
+    is_loss: Callable[[Any], bool] = lambda layer: False,
 ) -> Graph:
     """Pick the layers of ``state`` from ``net`` (a current-generation ``NetParameter``) and wire them.
 
     Args:
         is_source: tells of a ``LayerParameter`` whether its tops come from outside the net.
         reserved: names that no module may have.
+        is_loss: tells of a ``LayerParameter`` whether it is a loss. Without a top, Caffe gives it one that counts but
+            that nobody can read.
 
     Raises:
         GraphError: a bottom that no layer above produces, a top that two layers produce.
@@ -109,6 +116,9 @@ def build_graph(
             current[name], maker[name] = value, layer.name
             unread[value] = None
             tops.append(value)
+        if not layer.top and is_loss(layer):
+            tops.append(len(blobs))
+            blobs.append(AUTOMATIC_TOP)
         node = Node(index, layer.name, layer.type, layer, tuple(bottoms), tuple(tops), module_name)
         nodes.append(node)
         if is_source(layer):

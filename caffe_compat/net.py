@@ -114,7 +114,9 @@ class CaffeNet(nn.Module):
         stages = (*state.stages, *(s for s in message.state.stage if s not in state.stages))
         try:
             self._check_unknown(message, "the network")
-            self.graph = build_graph(message, NetState(state.phase, state.level, stages), is_source, _RESERVED)
+            self.graph = build_graph(
+                message, NetState(state.phase, state.level, stages), is_source, _RESERVED, self._is_loss
+            )
             shapes, notes = _input_shapes(self.graph, input_shapes or {})
             self.notes += notes
             self._build(shapes, gradients, allow_python)
@@ -159,6 +161,12 @@ class CaffeNet(nn.Module):
                 + ", ".join(sorted(unverified))
             )
         self.shapes = tuple(tuple(values[v].shape) for v in range(len(self.graph.blobs)))
+
+    def _is_loss(self, layer: Any) -> bool:
+        try:
+            return find_layer(layer.type, self.dialect).is_loss
+        except UnknownLayerError:
+            return False  # said with the layer's name when its turn comes
 
     def _find_layer(self, node: Node) -> LayerType:
         if not node.type:
@@ -220,12 +228,10 @@ class CaffeNet(nn.Module):
                 layer=node.name,
             ) from error
         tops = (result,) if isinstance(result, Tensor) else tuple(result)
-        if len(tops) > len(node.tops) and not node.tops:
-            tops = ()  # a loss without a top still counts in Caffe, under a name nobody can ask for
         if len(tops) != len(node.tops):
             spec.fail(f"makes {len(tops)} tops, the definition names {len(node.tops)}")
-        for name, top in zip(spec.tops, tops, strict=True):
-            _checked_shape(tuple(top.shape), name, node)
+        for value, top in zip(node.tops, tops, strict=True):
+            _checked_shape(tuple(top.shape), self.graph.blobs[value], node)
         return tuple(top.to("meta") for top in tops)
 
     def _check_unknown(self, message: Any, what: str) -> None:
@@ -279,12 +285,11 @@ class CaffeNet(nn.Module):
 
     def _read_loss_weights(self, node: Node, spec: LayerSpec, entry: LayerType) -> None:
         weights = tuple(node.message.loss_weight)
-        # Caffe gives a loss without a top one of its own, which the weight is then for.
-        if weights and len(weights) != (len(node.tops) or int(entry.is_loss)):
+        if weights and len(weights) != len(node.tops):
             spec.fail(f"has {len(weights)} loss weights for {len(node.tops)} tops; none, or one for each, was expected")
         if not weights and entry.is_loss:
             weights = (1.0,) + (0.0,) * (len(node.tops) - 1)
-        self.loss_weights.update({v: w for v, w in zip(node.tops, weights, strict=False) if w != 0})
+        self.loss_weights.update({v: w for v, w in zip(node.tops, weights, strict=bool(weights)) if w != 0})
 
     def _plan(self) -> tuple[Step, ...]:
         last_read: dict[int, int] = {}

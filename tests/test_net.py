@@ -668,3 +668,14 @@ def test_a_plain_module_keeps_its_own_initial_values(tmp_path: Path, device: tor
         assert float(net.state_dict()["mine.2.weight"].sum()) == 24
     finally:
         _TYPES.pop(("TestPlain", ""))
+
+
+def test_a_loss_without_a_top_counts() -> None:
+    text = """
+    layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "loss" type: "EuclideanLoss" bottom: "x" bottom: "t" loss_weight: 3 }
+    """
+    net = CaffeNet(parse_message(text).message, NetState("TRAIN")).materialize()
+    values = net.values({"x": torch.ones(2, 3), "t": torch.zeros(2, 3)})
+    assert float(net.loss(values)) == 3 * 6 / (2 * 2)
+    assert net.output_names == ()

@@ -190,6 +190,7 @@ def train(
         show = log.follow(ready.iteration, settings.max_iter)
         ready.on_start.append(lambda: show(ready.iteration))
         ready.solve()
+        show(ready.iteration)
         log.line("Optimization Done.", "caffe.cpp:250")
     return 0
 

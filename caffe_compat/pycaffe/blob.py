@@ -20,12 +20,15 @@ from ..layers.python_layer import Blob
 from ..net import CaffeNet
 from ..registry import Shape
 
-__all__ = ["Array", "NetBlob", "ParamBlob", "is_host"]
+__all__ = ["Array", "NetBlob", "ParamBlob", "flush_parameters", "is_host"]
+
+
+_HOSTS = frozenset({"cpu"})
 
 
 def is_host(tensor: Tensor) -> bool:
     """Whether numpy can look at the memory of ``tensor`` as it is."""
-    return tensor.device.type == "cpu"
+    return tensor.device.type in _HOSTS
 
 
 class Array:
@@ -35,7 +38,7 @@ class Array:
         borrowed: the memory also belongs to another blob, so that it must be copied before anybody may write to it.
     """
 
-    __slots__ = ("_pending", "_released", "_tensor", "_view", "_viewed", "borrowed")
+    __slots__ = ("__weakref__", "_pending", "_released", "_tensor", "_view", "_viewed", "borrowed")
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor
@@ -193,10 +196,9 @@ class ParamBlob(Blob):
     ``diff`` keeps adding up over backward passes until it is cleared, as in Caffe.
     """
 
-    def __init__(self, core: CaffeNet, module_name: str, name: str, touched: set[ParamBlob]) -> None:
+    def __init__(self, core: CaffeNet, module_name: str, name: str) -> None:
         self._core, self._module_name, self._name = core, module_name, name
-        self._touched = touched  # blobs off the CPU whose arrays were handed out
-        self._arrays: dict[str, Array] = {}
+        self._mirrors: dict[str, Array] = {}
         self._grad: Tensor | None = None
 
     def tensor(self) -> Tensor:
@@ -232,16 +234,8 @@ class ParamBlob(Blob):
     def _numpy(self, which: str, tensor: Tensor) -> np.ndarray:
         if is_host(tensor):
             return tensor.numpy()
-        array = self._arrays.setdefault(which, Array(tensor))
-        if array._tensor.data_ptr() != tensor.data_ptr():
-            array.put(tensor)
-        self._touched.add(self)
-        return array.numpy()
-
-    def flush(self) -> None:
-        """Bring what may have been written to arrays back to the device."""
-        for array in self._arrays.values():
-            array.tensor()
+        self._mirrors[which] = mirror = _mirror_of(tensor)
+        return mirror.numpy().reshape(tensor.shape)
 
     def gradient(self) -> Tensor:
         """The memory that gradients add up in. It stays the same, whoever sets ``.grad`` to None in between."""
@@ -259,3 +253,24 @@ class ParamBlob(Blob):
             owner.grad = self._grad
         self._grad = owner.grad
         return self._grad.view(tensor.shape)
+
+
+# Off the CPU, layers and nets that share a parameter share the array that stands for it too.
+
+_MIRRORS: weakref.WeakValueDictionary[int, Array] = weakref.WeakValueDictionary()  # by address of the memory
+_TOUCHED: set[Array] = set()  # handed out, and maybe written to
+
+
+def _mirror_of(tensor: Tensor) -> Array:
+    mirror = _MIRRORS.get(tensor.data_ptr())
+    if mirror is None:
+        mirror = _MIRRORS[tensor.data_ptr()] = Array(tensor.view(-1))
+    _TOUCHED.add(mirror)
+    return mirror
+
+
+def flush_parameters() -> None:
+    """Off the CPU: bring what scripts wrote to arrays of parameters, of any net, back to the device."""
+    for mirror in _TOUCHED:
+        mirror.tensor()
+    _TOUCHED.clear()

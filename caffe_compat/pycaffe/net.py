@@ -25,7 +25,7 @@ from ..solver.snapshot import write_model
 from ..sources import is_source
 from ..training import TrainingFiles
 from ..weights import read_weights
-from .blob import NetBlob, ParamBlob
+from .blob import NetBlob, ParamBlob, flush_parameters
 from .runtime import draw_seed, log, runtime
 from .steps import DummyDataStep, ModuleStep, SourceStep, SplitStep, Step
 from .wiring import Wire, need_backward, wire
@@ -121,7 +121,6 @@ class Net:
     def _set_up(self, core: SteppedNet, feeds: Mapping[int, _Feed]) -> None:
         self._core, self._feeds = core, feeds
         self._device = torch.device("cpu")
-        self._touched: set[ParamBlob] = set()
         self._expected_pass = 0
         self._calls: dict[str, list[Callable[[int], Any]]] = {}
         shapes = {name: core.shapes[v] for v, name in enumerate(core.graph.blobs)}
@@ -156,7 +155,7 @@ class Net:
             return SourceStep(w, tops, None if feed is None else feed.read)
         module_name = w.node.module_name
         module = self._core.get_submodule(module_name)
-        blobs = [ParamBlob(self._core, module_name, name, self._touched) for name in self._core.blobs_of(module_name)]
+        blobs = [ParamBlob(self._core, module_name, name) for name in self._core.blobs_of(module_name)]
         kind = DummyDataStep if isinstance(module, DummyData) else ModuleStep
         return kind(w, self._core, module, blobs, bottoms, tops, runs_backward, needs)
 
@@ -349,7 +348,7 @@ class Net:
 
     def _prepare(self) -> None:
         """Bring everything to where computing happens now, and with it what scripts wrote to arrays."""
-        self.flush()
+        flush_parameters()
         self.to_device(runtime.device)
 
     def to_device(self, device: torch.device) -> None:
@@ -365,12 +364,6 @@ class Net:
             if isinstance(step, SplitStep):
                 step.share()
         self._bind()
-
-    def flush(self) -> None:
-        """Off the CPU: bring back what scripts wrote to arrays of parameters."""
-        for blob in self._touched:
-            blob.flush()
-        self._touched.clear()
 
     def _layer_index(self, name: str) -> int:
         names = self._layer_names
@@ -496,7 +489,7 @@ class Net:
         Raises:
             LayerError: a layer that cannot take its bottoms' new shapes.
         """
-        self.flush()
+        flush_parameters()
         for step in self._steps:
             step.forget()
             step.reshape()
@@ -510,7 +503,7 @@ class Net:
         Warns:
             CaffeCompatWarning: layers of the net that keep their values, and of the file that the net does not have.
         """
-        self.flush()
+        flush_parameters()
         with read_weights(Path(weights)) as opened:
             report = fill_net(self._core, opened)
         nodes = self._core.nodes_with_blobs()
@@ -561,17 +554,17 @@ class Net:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a binary caffemodel: the layers with their parameters. Raises FileError."""
-        self.flush()
+        flush_parameters()
         write_model(Path(path), self._core, hdf5=False)
 
     def save_hdf5(self, path: str | os.PathLike[str]) -> None:
         """Write the parameters as HDF5. Raises FileError."""
-        self.flush()
+        flush_parameters()
         write_model(Path(path), self._core, hdf5=True)
 
     def clear_param_diffs(self) -> None:
         """Set every parameter's diff to zero."""
-        self.flush()
+        flush_parameters()
         for step in self._steps:
             for blob in step.blobs:
                 blob.gradient().zero_()

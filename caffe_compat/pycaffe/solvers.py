@@ -17,6 +17,7 @@ from ..graph import NetState
 from ..solver import Event, SolverSettings, lines_of, read_solver
 from ..solver.loop import Solver as _Loop
 from ..solver.policies import rate, step_after
+from .blob import flush_parameters
 from .net import Net, SteppedNet, build
 from .runtime import draw_seed, log, runtime, set_random_seed
 
@@ -174,7 +175,7 @@ class Solver:
 
     def snapshot(self) -> None:
         """Write ``<prefix>_iter_<n>.caffemodel``, ``.solverstate`` and what resuming exactly needs besides."""
-        self.net.flush()
+        flush_parameters()
         self._loop.snapshot()
 
     def share_weights(self, net: Net) -> None:
@@ -188,8 +189,7 @@ class Solver:
         self._loop.on_gradients_ready.insert(-1, on_gradients_ready)
 
     def _prepare(self) -> None:
-        for net in (self.net, *self.test_nets):
-            net.flush()
+        flush_parameters()
         device = runtime.device
         if device != self._loop.device:
             for net in (self.net, *self.test_nets):
@@ -210,7 +210,7 @@ class Solver:
     # is kept for the last update of a run only.
 
     def _before_update(self) -> None:
-        self.net.flush()
+        flush_parameters()
         if self.iter + 1 != self._stop_at:
             return
         optimizer = self._loop.optimizer

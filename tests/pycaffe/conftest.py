@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from caffe_compat import pycaffe
-from caffe_compat.pycaffe import blob, steps
+from caffe_compat.pycaffe import blob
 from caffe_compat.pycaffe.runtime import runtime
-
 
 DEVICES = ["cpu", "mirrored"] + (["cuda"] if torch.cuda.is_available() else [])
 
@@ -26,8 +25,7 @@ def caffe(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runtime, "level", 3)
     if request.param == "mirrored":
-        for module in (blob, steps):
-            monkeypatch.setattr(module, "is_host", lambda tensor: False)
+        monkeypatch.setattr(blob, "_HOSTS", frozenset())
     if request.param == "cuda":
         pycaffe.set_mode_gpu()
     else:

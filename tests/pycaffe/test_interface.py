@@ -19,8 +19,9 @@ from caffe_compat.pycaffe.runtime import Runtime, runtime
 
 NAMES = """
 AdaDeltaSolver AdaGradSolver AdamSolver Classifier Detector Layer NCCL NesterovSolver Net NetSpec RMSPropSolver
-SGDSolver TEST TRAIN Timer get_solver has_nccl init_log io layer_type_list layers log params
-set_device set_mode_cpu set_mode_gpu set_multiprocess set_random_seed set_solver_count set_solver_rank solver_count solver_rank to_proto
+SGDSolver TEST TRAIN Timer get_solver has_nccl init_log io layer_type_list layers log params set_device
+set_mode_cpu set_mode_gpu set_multiprocess set_random_seed set_solver_count set_solver_rank solver_count
+solver_rank to_proto
 """.split()  # noqa: SIM905
 OF_A_NET = """
 backward blob_loss_weights blobs bottom_names clear_param_diffs copy_from forward forward_all forward_backward_all

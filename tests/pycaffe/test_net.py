@@ -15,7 +15,7 @@ from models import BRANCHES, DEPLOY, write
 
 import caffe_compat
 from caffe_compat.errors import CaffeCompatWarning, FileError, GraphError, LayerError, UsageError, WeightsError
-from caffe_compat.pycaffe import blob
+from caffe_compat.pycaffe.blob import is_host
 from caffe_compat.pycaffe.runtime import runtime
 
 LABELS = np.array([4, 1])
@@ -180,7 +180,7 @@ def test_editing_what_a_split_hands_out(caffe: Any) -> None:
 
 def runs_on_cpu(net: Any) -> bool:
     """Whether arrays are views of the layers' memory."""
-    return all(blob.is_host(b.data_array.tensor()) for b in net.blobs.values())
+    return all(is_host(b.data_array.tensor()) for b in net.blobs.values())
 
 
 def test_a_layer_in_place_runs_again_on_its_own_result(caffe: Any) -> None:

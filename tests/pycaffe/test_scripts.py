@@ -19,7 +19,7 @@ cv2 = pytest.importorskip("cv2")
 
 CLASSES = """
 name: "tiny"
-layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 3 dim: 3 dim: 9 dim: 10 } } }
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 3 dim: 3 dim: 10 dim: 12 } } }
 layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
   convolution_param { num_output: 4 kernel_size: 3 weight_filler { type: "gaussian" std: 0.01 } } }
 layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
@@ -40,7 +40,7 @@ def tiny(caffe: Any) -> tuple[str, str]:
 
 @pytest.fixture
 def image(caffe: Any) -> str:
-    pixels = np.random.RandomState(4).randint(0, 256, (18, 20, 3)).astype(np.uint8)
+    pixels = np.random.RandomState(4).randint(0, 256, (20, 24, 3)).astype(np.uint8)
     cv2.imwrite("cat.png", pixels)
     return "cat.png"
 
@@ -54,7 +54,7 @@ def test_classification(caffe: Any, tiny: tuple[str, str], image: str) -> None:
     transformer.set_mean("data", mu)
     transformer.set_raw_scale("data", 255)
     transformer.set_channel_swap("data", (2, 1, 0))
-    net.blobs["data"].reshape(2, 3, 9, 10)
+    net.blobs["data"].reshape(2, 3, 10, 12)
     transformed = transformer.preprocess("data", caffe.io.load_image(image))
     net.blobs["data"].data[...] = transformed
     output = net.forward()
@@ -62,14 +62,14 @@ def test_classification(caffe: Any, tiny: tuple[str, str], image: str) -> None:
     top = probability.argsort()[::-1][:5]
 
     # Half the size is the mean of four pixels; OpenCV reads BGR.
-    pixels = cv2.imread(image).astype(float).reshape(9, 2, 10, 2, 3).mean((1, 3)).transpose(2, 0, 1)
+    pixels = cv2.imread(image).astype(float).reshape(10, 2, 12, 2, 3).mean((1, 3)).transpose(2, 0, 1)
     expected = caffe_compat.load(model, weights)(data=caffe_as_tensor(pixels - mu.reshape(3, 1, 1)))["prob"][0]
     np.testing.assert_allclose(probability, expected.detach().numpy(), rtol=1e-3, atol=1e-6)
     assert list(top) == list(expected.detach().numpy().argsort()[::-1][:5])
     assert output["prob"].shape == (2, 8)
     for name, blob in net.blobs.items():
         assert blob.data.shape[0] == 2, name
-    assert [(name, p[0].data.shape) for name, p in net.params.items()] == [("conv1", (4, 3, 3, 3)), ("fc", (8, 64))]
+    assert [(name, p[0].data.shape) for name, p in net.params.items()] == [("conv1", (4, 3, 3, 3)), ("fc", (8, 80))]
 
 
 def caffe_as_tensor(x: np.ndarray) -> Any:
@@ -78,19 +78,19 @@ def caffe_as_tensor(x: np.ndarray) -> Any:
 
 def test_classifier(caffe: Any, tiny: tuple[str, str], image: str) -> None:
     model, weights = tiny
-    mean = np.random.RandomState(0).rand(3, 9, 10) * 100
+    mean = np.random.RandomState(0).rand(3, 10, 12) * 100
     classifier = caffe.Classifier(
-        model, weights, image_dims=(11, 13), mean=mean, raw_scale=255, channel_swap=(2, 1, 0), input_scale=0.5
+        model, weights, image_dims=(12, 15), mean=mean, raw_scale=255, channel_swap=(2, 1, 0), input_scale=0.5
     )
-    images = [caffe.io.load_image(image), caffe.io.load_image(image)[:15, ::-1]]
-    crops = caffe.io.oversample([caffe.io.resize_image(im, (11, 13)) for im in images], (9, 10))
+    images = [caffe.io.load_image(image), caffe.io.load_image(image)[:17, ::-1]]
+    crops = caffe.io.oversample([caffe.io.resize_image(im, (12, 15)) for im in images], (10, 12))
     net = caffe_compat.load(model, weights)
     x = (crops.transpose(0, 3, 1, 2)[:, ::-1] * 255 - mean) * 0.5
     expected = net.run({"data": x.astype(np.float32)})["prob"].numpy().reshape(2, 10, 8)
     np.testing.assert_allclose(classifier.predict(images), expected.mean(1), rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(classifier.predict(images, oversample=False), expected[:, 4], rtol=1e-3, atol=1e-6)
     plain = caffe.Classifier(model, weights)
-    assert tuple(plain.image_dims) == (9, 10)
+    assert tuple(plain.image_dims) == (10, 12)
     assert plain.predict(images, False).shape == (2, 8)
 
 
@@ -113,7 +113,7 @@ def test_detector(caffe: Any, tiny: tuple[str, str], image: str) -> None:
 
 
 def test_detector_with_context(caffe: Any, tiny: tuple[str, str]) -> None:
-    write(CLASSES.replace("dim: 9 dim: 10", "dim: 10 dim: 10"), "deploy.prototxt")
+    write(CLASSES.replace("dim: 10 dim: 12", "dim: 10 dim: 10"), "deploy.prototxt")
     caffe.Net("deploy.prototxt", caffe.TEST).save("square.caffemodel")
     detector = caffe.Detector(
         "deploy.prototxt",
@@ -145,7 +145,7 @@ def test_net_surgery(caffe: Any, tiny: tuple[str, str]) -> None:
     for name in ("conv1", "fc"):
         for a, b in zip(net.params[name], again.params[name], strict=True):
             np.testing.assert_array_equal(a.data, b.data)
-    x = np.random.RandomState(0).randn(3, 3, 9, 10)
+    x = np.random.RandomState(0).randn(3, 3, 10, 12)
     out = again.forward(data=x, blobs=["conv1"])
     assert (out["conv1"][:, 3] == 3).all()
     expected = caffe_compat.load(model, "edited.caffemodel").run({"data": x.astype(np.float32)})["prob"]
@@ -155,10 +155,12 @@ def test_net_surgery(caffe: Any, tiny: tuple[str, str]) -> None:
 def test_fully_convolutional_casting(caffe: Any, tiny: tuple[str, str]) -> None:
     model, weights = tiny
     write(
-        CLASSES.replace("dim: 3 dim: 3 dim: 9 dim: 10", "dim: 1 dim: 3 dim: 15 dim: 19")
+        CLASSES.replace("dim: 3 dim: 3 dim: 10 dim: 12", "dim: 1 dim: 3 dim: 16 dim: 20")
         .replace('name: "fc" type: "InnerProduct"', 'name: "fc-conv" type: "Convolution"')
         .replace('top: "fc"', 'top: "fc-conv"')
-        .replace("inner_product_param { num_output: 8", "convolution_param { num_output: 8 kernel_size: 4")
+        .replace(
+            "inner_product_param { num_output: 8", "convolution_param { num_output: 8 kernel_size: 4 kernel_size: 5"
+        )
         .replace('bottom: "fc"', 'bottom: "fc-conv"'),
         "conv.prototxt",
     )
@@ -167,18 +169,18 @@ def test_fully_convolutional_casting(caffe: Any, tiny: tuple[str, str]) -> None:
         full = caffe.Net("conv.prototxt", weights, caffe.TEST)
     fc = {"fc": (net.params["fc"][0].data, net.params["fc"][1].data)}
     conv = {"fc-conv": (full.params["fc-conv"][0].data, full.params["fc-conv"][1].data)}
-    assert conv["fc-conv"][0].shape == (8, 4, 4, 4)
+    assert conv["fc-conv"][0].shape == (8, 4, 4, 5)
     conv["fc-conv"][0].flat = fc["fc"][0].flat
     conv["fc-conv"][1][...] = fc["fc"][1]
     full.save("full.caffemodel")
 
-    big = np.random.RandomState(1).randn(1, 3, 15, 19).astype(np.float32)
+    big = np.random.RandomState(1).randn(1, 3, 16, 20).astype(np.float32)
     full = caffe.Net("conv.prototxt", "full.caffemodel", caffe.TEST)
     out = full.forward_all(data=big)["prob"]
-    assert out.shape == (1, 8, 4, 6)
+    assert out.shape == (1, 8, 4, 5)
     for row in range(4):
-        for column in range(6):
-            window = big[:, :, 2 * row : 2 * row + 9, 2 * column : 2 * column + 10]
+        for column in range(5):
+            window = big[:, :, 2 * row : 2 * row + 10, 2 * column : 2 * column + 12]
             one = net.forward_all(data=window)["prob"][0]
             np.testing.assert_allclose(out[0, :, row, column], one, rtol=1e-3, atol=1e-6)
 
@@ -340,7 +342,7 @@ def test_feature_extraction_with_growing_batches(caffe: Any, tiny: tuple[str, st
     net = caffe.Net(model, weights, caffe.TEST)
     reference = caffe_compat.load(model, weights)
     for size in (1, 5, 2):
-        x = np.random.RandomState(size).randn(size, 3, 9, 10).astype(np.float32)
+        x = np.random.RandomState(size).randn(size, 3, 10, 12).astype(np.float32)
         net.blobs["data"].reshape(*x.shape)
         net.reshape()
         net.blobs["data"].data[...] = x

@@ -115,6 +115,24 @@ def test_signals_from_outside(number: str, goes_on: bool, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_a_terminal_shows_rate_and_time_left(tmp_path: Path) -> None:
+    write_training(tmp_path, "max_iter: 40 random_seed: 5", SLOW)
+    (tmp_path / "slow.py").write_text(SLOW_DOWN)
+    # script(1) gives the command a terminal and copies what appears there.
+    command = f"{sys.executable} -m caffe_compat train -solver=solver.prototxt --plugin=slow.py --workers=0"
+    done = subprocess.run(
+        ["script", "-qec", command, "typescript"],
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert re.search(r"iteration \d+/40 .* iter/s .*\d:\d\d:\d\d.* left", done.stdout)
+    assert "iteration 40/40" in done.stdout
+    assert "solver.cpp:239] Iteration 38 (" in done.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["BINARYPROTO", "HDF5"])
 def test_killed_at_random_moments(form: str, tmp_path: Path) -> None:
     """Whatever moment a training dies at, the last snapshot is whole, and going on from it ends as if nothing was."""

@@ -86,6 +86,20 @@ def test_plots(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: p
     assert "can be written" in capfd.readouterr().err
 
 
+def test_charts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.chdir(tmp_path)
+    write_training(tmp_path, "random_seed: 1 test_iter: 2 test_interval: 4 test_compute_loss: true")
+    assert train("--log-dir", "charts") == 0
+    found = events.EventAccumulator("charts")
+    found.Reload()
+    assert [point.step for point in found.Scalars("train/loss")] == [0, 2, 4, 6, 8]
+    assert [point.step for point in found.Scalars("test0/loss")] == [0, 4, 8]
+    rates = [point.value for point in found.Scalars("train/learning_rate")]
+    assert rates == pytest.approx([0.001, 0.001, 0.0005, 0.00025])
+    assert len(found.Scalars("test0/outputs/loss")) == 3
+
+
 @pytest.mark.parametrize(
     ("package", "extra", "arguments"),
     [

@@ -1,0 +1,77 @@
+"""``hpm coarse``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from caffe_compat.cli.options import device_option, parse_device
+
+from ..annotations import ACTIONS, DataFolder
+from ..coarse import predict_actions
+from .options import (
+    Bars,
+    actions_option,
+    bounds_option,
+    choose_bounds,
+    data_option,
+    model_arguments,
+    open_machine,
+    parse_actions,
+    protocol_option,
+    report_problems,
+)
+
+__all__ = ["coarse"]
+
+
+@click.command()
+@model_arguments
+@data_option
+@click.option("--images", type=click.Path(file_okay=False), help="Folder of the pictures. [default: DATA/h36m]")
+@click.option("--save", required=True, type=click.Path(file_okay=False), help="Folder for the CSV files.")
+@protocol_option
+@actions_option
+@click.option(
+    "--window", default=5, show_default=True, type=click.IntRange(1), help="Frames that the network sees together."
+)
+@click.option("--readers", default=4, show_default=True, type=click.IntRange(1), help="Threads that read pictures.")
+@bounds_option
+@device_option
+def coarse(
+    model: str,
+    weights: str | None,
+    pose_blob: str | None,
+    data_dir: str,
+    images: str | None,
+    save: str,
+    protocol: str,
+    actions: str,
+    window: int,
+    readers: int,
+    bounds: str | None,
+    device: str,
+) -> int:
+    """Predict the poses of the actions' lists with MODEL (a .pt, or a prototxt and its WEIGHTS).
+
+    A 3D network writes result<k>_norm.csv, result<k>_unnorm.csv and result<k>_change_unnorm.csv, a 2D network
+    result<k>_norm.csv. Finished actions are kept when the command runs again.
+    """
+    data = DataFolder(Path(data_dir), int(protocol))
+    machine = open_machine(model, weights, choose_bounds(data, bounds), pose_blob).to(parse_device(device))
+    with Bars() as bars:
+        summary = predict_actions(
+            machine,
+            data.ground_truth,
+            images or data.root / "h36m",
+            save,
+            window=window,
+            actions=parse_actions(actions),
+            readers=readers,
+            progress=bars.action,
+        )
+    for done in summary.done:
+        kept = " (kept from an earlier run)" if done.kept else ""
+        click.echo(f"{done.action} {ACTIONS[done.action]}: {done.frames} frames{kept}")
+    return report_problems(summary.problems)

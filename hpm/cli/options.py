@@ -1,0 +1,149 @@
+"""Options, progress bars and summaries that several commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from caffe_compat.checkpoint import is_checkpoint
+from caffe_compat.cli.options import note
+from caffe_compat.definition import is_text
+from caffe_compat.errors import UsageError
+
+from ..annotations import ACTIONS, DataFolder
+from ..model import PoseMachine
+from ..scaling import REFINEMENT_BOUNDS, Bounds, read_bounds
+
+__all__ = [
+    "Bars",
+    "actions_option",
+    "bounds_option",
+    "choose_bounds",
+    "data_option",
+    "model_arguments",
+    "open_machine",
+    "parse_actions",
+    "protocol_option",
+    "report_problems",
+]
+
+data_option = click.option(
+    "--data-dir", required=True, type=click.Path(file_okay=False), help="Folder with gt/test, ours_2d and the like."
+)
+protocol_option = click.option("--protocol", type=click.Choice(["1", "3"]), default="1", show_default=True)
+actions_option = click.option("--actions", default="all", show_default=True, metavar="1,3,5-7", help="Which actions.")
+bounds_option = click.option(
+    "--bounds",
+    type=click.Path(),
+    help="Max-min CSV of the labels. [default: 16point_mean_limb_scaled_max_min.csv in the data folder, else the "
+    "original's built-in values]",
+)
+
+
+def model_arguments(command: Callable[..., object]) -> Callable[..., object]:
+    """MODEL and WEIGHTS, and how to read them."""
+    for option in (
+        click.option("--pose-blob", help="Blob with the pose, if the network does not end as the original's do."),
+        click.argument("weights", type=click.Path(), required=False),
+        click.argument("model", type=click.Path()),
+    ):
+        command = option(command)
+    return command
+
+
+def open_machine(model: str, weights: str | None, bounds: Bounds, pose_blob: str | None) -> PoseMachine:
+    """MODEL: a .pt, a prototxt with WEIGHTS, or a caffemodel that carries its own network."""
+    if is_checkpoint(model):
+        if weights is not None:
+            raise UsageError(f"{model} holds its own weights; {weights} would be ignored")
+        return PoseMachine.from_pretrained(model, bounds=bounds, pose_blob=pose_blob)
+    if weights is None and is_text(model):
+        raise UsageError(f"{model} is a prototxt; pass its weights (.caffemodel or .caffemodel.h5) too")
+    return PoseMachine.from_caffe(model, weights or model, bounds=bounds, pose_blob=pose_blob)
+
+
+def parse_actions(text: str) -> list[int]:
+    """``1,3,5-7`` as numbers; ``all`` as all of them. Raises UsageError."""
+    if text == "all":
+        return list(ACTIONS)
+    chosen: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= first <= last <= len(ACTIONS):
+            raise UsageError(f"--actions {text!r}: numbers from 1 to {len(ACTIONS)} such as 1,3,5-7 were expected")
+        chosen += [k for k in range(first, last + 1) if k not in chosen]
+    return chosen
+
+
+def choose_bounds(data: DataFolder, given: str | None) -> Bounds:
+    """The bounds to use, said on stderr unless they are the original's.
+
+    A file that agrees with the original's built-in values to a hundredth of a millimetre stands for those.
+    """
+    path = Path(given) if given is not None else data.bounds
+    if given is None and not path.exists():
+        return REFINEMENT_BOUNDS
+    found = read_bounds(path)
+    apart = max(
+        float(np.abs(found.maximum - REFINEMENT_BOUNDS.maximum).max()),
+        float(np.abs(found.minimum - REFINEMENT_BOUNDS.minimum).max()),
+    )
+    if apart < 0.01:
+        return REFINEMENT_BOUNDS
+    note(f"bounds: {path}")
+    return found
+
+
+class Bars(AbstractContextManager["Bars"]):
+    """Progress bars on stderr; nothing where that is no terminal."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, what: str, done: int, total: int | None = None) -> None:
+        """``done`` of ``total`` of ``what``."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done, total=total)
+
+    def action(self, action: int, done: int, total: int) -> None:
+        """Frames of an action."""
+        self.show(f"{action} {ACTIONS[action]}", done, total)
+
+    def of(self, what: str) -> Callable[[int, int], None]:
+        """What shows ``done`` of ``total`` of ``what``."""
+        return lambda done, total: self.show(what, done, total)
+
+
+def report_problems(problems: Mapping[int, str]) -> int:
+    """What could not be done, a line each on stderr; the exit status."""
+    for action, problem in problems.items():
+        note(f"hpm: error: action {action} {ACTIONS[action]}: {problem}")
+    return 1 if problems else 0

@@ -1,0 +1,128 @@
+"""``hpm refine``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from caffe_compat.cli.options import device_option, parse_device, print_table
+
+from ..annotations import ACTIONS, DataFolder
+from ..gate import read_projector
+from ..refine import PAPER, Refiner, RefineSettings
+from ..refine_files import refine_actions
+from .options import (
+    Bars,
+    actions_option,
+    bounds_option,
+    choose_bounds,
+    data_option,
+    parse_actions,
+    protocol_option,
+    report_problems,
+)
+
+__all__ = ["refine"]
+
+
+@click.command()
+@click.option("--model", required=True, type=click.Path(), help="A verified .pt, or a pickle of 12 arrays.")
+@click.option("--verified-by", type=click.Path(), help="For a pickle: a verified .pt with the same arrays.")
+@click.option("--allow-unverified", is_flag=True, help="Refine with a model that was not shown to give the same numbers.")
+@protocol_option
+@click.option("--pose2d", type=click.Choice(["ours", "hourglass", "gt"]), default="ours", show_default=True)
+@click.option(
+    "--coarse-3d", type=click.Path(file_okay=False), help="Folder of result<k>_norm.csv. [default: DATA/ours_3d/mask3d-400000]"
+)
+@data_option
+@click.option("--save", required=True, type=click.Path(file_okay=False), help="Folder for the refined poses.")
+@actions_option
+@click.option("--paper", is_flag=True, help="The variant that the paper describes; options below change it.")
+@click.option(
+    "--mode",
+    type=click.Choice(["faithful", "independent"]),
+    help="faithful: Adam's state carries over from frame to frame. [default: faithful]",
+)
+@click.option("--steps", type=click.IntRange(1), help="Forward passes per frame. [default: 2]")
+@click.option("--learning-rate", type=float, help="[default: 0.00015]")
+@click.option("--update", type=click.Choice(["correction", "projector"]), help="What the steps update: the correction "
+              "module, or the projector as well. [default: correction]")
+@click.option("--stop-mm", type=float, help="Stop when the torso moves by less.")
+@click.option("--discard-mm", type=float, help="Discard a result whose torso moved farther.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option("--allow-short", is_flag=True, help="Labels and 2D poses may have more frames than the coarse poses.")
+@bounds_option
+@device_option
+def refine(
+    model: str,
+    verified_by: str | None,
+    allow_unverified: bool,
+    protocol: str,
+    pose2d: str,
+    coarse_3d: str | None,
+    data_dir: str,
+    save: str,
+    actions: str,
+    paper: bool,
+    mode: Any,
+    steps: int | None,
+    learning_rate: float | None,
+    update: str | None,
+    stop_mm: float | None,
+    discard_mm: float | None,
+    dtype: str,
+    allow_short: bool,
+    bounds: str | None,
+    device: str,
+) -> int:
+    """Refine the coarse poses of all actions by their 2D poses.
+
+    Writes refine3d_<k>.txt (48 mm values per frame) and <rate>mpjp_<k>.txt (errors of the coarse, corrected and refined
+    pose). Finished actions are kept when the command runs again.
+    """
+    given = {
+        "mode": mode,
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "update_projector": None if update is None else update == "projector",
+        "stop_mm": stop_mm,
+        "discard_mm": discard_mm,
+    }
+    settings = replace(PAPER if paper else RefineSettings(), **{k: v for k, v in given.items() if v is not None})
+    data = DataFolder(Path(data_dir), int(protocol))
+    refiner = Refiner(
+        read_projector(model, verified_by=verified_by, allow_unverified=allow_unverified),
+        settings,
+        bounds=choose_bounds(data, bounds),
+        device=parse_device(device),
+        dtype={"float32": torch.float32, "float64": torch.float64}[dtype],
+    )
+    with Bars() as bars:
+        summary = refine_actions(
+            refiner,
+            data,
+            coarse_3d or data.coarse,
+            save,
+            pose2d=pose2d,
+            actions=parse_actions(actions),
+            allow_short=allow_short,
+            progress=bars.action,
+        )
+    rows = [
+        (
+            f"{d.action} {ACTIONS[d.action]}",
+            str(d.frames),
+            *(f"{v:.2f}" for v in (d.coarse_mm, d.change_mm, d.refined_mm)),
+            str(d.discarded),
+            "yes" if d.kept else "",
+        )
+        for d in summary.done
+    ]
+    columns = ("action", "frames", "coarse mm", "change mm", "refined mm", "discarded", "kept")
+    if rows:
+        print_table(columns, rows, right=columns[1:6])
+    return report_problems(summary.problems)

@@ -1,0 +1,134 @@
+"""``hpm train``."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import click
+
+from caffe_compat.cli.caffe_commands import Signals
+from caffe_compat.cli.caffe_log import CaffeLog
+from caffe_compat.cli.options import device_option, note, parse_device
+from caffe_compat.errors import UsageError
+from caffe_compat.solver import Action, Event
+from caffe_compat.solver.events import IterationShown
+
+from ..networks import NetworkOptions, scaled_channels
+from ..training import PHASES, TrainingOptions, train_phase
+from .options import Bars
+
+__all__ = ["train"]
+
+_FOUR = ("2d_to_3d", "3d_to_2d", "finetune_whole", "mask3d")
+
+
+@click.command()
+@click.argument("phase", type=click.Choice([*PHASES, "all"]))
+@click.option("--data", required=True, type=click.Path(file_okay=False), help="Folder that the lists lie in.")
+@click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder for weights and snapshots.")
+@click.option("--weights", type=click.Path(), help="To start from. [default: what the phase before left in --out]")
+@click.option("--image-size", default=368, show_default=True, type=click.IntRange(1), help="Side of the pictures.")
+@click.option("--width", default=1.0, show_default=True, help="Factor for the trunk's channels.")
+@click.option("--hidden", default=1024, show_default=True, type=click.IntRange(1), help="Size of fc and the LSTMs.")
+@click.option("--projector", default=1024, show_default=True, type=click.IntRange(1), help="Size of its layers.")
+@click.option("--batch", type=click.IntRange(1), help="Images per batch. [default: the original's]")
+@click.option("--mpii-batch", default=3, show_default=True, type=click.IntRange(1), help="MPII images that join it.")
+@click.option("--train-list", help="List of training frames, relative to --data. [default: the original's]")
+@click.option("--in-order", is_flag=True, help="Read the lists in order instead of shuffled.")
+@click.option("--iterations", type=click.IntRange(1), help="[default: the original's]")
+@click.option("--learning-rate", type=float, help="[default: the original's]")
+@click.option("--schedule", type=click.Choice(["fixed", "linear"]), default="fixed", show_default=True)
+@click.option(
+    "--initial",
+    type=click.Choice(["original", "scaled"]),
+    default="original",
+    show_default=True,
+    help="Initial values of layers without weights; scaled suits narrow networks.",
+)
+@click.option("--batches", default=1, show_default=True, type=click.IntRange(1), help="Added up for one step.")
+@click.option("--snapshot", type=click.IntRange(1), help="Every so many iterations. [default: the original's]")
+@click.option("--display", type=click.IntRange(1), help="Every so many iterations. [default: the original's]")
+@click.option("--seed", type=int)
+@click.option("--workers", type=click.IntRange(0), help="Processes that read data; 0 reads in this one.")
+@device_option
+def train(
+    phase: str,
+    data: str,
+    out: str,
+    weights: str | None,
+    image_size: int,
+    width: float,
+    hidden: int,
+    projector: int,
+    batch: int | None,
+    mpii_batch: int,
+    train_list: str | None,
+    in_order: bool,
+    iterations: int | None,
+    learning_rate: float | None,
+    schedule: Any,
+    initial: Any,
+    batches: int,
+    snapshot: int | None,
+    display: int | None,
+    seed: int | None,
+    workers: int | None,
+    device: str,
+) -> int:
+    """Train PHASE, or go on from its last snapshot in --out; all is the four phases after the 2D pre-training.
+
+    SIGINT writes a snapshot and stops.
+    """
+    if not width > 0:
+        raise UsageError(f"--width {width}; a factor above 0 was expected")
+    network = NetworkOptions(
+        image_size=image_size,
+        channels=scaled_channels(width),
+        hidden=hidden,
+        projector=projector,
+        batch=batch,
+        mpii_batch=mpii_batch,
+        shuffle=not in_order,
+        **({} if train_list is None else {"train_list": train_list}),
+    )
+    options = TrainingOptions(
+        network=network,
+        iterations=iterations,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        initial=initial,
+        batches=batches,
+        snapshot=snapshot,
+        display=display,
+    )
+    where = parse_device(device)
+    for number, name in enumerate(_FOUR if phase == "all" else (phase,)):
+        with ExitStack() as stack:
+            log = stack.enter_context(CaffeLog())
+            signals = stack.enter_context(Signals({"SIGINT": Action.SNAPSHOT_AND_STOP}))
+            bars = stack.enter_context(Bars())
+            total = PHASES[name].iterations if iterations is None else iterations
+
+            def observe(event: Event, log: CaffeLog = log, bars: Bars = bars, total: int = total, name: str = name) -> None:
+                log.event(event)
+                if isinstance(event, IterationShown):
+                    bars.show(name, event.iteration, total)
+
+            done = train_phase(
+                name,
+                data,
+                out,
+                weights if number == 0 else None,
+                options,
+                seed=seed,
+                device=where,
+                workers=workers,
+                observer=observe,
+                requested=signals.requested,
+            )
+        if done is None:
+            note(f"{name} was stopped; run the same command to go on")
+            return 130
+        click.echo(f"{name}: {done}")
+    return 0
