@@ -32,6 +32,27 @@ MAX_BLOB_VALUES = 2**31 - 1
 MAX_BLOB_AXES = 32
 
 
+def _with_inputs(message: Any, shapes: Mapping[str, Shape]) -> Any:
+    """``message``, or a copy that declares as inputs the blobs of ``shapes`` that layers read and none makes.
+
+    Files that name their inputs without a shape (``input: "data"``) come here without them, as Caffe drops these.
+    """
+    made = {top for layer in message.layer for top in layer.top}
+    read = {bottom for layer in message.layer for bottom in layer.bottom}
+    missing = [name for name in shapes if name in read and name not in made]
+    if not missing:
+        return message
+    out = type(message)()
+    out.CopyFrom(message)
+    layers = list(out.layer)
+    del out.layer[:]
+    source = out.layer.add(name="input", type="Input", top=missing)
+    for name in missing:
+        source.input_param.shape.add(dim=shapes[name])
+    out.layer.extend(layers)
+    return out
+
+
 @dataclass(frozen=True)
 class ParamSpec:
     """How training treats one blob: multipliers of the learning rate and of the weight decay."""
@@ -103,6 +124,7 @@ class CaffeNet(nn.Module):
         path: str | None = None,
     ) -> None:
         super().__init__()
+        message = _with_inputs(message, input_shapes or {})
         self.message = message
         self.dialect = dialect
         self.randomness = Randomness()

@@ -18,6 +18,7 @@ from caffe_compat import CaffeCompatWarning, CaffeNet, NetState
 from caffe_compat.errors import LayerError, NetworkError, UnknownLayerError, UsageError, WeightsError
 from caffe_compat.filling import FillReport, fill_net
 from caffe_compat.net import ParamSpec
+from caffe_compat.prototxt import parse_message
 from caffe_compat.weights import read_weights, write_caffemodel_hdf5
 
 X = np.random.RandomState(1).uniform(-1, 1, (2, 3)).astype(np.float32)

@@ -1,8 +1,9 @@
-"""Losses of the region-based detectors: SmoothL1Loss in its three generations, and online hard example mining (OHEM)."""
+"""Losses of the region-based detectors: three generations of SmoothL1Loss, and online hard example mining (OHEM)."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,9 +62,7 @@ def smooth_l1_loss(spec: LayerSpec) -> Layer:
     if spec.knows("smooth_l1_loss_param"):
         sigma = spec.params("smooth_l1_loss_param").sigma
         if len(spec.bottoms) == 3 and sigma != 1:
-            spec.fail(
-                f"sigma {sigma:g} is of the generation that takes both inside and outside weights, but there is one bottom of weights"
-            )
+            spec.fail(f"sigma {sigma:g} needs both inside and outside weights, but there is one bottom of weights")
         if sigma == 0:
             spec.fail("sigma is 0; 1 / sigma^2 is where the loss turns linear")
     return SmoothL1Loss(sigma, None, spec.gradients, tops=1)
@@ -111,7 +110,7 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
         super().__init__(axis, mode, ignored, gradients, tops=tops)
         self.with_each = tops > 2
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, x: Tensor, labels: Tensor) -> Any:
         tops = super().forward(x, labels)
         if not self.with_each:
             return tops

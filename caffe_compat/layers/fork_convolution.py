@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ..params import Params
@@ -42,6 +42,9 @@ def relu6(spec: LayerSpec) -> Layer:
 
 class DepthwiseConvolution(Layer):
     """Each channel convolved with a kernel of its own. ``weight`` is (C, 1, height, width), ``bias`` (C,)."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
 
     def __init__(
         self,
@@ -99,7 +102,7 @@ def _repeated(spec: LayerSpec, params: Params, name: str, default: int | None) -
 
 
 @layer("DepthwiseConvolution", bottoms=(1, None), tops=(1, None), verified=False)
-def depthwise_convolution(spec: LayerSpec) -> Layer:
+def depthwise_convolution(spec: LayerSpec) -> nn.Module:
     """Convolution, whose group must be the channels: on the GPU, the forks take that for granted."""
     params, shape = spec.params("convolution_param"), spec.bottom_shapes[0]
     if len(shape) != 4 or not params.group == shape[1] == params.num_output:

@@ -5,10 +5,13 @@ They are of the first generation (``layers { type: MULTI_SOFTMAX }``) and keep t
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ..registry import Layer, LayerSpec, layer
+from ..unknown import unknown_fields_of
 from .loss import check_same_batch, class_labels, widened, with_gradient
 
 __all__ = ["AngleLoss", "ChannelNorm", "MultiSoftmax", "MultiSoftmaxLoss"]
@@ -19,42 +22,37 @@ _LEAST = torch.finfo(torch.float32).tiny
 
 
 class MultiSoftmax(Layer):
-    """Softmax over the channels at each position, times ``factor``."""
-
-    def __init__(self, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
+    """Softmax over the channels at each position."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.softmax(x, 1) * self.factor
+        return torch.softmax(x, 1)
 
 
 @layer("MULTI_SOFTMAX", bottoms=1, tops=1, dialects=(_FLOW,), verified=False)
 def multi_softmax(spec: LayerSpec) -> Layer:
     _check_map(spec)
-    return MultiSoftmax(spec.params("mult_softmax_param").max_multiple)
+    _refuse_factors(spec)
+    return MultiSoftmax()
 
 
 class MultiSoftmaxLoss(Layer):
     """Mean over the examples of the sum over positions of -log softmax(x)[label - 1]: labels count from 1.
 
-    The gradient is multiplied by ``factor``, the value is not. Caffe's gradient knows no loss weight.
+    Caffe's gradient knows no loss weight.
     """
 
-    def __init__(self, factor: int, probability_factor: int, *, tops: int) -> None:
+    def __init__(self, *, tops: int) -> None:
         super().__init__()
-        self.factor = factor
-        self.probability_factor = probability_factor
         self.with_prob = tops > 1
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         index, _ = class_labels(labels.reshape(x.shape[0], 1, *x.shape[2:]) - 1, x.shape[1], None, self.layer_name)
-        prob = torch.softmax(widened(x), 1) * self.probability_factor
+        prob = torch.softmax(widened(x), 1)
         loss = -prob.gather(1, index).clamp_min(_LEAST).log().sum() / x.shape[0]
 
         def slopes() -> Tensor:
             slope = prob.scatter_add(1, index, torch.full_like(prob[:, :1], -1))
-            return (slope * self.factor / x.shape[0]).to(x.dtype)
+            return (slope / x.shape[0]).to(x.dtype)
 
         loss = with_gradient(loss.to(x.dtype), x, slopes)
         return (loss, prob.detach().to(x.dtype)) if self.with_prob else loss
@@ -64,19 +62,12 @@ class MultiSoftmaxLoss(Layer):
 def multi_softmax_loss(spec: LayerSpec) -> Layer:
     _check_map(spec)
     _refuse_weight(spec)
-    images, _, *size = spec.bottom_shapes[0]
-    labels = spec.bottom_shapes[1]
-    count = images
-    for length in size:
-        count *= length
-    total = 1
-    for length in labels:
-        total *= length
-    if total != count:
+    _refuse_factors(spec)
+    labels, (images, _, *size) = spec.bottom_shapes[1], spec.bottom_shapes[0]
+    count = images * math.prod(size)
+    if math.prod(labels) != count:
         spec.fail(f"{spec.bottoms[1]!r} has shape {list(labels)}; one label for each of {count} positions was expected")
-    # The softmax inside is told the layer's own parameters.
-    inner = spec.params("mult_softmax_param").max_multiple
-    return MultiSoftmaxLoss(spec.params("mult_softmax_loss_param").learning_multiple, inner, tops=len(spec.tops))
+    return MultiSoftmaxLoss(tops=len(spec.tops))
 
 
 class ChannelNorm(Layer):
@@ -118,17 +109,25 @@ def angle_loss(spec: LayerSpec) -> Layer:
     check_same_batch(spec)
     _refuse_weight(spec)
     if spec.bottom_shapes[1] != spec.bottom_shapes[0]:
-        spec.fail(f"bottoms of {list(spec.bottom_shapes[0])} and {list(spec.bottom_shapes[1])}; two alike were expected")
+        spec.fail(
+            f"bottoms of {list(spec.bottom_shapes[0])} and {list(spec.bottom_shapes[1])}; two alike were expected"
+        )
     return AngleLoss()
 
 
 def _check_map(spec: LayerSpec) -> None:
     if len(spec.bottom_shapes[0]) != 4:
-        spec.fail(
-            f"bottom {spec.bottoms[0]!r} has shape {list(spec.bottom_shapes[0])}; (images, channels, height, width) was expected"
-        )
+        shape = list(spec.bottom_shapes[0])
+        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {shape}; (images, channels, height, width) was expected")
 
 
 def _refuse_weight(spec: LayerSpec) -> None:
     if any(weight not in (0, 1) for weight in spec.message.loss_weight):
         spec.fail("a loss_weight other than 1 is not supported: the fork's gradient does not know it")
+
+
+def _refuse_factors(spec: LayerSpec) -> None:
+    # Only layers of the first generation have these fields, so that they are unknown in a current one.
+    for unknown in unknown_fields_of(spec.message):
+        if unknown.name in ("mult_softmax_param", "mult_softmax_loss_param"):
+            spec.fail(f"{unknown.name} is not supported")

@@ -77,7 +77,9 @@ class MultiBoxLoss(Layer):
         images, boxes = offsets.shape[0], priors.shape[2] // 4
         prior, variance = widened(priors.detach())[0].reshape(2, boxes, 4)
         if not ((variance > 0).all() and (s.code == "CORNER" or (prior[:, 2:] > prior[:, :2]).all())):
-            raise LayerError(f"layer {self.layer_name!r}: a prior box without area or positive variances", layer=self.layer_name)
+            raise LayerError(
+                f"layer {self.layer_name!r}: a prior box without area or positive variances", layer=self.layer_name
+            )
         offsets = widened(offsets).reshape(images, boxes, 4)
         scores = widened(scores).reshape(images, boxes, s.classes)
         rows = self._objects(objects)
@@ -155,7 +157,9 @@ class MultiBoxLoss(Layer):
         losses = self._score_losses(scores, labels)
         wanted = (matched.sum(1, keepdim=True) * self.settings.ratio).long()
         order = torch.where(eligible, losses, -1.0).argsort(dim=1, descending=True, stable=True)
-        rank = torch.zeros_like(order).scatter(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+        rank = torch.zeros_like(order).scatter(
+            1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+        )
         return eligible & (rank < wanted)
 
     def _score_losses(self, scores: Tensor, labels: Tensor) -> Tensor:
@@ -176,7 +180,9 @@ def multi_box_loss(spec: LayerSpec) -> Layer:
         if not params.knows("mining_type"):
             mined = params.do_neg_mining
         elif params.do_neg_mining != mined:
-            spec.fail(f"do_neg_mining {str(params.do_neg_mining).lower()} and mining_type {mining} contradict each other")
+            spec.fail(
+                f"do_neg_mining {str(params.do_neg_mining).lower()} and mining_type {mining} contradict each other"
+            )
     for name, supported in (
         ("share_location", True),
         ("use_prior_for_matching", True),

@@ -153,7 +153,7 @@ class BoxOutput(_Proposals):
             for i, here in enumerate(fits):
                 boxes[i].append(torch.cat([low[i][here], low[i][here] + size[i][here]], 1))
                 scores[i].append(score[i][here])
-        return self.chosen(boxes, scores, self._measure)  # type: ignore[no-any-return]
+        return self.chosen(boxes, scores, self._measure)
 
     def _measure(self, kept: Tensor, others: Tensor) -> Tensor:
         size = torch.minimum(kept[..., 2:], others[..., 2:]) - torch.maximum(kept[..., :2], others[..., :2])
@@ -166,10 +166,14 @@ def box_output(spec: LayerSpec) -> Layer:
     params = spec.params("box_output_param")
     widths, heights, strides = params.field_w, params.field_h, params.downsample_rate
     if not len(widths) == len(heights) == len(strides) == len(spec.bottoms):
-        spec.fail(f"field_w, field_h and downsample_rate must be given once for each of the {len(spec.bottoms)} bottoms")
+        spec.fail(
+            f"field_w, field_h and downsample_rate must be given once for each of the {len(spec.bottoms)} bottoms"
+        )
     for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
         if len(shape) != 4 or shape[1] < 6 or shape[:2] != spec.bottom_shapes[0][:2]:
-            spec.fail(f"{name!r} has shape {list(shape)}; (images, classes + 4, height, width), the first two alike, was expected")
+            spec.fail(
+                f"{name!r} has shape {list(shape)}; (images, classes + 4, height, width), the first two alike, was expected"
+            )
     fields = list(zip(widths, heights, strict=True))
     return BoxOutput(_settings(spec, params), fields, strides, scored=len(spec.tops) == 2)
 
@@ -182,7 +186,12 @@ class BoxGroupOutput(_Proposals):
     """
 
     def __init__(
-        self, settings: ProposalSettings, fields: list[tuple[tuple[float, float], ...]], strides: list[int], *, scored: bool
+        self,
+        settings: ProposalSettings,
+        fields: list[tuple[tuple[float, float], ...]],
+        strides: list[int],
+        *,
+        scored: bool,
     ) -> None:
         super().__init__(settings, scored=scored)
         self.fields = fields
@@ -205,7 +214,7 @@ class BoxGroupOutput(_Proposals):
             for n, here in enumerate(fits):
                 boxes[n].append(torch.cat([low[n][here], high[n][here]], 1))
                 scores[n].append(score[n][here])
-        return self.chosen(boxes, scores, self._measure)  # type: ignore[no-any-return]
+        return self.chosen(boxes, scores, self._measure)
 
     def _measure(self, kept: Tensor, others: Tensor) -> Tensor:
         size = torch.minimum(kept[..., 2:], others[..., 2:]) - torch.maximum(kept[..., :2], others[..., :2])
@@ -229,7 +238,9 @@ def box_group_output(spec: LayerSpec) -> Layer:
     for i, group in enumerate(groups):
         count, prob, offsets = len(group.field_w), shapes[2 * i], shapes[2 * i + 1]
         if not count or count != len(group.field_h):
-            spec.fail(f"box_group_param {i} has {count} field_w and {len(group.field_h)} field_h; as many of each were expected")
+            spec.fail(
+                f"box_group_param {i} has {count} field_w and {len(group.field_h)} field_h; as many of each were expected"
+            )
         fits = len(prob) == 4 and prob[0] % count == 0 and offsets == (prob[0], 4, *prob[2:])
         if not fits or (images is not None and prob[0] // count != images):
             spec.fail(f"bottoms of {list(prob)} and {list(offsets)} do not fit {count} fields per image")
@@ -277,7 +288,9 @@ class DecodeBBox(Layer):
 def decode_bbox(spec: LayerSpec) -> Layer:
     offsets, boxes, *matches = spec.bottom_shapes
     if offsets[1:2] != (8,) or boxes[1:2] != (5,) or any(shape[:1] != offsets[:1] for shape in (boxes, *matches)):
-        spec.fail(f"bottoms of {list(map(list, spec.bottom_shapes))}; 8 adjustments and 5 numbers for each box were expected")
+        spec.fail(
+            f"bottoms of {list(map(list, spec.bottom_shapes))}; 8 adjustments and 5 numbers for each box were expected"
+        )
     if matches and spec.phase != "TRAIN":
         spec.fail("a third bottom is for the TRAIN phase only")
     mean, std = _adjustment(spec)

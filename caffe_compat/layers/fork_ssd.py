@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..boxes import area, decode, overlap, suppress
 from ..errors import LayerError
@@ -40,6 +40,8 @@ def permute(spec: LayerSpec) -> Layer:
 class Normalize(Layer):
     """x divided by its Euclidean norm over the channels (and the positions, if ``across``), times a learned scale."""
 
+    scale: nn.Parameter
+
     def __init__(self, channels: int, across: bool, eps: float, scale: Params, *, shared: bool) -> None:
         super().__init__()
         self.across = across
@@ -49,7 +51,7 @@ class Normalize(Layer):
     def forward(self, x: Tensor) -> Tensor:
         axes = tuple(range(1, x.dim())) if self.across else 1
         norm = ((x * x).sum(axes, keepdim=True) + self.eps).sqrt()
-        scale: Tensor = self.scale if self.scale.dim() == 0 else self.scale.view(-1, *[1] * (x.dim() - 2))
+        scale = self.scale if self.scale.dim() == 0 else self.scale.view(-1, *[1] * (x.dim() - 2))
         return x / norm * scale
 
 
@@ -57,9 +59,7 @@ class Normalize(Layer):
 def normalize(spec: LayerSpec) -> Layer:
     shape = spec.bottom_shapes[0]
     if not spec.knows("norm_param"):
-        spec.fail(
-            f"under the dialect {spec.dialect}, this type is not the one of SSD (norm_param), the only one that is known"
-        )
+        spec.fail(f"under the dialect {spec.dialect}, this type is not SSD's (norm_param), the only one that is known")
     if len(shape) < 2:
         spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; at least two axes were expected")
     params = spec.params("norm_param")
@@ -82,7 +82,7 @@ class PriorBox(Layer):
         self,
         sizes: tuple[tuple[float, float], ...],
         variances: tuple[float, ...],
-        image: tuple[int, int] | None,
+        image: tuple[float, float] | None,
         step: tuple[float, float] | None,
         offset: float,
         *,
@@ -230,7 +230,7 @@ class DetectionOutput(Layer):
         classes = [c for c in range(s.classes) if c != s.background]
         wanted = scores.reshape(images, boxes, s.classes).transpose(1, 2)[:, classes]
         count = boxes if s.top_k < 0 else min(s.top_k, boxes)
-        ranked, place = (t[..., :count] for t in wanted.sort(-1, descending=True, stable=True))
+        ranked, place = (t[..., :count] for t in wanted.sort(dim=-1, descending=True, stable=True))
         own = decoded.expand(-1, s.classes, -1, -1)[:, classes]
         best = own.gather(2, place[..., None].expand(-1, -1, -1, 4))
         rows = images * len(classes)
@@ -349,7 +349,7 @@ class DetectionEvaluate(Layer):
                     layer=self.layer_name,
                 )
         counted = truth if self.difficult else truth[truth[:, 7] == 0]
-        out = [[-1, c, int((counted[:, 1].astype(int) == c).sum()), -1, -1] for c in self.positive]
+        out: list[list[float]] = [[-1, c, int((counted[:, 1].astype(int) == c).sum()), -1, -1] for c in self.positive]
         found = found[(found[:, 0] != -1) & (found[:, 1] != -1)]
         for image in np.unique(found[:, 0].astype(int)):
             size = self._size_of_next()
@@ -368,7 +368,9 @@ class DetectionEvaluate(Layer):
         boxes = boxes[np.argsort(-boxes[:, 2], kind="stable")]
         first, second = boxes[:, None, 3:7], known[None, :, 3:7]
         if size is not None:
-            first, second = (np.clip(corners, 0, 1) * np.float32([*size, *size]) for corners in (first, second))
+            first, second = (
+                np.clip(corners, 0, 1) * np.array([*size, *size], np.float32) for corners in (first, second)
+            )
         measure = overlap if size is None else _pixel_overlap
         overlaps = measure(torch.from_numpy(first), torch.from_numpy(second)).numpy()
         met: set[int] = set()

@@ -106,7 +106,7 @@ def train(
     for number, name in enumerate(_FOUR if phase == "all" else (phase,)):
         with ExitStack() as stack:
             log = stack.enter_context(CaffeLog())
-            signals = stack.enter_context(Signals({"SIGINT": Action.SNAPSHOT_AND_STOP}))
+            signals = stack.enter_context(Signals({"SIGINT": Action.STOP}))
             bars = stack.enter_context(Bars())
             total = PHASES[name].iterations if iterations is None else iterations
 

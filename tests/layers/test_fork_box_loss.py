@@ -11,7 +11,11 @@ from building import assert_equals, build, precise
 
 from caffe_compat.errors import LayerError
 
-FAST, FASTER, RFCN = "rbgirshick/caffe-fast-rcnn@fast-rcnn", "rbgirshick/caffe-fast-rcnn@fast-rcnn-cleanup", "intel/caffe"
+FAST, FASTER, RFCN = (
+    "rbgirshick/caffe-fast-rcnn@fast-rcnn",
+    "rbgirshick/caffe-fast-rcnn@fast-rcnn-cleanup",
+    "intel/caffe",
+)
 SHAPE = (3, 4, 2, 5)
 
 
@@ -25,7 +29,9 @@ def _slope(d: float, sigma: float = 1.0) -> float:
 
 def _inputs(seed: int, count: int) -> list[np.ndarray]:
     random = np.random.RandomState(seed)
-    return [random.randn(*SHAPE) * 2, random.randn(*SHAPE), random.uniform(0, 2, SHAPE), random.uniform(0, 2, SHAPE)][:count]
+    return [random.randn(*SHAPE) * 2, random.randn(*SHAPE), random.uniform(0, 2, SHAPE), random.uniform(0, 2, SHAPE)][
+        :count
+    ]
 
 
 @pytest.mark.parametrize("gradients", ["caffe", "true"])
@@ -37,7 +43,9 @@ def test_smooth_l1(device: torch.device, bottoms: int, gradients: str) -> None:
     outside = weights[1] if bottoms == 4 else np.ones(SHAPE)
     d = inside * (a - b)
     loss = sum(o * _f(v, sigma) for o, v in zip(outside.flat, d.flat, strict=True)) / SHAPE[0]
-    slopes = np.array([o * _slope(v, sigma) for o, v in zip(outside.flat, d.flat, strict=True)]).reshape(SHAPE) / SHAPE[0]
+    slopes = (
+        np.array([o * _slope(v, sigma) for o, v in zip(outside.flat, d.flat, strict=True)]).reshape(SHAPE) / SHAPE[0]
+    )
     if bottoms == 4 or gradients == "true":
         slopes = slopes * inside
     param = "smooth_l1_loss_param { sigma: 3 }" if bottoms == 4 else ""
@@ -47,7 +55,10 @@ def test_smooth_l1(device: torch.device, bottoms: int, gradients: str) -> None:
         gradients=gradients,
         dialect=FASTER if bottoms == 4 else FAST,
     )
-    given = [torch.tensor(v, dtype=precise(device), device=device, requires_grad=i < 2) for i, v in enumerate((a, b, *weights))]
+    given = [
+        torch.tensor(v, dtype=precise(device), device=device, requires_grad=i < 2)
+        for i, v in enumerate((a, b, *weights))
+    ]
     top = module(*given)
     (2 * top).backward()
     assert_equals(top, loss)
@@ -95,9 +106,13 @@ def test_softmax_ohem_gives_each_loss() -> None:
     x, labels = random.randn(5, 4, 2), random.randint(0, 4, (5, 2))
     labels[1, 1] = -1
     prob = np.exp(x) / np.exp(x).sum(1, keepdims=True)
-    each = np.array([[-math.log(prob[n, labels[n, i], i]) if labels[n, i] >= 0 else 0 for i in range(2)] for n in range(5)])
+    each = np.array(
+        [[-math.log(prob[n, labels[n, i], i]) if labels[n, i] >= 0 else 0 for i in range(2)] for n in range(5)]
+    )
     text = 'type: "SoftmaxWithLossOHEM" loss_param { ignore_label: -1 }'
-    found = build(text, (5, 4, 2), (5, 2), tops=3, dialect=RFCN)(torch.tensor(x), torch.tensor(labels, dtype=torch.double))
+    found = build(text, (5, 4, 2), (5, 2), tops=3, dialect=RFCN)(
+        torch.tensor(x), torch.tensor(labels, dtype=torch.double)
+    )
     for top, expected in zip(found, (each.sum() / 9, prob, each), strict=True):
         assert_equals(top, expected)
     loss = build(text, (5, 4, 2), (5, 2), dialect=RFCN)(torch.tensor(x), torch.tensor(labels))
@@ -110,7 +125,10 @@ def test_box_annotator(device: torch.device, map_size: tuple[int, ...]) -> None:
     count, positions = 11, math.prod(map_size)
     boxes = random.rand(count, 5, positions) * 50
     boxes[:, 0] = random.randint(0, 3, (count, positions))
-    losses, labels = random.permutation(count * positions).reshape(count, 1, positions) / 7, random.randint(0, 5, (count, 1, positions))
+    losses, labels = (
+        random.permutation(count * positions).reshape(count, 1, positions) / 7,
+        random.randint(0, 5, (count, 1, positions)),
+    )
     weights = random.rand(count, 8, positions)
     expected, expected_weights, left = np.full(labels.shape, -1), np.zeros(weights.shape), {0: 3, 1: 3, 2: 3}
     for flat in np.argsort(-losses.reshape(-1)):

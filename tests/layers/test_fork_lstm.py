@@ -18,7 +18,9 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def _reference(x: np.ndarray, marks: np.ndarray | None, blobs: list[np.ndarray], state: Any, top_diff: np.ndarray, bound: float) -> Any:
+def _reference(
+    x: np.ndarray, marks: np.ndarray | None, blobs: list[np.ndarray], state: Any, top_diff: np.ndarray, bound: float
+) -> Any:
     """Forward and backward pass step by step: (top, last state, bottom_diff, blob diffs)."""
     w, u, b = blobs
     size = u.shape[1]
@@ -28,7 +30,12 @@ def _reference(x: np.ndarray, marks: np.ndarray | None, blobs: list[np.ndarray],
     for t in range(steps):
         go = bool(marks[t]) if marks is not None else t > 0
         pre = x[t] @ w.T + b + (hidden[-1] @ u.T if go else 0)
-        i, f, o, g = _sigmoid(pre[:size]), _sigmoid(pre[size : 2 * size]), _sigmoid(pre[2 * size : 3 * size]), np.tanh(pre[3 * size :])
+        i, f, o, g = (
+            _sigmoid(pre[:size]),
+            _sigmoid(pre[size : 2 * size]),
+            _sigmoid(pre[2 * size : 3 * size]),
+            np.tanh(pre[3 * size :]),
+        )
         f = f if go else np.zeros_like(f)
         cell.append(f * cell[-1] + i * g)
         hidden.append(o * np.tanh(cell[-1]))
@@ -41,7 +48,9 @@ def _reference(x: np.ndarray, marks: np.ndarray | None, blobs: list[np.ndarray],
         dh = dh + top_diff[t]
         tanh = np.tanh(cell[t + 1])
         dc = dc + dh * o * (1 - tanh**2)
-        pre = np.concatenate([dc * g * i * (1 - i), dc * cell[t] * f * (1 - f) * goes[t], dh * tanh * o * (1 - o), dc * i * (1 - g**2)])
+        pre = np.concatenate(
+            [dc * g * i * (1 - i), dc * cell[t] * f * (1 - f) * goes[t], dh * tanh * o * (1 - o), dc * i * (1 - g**2)]
+        )
         if bound:
             pre = np.clip(pre, -bound, bound)
         dc = dc * f if goes[t] else np.zeros(size)

@@ -41,9 +41,15 @@ def _expected(offsets: Any, scores: Any, priors: Any, objects: Any, o: dict[str,
         taken: dict[int, int] = {}
         table = np.array([[_iou(p, r[3:7]) for r in own] for p in prior]).reshape(boxes, len(own))
         best = table.max(1) if own else np.zeros(boxes)
-        pool, legal = set(range(len(own))), [not o["inside"] or (0 <= p.min() and p.max() <= 1) for p in prior]
+        pool, legal = set(range(len(own))), [not o["inside"] or (p.min() >= 0 and p.max() <= 1) for p in prior]
         while pool:
-            pairs = [(table[i, j], i, j) for i in range(boxes) if i not in taken and legal[i] for j in pool if table[i, j] > 1e-6]
+            pairs = [
+                (table[i, j], i, j)
+                for i in range(boxes)
+                if i not in taken and legal[i]
+                for j in pool
+                if table[i, j] > 1e-6
+            ]
             if not pairs:
                 break
             value, i, j = max(pairs, key=lambda pair: pair[0])
@@ -65,13 +71,24 @@ def _expected(offsets: Any, scores: Any, priors: Any, objects: Any, o: dict[str,
         counted = ([*taken, *negatives] if own else []) if o["mined"] else range(boxes)
         total += sum(losses[i] for i in counted)
         for i, j in taken.items():
-            d = offsets[n].reshape(boxes, 4)[i] / (variance[i] if o["encoded"] else 1) - _encoded(own[j][3:7], prior[i], variance[i], o["code"])
+            d = offsets[n].reshape(boxes, 4)[i] / (variance[i] if o["encoded"] else 1) - _encoded(
+                own[j][3:7], prior[i], variance[i], o["code"]
+            )
             total += 0.7 * sum(v * v / 2 if o["l2"] or abs(v) < 1 else abs(v) - 0.5 for v in d)
         matches += len(taken)
     return total / max(matches, 1)
 
 
-BASE = {"difficult": True, "bipartite": False, "inside": False, "logistic": False, "mined": True, "l2": False, "encoded": False, "code": "CENTER_SIZE"}
+BASE = {
+    "difficult": True,
+    "bipartite": False,
+    "inside": False,
+    "logistic": False,
+    "mined": True,
+    "l2": False,
+    "encoded": False,
+    "code": "CENTER_SIZE",
+}
 
 
 @pytest.mark.parametrize(
@@ -96,10 +113,10 @@ def test_multibox_loss(device: torch.device, change: dict[str, Any]) -> None:
     offsets, scores = random.randn(images, boxes * 4), random.randn(images, boxes * CLASSES)
     flag = {True: "true", False: "false"}
     text = f"""type: "MultiBoxLoss" multibox_loss_param {{ num_classes: {CLASSES} loc_weight: 0.7 overlap_threshold: 0.4
-    neg_overlap: 0.3 neg_pos_ratio: 1.5 code_type: {o['code']} use_difficult_gt: {flag[o['difficult']]}
-    match_type: {'BIPARTITE' if o['bipartite'] else 'PER_PREDICTION'} ignore_cross_boundary_bbox: {flag[o['inside']]}
-    conf_loss_type: {'LOGISTIC' if o['logistic'] else 'SOFTMAX'} mining_type: {'MAX_NEGATIVE' if o['mined'] else 'NONE'}
-    loc_loss_type: {'L2' if o['l2'] else 'SMOOTH_L1'} encode_variance_in_target: {flag[o['encoded']]} }}"""
+    neg_overlap: 0.3 neg_pos_ratio: 1.5 code_type: {o["code"]} use_difficult_gt: {flag[o["difficult"]]}
+    match_type: {"BIPARTITE" if o["bipartite"] else "PER_PREDICTION"} ignore_cross_boundary_bbox: {flag[o["inside"]]}
+    conf_loss_type: {"LOGISTIC" if o["logistic"] else "SOFTMAX"} mining_type: {"MAX_NEGATIVE" if o["mined"] else "NONE"}
+    loc_loss_type: {"L2" if o["l2"] else "SMOOTH_L1"} encode_variance_in_target: {flag[o["encoded"]]} }}"""
     module = build(text, *(a.shape for a in (offsets, scores, priors, objects)), phase="TRAIN", dialect=SSD)
     given = [torch.tensor(a, device=device) for a in (offsets, scores, priors, objects)]
     found = module(*given)
@@ -113,7 +130,14 @@ def test_multibox_loss(device: torch.device, change: dict[str, Any]) -> None:
 
 
 def test_multibox_loss_without_objects() -> None:
-    module = build('type: "MultiBoxLoss" multibox_loss_param { num_classes: 2 }', (1, 8), (1, 4), (1, 2, 8), (1, 1, 1, 8), dialect=SSD)
+    module = build(
+        'type: "MultiBoxLoss" multibox_loss_param { num_classes: 2 }',
+        (1, 8),
+        (1, 4),
+        (1, 2, 8),
+        (1, 1, 1, 8),
+        dialect=SSD,
+    )
     priors, objects = torch.tensor([[[0.1, 0.1, 0.5, 0.5] * 2, [0.1] * 8]]), torch.full((1, 1, 1, 8), -1.0)
     assert module(torch.ones(1, 8), torch.ones(1, 4), priors, objects) == 0
     objects = torch.tensor([[[[0, 5, 0, 0.1, 0.1, 0.3, 0.3, 0]]]])
@@ -132,4 +156,11 @@ def test_multibox_loss_without_objects() -> None:
 )
 def test_multibox_loss_refuses(param: str, message: str) -> None:
     with pytest.raises(LayerError, match=message):
-        build(f'type: "MultiBoxLoss" multibox_loss_param {{ num_classes: 2 {param} }}', (1, 8), (1, 4), (1, 2, 8), (1, 1, 1, 8), dialect=SSD)
+        build(
+            f'type: "MultiBoxLoss" multibox_loss_param {{ num_classes: 2 {param} }}',
+            (1, 8),
+            (1, 4),
+            (1, 2, 8),
+            (1, 1, 1, 8),
+            dialect=SSD,
+        )

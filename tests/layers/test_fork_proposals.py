@@ -59,8 +59,8 @@ def test_box_output(device: torch.device, mode: str) -> None:
         boxes = sorted(boxes, key=lambda b: -b[4])[:20]
         expected += [(n, *box) for box in _greedy(boxes, 0.4, 6, measure)]
     module = build(
-        f"""type: "BoxOutput" bbox_reg_param {{ {' '.join(f'bbox_mean: {v}' for v in mean)}
-        {' '.join(f'bbox_std: {v}' for v in std)} }} box_output_param {{ fg_thr: 0.2 iou_thr: 0.4 nms_type: "{mode}"
+        f"""type: "BoxOutput" bbox_reg_param {{ {" ".join(f"bbox_mean: {v}" for v in mean)}
+        {" ".join(f"bbox_std: {v}" for v in std)} }} box_output_param {{ fg_thr: 0.2 iou_thr: 0.4 nms_type: "{mode}"
         field_w: 24 field_w: 40 field_h: 32 field_h: 30 downsample_rate: 8 downsample_rate: 16 min_size: 16
         max_nms_num: 20 max_post_nms_num: 6 }}""",
         *(m.shape for m in maps),
@@ -68,7 +68,9 @@ def test_box_output(device: torch.device, mode: str) -> None:
         dialect=MSCNN,
     )
     boxes, scored = module(*(torch.tensor(m, device=device) for m in maps))
-    torch.testing.assert_close(scored[..., 0, 0].cpu(), torch.tensor(expected, dtype=torch.float32), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        scored[..., 0, 0].cpu(), torch.tensor(expected, dtype=torch.float32), rtol=1e-5, atol=1e-4
+    )
     torch.testing.assert_close(boxes, scored[:, :5])
     assert [tuple(t.shape) for t in module.infer(*(torch.empty(m.shape, device="meta") for m in maps))] == [
         (1, 5, 1, 1),
@@ -118,7 +120,9 @@ def test_box_group_output(device: torch.device) -> None:
         dialect=CASCADE,
     )
     _, scored = module(torch.tensor(prob, device=device), torch.tensor(offsets, device=device))
-    torch.testing.assert_close(scored[..., 0, 0].cpu(), torch.tensor(expected, dtype=torch.float32), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        scored[..., 0, 0].cpu(), torch.tensor(expected, dtype=torch.float32), rtol=1e-5, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("phase", ["TEST", "TRAIN"])
@@ -143,4 +147,6 @@ def test_decode_bbox(phase: str) -> None:
     shapes = [(7, 8), (7, 5), (7, 6)][: 2 if phase == "TEST" else 3]
     module = build('type: "DecodeBBox"', *shapes, phase=phase, dialect=CASCADE)
     given = [torch.tensor(a) for a in (offsets, boxes, matches)][: len(shapes)]
-    torch.testing.assert_close(module(*given), torch.tensor(np.array(expected), dtype=torch.float32), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(
+        module(*given), torch.tensor(np.array(expected), dtype=torch.float32), rtol=1e-5, atol=1e-4
+    )

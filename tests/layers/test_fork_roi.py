@@ -12,8 +12,6 @@ from building import assert_equals, build, precise
 
 from caffe_compat.errors import LayerError
 
-
-
 CASCADE = "zhaoweicai/cascade-rcnn"
 
 
@@ -56,14 +54,20 @@ def _roi_pooling(x: np.ndarray, boxes: np.ndarray, ph: int, pw: int, scale: floa
     return out, gradient
 
 
-@pytest.mark.parametrize(("images", "height", "width", "ph", "pw", "scale"), [(2, 13, 17, 3, 5, 0.5), (1, 5, 40, 7, 2, 0.3)])
-def test_roi_pooling(device: torch.device, images: int, height: int, width: int, ph: int, pw: int, scale: float) -> None:
+@pytest.mark.parametrize(
+    ("images", "height", "width", "ph", "pw", "scale"), [(2, 13, 17, 3, 5, 0.5), (1, 5, 40, 7, 2, 0.3)]
+)
+def test_roi_pooling(
+    device: torch.device, images: int, height: int, width: int, ph: int, pw: int, scale: float
+) -> None:
     random = np.random.RandomState(0)
     # Few values, so that many are equal and the first one of them matters.
     x = random.randint(0, 4, (images, 3, height, width)).astype(np.float32)
     boxes = _boxes(23, images, width / scale, 1)
     module = build(
-        f'type: "ROIPooling" roi_pooling_param {{ pooled_h: {ph} pooled_w: {pw} spatial_scale: {scale} }}', x.shape, boxes.shape
+        f'type: "ROIPooling" roi_pooling_param {{ pooled_h: {ph} pooled_w: {pw} spatial_scale: {scale} }}',
+        x.shape,
+        boxes.shape,
     )
     given = torch.tensor(x, device=device, requires_grad=True)
     top = module(given, torch.tensor(boxes, device=device))
@@ -79,7 +83,9 @@ def test_roi_pooling_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("caffe_compat.layers.fork_roi._TABLE_VALUES", 1)
     x = np.random.RandomState(0).randn(2, 3, 11, 9).astype(np.float32)
     boxes = _boxes(7, 2, 20, 3)
-    module = build('type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 3 spatial_scale: 0.4 }', x.shape, boxes.shape)
+    module = build(
+        'type: "ROIPooling" roi_pooling_param { pooled_h: 2 pooled_w: 3 spatial_scale: 0.4 }', x.shape, boxes.shape
+    )
     assert_equals(module(torch.tensor(x), torch.tensor(boxes)), _roi_pooling(x, boxes, 2, 3, 0.4)[0])
 
 
@@ -126,8 +132,12 @@ def test_psroi_pooling(device: torch.device) -> None:
         for o in range(outputs):
             for i in range(group):
                 for j in range(group):
-                    top, bottom = (min(max(v, 0), height) for v in (math.floor(i * bh + y1), math.ceil((i + 1) * bh + y1)))
-                    left, right = (min(max(v, 0), width) for v in (math.floor(j * bw + x1), math.ceil((j + 1) * bw + x1)))
+                    top, bottom = (
+                        min(max(v, 0), height) for v in (math.floor(i * bh + y1), math.ceil((i + 1) * bh + y1))
+                    )
+                    left, right = (
+                        min(max(v, 0), width) for v in (math.floor(j * bw + x1), math.ceil((j + 1) * bw + x1))
+                    )
                     if bottom > top and right > left:
                         expected[r, o, i, j] = x[int(image), (o * group + i) * group + j, top:bottom, left:right].mean()
     module = build(
@@ -142,12 +152,18 @@ def test_psroi_pooling(device: torch.device) -> None:
     assert module.infer(given.to("meta"), torch.empty(boxes.shape, device="meta")).shape == top.shape
     if dtype == torch.float64:
         few = torch.tensor(boxes[:4], device=device)
-        assert torch.autograd.gradcheck(lambda t: module(t, few), given[:, :, :4, :5].clone().requires_grad_(), fast_mode=True)
+        assert torch.autograd.gradcheck(
+            lambda t: module(t, few), given[:, :, :4, :5].clone().requires_grad_(), fast_mode=True
+        )
 
 
 def test_psroi_pooling_refuses_channels() -> None:
     with pytest.raises(LayerError, match="17 channels; output_dim 2 x group_size 3 squared = 18"):
-        build('type: "PSROIPooling" psroi_pooling_param { spatial_scale: 1 output_dim: 2 group_size: 3 }', (1, 17, 4, 5), (3, 5))
+        build(
+            'type: "PSROIPooling" psroi_pooling_param { spatial_scale: 1 output_dim: 2 group_size: 3 }',
+            (1, 17, 4, 5),
+            (3, 5),
+        )
 
 
 def test_roi_align(device: torch.device) -> None:
@@ -181,4 +197,6 @@ def test_roi_align(device: torch.device) -> None:
     assert module.infer(given.to("meta"), torch.empty(boxes.shape, device="meta")).shape == top.shape
     if dtype == torch.float64:
         few = torch.tensor(boxes[:4], device=device)
-        assert torch.autograd.gradcheck(lambda t: module(t, few), given[:, :, :4, :5].clone().requires_grad_(), fast_mode=True)
+        assert torch.autograd.gradcheck(
+            lambda t: module(t, few), given[:, :, :4, :5].clone().requires_grad_(), fast_mode=True
+        )

@@ -87,9 +87,7 @@ def test_relu6(slope: float) -> None:
 def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, pad: int, dilation: int) -> np.ndarray:
     x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
     kh, kw = weight.shape[2:]
-    high, wide = (
-        (size - dilation * (k - 1) - 1) // stride + 1 for size, k in zip(x.shape[2:], (kh, kw), strict=True)
-    )
+    high, wide = ((size - dilation * (k - 1) - 1) // stride + 1 for size, k in zip(x.shape[2:], (kh, kw), strict=True))
     out = np.zeros((*x.shape[:2], high, wide)) + bias[:, None, None]
     for i in range(high):
         for j in range(wide):
@@ -112,7 +110,11 @@ def test_depthwise(device: torch.device, kind: str) -> None:
 
 def test_depthwise_refuses() -> None:
     with pytest.raises(LayerError, match="must be the channels"):
-        build('type: "DepthwiseConvolution" convolution_param { num_output: 6 group: 3 kernel_size: 1 }', (1, 3, 4, 4), dialect=YOLO)
+        build(
+            'type: "DepthwiseConvolution" convolution_param { num_output: 6 group: 3 kernel_size: 1 }',
+            (1, 3, 4, 4),
+            dialect=YOLO,
+        )
     with pytest.raises(LayerError, match="does not fit"):
         build('type: "ConvolutionDepthwise" convolution_param { kernel_size: 5 }', (1, 3, 4, 4), dialect=JOLI)
 

@@ -53,7 +53,9 @@ def test_normalize(device: torch.device, across: bool, shared: bool) -> None:
 
 
 def test_normalize_keeps_what_the_file_fills_with() -> None:
-    module = build('type: "Normalize" norm_param { scale_filler { type: "constant" value: 20 } }', (1, 2, 3, 3), dialect=SSD)
+    module = build(
+        'type: "Normalize" norm_param { scale_filler { type: "constant" value: 20 } }', (1, 2, 3, 3), dialect=SSD
+    )
     assert module.fillers["scale"].value == 20
     with pytest.raises(LayerError, match="not the one of SSD"):
         build('type: "Normalize"', (1, 2, 3, 3), dialect="happynear/caffe-windows")
@@ -63,15 +65,27 @@ PRIORS = {
     "min_size: 30": [(30, 30)],
     "min_size: 30.9 max_size: 60": [(30, 30), (math.sqrt(1800),) * 2],
     "min_size: 20 min_size: 40 max_size: 30 max_size: 50 aspect_ratio: 2 aspect_ratio: 1 aspect_ratio: 2": [
-        *((20, 20), (math.sqrt(600),) * 2, (20 * math.sqrt(2), 20 / math.sqrt(2)), (20 / math.sqrt(2), 20 * math.sqrt(2))),
-        *((40, 40), (math.sqrt(2000),) * 2, (40 * math.sqrt(2), 40 / math.sqrt(2)), (40 / math.sqrt(2), 40 * math.sqrt(2))),
+        *(
+            (20, 20),
+            (math.sqrt(600),) * 2,
+            (20 * math.sqrt(2), 20 / math.sqrt(2)),
+            (20 / math.sqrt(2), 20 * math.sqrt(2)),
+        ),
+        *(
+            (40, 40),
+            (math.sqrt(2000),) * 2,
+            (40 * math.sqrt(2), 40 / math.sqrt(2)),
+            (40 / math.sqrt(2), 40 * math.sqrt(2)),
+        ),
     ],
     "min_size: 30 aspect_ratio: 3 flip: false": [(30, 30), (30 * math.sqrt(3), 30 / math.sqrt(3))],
 }
 
 
 @pytest.mark.parametrize("param", PRIORS)
-@pytest.mark.parametrize("extra", ["", "clip: true step: 16 offset: 0.25", "step_h: 20 step_w: 10 img_h: 90 img_w: 70", "img_size: 80"])
+@pytest.mark.parametrize(
+    "extra", ["", "clip: true step: 16 offset: 0.25", "step_h: 20 step_w: 10 img_h: 90 img_w: 70", "img_size: 80"]
+)
 def test_prior_box(param: str, extra: str) -> None:
     high, wide = (90, 70) if "img_h" in extra else (80, 80) if "img_size" in extra else (100, 120)
     step_h, step_w = (20, 10) if "step_h" in extra else (16, 16) if "step" in extra else (high / 3, wide / 4)
@@ -88,7 +102,11 @@ def test_prior_box(param: str, extra: str) -> None:
     text = f'type: "PriorBox" prior_box_param {{ {param} {extra} {" ".join(f"variance: {v}" for v in variance)} }}'
     module = build(text, (2, 5, 3, 4), (2, 3, 100, 120), dialect=SSD)
     top = module(torch.empty(2, 5, 3, 4), torch.empty(2, 3, 100, 120))
-    assert top.shape == (1, 2, len(expected)) == module(torch.empty(2, 5, 3, 4, device="meta"), torch.empty(2, 3, 100, 120, device="meta")).shape
+    assert (
+        top.shape
+        == (1, 2, len(expected))
+        == module(torch.empty(2, 5, 3, 4, device="meta"), torch.empty(2, 3, 100, 120, device="meta")).shape
+    )
     torch.testing.assert_close(top[0, 0], torch.tensor(expected, dtype=torch.float32), rtol=1e-5, atol=1e-6)
     assert_equals(top[0, 1], variance * (len(expected) // 4))
 
@@ -132,14 +150,27 @@ def _decoded(offset: Any, prior: Any, variance: Any, code: str) -> Any:
      {"eta": 0.8}, {"background": -1}, {"least": 2.0}],
 )  # fmt: skip
 def test_detection_output(device: torch.device, change: dict[str, Any]) -> None:
-    o = {"code": "CENTER_SIZE", "shared": True, "encoded": False, "keep": -1, "top": -1, "eta": 1.0, "background": 0, "least": 0.3, **change}
+    o = {
+        "code": "CENTER_SIZE",
+        "shared": True,
+        "encoded": False,
+        "keep": -1,
+        "top": -1,
+        "eta": 1.0,
+        "background": 0,
+        "least": 0.3,
+        **change,
+    }
     classes, boxes, images = 3, 19, 2
     random = np.random.RandomState(5)
     low = random.uniform(0, 0.5, (boxes, 2))
     prior = np.concatenate([low, low + random.uniform(0.3, 0.5, (boxes, 2))], 1)
     variance = random.uniform(0.1, 0.3, (boxes, 4))
     priors = np.stack([prior.reshape(-1), variance.reshape(-1)])[None]
-    offsets, scores = random.randn(images, boxes * 4 * (1 if o["shared"] else classes)), random.rand(images, boxes * classes)
+    offsets, scores = (
+        random.randn(images, boxes * 4 * (1 if o["shared"] else classes)),
+        random.rand(images, boxes * classes),
+    )
     expected = []
     for n in range(images):
         found = []
@@ -164,10 +195,10 @@ def test_detection_output(device: torch.device, change: dict[str, Any]) -> None:
         expected += found
     if not expected:
         expected = [(n, *[-1] * 6) for n in range(images)]
-    text = f"""type: "DetectionOutput" detection_output_param {{ num_classes: {classes} code_type: {o['code']}
-    share_location: {str(o['shared']).lower()} variance_encoded_in_target: {str(o['encoded']).lower()}
-    keep_top_k: {o['keep']} background_label_id: {o['background']} confidence_threshold: {o['least']}
-    nms_param {{ nms_threshold: 0.6 eta: {o['eta']} top_k: {o['top']} }} }}"""
+    text = f"""type: "DetectionOutput" detection_output_param {{ num_classes: {classes} code_type: {o["code"]}
+    share_location: {str(o["shared"]).lower()} variance_encoded_in_target: {str(o["encoded"]).lower()}
+    keep_top_k: {o["keep"]} background_label_id: {o["background"]} confidence_threshold: {o["least"]}
+    nms_param {{ nms_threshold: 0.6 eta: {o["eta"]} top_k: {o["top"]} }} }}"""
     module = build(text, offsets.shape, scores.shape, priors.shape, dialect=SSD)
     top = module(*(torch.tensor(a, dtype=precise(device), device=device) for a in (offsets, scores, priors)))
     assert_equals(top, np.array(expected)[None, None])
@@ -175,8 +206,8 @@ def test_detection_output(device: torch.device, change: dict[str, Any]) -> None:
 
 
 def test_detection_output_warns_of_what_it_does_not_write() -> None:
-    from caffe_compat.prototxt import parse_message
     from caffe_compat.net import CaffeNet
+    from caffe_compat.prototxt import parse_message
 
     text = """input: "loc" input_dim: 1 input_dim: 8 input_dim: 1 input_dim: 1
     input: "conf" input_dim: 1 input_dim: 4 input_dim: 1 input_dim: 1
@@ -240,7 +271,7 @@ def test_detection_evaluate(tmp_path: Path, difficult: bool, sizes: bool) -> Non
         (1, 2, 0.4, *hit),
     ]
     text = f"""type: "DetectionEvaluate" detection_evaluate_param {{ num_classes: 3
-    evaluate_difficult_gt: {str(difficult).lower()} {'name_size_file: "sizes.txt"' if sizes else ''} }}"""
+    evaluate_difficult_gt: {str(difficult).lower()} {'name_size_file: "sizes.txt"' if sizes else ""} }}"""
     module = build(text, (1, 1, 7, 7), (1, 1, 6, 8), dialect=SSD)
     (tmp_path / "sizes.txt").write_text("a 300 200\nb 400 500\n")
     module.files = FileAccess(tmp_path)
