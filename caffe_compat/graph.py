@@ -143,6 +143,8 @@ def _unknown_bottom(
     for i, layer in enumerate(net.layer):
         if i not in present and name in layer.top:
             return f"{message}; layer {layer.name!r} would, but is not part of {_state_text(state)}"
+    if any(name in layer.top for layer in net.layer):
+        return message
     return f"{message}; if it is an input of the network, give its shape: --input-shape {name}=N,C,H,W"
 
 

@@ -158,7 +158,7 @@ Builder = Callable[[LayerSpec], nn.Module]
 class LayerType:
     """A registered type: its builder, how many bottoms and tops it takes, and whether its first top is a loss.
 
-    ``verified`` is False for a type of a fork that was built from the fork's source and never compared with its outputs.
+    ``verified`` is False for a type that was built from a fork's source and never compared with its outputs.
     """
 
     name: str

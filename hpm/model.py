@@ -48,6 +48,8 @@ Unit = Literal["normalised", "mm"]
 # What the original's data layers make of a pixel: (v - 128) / 256.
 _MEAN, _SCALE = 128.0, 1 / 256
 
+_ORIGINAL = RefineSettings()
+
 
 @dataclass(frozen=True)
 class Prediction(Generic[Array]):
@@ -328,7 +330,9 @@ class PoseMachine:
         """2D poses (n, 16, 2), fractions of the crop's side, of normalised 3D poses (n, 48) or (n, 16, 3)."""
         rows = torch.as_tensor(pose) if isinstance(pose, Tensor) else torch.from_numpy(np.asarray(pose, np.float32))
         if rows.dim() < 2 or rows[0].numel() != POSE_3D:
-            raise UsageError(f"normalised 3D poses (n, 16, 3) or (n, {POSE_3D}) were expected, found {tuple(rows.shape)}")
+            raise UsageError(
+                f"normalised 3D poses (n, 16, 3) or (n, {POSE_3D}) were expected, found {tuple(rows.shape)}"
+            )
         weight = self.projector.project_1.weight
         with torch.no_grad():
             flat = rows.reshape(-1, POSE_3D).to(weight.device, weight.dtype)
@@ -337,7 +341,7 @@ class PoseMachine:
 
     def refiner(
         self,
-        settings: RefineSettings = RefineSettings(),
+        settings: RefineSettings = _ORIGINAL,
         *,
         dtype: torch.dtype = torch.float32,
         allow_unverified: bool = False,
@@ -356,7 +360,7 @@ class PoseMachine:
         self,
         coarse: Array,
         pose2d: Array,
-        settings: RefineSettings = RefineSettings(),
+        settings: RefineSettings = _ORIGINAL,
         *,
         unit: Unit = "normalised",
         allow_unverified: bool = False,
@@ -407,7 +411,9 @@ class PoseMachine:
         compared = {blob.name for result in results for blob in result.blobs}
         needed = {self.pose_blob} | ({"change", "project_2d"} if self._projector is not None else set())
         if missing := sorted(needed - compared):
-            raise UsageError(f"{os.fspath(reference)} holds no {', '.join(missing)}, so it cannot show that the poses agree")
+            raise UsageError(
+                f"{os.fspath(reference)} holds no {', '.join(missing)}, so it cannot show that the poses agree"
+            )
         if all(result.passed for result in results):
             self.parity = parity_record(reference, group, results, self.device)
         return results

@@ -73,7 +73,9 @@ def verify_released(
                 break
         result = CaseResult(f"action {action}")
         result.blobs.append(
-            compare(f"action_{action}/{machine.pose_blob}", np.concatenate(poses)[:count], theirs[:count], NET_TOLERANCE)
+            compare(
+                f"action_{action}/{machine.pose_blob}", np.concatenate(poses)[:count], theirs[:count], NET_TOLERANCE
+            )
         )
         if corrected is not None:
             ours = denormalise(np.concatenate(changes)[:count].astype(np.float64), machine.bounds)

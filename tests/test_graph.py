@@ -163,7 +163,10 @@ def test_the_same_top_in_two_phases() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (layer("a", "ReLU", "nope", "a"), r"layer 'a' \(ReLU\): bottom 'nope' is produced by no layer above it$"),
+        (
+            layer("a", "ReLU", "nope", "a"),
+            r"layer 'a' \(ReLU\): bottom 'nope' is produced by no layer .*; if it is an input .* --input-shape nope=",
+        ),
         (layer("a", "ReLU", "a", "a"), r"layer 'a' \(ReLU\): bottom 'a' is produced by no layer above it$"),
         (
             layer("a", "ReLU", "b", "a") + layer("b", "TanH", "a", "b"),

@@ -680,3 +680,20 @@ def test_a_loss_without_a_top_counts() -> None:
     values = net.values({"x": torch.ones(2, 3), "t": torch.zeros(2, 3)})
     assert float(net.loss(values)) == 3 * 6 / (2 * 2)
     assert net.output_names == ()
+
+
+# Inputs that a file names without a shape
+
+
+def test_input_shapes_declare_inputs_without_one() -> None:
+    text = 'input: "x" ' + ip("fc", "x", "y", 4)
+    parsed = parse_message(text)
+    message = caffe_compat.upgrade.upgrade_net(parsed.message, parsed.schema).message
+    with pytest.raises(NetworkError, match=r"if it is an input .* --input-shape x=N,C,H,W"):
+        CaffeNet(message)
+    net = CaffeNet(message, input_shapes={"x": (2, 3)})
+    assert net.input_shapes == {"x": (2, 3)}
+    assert net.message.layer[0].type == "Input"
+    assert len(message.layer) == 1
+    with pytest.raises(UsageError, match="'z', which is no input"):
+        CaffeNet(message, input_shapes={"x": (2, 3), "z": (1,)})

@@ -87,7 +87,6 @@ def caffe(arguments: Sequence[str]) -> None:
     except CaffeCompatError as error:
         _complain(str(error))
         sys.exit(2)
-    sys.argv[1:] = words  # for processes that are started with the same arguments
     main(words)
 
 

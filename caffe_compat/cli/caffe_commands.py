@@ -7,7 +7,6 @@ their own.
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,6 +30,7 @@ __all__ = ["device_query", "test", "time", "train"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_ARGUMENTS = "caffe_compat.arguments"  # of the command line, as they were given
 _EFFECTS = {"stop": Action.STOP, "snapshot": Action.SNAPSHOT, "none": Action.NONE}
 
 
@@ -38,6 +38,7 @@ class CaffeCommand(click.Command):
     """A command whose long options may be spelled as gflags allows: one dash or two, ``_`` or ``-``, ``=`` or space."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = list(args)
         names = {name for option in self.params for name in option.opts if name.startswith("--")}
         return super().parse_args(ctx, [_canonical(word, names) for word in args])
 
@@ -155,7 +156,7 @@ def train(
         settings = _with_state(read_solver(solver, dialect=None if dialect == "auto" else dialect), level, stage, log)
         gpus = _gpus(gpu, settings, require_gpu, log)
         if len(gpus) > 1 and rank.size == 1:
-            return parallel.launch(sys.argv[1:], len(gpus))
+            return parallel.launch(["train", *click.get_current_context().meta[_ARGUMENTS]], len(gpus))
         load_plugins(plugins)
         device = _device(gpus, rank, gpu)
         signals = stack.enter_context(Signals(effects))

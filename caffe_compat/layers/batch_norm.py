@@ -93,6 +93,6 @@ def batch_norm(spec: LayerSpec) -> Layer:
             spec.fail("scale_bias is supported in the TEST phase only; for training, use a BatchNorm and a Scale layer")
         return BatchNorm(shape[1], params.moving_average_fraction, max(params.eps, 1e-5), True, params)
     if params.knows("use_weight_bias"):
-        # Some engines of Intel's fork have a scale and a shift of their own, which these start; the ordinary one has not.
+        # Some engines of Intel's fork have a scale and a shift that these start; the ordinary one has not.
         params.ignore("filler", "bias_filler")
     return BatchNorm(shape[1], params.moving_average_fraction, params.eps, use_global_stats)

@@ -29,9 +29,10 @@ class MultiBoxSettings:
 
     Attributes:
         classes, background: their number, and which one is no object.
-        bipartite: only the best prior box of each object is matched; otherwise all that overlap one by ``overlap``, too.
+        bipartite: only the best prior box of each object is matched; else all that overlap one by ``overlap``, too.
         difficult: whether objects marked as difficult count. inside: prior boxes that leave the image match nothing.
-        code: how offsets encode boxes. encoded: they have the variances in them. squared, logistic: the kind of loss on offsets, and on scores.
+        code: how offsets encode boxes. encoded: they have the variances in them.
+        squared, logistic: the kind of loss on offsets, and on scores.
         mined: only the ``ratio`` negatives per match with the largest loss, of those that overlap objects by less than
             ``negative``, count; otherwise all do.
         mode: what the sum is divided by; ``VALID`` is the number of matches.
@@ -117,8 +118,8 @@ class MultiBoxLoss(Layer):
         bad = (labels == s.background) | (labels < 0) | (labels >= s.classes)
         if bad.any():
             raise LayerError(
-                f"layer {self.layer_name!r}: an object has class {int(labels[bad][0])}; 0 to {s.classes - 1} except the "
-                f"background's {s.background} were expected",
+                f"layer {self.layer_name!r}: an object has class {int(labels[bad][0])}; 0 to {s.classes - 1} except "
+                f"the background's {s.background} were expected",
                 layer=self.layer_name,
             )
         rows = rows if s.difficult else rows[rows[:, 7] == 0]

@@ -83,7 +83,7 @@ class _Proposals(Layer):
         return (boxes, boxes.new_empty(1, 6, 1, 1)) if self.scored else boxes
 
     def decoded(self, offsets: Tensor, fields: Tensor, stride: float) -> tuple[Tensor, Tensor]:
-        """First corners and sizes, (..., H, W, 2), from adjustments (..., 4, H, W) of fields (..., 2), width and height."""
+        """First corners and sizes, (..., H, W, 2), by adjustments (..., 4, H, W) of fields (..., 2): width, height."""
         s = self.settings
         offsets = offsets.movedim(-3, -1)
         offsets = offsets * offsets.new_tensor(s.std) + offsets.new_tensor(s.mean)
@@ -171,15 +171,13 @@ def box_output(spec: LayerSpec) -> Layer:
         )
     for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
         if len(shape) != 4 or shape[1] < 6 or shape[:2] != spec.bottom_shapes[0][:2]:
-            spec.fail(
-                f"{name!r} has shape {list(shape)}; (images, classes + 4, height, width), the first two alike, was expected"
-            )
+            spec.fail(f"{name!r} has shape {list(shape)}; (images, classes + 4, height, width), was expected")
     fields = list(zip(widths, heights, strict=True))
     return BoxOutput(_settings(spec, params), fields, strides, scored=len(spec.tops) == 2)
 
 
 class BoxGroupOutput(_Proposals):
-    """Cascade R-CNN's: for each stride a bottom with probabilities and one with adjustments, the fields in the first axis.
+    """Cascade R-CNN's: for each stride a bottom with probabilities and one with adjustments, fields in the first axis.
 
     Bottoms are (images x fields, classes, H, W) and (images x fields, 4, H, W); the score of a box is one less the
     probability of class 0. Tops as those of :class:`BoxOutput`, with corners that lie inside the box.
@@ -239,7 +237,7 @@ def box_group_output(spec: LayerSpec) -> Layer:
         count, prob, offsets = len(group.field_w), shapes[2 * i], shapes[2 * i + 1]
         if not count or count != len(group.field_h):
             spec.fail(
-                f"box_group_param {i} has {count} field_w and {len(group.field_h)} field_h; as many of each were expected"
+                f"box_group_param {i} has {count} field_w and {len(group.field_h)} field_h; as many were expected"
             )
         fits = len(prob) == 4 and prob[0] % count == 0 and offsets == (prob[0], 4, *prob[2:])
         if not fits or (images is not None and prob[0] // count != images):

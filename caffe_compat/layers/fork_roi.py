@@ -33,9 +33,7 @@ def _check_boxes(spec: LayerSpec) -> None:
     for size in boxes[1:]:
         columns *= size
     if not boxes or columns != 5:
-        spec.fail(
-            f"bottom {spec.bottoms[1]!r} has shape {list(boxes)}; five numbers per box (image, x1, y1, x2, y2) were expected"
-        )
+        spec.fail(f"bottom {spec.bottoms[1]!r} has shape {list(boxes)}; rows (image, x1, y1, x2, y2) were expected")
 
 
 class _BoxLayer(Layer):
@@ -54,8 +52,8 @@ class _BoxLayer(Layer):
 class ROIPooling(_BoxLayer):
     """The largest value in each of ``pooled_h`` x ``pooled_w`` bins of a box; 0 where a bin lies outside the map.
 
-    Corners are rounded to cells of the map, both ends included. ``pad_ratio`` widens a box on every side by that part of
-    its size first. No gradient flows to the boxes, nor, as in Caffe, from a box whose end lies before its start.
+    Corners are rounded to cells of the map, both ends included. ``pad_ratio`` widens a box on every side by that part
+    of its size first. No gradient flows to the boxes, nor, as in Caffe, from a box whose end lies before its start.
     """
 
     def __init__(self, scale: float, pooled: tuple[int, int], pad_ratio: float) -> None:
@@ -213,7 +211,7 @@ def _pooled(spec: LayerSpec, params: Params) -> tuple[int, int]:
 
 
 def _take(features: Tensor, image: Tensor, index: Tensor) -> Tensor:
-    """The values of ``features`` (N, C, H, W) at ``index`` (boxes, C, ...), counted within the H x W map of ``image`` (boxes,)."""
+    """Values of ``features`` (N, C, H, W) at ``index`` (boxes, C, ...), counted within the map of ``image``."""
     _, channels, height, width = features.shape
     ones = [1] * (index.dim() - 2)
     plane = image.view(-1, 1, *ones) * channels + torch.arange(channels, device=index.device).view(1, -1, *ones)

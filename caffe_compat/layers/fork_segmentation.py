@@ -200,7 +200,7 @@ def upsample(spec: LayerSpec) -> Layer:
     if len(spec.bottoms) == 1:
         if len(shape) < 2 or params.scale != int(params.scale) or params.scale < 1:
             spec.fail(
-                f"scale {params.scale:g} must be a whole number of at least 1, and the bottom {list(shape)} have two axes"
+                f"scale {params.scale:g} must be a whole number from 1 on, and the bottom {list(shape)} have two axes"
             )
         return NearestUpsample(int(params.scale))
     if not params.knows("upsample_h"):

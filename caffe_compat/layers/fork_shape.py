@@ -23,7 +23,7 @@ def axpy(spec: LayerSpec) -> Layer:
     scale, x, y = spec.bottom_shapes
     if len(x) < 2 or x != y or math.prod(scale) != x[0] * x[1] or scale[:2] != x[:2]:
         spec.fail(
-            f"bottoms of {list(scale)}, {list(x)} and {list(y)}; one number for each channel, and two alike, were expected"
+            f"bottoms of {list(scale)}, {list(x)} and {list(y)}; a number per channel, and two alike, were expected"
         )
     return Axpy()
 
@@ -86,7 +86,7 @@ def shuffle_channel(spec: LayerSpec) -> Layer:
 
 
 class Reorg(Layer):
-    """Blocks of ``stride`` x ``stride`` cells become channels, in the order of YOLO v2's ``reorg``; or the reverse of it.
+    """Blocks of ``stride`` x ``stride`` cells become channels, in the order of YOLO v2's ``reorg``; or the reverse.
 
     The order is not that of space-to-depth: as in Darknet, the map is first read as one of C / stride^2 channels and
     stride times the size. Gradients are the true ones; the backward pass of the Caffe forks with this type reads a

@@ -18,11 +18,15 @@ __all__ = ["evaluate"]
 
 @click.command()
 @data_option
-@click.option("--coarse-3d", type=click.Path(file_okay=False), help="Folder of result<k>_unnorm.csv and _change_unnorm.csv.")
+@click.option(
+    "--coarse-3d", type=click.Path(file_okay=False), help="Folder of result<k>_unnorm.csv and _change_unnorm.csv."
+)
 @click.option("--refined", type=click.Path(file_okay=False), help="Folder of refine3d_<k>.txt.")
 @protocol_option
 @actions_option
-@click.option("--format", "format_", type=click.Choice(["markdown", "csv", "json"]), default="markdown", show_default=True)
+@click.option(
+    "--format", "format_", type=click.Choice(["markdown", "csv", "json"]), default="markdown", show_default=True
+)
 @click.option("-o", "--output", type=click.Path(), help="Write the table here instead of showing it.")
 @click.option("--allow-short", is_flag=True, help="Results may have fewer frames than the labels.")
 @bounds_option

@@ -32,11 +32,15 @@ __all__ = ["refine"]
 @click.command()
 @click.option("--model", required=True, type=click.Path(), help="A verified .pt, or a pickle of 12 arrays.")
 @click.option("--verified-by", type=click.Path(), help="For a pickle: a verified .pt with the same arrays.")
-@click.option("--allow-unverified", is_flag=True, help="Refine with a model that was not shown to give the same numbers.")
+@click.option(
+    "--allow-unverified", is_flag=True, help="Refine with a model that was not shown to give the same numbers."
+)
 @protocol_option
 @click.option("--pose2d", type=click.Choice(["ours", "hourglass", "gt"]), default="ours", show_default=True)
 @click.option(
-    "--coarse-3d", type=click.Path(file_okay=False), help="Folder of result<k>_norm.csv. [default: DATA/ours_3d/mask3d-400000]"
+    "--coarse-3d",
+    type=click.Path(file_okay=False),
+    help="Folder of result<k>_norm.csv. [default: DATA/ours_3d/mask3d-400000]",
 )
 @data_option
 @click.option("--save", required=True, type=click.Path(file_okay=False), help="Folder for the refined poses.")
@@ -49,8 +53,11 @@ __all__ = ["refine"]
 )
 @click.option("--steps", type=click.IntRange(1), help="Forward passes per frame. [default: 2]")
 @click.option("--learning-rate", type=float, help="[default: 0.00015]")
-@click.option("--update", type=click.Choice(["correction", "projector"]), help="What the steps update: the correction "
-              "module, or the projector as well. [default: correction]")
+@click.option(
+    "--update",
+    type=click.Choice(["correction", "projector"]),
+    help="What the steps update: the correction module, or the projector as well. [default: correction]",
+)
 @click.option("--stop-mm", type=float, help="Stop when the torso moves by less.")
 @click.option("--discard-mm", type=float, help="Discard a result whose torso moved farther.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)

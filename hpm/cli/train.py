@@ -34,7 +34,12 @@ _FOUR = ("2d_to_3d", "3d_to_2d", "finetune_whole", "mask3d")
 @click.option("--projector", default=1024, show_default=True, type=click.IntRange(1), help="Size of its layers.")
 @click.option("--batch", type=click.IntRange(1), help="Images per batch. [default: the original's]")
 @click.option("--mpii-batch", default=3, show_default=True, type=click.IntRange(1), help="MPII images that join it.")
-@click.option("--train-list", help="List of training frames, relative to --data. [default: the original's]")
+@click.option(
+    "--train-list",
+    default=NetworkOptions.train_list,
+    show_default=True,
+    help="List of training frames, relative to --data.",
+)
 @click.option("--in-order", is_flag=True, help="Read the lists in order instead of shuffled.")
 @click.option("--iterations", type=click.IntRange(1), help="[default: the original's]")
 @click.option("--learning-rate", type=float, help="[default: the original's]")
@@ -63,7 +68,7 @@ def train(
     projector: int,
     batch: int | None,
     mpii_batch: int,
-    train_list: str | None,
+    train_list: str,
     in_order: bool,
     iterations: int | None,
     learning_rate: float | None,
@@ -90,7 +95,7 @@ def train(
         batch=batch,
         mpii_batch=mpii_batch,
         shuffle=not in_order,
-        **({} if train_list is None else {"train_list": train_list}),
+        train_list=train_list,
     )
     options = TrainingOptions(
         network=network,
@@ -110,7 +115,9 @@ def train(
             bars = stack.enter_context(Bars())
             total = PHASES[name].iterations if iterations is None else iterations
 
-            def observe(event: Event, log: CaffeLog = log, bars: Bars = bars, total: int = total, name: str = name) -> None:
+            def observe(
+                event: Event, log: CaffeLog = log, bars: Bars = bars, total: int = total, name: str = name
+            ) -> None:
                 log.event(event)
                 if isinstance(event, IterationShown):
                     bars.show(name, event.iteration, total)

@@ -14,8 +14,16 @@ from caffe_compat.errors import UsageError
 from ..annotations import DataFolder
 from ..released import verify_released
 from ..scaling import REFINEMENT_BOUNDS
-from .options import Bars, actions_option, bounds_option, choose_bounds, model_arguments, open_machine, parse_actions
-from .options import protocol_option
+from .options import (
+    Bars,
+    actions_option,
+    bounds_option,
+    choose_bounds,
+    model_arguments,
+    open_machine,
+    parse_actions,
+    protocol_option,
+)
 
 __all__ = ["verify"]
 
@@ -32,7 +40,9 @@ __all__ = ["verify"]
 @protocol_option
 @actions_option
 @bounds_option
-@click.option("-o", "--output", type=click.Path(), help="Where to write the .pt with its record. [default: MODEL, if a .pt]")
+@click.option(
+    "-o", "--output", type=click.Path(), help="Where to write the .pt with its record. [default: MODEL, if a .pt]"
+)
 @device_option
 def verify(
     model: str,

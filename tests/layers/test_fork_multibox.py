@@ -93,8 +93,8 @@ BASE = {
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"difficult": False}, {"bipartite": True}, {"inside": True}, {"logistic": True}, {"mined": False}, {"l2": True},
-     {"encoded": True}, {"code": "CORNER"}, {"code": "CORNER_SIZE"}],
+    [{}, {"difficult": False}, {"bipartite": True}, {"inside": True}, {"logistic": True}, {"mined": False},
+     {"l2": True}, {"encoded": True}, {"code": "CORNER"}, {"code": "CORNER_SIZE"}],
 )  # fmt: skip
 def test_multibox_loss(device: torch.device, change: dict[str, Any]) -> None:
     o = {**BASE, **change}

@@ -20,7 +20,7 @@ def test_axpy() -> None:
         given = [torch.tensor(v, requires_grad=True) for v in (a.reshape(shape), x, y)]
         assert_equals(module(*given), np.einsum("nc,nchw->nchw", a, x) + y)
         assert torch.autograd.gradcheck(module, given, fast_mode=True)
-    with pytest.raises(LayerError, match="one number for each channel"):
+    with pytest.raises(LayerError, match="a number per channel"):
         build('type: "Axpy"', (2, 4), x.shape, y.shape, dialect=JOLI)
 
 

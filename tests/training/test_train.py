@@ -14,8 +14,10 @@ import torch
 from tiny_training import NET, assert_same, blobs, caffe_compat, train, write_training
 from torch import Tensor
 
-from caffe_compat.cli.caffe_commands import reordered
+from caffe_compat import parallel
+from caffe_compat.cli.caffe_commands import _device, reordered
 from caffe_compat.errors import UsageError
+from caffe_compat.parallel import Rank
 from caffe_compat.registry import Layer, LayerSpec, layer
 from caffe_compat.solver import latest_snapshot, read_snapshot, read_solver
 from caffe_compat.training import open_solver
@@ -244,6 +246,46 @@ def test_a_gpu_where_there_is_none(
     ]
     assert train(*flags, "--require-gpu") == 2
     assert f"{asked}, and there is no CUDA device" in capfd.readouterr().err
+
+
+def test_several_gpus_become_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[tuple[list[str], int]] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(parallel, "launch", lambda arguments, count: launched.append((arguments, count)) or 7)
+    write_training(tmp_path)
+    assert train("-gpu=2,0") == 7
+    assert train("--gpu", "all") == 7
+    same = ["train", "--solver", "solver.prototxt", "--workers", "0"]
+    assert launched == [([*same, "-gpu=2,0"], 2), ([*same, "--gpu", "all"], 3)]
+
+
+@pytest.mark.parametrize(
+    ("flag", "rank", "expected"),
+    [
+        ("2,0", Rank(1, 2, 1, 2), "cuda:0"),
+        ("all", Rank(5, 8, 1, 4), "cuda:1"),
+        ("", Rank(1, 2, 1, 2), "cuda:1"),  # the solver file's device_id is for a process that is alone
+        ("2", Rank(), "cuda:2"),
+    ],
+)
+def test_which_gpu_a_process_takes(flag: str, rank: Rank, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    gpus = {"2,0": [2, 0], "all": [0, 1, 2], "": [0], "2": [2]}[flag]
+    assert str(_device(gpus, rank, flag)) == expected
+    with pytest.raises(UsageError, match="2 processes on this machine for 1 GPUs"):
+        _device([0], Rank(1, 2, 1, 2), "0")
+
+
+@pytest.mark.parametrize(("flag", "odd"), [("0,3", "names GPU 3"), ("1,1", "each once")])
+def test_gpus_that_are_not_there(
+    flag: str, odd: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    write_training(tmp_path)
+    assert train("-gpu", flag) == 2
+    assert odd in capfd.readouterr().err
 
 
 def test_levels_and_stages_reach_the_trained_network(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

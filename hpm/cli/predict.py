@@ -1,0 +1,129 @@
+"""``hpm predict``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from caffe_compat.cli.options import device_option, parse_device
+from caffe_compat.cli.verify import load_inputs
+from caffe_compat.errors import FileError, UsageError
+from caffe_compat.files import open_file
+
+from ..annotations import read_refined, read_results
+from ..footage import Footage, predict_footage
+from ..pictures import PictureFiles, read_frames
+from ..projector import POSE_2D, POSE_3D
+from ..refine import RefineSettings
+from ..scaling import REFINEMENT_BOUNDS, read_bounds
+from ..skeleton import H36M16, SKELETONS, convert, skeleton
+from ..visualize import Scene
+from .options import Bars, open_machine
+from .visualize import save_scene
+
+__all__ = ["predict"]
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path())
+@click.option("--model", required=True, type=click.Path(), help="A .pt; refinement asks for a verified one.")
+@click.option("--save", required=True, type=click.Path(file_okay=False), help="Folder for crops and poses.")
+@click.option("--boxes", type=click.Path(), help="x,y,width,height a line (or .npy): one for all, or one a frame.")
+@click.option("--keypoints", type=click.Path(), help=".npy (frames, joints, 2 or more) of a 2D detector, pixels.")
+@click.option("--joints", type=click.Choice(list(SKELETONS)), default="H36M16", show_default=True, help="Their order.")
+@click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Keep one frame in so many.")
+@click.option(
+    "--window", default=5, show_default=True, type=click.IntRange(1), help="Frames that the network sees together."
+)
+@click.option("--mode", type=click.Choice(["faithful", "independent"]), default="faithful", show_default=True)
+@click.option(
+    "--allow-unverified", is_flag=True, help="Refine with a model that was not shown to give the same numbers."
+)
+@click.option("--overlay", type=click.Path(), help="Also draw: .png, .mp4, .gif or .html.")
+@click.option("--fps", default=10.0, show_default=True, help="Speed of the overlay.")
+@click.option("--bounds", type=click.Path(), help="Max-min CSV of the weights. [default: the original's]")
+@device_option
+def predict(
+    sources: tuple[str, ...],
+    model: str,
+    save: str,
+    boxes: str | None,
+    keypoints: str | None,
+    joints: str,
+    every: int,
+    window: int,
+    mode: Any,
+    allow_unverified: bool,
+    overlay: str | None,
+    fps: float,
+    bounds: str | None,
+    device: str,
+) -> None:
+    """3D poses of one person in SOURCES: a video, a folder of pictures, or pictures.
+
+    Crops are squares about --boxes, else about --keypoints, else whole frames. With --keypoints poses are refined.
+    Boxes and keypoints count the frames that --every keeps.
+    """
+    if overlay is not None and Path(overlay).suffix.lower() not in (".png", ".mp4", ".gif", ".html"):
+        raise UsageError(f"--overlay {overlay}: a name that ends in .png, .mp4, .gif or .html was expected")
+    machine = open_machine(model, None, REFINEMENT_BOUNDS if bounds is None else read_bounds(bounds), None)
+    machine.to(parse_device(device))
+    points = None if keypoints is None else _keypoints(keypoints, joints)
+    settings = replace(RefineSettings(), mode=mode)
+    refiner = None if points is None else machine.refiner(settings, allow_unverified=allow_unverified)
+    with Bars() as bars:
+        footage = predict_footage(
+            machine,
+            read_frames(sources, every),
+            save,
+            boxes=None if boxes is None else _read_boxes(boxes),
+            pose2d_pixels=points,
+            refiner=refiner,
+            window=window,
+            progress=lambda done: bars.show("frames", done),
+        )
+        if overlay is not None:
+            save_scene(_scene(footage), overlay, fps, Path(sources[0]).name, bars)
+    click.echo(f"{footage.frames} frames, {'refined' if footage.refined else 'coarse'}; wrote {footage.root}")
+
+
+def _keypoints(path: str, joints: str) -> np.ndarray:
+    values, order = load_inputs({"keypoints": path})["keypoints"], skeleton(joints)
+    if values.ndim != 3 or values.shape[1] != len(order) or values.shape[2] < 2:
+        raise FileError(f"has shape {values.shape}; (frames, {len(order)}, 2) was expected for {joints}", path=path)
+    return convert(np.asarray(values[..., :2], np.float64), order, H36M16)
+
+
+def _read_boxes(path: str) -> np.ndarray:
+    if path.endswith(".npy"):
+        return np.asarray(load_inputs({"boxes": path})["boxes"])
+    rows = []
+    with open_file(path) as file:
+        for number, line in enumerate(file.read().decode(errors="replace").splitlines(), 1):
+            try:
+                rows.append([float(value) for value in line.split(",")])
+            except ValueError as error:
+                raise FileError(f"line {number}: x,y,width,height were expected: {error}", path=path) from error
+            if len(rows[-1]) != 4:
+                raise FileError(f"line {number}: {len(rows[-1])} values; x,y,width,height were expected", path=path)
+    if not rows:
+        raise FileError("is empty; x,y,width,height were expected", path=path)
+    return np.array(rows[0] if len(rows) == 1 else rows)
+
+
+def _scene(footage: Footage) -> Scene:
+    def poses(name: str) -> np.ndarray:
+        return read_results(footage.root / name, POSE_3D).reshape(-1, len(H36M16), 3)
+
+    flat = footage.root / "pose2d.csv"
+    refined = read_refined(footage.root / "refined_mm.txt").reshape(-1, len(H36M16), 3) if footage.refined else None
+    return Scene(
+        pictures=PictureFiles([footage.crop(k) for k in range(footage.frames)]),
+        pose2d_normalised=read_results(flat, POSE_2D).reshape(-1, len(H36M16), 2) if flat.exists() else None,
+        coarse=poses("coarse_unnorm.csv"),
+        refined=refined,
+    )

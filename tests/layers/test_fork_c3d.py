@@ -1,0 +1,76 @@
+"""CONVOLUTION3D and POOLING3D against slow definitions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from building import assert_equals, build, give_values, precise
+
+from caffe_compat.errors import LayerError
+
+FORK = "facebookarchive/C3D"
+
+
+def test_convolution_3d(device: torch.device) -> None:
+    x = np.random.RandomState(0).randn(2, 3, 4, 6, 7)
+    text = """type: "CONVOLUTION3D" convolution_param { num_output: 5 kernel_size: 3 kernel_depth: 2 stride: 2
+    temporal_stride: 1 pad: 1 temporal_pad: 1 filter_group: 5 }"""
+    module = give_values(build(text, x.shape, dialect=FORK), device).to(precise(device))
+    weight, bias = (blob.detach().cpu().numpy() for blob in (module.weight, module.bias))
+    assert weight.shape == (5, 3, 2, 3, 3)
+    assert bias.shape == (1, 1, 1, 1, 5)
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (1, 1)))
+    expected = np.empty((2, 5, 5, 3, 4))
+    for t, i, j in itertools.product(range(5), range(3), range(4)):
+        window = padded[:, :, t : t + 2, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+        expected[:, :, t, i, j] = np.einsum("ncthw,octhw->no", window, weight) + bias[0, 0, 0, 0]
+    assert_equals(module(torch.tensor(x, dtype=precise(device), device=device)), expected)
+
+
+@pytest.mark.parametrize("mean", [False, True])
+def test_pooling_3d(device: torch.device, mean: bool) -> None:
+    x = np.random.RandomState(0).randn(2, 3, 5, 7, 8)
+    pad = 1 if mean else 0
+    text = f"""type: "POOLING3D"
+    pooling_param {{ pool: {"AVE" if mean else "MAX"} kernel_size: 3 kernel_depth: 2 stride: 2
+    temporal_stride: 2 pad: {pad} }}"""
+    sizes = [math.ceil((n + 2 * p - k) / 2) + 1 for n, k, p in zip(x.shape[2:], (2, 3, 3), (0, pad, pad), strict=True)]
+    expected = np.empty((2, 3, *sizes))
+    for at in itertools.product(*map(range, sizes)):
+        spans, count = [], 1
+        for place, n, k, p in zip(at, x.shape[2:], (2, 3, 3), (0, pad, pad), strict=True):
+            start = 2 * place - p
+            end = min(start + k, n + p)
+            count *= end - start
+            spans.append(slice(max(start, 0), min(end, n)))
+        window = x[(slice(None), slice(None), *spans)]
+        expected[(slice(None), slice(None), *at)] = window.sum((2, 3, 4)) / count if mean else window.max((2, 3, 4))
+    module = build(text, x.shape, dialect=FORK)
+    assert_equals(module(torch.tensor(x, dtype=precise(device), device=device)), expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "message"),
+    [
+        (
+            'type: "CONVOLUTION3D" convolution_param { num_output: 2 kernel_size: 3 kernel_depth: 3 }',
+            (1, 2, 2, 4, 4),
+            "do not fit",
+        ),
+        ('type: "CONVOLUTION3D" convolution_param { num_output: 2 kernel_size: 3 }', (1, 2, 3, 4, 4), "at least 1"),
+        ('type: "POOLING3D" pooling_param { kernel_size: 2 kernel_depth: 1 pad: 1 }', (1, 2, 3, 4, 4), "not supported"),
+        (
+            'type: "POOLING3D" pooling_param { kernel_size: 2 kernel_depth: 1 stride: 3 }',
+            (1, 2, 3, 6, 6),
+            "behind the end",
+        ),
+        ('type: "POOLING3D" pooling_param { kernel_size: 2 kernel_depth: 1 }', (2, 3, 4, 4), "was expected"),
+    ],
+)
+def test_refused(text: str, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(LayerError, match=message):
+        build(text, shape, dialect=FORK)
