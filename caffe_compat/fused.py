@@ -115,7 +115,7 @@ class Fused(nn.Module):
                     packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
             elif layer.direct and weight.dim() == 4:
                 if _is_plain_3x3(layer) and pays(weight, self.bottom, layer.pad):
-                    self.winograd = Winograd(weight, layer.bias, layer.pad, self.bottom)
+                    self.winograd = Winograd(weight, layer.bias, layer.pad)
                     return
                 how = (layer.pad, layer.stride, layer.dilation, layer.group)
                 packed = _reorder_convolution_weight(weight, *how, self.bottom)

@@ -145,7 +145,7 @@ def _unknown_bottom(
             return f"{message}; layer {layer.name!r} would, but is not part of {_state_text(state)}"
     if any(name in layer.top for layer in net.layer):
         return message
-    return f"{message}; if it is an input of the network, give its shape: --input-shape {name}=N,C,H,W"
+    return f"{message}; if it is an input of the network, give its shape: --input-shape '{name}=N,C,H,W'"
 
 
 def _state_text(state: NetState) -> str:

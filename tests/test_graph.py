@@ -165,7 +165,7 @@ def test_the_same_top_in_two_phases() -> None:
     [
         (
             layer("a", "ReLU", "nope", "a"),
-            r"layer 'a' \(ReLU\): bottom 'nope' is produced by no layer .*; if it is an input .* --input-shape nope=",
+            r"layer 'a' \(ReLU\): bottom 'nope' is produced by no layer .*; if it is an input .* --input-shape 'nope=",
         ),
         (layer("a", "ReLU", "a", "a"), r"layer 'a' \(ReLU\): bottom 'a' is produced by no layer above it$"),
         (

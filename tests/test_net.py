@@ -689,7 +689,7 @@ def test_input_shapes_declare_inputs_without_one() -> None:
     text = 'input: "x" ' + ip("fc", "x", "y", 4)
     parsed = parse_message(text)
     message = caffe_compat.upgrade.upgrade_net(parsed.message, parsed.schema).message
-    with pytest.raises(NetworkError, match=r"if it is an input .* --input-shape x=N,C,H,W"):
+    with pytest.raises(NetworkError, match=r"if it is an input .* --input-shape 'x=N,C,H,W'"):
         CaffeNet(message)
     net = CaffeNet(message, input_shapes={"x": (2, 3)})
     assert net.input_shapes == {"x": (2, 3)}

@@ -58,7 +58,13 @@ def test_how_far_a_network_gets(tmp_path: Path) -> None:
     assert broken.reasons == ("text: expected a field name, found '...'",)
     assert broken.detail.startswith("line 1, column 8")
     dangling = check(tmp_path, INPUT + layer("ReLU", "nowhere"))
-    assert (dangling.reached, dangling.reasons) == (READ, ("graph: bottom '...' is produced by no layer above it",))
+    assert (dangling.reached, dangling.reasons) == (
+        READ,
+        (
+            "graph: bottom '...' is produced by no layer above it; if it is an input of the network, give its shape: "
+            "--input-shape '...'",
+        ),
+    )
     unknown = check(tmp_path, INPUT + layer("Odd") + layer("Strange", "Odd") + layer("ReLU", "Strange"))
     assert (unknown.reached, unknown.reasons) == (GRAPH, ("unknown layer type Odd", "unknown layer type Strange"))
     shapeless = check(tmp_path, 'layer { name: "data" type: "Data" top: "data" data_param { batch_size: 2 } }' + CONV)

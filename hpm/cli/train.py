@@ -15,11 +15,13 @@ from caffe_compat.solver import Action, Event
 from caffe_compat.solver.events import IterationShown
 
 from ..networks import NetworkOptions, scaled_channels
-from ..training import PHASES, TrainingOptions, train_phase
+from ..training import PHASES, PRETRAINING, TrainingOptions, train_phase
 from .options import Bars
 
 __all__ = ["train"]
 
+# The 2D pre-training reads lists of its own kind.
+_LISTS = {PRETRAINING: "h36m/17skel_train_2d.txt"}
 _FOUR = ("2d_to_3d", "3d_to_2d", "finetune_whole", "mask3d")
 
 
@@ -34,12 +36,7 @@ _FOUR = ("2d_to_3d", "3d_to_2d", "finetune_whole", "mask3d")
 @click.option("--projector", default=1024, show_default=True, type=click.IntRange(1), help="Size of its layers.")
 @click.option("--batch", type=click.IntRange(1), help="Images per batch. [default: the original's]")
 @click.option("--mpii-batch", default=3, show_default=True, type=click.IntRange(1), help="MPII images that join it.")
-@click.option(
-    "--train-list",
-    default=NetworkOptions.train_list,
-    show_default=True,
-    help="List of training frames, relative to --data.",
-)
+@click.option("--train-list", help="List of training frames, relative to --data. [default: as hpm prepare writes it]")
 @click.option("--in-order", is_flag=True, help="Read the lists in order instead of shuffled.")
 @click.option("--iterations", type=click.IntRange(1), help="[default: the original's]")
 @click.option("--learning-rate", type=float, help="[default: the original's]")
@@ -68,7 +65,7 @@ def train(
     projector: int,
     batch: int | None,
     mpii_batch: int,
-    train_list: str,
+    train_list: str | None,
     in_order: bool,
     iterations: int | None,
     learning_rate: float | None,
@@ -95,7 +92,7 @@ def train(
         batch=batch,
         mpii_batch=mpii_batch,
         shuffle=not in_order,
-        train_list=train_list,
+        train_list=train_list or _LISTS.get(phase, NetworkOptions.train_list),
     )
     options = TrainingOptions(
         network=network,

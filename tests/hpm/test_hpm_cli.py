@@ -1,0 +1,272 @@
+"""The command line: the whole chain on synthetic data, exit status, one line per error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tiny import random_frames
+
+from hpm import cli
+from hpm.annotations import ResultFolder, read_refined, read_results
+from hpm.cli.options import parse_actions
+from hpm.datasets.synthetic import SyntheticOptions, write
+from hpm.footage import predict_footage
+from hpm.metrics import mpjpe
+from hpm.model import PoseMachine
+from hpm.pictures import read_frames
+from hpm.scaling import denormalise, read_bounds
+
+
+@dataclass
+class Result:
+    status: int | str | None
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that says what is wrong."""
+        assert self.status == 2, (self.status, self.out, self.err)
+        lines = [line for line in self.err.splitlines() if not line.startswith(("warning: ", "bounds: "))]
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("hpm: error: ")
+        return lines[0]
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: object) -> Result:
+        with pytest.raises(SystemExit) as leaving:
+            cli.main([str(a) for a in arguments])
+        captured = capsys.readouterr()
+        return Result(leaving.value.code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two actions of 4 x 7 test frames, and a little to train on."""
+    root = tmp_path_factory.mktemp("synthetic")
+    options = SyntheticOptions(
+        subjects=("S1",), takes=1, frames=7, run=7, singles=8, actions=("Walking", "Greeting"), image_size=64
+    )
+    write(options, root)
+    return root
+
+
+@pytest.fixture
+def tiny(reference: Path) -> tuple[Path, Path]:
+    return reference / "tiny_mask3d" / "deploy.prototxt", reference / "tiny_mask3d" / "tiny_mask3d.caffemodel"
+
+
+@pytest.fixture
+def verified(reference: Path, tiny: tuple[Path, Path], tmp_path: Path) -> Path:
+    machine = PoseMachine.from_caffe(*tiny)
+    machine.verify(reference / "tiny_mask3d" / "tiny_mask3d.h5")
+    machine.save(tmp_path / "verified.pt")
+    return tmp_path / "verified.pt"
+
+
+def test_lists_to_coarse_to_refined_to_evaluated(
+    run: Run, synthetic: Path, tiny: tuple[Path, Path], reference: Path, tmp_path: Path
+) -> None:
+    model, pickled = tmp_path / "model.pt", tmp_path / "refine.pkl"
+    coarse, refined, table = tmp_path / "coarse", tmp_path / "refined", tmp_path / "table.json"
+    actions, data = ("--actions", "4,13"), ("--data-dir", synthetic)
+    done = run("convert", *tiny, "-o", model)
+    assert done.status == 0
+    assert "unverified" in done.out
+    files = ("--coarse-3d", coarse, *data, "--pose2d", "gt", *actions, "--save", refined)
+    assert "--released-coarse" in run("refine", "--model", model, *files).error
+    assert not refined.exists()
+    assert run("verify", model, "--reference", reference / "tiny_mask3d" / "tiny_mask3d.h5").status == 0
+    assert run("convert", model, "-o", pickled).status == 0
+    done = run("coarse", model, *data, "--save", coarse, *actions)
+    assert done.status == 0
+    assert done.out.splitlines() == ["4 Greeting: 28 frames", "13 Walking: 28 frames"]
+    assert "kept from an earlier run" in run("coarse", model, *data, "--save", coarse, *actions).out
+    # An action that is missing is named, and the rest is there.
+    done = run("coarse", model, *data, "--save", coarse, "--actions", "4,14")
+    assert done.status == 1
+    assert done.out.startswith("4 Greeting: 28 frames")
+    assert "hpm: error: action 14 WalkDog: " in done.err
+    done = run("refine", "--model", pickled, "--verified-by", model, *files)
+    assert done.status == 0
+    assert (refined / "0.00015mpjp_13.txt").exists()
+    done = run(
+        "evaluate", *data, "--coarse-3d", coarse, "--refined", refined, *actions, "--format", "json", "-o", table
+    )
+    assert done.status == 0
+    rows = {(row["action"], row["stage"]): row for row in json.loads(table.read_text())["rows"]}
+    assert len(rows) == 6
+    # The errors, computed from the files by hand.
+    bounds = read_bounds(synthetic / "16point_mean_limb_scaled_max_min.csv")
+    values = [line.rpartition(" ")[2] for line in (synthetic / "gt/test/test13.txt").read_text().splitlines()]
+    truth = denormalise(np.array([row.split(",")[32:80] for row in values], float), bounds).reshape(28, 16, 3)
+    results = ResultFolder(coarse)
+    for stage, pose in (
+        ("coarse", denormalise(read_results(results.normalised(13), 48), bounds)),
+        ("change", read_results(results.change_mm(13), 48)),
+        ("refined", read_refined(refined / "refine3d_13.txt")),
+    ):
+        assert len(pose) == 28
+        expected = mpjpe(pose.reshape(28, 16, 3), truth)
+        assert rows["13 Walking", stage]["mpjpe"] == pytest.approx(expected, abs=0.01)
+    page = tmp_path / "page.html"
+    show = ("visualize", *data, "--action", 4, "--coarse-3d", coarse, "--refined", refined, "--no-images")
+    assert run(*show, "--frames", "2:6", "-o", page).out == f"wrote {page}: 4 frames\n"
+    assert "Greeting 5" in page.read_text()
+    assert "there are frames 0 to 27" in run(*show, "--frames", "20:29", "-o", page).error
+
+
+def test_verify_against_released_predictions(
+    run: Run, synthetic: Path, tiny: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, coarse, data = tmp_path / "model.pt", tmp_path / "coarse", ("--data-dir", synthetic)
+    assert run("coarse", *tiny, *data, "--save", coarse, "--actions", "4").status == 0
+    check = ("verify", *tiny, "--released-coarse", coarse, *data, "--actions", "4", "--frames", 10)
+    assert "Pass -o" in run(*check).error
+    assert run(*check, "--window", 2, "-o", model).status == 1
+    assert not model.exists()
+    assert run(*check, "-o", model).status == 0
+    assert PoseMachine.from_pretrained(model).parity is not None
+
+
+def test_pickles_there_and_back(run: Run, verified: Path, tmp_path: Path) -> None:
+    first, middle, second = tmp_path / "a.pkl", tmp_path / "a.pt", tmp_path / "b.pkl"
+    assert run("convert", verified, "-o", first).status == 0
+    assert ", unverified" in run("convert", first, "-o", middle).out
+    assert ", verified" in run("convert", first, "-o", middle, "--verified-by", verified).out
+    assert run("convert", middle, "-o", second).status == 0
+    assert first.read_bytes() == second.read_bytes()
+    assert "would overwrite" in run("convert", middle, "-o", middle).error
+    assert "ends in .pt or .pkl" in run("convert", first, "-o", tmp_path / "a.onnx").error
+    first.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    assert "refused" in run("convert", first, "-o", middle).error
+
+
+def test_a_net_that_departs_is_not_written(run: Run, tiny: tuple[Path, Path], reference: Path, tmp_path: Path) -> None:
+    # Weights of another training of the same network.
+    other = reference / "tiny_mask3d" / "tiny_mask3d.h5"
+    prototxt = tmp_path / "deploy.prototxt"
+    prototxt.write_text(tiny[0].read_text().replace('name: "relu_project_3" type: "ReLU"', 'name: "r" type: "TanH"'))
+    out = tmp_path / "model.pt"
+    done = run("convert", prototxt, tiny[1], "-o", out, "--reference", other)
+    assert done.status == 1
+    assert "does not reproduce" in done.err
+    assert not out.exists()
+
+
+def test_footage(run: Run, verified: Path, tmp_path: Path) -> None:
+    folder, keypoints = tmp_path / "shots", tmp_path / "k.npy"
+    folder.mkdir()
+    for k in range(6):
+        y, x = np.mgrid[:90, :120]
+        cv2.imwrite(str(folder / f"{k}.png"), np.stack([2 * x, 2 * y, 0 * x + 40 * k], -1).astype(np.uint8))
+    points = np.random.RandomState(1).uniform(10, 80, (6, 17, 2))
+    np.save(keypoints, points)
+    (tmp_path / "boxes.csv").write_text("20,10,40,60\n")
+    out = tmp_path / "out"
+    basic = ("predict", folder, "--model", verified, "--save", out, "--window", 4)
+    assert run(*basic, "--keypoints", keypoints, "--joints", "COCO17").out.startswith("6 frames, refined")
+    assert read_refined(out / "refined_mm.txt").shape == (6, 48)
+    flat = read_results(out / "pose2d.csv", 32).reshape(6, 16, 2)
+    # Crops have a margin of an eighth about the joints.
+    assert np.abs(flat.min((1, 2)) - 0.1).max() < 0.03
+    assert run(*basic, "--boxes", tmp_path / "boxes.csv").out.startswith("6 frames, coarse")
+    assert not (out / "refined_mm.txt").exists()
+    pictures = list(read_frames([folder]))
+    # The box's square: 60 wide about its centre, so from x = 10.
+    crop = cv2.resize(pictures[3][10:70, 10:70], (64, 64))
+    assert np.abs(cv2.imread(str(out / "crops" / "000003.jpg")).astype(float) - crop).mean() < 3
+    assert "shape (6, 17, 2)" in run(*basic, "--keypoints", keypoints).error
+    np.save(keypoints, points[:5])
+    assert "5 2D poses" in run(*basic, "--keypoints", keypoints, "--joints", "COCO17").error
+    np.save(keypoints, np.full((6, 17, 2), np.nan))
+    assert "not finite" in run(*basic, "--keypoints", keypoints, "--joints", "COCO17").error
+    (tmp_path / "boxes.csv").write_text("1,2,3\n")
+    assert "line 1: 3 values" in run(*basic, "--boxes", tmp_path / "boxes.csv").error
+
+
+def test_footage_is_streamed(verified: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block ends do not show, and frames are asked for block by block."""
+    machine, results, frames = PoseMachine.from_pretrained(verified), [], random_frames(11)
+    for block in (60, 4):
+        monkeypatch.setattr("hpm.footage._BLOCK", block)
+        footage = predict_footage(machine, iter(frames), tmp_path / str(block), window=4)
+        assert footage.frames == 11
+        results.append((footage.root / "coarse_norm.csv").read_bytes())
+    assert results[0] == results[1]
+
+
+def test_videos(tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (48, 32))
+    for k in range(7):
+        writer.write(np.full((32, 48, 3), 30 * k, np.uint8))
+    writer.release()
+    assert [round(float(frame.mean()) / 30) for frame in read_frames([path], every=3)] == [0, 3, 6]
+
+
+def test_training_a_phase_and_going_on(run: Run, synthetic: Path, tmp_path: Path) -> None:
+    command = ("train", "2d_to_3d", "--data", synthetic, "--out", tmp_path / "run", "--image-size", 64)
+    command += ("--width", 0.05, "--hidden", 6, "--projector", 5, "--iterations", 2, "--workers", 0, "--seed", 3)
+    weights = tmp_path / "run" / "train_test_cpm.caffemodel"
+    assert "starts from the weights of train_test_cpm" in run(*command).error
+    assert not weights.exists()
+    first = ("train", "train_test_cpm", *command[2:], "--display", 1)
+    done = run(*first)
+    assert done.status == 0, done.err
+    assert done.out == f"train_test_cpm: {weights}\n"
+    done = run(*command)
+    assert done.status == 0, done.err
+    assert (tmp_path / "run" / "2d_to_3d.caffemodel").exists()
+    assert "other settings" in run(*command, "--batches", 2).error
+
+
+def test_preparing(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    made = ("--takes", 1, "--frames", 2, "--run", 2, "--singles", 1, "--actions", "Sitting", "--image-size", 16)
+    assert run("prepare", "synthetic", "--out", out, *made).status == 0
+    assert len((out / "gt" / "test" / "test8.txt").read_text().splitlines()) == 8
+    assert "no data of Human3.6M was recognised" in run("prepare", "h36m", tmp_path, "--out", out).error
+    assert "no motion is called Flying" in run("prepare", "synthetic", "--out", out, "--actions", "Flying").error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("coarse", "no.pt", "--data-dir", ".", "--save", "x"), "no.pt: cannot be opened"),
+        (("evaluate", "--data-dir", "."), "nothing to evaluate"),
+        (("verify", "no.pt"), "pass either --reference"),
+        (("verify", "no.pt", "--released-coarse", "x"), "pass --data-dir"),
+        (("train", "mask3d", "--data", ".", "--out", "x", "--width", "0"), "a factor above 0"),
+    ],
+)
+def test_one_line_for_a_users_error(run: Run, arguments: tuple[str, ...], words: str) -> None:
+    assert words in run(*arguments).error
+
+
+def test_numbers_of_actions() -> None:
+    assert parse_actions("3,5-7,6") == [3, 5, 6, 7]
+    assert parse_actions("all") == list(range(1, 16))
+    for wrong in ("0", "16", "4-2", "a", "1,,2", ""):
+        with pytest.raises(Exception, match="numbers from 1 to 15"):
+            parse_actions(wrong)
+
+
+def test_help_names_every_command(run: Run) -> None:
+    shown = run("--help").out
+    for name in ("coarse", "convert", "evaluate", "predict", "prepare", "refine", "train", "verify", "visualize"):
+        assert name in shown
+        assert run(name, "--help").status == 0
