@@ -123,7 +123,7 @@ def millimetres(pose: np.ndarray, bounds: Bounds) -> np.ndarray:
 
 
 def measure(model: Path, trained: TrainingFolder, tested: TrainingFolder) -> dict[str, dict[str, float]]:
-    """MPJPE of the held-out subject by action, mm; refinement with the true 2D poses, mean pose of the training labels."""
+    """MPJPE of the held-out subject by action, mm. Refinement gets the true 2D poses; the mean pose is of training."""
     bounds = read_bounds(trained.bounds)
     labels = read_list(trained.train_list, need_3d=True).pose3d
     assert labels is not None
