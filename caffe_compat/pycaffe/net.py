@@ -26,7 +26,7 @@ from ..sources import is_source
 from ..training import TrainingFiles
 from ..weights import read_weights
 from .blob import NetBlob, ParamBlob, flush_parameters
-from .runtime import draw_seed, log, runtime
+from .runtime import draw_seed, keep_freed_memory, log, runtime
 from .steps import DummyDataStep, ModuleStep, SourceStep, SplitStep, Step
 from .wiring import Wire, need_backward, wire
 
@@ -119,6 +119,7 @@ class Net:
         return net
 
     def _set_up(self, core: SteppedNet, feeds: Mapping[int, _Feed]) -> None:
+        keep_freed_memory()
         self._core, self._feeds = core, feeds
         self._device = torch.device("cpu")
         self._expected_pass = 0

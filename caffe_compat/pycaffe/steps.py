@@ -20,7 +20,7 @@ from .wiring import Wire
 __all__ = ["DummyDataStep", "ModuleStep", "SourceStep", "SplitStep", "Step"]
 
 # Layers whose top is their bottom's very memory in Caffe, so that writing to one writes to both.
-_SHARING = frozenset({"Flatten", "Reshape", "Parameter"})
+_SHARING = frozenset({"Flatten", "Reshape"})
 
 
 class Step:

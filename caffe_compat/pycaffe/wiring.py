@@ -95,9 +95,11 @@ def _learns(net: CaffeNet, w: Wire) -> bool:
 
 
 def _may_be_forced(net: CaffeNet, w: Wire, bottom: int) -> bool:
-    """Caffe's AllowForceBackward: not into the labels of a loss."""
+    """Caffe's AllowForceBackward: not into the labels of a loss, nor into the marks where sequences go on."""
     if w.node is None:
         return True
+    if w.type in ("LSTM", "RNN"):
+        return bottom != 1
     if find_layer(w.type, net.dialect).is_loss and w.type != "EuclideanLoss":
         return bottom != (2 if w.type == "ContrastiveLoss" else 1)
     return bool(getattr(net.get_submodule(w.node.module_name), "allow_force_backward", True))

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from caffe_compat.cli.options import device_option, parse_device
 
-from ..annotations import ACTIONS, DataFolder
 from ..coarse import predict_actions
 from .options import (
     Bars,
     actions_option,
     bounds_option,
     choose_bounds,
+    data_folder,
     data_option,
+    label,
+    layout_option,
     model_arguments,
     open_machine,
     parse_actions,
+    picture_folder,
     protocol_option,
     report_problems,
 )
@@ -32,6 +33,7 @@ __all__ = ["coarse"]
 @click.option("--images", type=click.Path(file_okay=False), help="Folder of the pictures. [default: DATA/h36m]")
 @click.option("--save", required=True, type=click.Path(file_okay=False), help="Folder for the CSV files.")
 @protocol_option
+@layout_option
 @actions_option
 @click.option(
     "--window", default=5, show_default=True, type=click.IntRange(1), help="Frames that the network sees together."
@@ -47,6 +49,7 @@ def coarse(
     images: str | None,
     save: str,
     protocol: str,
+    layout: str,
     actions: str,
     window: int,
     readers: int,
@@ -58,20 +61,20 @@ def coarse(
     A 3D network writes result<k>_norm.csv, result<k>_unnorm.csv and result<k>_change_unnorm.csv, a 2D network
     result<k>_norm.csv. Finished actions are kept when the command runs again.
     """
-    data = DataFolder(Path(data_dir), int(protocol))
+    data = data_folder(data_dir, protocol, layout)
     machine = open_machine(model, weights, choose_bounds(data, bounds), pose_blob).to(parse_device(device))
     with Bars() as bars:
         summary = predict_actions(
             machine,
             data.ground_truth,
-            images or data.root / "h36m",
+            picture_folder(data, images),
             save,
             window=window,
-            actions=parse_actions(actions),
+            actions=parse_actions(actions, data),
             readers=readers,
-            progress=bars.action,
+            progress=bars.actions(data),
         )
     for done in summary.done:
         kept = " (kept from an earlier run)" if done.kept else ""
-        click.echo(f"{done.action} {ACTIONS[done.action]}: {done.frames} frames{kept}")
-    return report_problems(summary.problems)
+        click.echo(f"{label(data, done.action)}: {done.frames} frames{kept}")
+    return report_problems(data, summary.problems)

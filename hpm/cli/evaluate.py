@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from caffe_compat.cli.options import note
 from caffe_compat.files import atomic_write
 
-from ..annotations import DataFolder
+from ..evaluate import Evaluation
 from ..evaluate import evaluate as evaluate_actions
-from .options import actions_option, bounds_option, choose_bounds, data_option, parse_actions, protocol_option
+from ..kth import KthFolder, PcpTable, evaluate_pcp
+from .options import (
+    actions_option,
+    bounds_option,
+    choose_bounds,
+    data_folder,
+    data_option,
+    layout_option,
+    parse_actions,
+    protocol_option,
+)
 
 __all__ = ["evaluate"]
 
@@ -23,6 +31,7 @@ __all__ = ["evaluate"]
 )
 @click.option("--refined", type=click.Path(file_okay=False), help="Folder of refine3d_<k>.txt.")
 @protocol_option
+@layout_option
 @actions_option
 @click.option(
     "--format", "format_", type=click.Choice(["markdown", "csv", "json"]), default="markdown", show_default=True
@@ -35,22 +44,24 @@ def evaluate(
     coarse_3d: str | None,
     refined: str | None,
     protocol: str,
+    layout: str,
     actions: str,
     format_: str,
     output: str | None,
     allow_short: bool,
     bounds: str | None,
 ) -> int:
-    """Errors per action of the coarse, corrected and refined poses: MPJPE, P-MPJPE, N-MPJPE, MPJVE, PCK, AUC."""
-    data = DataFolder(Path(data_dir), int(protocol))
-    found = evaluate_actions(
-        data,
-        coarse_3d,
-        refined,
-        bounds=choose_bounds(data, bounds),
-        actions=parse_actions(actions),
-        allow_short=allow_short,
-    )
+    """Errors per action of the coarse, corrected and refined poses: MPJPE, P-MPJPE, N-MPJPE, MPJVE, PCK, AUC.
+
+    With --layout kth, the percentage of correct parts of each camera.
+    """
+    data = data_folder(data_dir, protocol, layout)
+    chosen, wanted = choose_bounds(data, bounds), parse_actions(actions, data)
+    found: Evaluation | PcpTable
+    if isinstance(data, KthFolder):
+        found = evaluate_pcp(data, coarse_3d, refined, bounds=chosen, cameras=wanted, allow_short=allow_short)
+    else:
+        found = evaluate_actions(data, coarse_3d, refined, bounds=chosen, actions=wanted, allow_short=allow_short)
     text = {"markdown": found.to_markdown, "csv": found.to_csv, "json": found.to_json}[format_]()
     if output is None:
         click.echo(text, nl=False)

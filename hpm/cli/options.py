@@ -19,6 +19,7 @@ from caffe_compat.definition import is_text
 from caffe_compat.errors import UsageError
 
 from ..annotations import ACTIONS, DataFolder
+from ..kth import CAMERAS, KthFolder
 from ..model import PoseMachine
 from ..scaling import REFINEMENT_BOUNDS, Bounds, read_bounds
 
@@ -27,16 +28,27 @@ __all__ = [
     "actions_option",
     "bounds_option",
     "choose_bounds",
+    "data_folder",
     "data_option",
+    "label",
+    "layout_option",
     "model_arguments",
     "open_machine",
     "parse_actions",
+    "picture_folder",
     "protocol_option",
     "report_problems",
 ]
 
 data_option = click.option(
     "--data-dir", required=True, type=click.Path(file_okay=False), help="Folder with gt/test, ours_2d and the like."
+)
+layout_option = click.option(
+    "--layout",
+    type=click.Choice(["h36m", "kth"]),
+    default="h36m",
+    show_default=True,
+    help="kth: camera1.txt and so on, the cameras in place of actions.",
 )
 protocol_option = click.option("--protocol", type=click.Choice(["1", "3"]), default="1", show_default=True)
 actions_option = click.option("--actions", default="all", show_default=True, metavar="1,3,5-7", help="Which actions.")
@@ -70,10 +82,10 @@ def open_machine(model: str, weights: str | None, bounds: Bounds, pose_blob: str
     return PoseMachine.from_caffe(model, weights or model, bounds=bounds, pose_blob=pose_blob)
 
 
-def parse_actions(text: str) -> list[int]:
-    """``1,3,5-7`` as numbers; ``all`` as all of them. Raises UsageError."""
+def parse_actions(text: str, data: DataFolder | None = None) -> list[int]:
+    """``1,3,5-7`` as numbers; ``all`` as all that ``data`` has. Raises UsageError."""
     if text == "all":
-        return list(ACTIONS)
+        return list(CAMERAS if isinstance(data, KthFolder) else ACTIONS)
     chosen: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,3})(?:-(\d{1,3}))?\s*", part)
@@ -82,6 +94,21 @@ def parse_actions(text: str) -> list[int]:
             raise UsageError(f"--actions {text!r}: numbers from 1 to {len(ACTIONS)} such as 1,3,5-7 were expected")
         chosen += [k for k in range(first, last + 1) if k not in chosen]
     return chosen
+
+
+def data_folder(root: str, protocol: str, layout: str) -> DataFolder:
+    """Where the data lie."""
+    return (KthFolder if layout == "kth" else DataFolder)(Path(root), int(protocol))
+
+
+def picture_folder(data: DataFolder, given: str | None) -> Path:
+    """The folder that lists' paths are relative to."""
+    return Path(given) if given is not None else data.root if isinstance(data, KthFolder) else data.root / "h36m"
+
+
+def label(data: DataFolder, action: int) -> str:
+    """What an action, or a camera, is called."""
+    return f"camera {action}" if isinstance(data, KthFolder) else f"{action} {ACTIONS[action]}"
 
 
 def choose_bounds(data: DataFolder, given: str | None) -> Bounds:
@@ -133,17 +160,17 @@ class Bars(AbstractContextManager["Bars"]):
             self._tasks[what] = self._progress.add_task(what, total=total)
         self._progress.update(self._tasks[what], completed=done, total=total)
 
-    def action(self, action: int, done: int, total: int) -> None:
-        """Frames of an action."""
-        self.show(f"{action} {ACTIONS[action]}", done, total)
+    def actions(self, data: DataFolder) -> Callable[[int, int, int], None]:
+        """What shows frames of an action."""
+        return lambda action, done, total: self.show(label(data, action), done, total)
 
     def of(self, what: str) -> Callable[[int, int], None]:
         """What shows ``done`` of ``total`` of ``what``."""
         return lambda done, total: self.show(what, done, total)
 
 
-def report_problems(problems: Mapping[int, str]) -> int:
+def report_problems(data: DataFolder, problems: Mapping[int, str]) -> int:
     """What could not be done, a line each on stderr; the exit status."""
     for action, problem in problems.items():
-        note(f"hpm: error: action {action} {ACTIONS[action]}: {problem}")
+        note(f"hpm: error: {label(data, action)}: {problem}")
     return 1 if problems else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +10,6 @@ import torch
 
 from caffe_compat.cli.options import device_option, parse_device, print_table
 
-from ..annotations import ACTIONS, DataFolder
 from ..gate import read_projector
 from ..refine import PAPER, Refiner, RefineSettings
 from ..refine_files import refine_actions
@@ -20,7 +18,10 @@ from .options import (
     actions_option,
     bounds_option,
     choose_bounds,
+    data_folder,
     data_option,
+    label,
+    layout_option,
     parse_actions,
     protocol_option,
     report_problems,
@@ -36,6 +37,7 @@ __all__ = ["refine"]
     "--allow-unverified", is_flag=True, help="Refine with a model that was not shown to give the same numbers."
 )
 @protocol_option
+@layout_option
 @click.option("--pose2d", type=click.Choice(["ours", "hourglass", "gt"]), default="ours", show_default=True)
 @click.option(
     "--coarse-3d",
@@ -69,6 +71,7 @@ def refine(
     verified_by: str | None,
     allow_unverified: bool,
     protocol: str,
+    layout: str,
     pose2d: str,
     coarse_3d: str | None,
     data_dir: str,
@@ -100,7 +103,7 @@ def refine(
         "discard_mm": discard_mm,
     }
     settings = replace(PAPER if paper else RefineSettings(), **{k: v for k, v in given.items() if v is not None})
-    data = DataFolder(Path(data_dir), int(protocol))
+    data = data_folder(data_dir, protocol, layout)
     refiner = Refiner(
         read_projector(model, verified_by=verified_by, allow_unverified=allow_unverified),
         settings,
@@ -115,13 +118,13 @@ def refine(
             coarse_3d or data.coarse,
             save,
             pose2d=pose2d,
-            actions=parse_actions(actions),
+            actions=parse_actions(actions, data),
             allow_short=allow_short,
-            progress=bars.action,
+            progress=bars.actions(data),
         )
     rows = [
         (
-            f"{d.action} {ACTIONS[d.action]}",
+            label(data, d.action),
             str(d.frames),
             *(f"{v:.2f}" for v in (d.coarse_mm, d.change_mm, d.refined_mm)),
             str(d.discarded),
@@ -132,4 +135,4 @@ def refine(
     columns = ("action", "frames", "coarse mm", "change mm", "refined mm", "discarded", "kept")
     if rows:
         print_table(columns, rows, right=columns[1:6])
-    return report_problems(summary.problems)
+    return report_problems(data, summary.problems)

@@ -91,7 +91,7 @@ def verify(
                 actions=parse_actions(actions),
                 frames=frames,
                 window=window,
-                progress=bars.action,
+                progress=bars.actions(data),
             )
     print_results(results, only_failures=False, every_blob=False)
     if not all(result.passed for result in results):

@@ -99,7 +99,7 @@ def test_lists_to_coarse_to_refined_to_evaluated(
     done = run("coarse", model, *data, "--save", coarse, "--actions", "4,14")
     assert done.status == 1
     assert done.out.startswith("4 Greeting: 28 frames")
-    assert "hpm: error: action 14 WalkDog: " in done.err
+    assert "hpm: error: 14 WalkDog: " in done.err
     done = run("refine", "--model", pickled, "--verified-by", model, *files)
     assert done.status == 0
     assert (refined / "0.00015mpjp_13.txt").exists()
@@ -127,6 +127,38 @@ def test_lists_to_coarse_to_refined_to_evaluated(
     assert run(*show, "--frames", "2:6", "-o", page).out == f"wrote {page}: 4 frames\n"
     assert "Greeting 5" in page.read_text()
     assert "there are frames 0 to 27" in run(*show, "--frames", "20:29", "-o", page).error
+
+
+def test_kth_from_text_files_to_correct_parts(run: Run, verified: Path, tmp_path: Path) -> None:
+    raw, data, coarse = tmp_path / "raw", tmp_path / "data", tmp_path / "coarse"
+    random = np.random.RandomState(4)
+    raw.mkdir()
+    for name, count in (("positions2d", 2 * 14 * 3), ("positions3d", 3 * 14), ("cameras", 8 * 3)):
+        (raw / f"{name}.txt").write_text("\n".join(f"{v:.5f}" for v in random.uniform(1, 300, 6 * count)))
+    for camera in (1, 2, 3):
+        (raw / f"Camera {camera}").mkdir()
+        for k, picture in enumerate(random_frames(6, camera, 300, 300), 1):
+            cv2.imwrite(str(raw / f"Camera {camera}" / f"{k:05d}.png"), picture)
+    assert run("prepare", "kth", raw, "--out", data, "--image-size", 64).status == 0
+    kth = ("--data-dir", data, "--layout", "kth")
+    assert run("coarse", verified, *kth, "--save", coarse).out == "".join(f"camera {k}: 6 frames\n" for k in (1, 2, 3))
+    refine = ("refine", "--model", verified, *kth, "--coarse-3d", coarse, "--save", tmp_path / "refined")
+    assert "for KTH there are gt only" in run(*refine).error
+    assert run(*refine, "--pose2d", "gt").status == 0
+    shown = ("evaluate", *kth, "--coarse-3d", coarse, "--refined", tmp_path / "refined")
+    rows = json.loads(run(*shown, "--format", "json").out)["rows"]
+    assert [(row["camera"], row["stage"]) for row in rows[:4]] == [
+        (1, "coarse"),
+        (1, "change"),
+        (1, "refined"),
+        (2, "coarse"),
+    ]
+    assert all(0 <= row["pcp"]["all"] < 0.7 for row in rows)
+    # The truth itself, as results, is all correct.
+    values = [line.rpartition(" ")[2].split(",")[32:80] for line in (data / "camera2.txt").read_text().splitlines()]
+    ResultFolder(coarse).normalised(2).write_text("".join(f",{','.join(row)}\n" for row in values))
+    done = run("evaluate", *kth, "--coarse-3d", coarse, "--actions", "2", "--format", "csv")
+    assert done.out.splitlines()[1] == "2,coarse,6,1,1,1,1,1"
 
 
 def test_verify_against_released_predictions(

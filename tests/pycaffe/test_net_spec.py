@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models import BRANCHES
+from pycaffe_models import BRANCHES
 
 from caffe_compat import pycaffe as caffe
 from caffe_compat.errors import MissingExtraError, UsageError

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models import write
+from pycaffe_models import write
 
 from caffe_compat.errors import LayerError
 from caffe_compat.pycaffe import Layer, blob

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from models import DEPLOY
+from pycaffe_models import DEPLOY
 
 from caffe_compat.pycaffe.__main__ import main
 from caffe_compat.pycaffe.runtime import runtime

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from models import write
+from pycaffe_models import write
 
 import caffe_compat
 from caffe_compat.errors import CaffeCompatWarning, FileError, MissingExtraError, UsageError

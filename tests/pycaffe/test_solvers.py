@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from models import write
+from pycaffe_models import write
 
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.net import CaffeNet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from models import BRANCHES, DEPLOY, write
+from pycaffe_models import BRANCHES, DEPLOY, write
 
 import caffe_compat
 from caffe_compat.errors import CaffeCompatWarning, FileError, GraphError, LayerError, UsageError, WeightsError
@@ -779,6 +780,34 @@ def test_a_net_survives_a_layer_that_fails(caffe: Any) -> None:
         net.forward(start="ip")
     assert net.blobs["ip"].data.shape == (2, 5)
     assert net.forward()["prob"].sum() == pytest.approx(2, rel=1e-5)
+
+
+# Speed
+
+
+def test_the_interface_costs_under_two_milliseconds(caffe: Any) -> None:
+    net = filled(caffe, DEPLOY)
+    core = plain(net, DEPLOY).to(runtime.device)
+    x = net.blobs["data"].data.copy()
+    tensor = torch.tensor(x, device=runtime.device)
+
+    def bare() -> None:
+        with torch.no_grad():
+            core(data=tensor)
+
+    def through_the_interface() -> None:
+        net.blobs["data"].data[...] = x
+        _ = net.forward()["prob"][0, 0]
+
+    def least(call: Any) -> float:
+        times = []
+        for _ in range(30):
+            started = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    assert least(through_the_interface) - least(bare) < 0.002
 
 
 # Devices
