@@ -94,7 +94,7 @@ def save_checkpoint(
     net: CaffeNet,
     path: str | Path,
     *,
-    sources: Sequence[str | Path | Checksum] = (),
+    sources: Sequence[str | Path | Checksum | Mapping[str, str]] = (),
     preprocess: Mapping[str, Any] | None = None,
     parity: ParityRecord | None = None,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
@@ -103,7 +103,8 @@ def save_checkpoint(
     """Write ``net`` to ``path``, whole or not at all.
 
     Args:
-        sources: the files it was made from; their checksums, which may be under way already, are recorded.
+        sources: the files it was made from; their checksums, which may be under way already, are recorded. An entry of
+            :attr:`Checkpoint.sources` is recorded as it is.
         dtype: precision that floating-point weights are stored in.
         optimized: whether loading gives the inference form. What is stored is ``net`` itself all the same.
 
@@ -115,7 +116,7 @@ def save_checkpoint(
         raise UsageError(f"dtype {dtype!r}: one of {', '.join(DTYPES)} was expected")
     if optimized and net.graph.state.phase != "TEST":
         raise UsageError("only a net of phase TEST has an inference form; convert it with phase test")
-    checksums = [source if isinstance(source, Checksum) else Checksum(source) for source in sources]
+    checksums = [source if isinstance(source, Checksum | Mapping) else Checksum(source) for source in sources]
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -126,7 +127,10 @@ def save_checkpoint(
         "dtype": dtype,
         "optimized": optimized,
         "state_dict": {name: _cast(tensor, DTYPES[dtype]) for name, tensor in net.state_dict().items()},
-        "sources": [{"name": Path(sum_.path).name, "sha256": sum_.hexdigest()} for sum_ in checksums],
+        "sources": [
+            dict(sum_) if isinstance(sum_, Mapping) else {"name": Path(sum_.path).name, "sha256": sum_.hexdigest()}
+            for sum_ in checksums
+        ],
         "preprocess": dict(preprocess) if preprocess else None,
         "parity": asdict(parity) if parity else None,
         "written_by": versions(),

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from caffe_compat.checkpoint import ParityRecord, is_checkpoint, read_checkpoint, versions
+from caffe_compat.checkpoint import Checkpoint, ParityRecord, is_checkpoint, read_checkpoint, versions
 from caffe_compat.errors import ParityError, UsageError
 from caffe_compat.files import sha256_of
 from caffe_compat.parity import CaseResult
@@ -22,7 +22,12 @@ from caffe_compat.parity import CaseResult
 from .pickles import read_projector_pickle
 from .projector import LAYERS, Projector
 
-__all__ = ["parity_record", "read_projector", "require_parity", "verified_pickle"]
+__all__ = ["parity_of", "parity_record", "read_projector", "require_parity", "verified_pickle"]
+
+
+def parity_of(content: Checkpoint) -> ParityRecord | None:
+    """The parity record of a ``.pt``; None if its weights were rounded after the comparison, which was in float32."""
+    return content.parity if content.dtype == "float32" else None
 
 
 def require_parity(parity: ParityRecord | None, what: str, *, allow_unverified: bool = False) -> None:
@@ -55,7 +60,7 @@ def read_projector(
         if verified_by is not None:
             raise UsageError(f"{name} is a .pt, which holds its own parity record; verified_by is for pickles")
         content = read_checkpoint(name)
-        require_parity(content.parity, name, allow_unverified=allow_unverified)
+        require_parity(parity_of(content), name, allow_unverified=allow_unverified)
         return Projector.from_state(content.state_dict).to(dtype=torch.float32)
     if verified_by is not None:
         return verified_pickle(path, verified_by)
@@ -72,7 +77,7 @@ def verified_pickle(path: str | os.PathLike[str], verified_by: str | os.PathLike
     """The arrays of a pickle, if they equal those of a ``.pt`` with a parity record. Raises ParityError if not."""
     judge = os.fspath(verified_by)
     content = read_checkpoint(judge)
-    require_parity(content.parity, judge)
+    require_parity(parity_of(content), judge)
     ours, theirs = read_projector_pickle(path), Projector.from_state(content.state_dict)
     for k, (a, b) in enumerate(zip(ours.arrays(), theirs.to(dtype=torch.float32).arrays(), strict=True)):
         if a.shape != b.shape or not np.array_equal(a, b):

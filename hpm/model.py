@@ -34,7 +34,7 @@ from caffe_compat.loading import build_net
 from caffe_compat.parity import CaseResult, ieee_float32, open_reference, pick_group, verify_net
 from caffe_compat.preprocess import Preprocess
 
-from .gate import parity_record, require_parity
+from .gate import parity_of, parity_record, require_parity
 from .projector import LAYERS, POSE_2D, POSE_3D, Projector, project
 from .refine import Refiner, RefineSettings
 from .scaling import REFINEMENT_BOUNDS, Bounds, denormalise
@@ -69,7 +69,7 @@ class PoseMachine:
         bounds: what normalised 3D values refer to.
         pose_blob: the blob with the pose, for networks that are put together otherwise.
         parity: the record that ``net`` reproduced its reference.
-        sources: the files that ``net`` came from, for :meth:`save`.
+        sources: the files that ``net`` came from, or what a ``.pt`` recorded of them, for :meth:`save`.
 
     Raises:
         UsageError: a net that takes no images, or whose pose is not found or has neither 48 nor 32 values.
@@ -82,7 +82,7 @@ class PoseMachine:
         bounds: Bounds = REFINEMENT_BOUNDS,
         pose_blob: str | None = None,
         parity: ParityRecord | None = None,
-        sources: Sequence[str | Path] = (),
+        sources: Sequence[str | Path | Mapping[str, str]] = (),
     ) -> None:
         if net.graph.state.phase != "TEST":
             raise UsageError(f"a pose machine runs a net of phase TEST; this one is of phase {net.graph.state.phase}")
@@ -161,7 +161,13 @@ class PoseMachine:
         content = read_checkpoint(name)
         if content.optimized:
             raise UsageError(f"{name} was converted with --optimize; convert it without")
-        return cls(load_checkpoint(name), bounds=bounds, pose_blob=pose_blob, parity=content.parity, sources=[name])
+        return cls(
+            load_checkpoint(name),
+            bounds=bounds,
+            pose_blob=pose_blob,
+            parity=parity_of(content),
+            sources=content.sources,
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a ``.pt`` with the parity record, if there is one. On a GPU, recurrent state is forgotten.

@@ -12,7 +12,7 @@ from caffe_compat.cli.verify import load_inputs, print_results, split_reference
 from caffe_compat.errors import UsageError
 
 from ..convert import projector_of, save_projector
-from ..gate import verified_pickle
+from ..gate import parity_of, verified_pickle
 from ..pickles import read_projector_pickle, write_projector_pickle
 from ..scaling import REFINEMENT_BOUNDS
 from .options import model_arguments, open_machine
@@ -50,7 +50,7 @@ def convert(
         if ending == ".pkl" or weights is not None or reference is not None:
             raise UsageError(f"{model} is a pickle; it becomes a .pt and takes neither WEIGHTS nor --reference")
         projector = read_projector_pickle(model) if verified_by is None else verified_pickle(model, verified_by)
-        parity = None if verified_by is None else read_checkpoint(verified_by).parity
+        parity = None if verified_by is None else parity_of(read_checkpoint(verified_by))
         save_projector(projector, output, sources=[model], parity=parity)
         click.echo(f"wrote {output}: correction module and projector, {'verified' if parity else 'unverified'}")
         return 0

@@ -170,5 +170,5 @@ def test_released_predictions_give_a_record(tiny: PoseMachine, tmp_path: Path) -
     results = verify_released(tiny, lists, images, out, actions=[1], window=2)
     assert not results[0].passed
     assert tiny.parity is None
-    with pytest.raises(FileError, match="result3_norm.csv"):
+    with pytest.raises(FileError, match=r"result3_norm\.csv"):
         verify_released(tiny, lists, images, out, actions=[3])

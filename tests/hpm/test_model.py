@@ -12,7 +12,7 @@ from seeded import seeded_net
 from tiny import SIDE, random_frames
 
 from caffe_compat import load
-from caffe_compat.checkpoint import read_checkpoint
+from caffe_compat.checkpoint import read_checkpoint, save_checkpoint
 from caffe_compat.errors import CaffeCompatWarning, ParityError, UsageError, WeightsError
 from caffe_compat.parity import NET_TOLERANCE, compare, open_reference
 from hpm.convert import projector_of, save_projector
@@ -254,6 +254,26 @@ def test_saving_keeps_what_the_files_were(tiny: PoseMachine, tmp_path: Path, dev
     assert [source["name"] for source in content.sources] == ["deploy.prototxt", "tiny_mask3d.caffemodel"]
     assert content.preprocess is not None
     assert (content.preprocess["mean"], content.preprocess["scale"]) == ([128.0], 1 / 256)
+
+
+def test_checking_a_pt_keeps_what_its_files_were(tiny: PoseMachine, recorded: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    tiny.save(path)
+    before = read_checkpoint(path).sources
+    again = PoseMachine.from_pretrained(path)
+    again.verify(recorded)
+    again.save(path)
+    assert read_checkpoint(path).sources == before
+    assert len(before) == 2
+
+
+def test_rounded_weights_have_no_record(tiny: PoseMachine, recorded: Path, tmp_path: Path) -> None:
+    """The comparison was of the weights as they were before they were stored in half the bits."""
+    tiny.verify(recorded)
+    save_checkpoint(tiny.net, tmp_path / "half.pt", parity=tiny.parity, dtype="float16")
+    assert PoseMachine.from_pretrained(tmp_path / "half.pt").parity is None
+    with pytest.raises(ParityError, match="was not shown"):
+        read_projector(tmp_path / "half.pt")
 
 
 def test_refine_is_the_refiner(tiny: PoseMachine) -> None:
