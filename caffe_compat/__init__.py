@@ -1,8 +1,8 @@
 """Run any Caffe model in PyTorch, with proof that the numbers are the same.
 
-    import caffe_compat
-    net = caffe_compat.load("deploy.prototxt", "weights.caffemodel")
-    outputs = net(data=x)
+import caffe_compat
+net = caffe_compat.load("deploy.prototxt", "weights.caffemodel")
+outputs = net(data=x)
 """
 
 from __future__ import annotations

@@ -321,9 +321,7 @@ def inspect_pair(
     Raises:
         As :func:`inspect_file`. UsageError: the files are of other kinds.
     """
-    first = inspect_file(
-        network, phase=phase, level=level, stages=stages, dialect=dialect, input_shapes=input_shapes
-    )
+    first = inspect_file(network, phase=phase, level=level, stages=stages, dialect=dialect, input_shapes=input_shapes)
     second = inspect_file(weights, dialect=dialect)
     if first.kind != "network" or second.kind != "weights":
         found = f"{first.path} is a {first.kind}, {second.path} a {second.kind}"

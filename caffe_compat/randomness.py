@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, iteration, rank, layer), so that resuming needs numbers, not pickled generators."""
+"""Randomness as a function of (seed, iteration, rank, layer): resuming needs numbers, not pickled generators."""
 
 from __future__ import annotations
 

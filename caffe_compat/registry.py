@@ -4,9 +4,9 @@
     def abs_val(spec: LayerSpec) -> Layer:
         return AbsVal()
 
-A builder takes a :class:`LayerSpec` and returns an ``nn.Module`` whose ``forward(*bottoms)`` returns one tensor, or a tuple
-with one tensor per top. Parameters and buffers that Caffe calls blobs are created without memory (on the ``meta`` device)
-and named in ``blob_names`` in Caffe's order. Shapes are inferred by running the module on ``meta`` tensors.
+A builder takes a :class:`LayerSpec` and returns an ``nn.Module`` whose ``forward(*bottoms)`` returns one tensor, or a
+tuple with one tensor per top. Parameters and buffers that Caffe calls blobs are created without memory (on the ``meta``
+device) and named in ``blob_names`` in Caffe's order. Shapes are inferred by running the module on ``meta`` tensors.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Layer(nn.Module):
         fillers: by blob name, the ``FillerParameter`` that gives its initial value where no weights are loaded; a blob
             without one starts at zero.
         allow_force_backward: False where Caffe's class keeps a net's ``force_backward`` from reaching its bottoms.
-        forward_fills_diff: True where Caffe's forward pass leaves values in a bottom's diff that its backward pass reads.
+        forward_fills_diff: True where Caffe's forward pass leaves values in a bottom's diff that its backward reads.
         layer_name: the name in the network, for messages.
         randomness, files: set by the net that owns the layer.
     """
@@ -67,7 +67,7 @@ class Layer(nn.Module):
             self.fillers[name] = filler
 
     def bias_blob(self, shape: Sequence[int], params: Params) -> None:
-        """Declare blob ``bias`` if ``params.bias_term`` asks for it, else make it None (its filler then fills nothing)."""
+        """Declare blob ``bias`` if ``params.bias_term`` asks for it, else make it None; its filler then fills nothing."""
         if params.bias_term:
             self.blob("bias", shape, params.bias_filler)
         else:

@@ -173,9 +173,7 @@ def write_solverstate(
 _Piece: TypeAlias = "bytes | np.ndarray"
 
 
-def _net_pieces(
-    structure: bytes, blobs: Sequence[Sequence[Blob]], path: str, legacy_shapes: bool
-) -> Iterator[_Piece]:
+def _net_pieces(structure: bytes, blobs: Sequence[Sequence[Blob]], path: str, legacy_shapes: bool) -> Iterator[_Piece]:
     source = Source(structure) if structure else None
     position, index = 0, 0
     while source is not None and position < source.size:

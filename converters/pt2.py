@@ -17,8 +17,8 @@ __all__ = ["export", "write"]
 def export(net: CaffeNet) -> torch.export.ExportedProgram:
     """``net`` as a program for the shapes it was built for.
 
-    The program takes the inputs by blob name and returns the outputs by blob name, like the net. Recurrent state is part
-    of the program and carries from call to call.
+    The program takes the inputs by blob name and returns the outputs by blob name, like the net. Recurrent state is
+    part of the program and carries from call to call.
 
     Raises:
         NetworkError: a layer does something that torch.export cannot follow (a Python layer, files, values that decide

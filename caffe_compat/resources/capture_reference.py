@@ -342,7 +342,7 @@ def run_forward(net, plan, group):
 def run_backward(net, plan, group, loss_weights, stream):
     """One backward pass from every output, recorded under top_diff, bottom_diff and param_diff."""
     # HingeLoss keeps its margins in its bottom's diff between the two passes.
-    kept = set(name for layer in plan.layers if layer.type == "HingeLoss" for name in layer.bottoms or ())
+    kept = {name for layer in plan.layers if layer.type == "HingeLoss" for name in layer.bottoms or ()}
     for name in net.blobs:
         if name not in loss_weights and name not in kept:
             net.blobs[name].diff[...] = 0

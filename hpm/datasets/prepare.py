@@ -25,6 +25,7 @@ from .views import View
 
 __all__ = ["PrepareOptions", "Prepared", "crop_picture", "prepare_human36m"]
 
+
 @dataclass(frozen=True, eq=False)
 class PrepareOptions:
     """How to prepare.

@@ -150,9 +150,7 @@ def _performance(
     return joints
 
 
-def _seen(
-    name: str, subject: str, action: str, key: tuple[int, ...], world: np.ndarray, camera: Camera
-) -> Sequence3D:
+def _seen(name: str, subject: str, action: str, key: tuple[int, ...], world: np.ndarray, camera: Camera) -> Sequence3D:
     points = camera.to_camera(world)
     pixels = camera.project(points)
     crops = square_crops(pixels)
@@ -273,9 +271,7 @@ def _write_pictures(place: Path, sequence: Sequence3D, look: np.ndarray | None, 
     rng = np.random.default_rng((*sequence.key, 6))
     colours = palette(rng) if look is None else look
     behind = background(options.image_size, rng)
-    for frame, (points, depth, per_mm) in enumerate(
-        zip(sequence.points, sequence.depth, sequence.per_mm, strict=True)
-    ):
+    for frame, (points, depth, per_mm) in enumerate(zip(sequence.points, sequence.depth, sequence.per_mm, strict=True)):
         path = place / _image_name(sequence, frame)
         make_folder(path.parent)
         picture = render(points, depth, float(per_mm), colours, behind, rng, options.noise)

@@ -43,9 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _arrays(model: Path) -> dict[str, list[np.ndarray]]:
     with read_weights(model) as weights:
-        return {
-            layer.name: [np.array(blob.data) for blob in layer.blobs] for layer in weights.layers if layer.blobs
-        }
+        return {layer.name: [np.array(blob.data) for blob in layer.blobs] for layer in weights.layers if layer.blobs}
 
 
 def _options(phase: str) -> TrainingOptions:
@@ -92,9 +90,7 @@ class _StopAt:
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(data: Path, tmp_path: Path) -> None:
     def run(out: Path, requested: Callable[[], Action] | None = None) -> Path | None:
-        return train_phase(
-            "train_test_cpm", data, out, options=PRETRAINING, seed=7, workers=0, requested=requested
-        )
+        return train_phase("train_test_cpm", data, out, options=PRETRAINING, seed=7, workers=0, requested=requested)
 
     whole = run(tmp_path / "whole")
     assert run(tmp_path / "parts", _StopAt(1)) is None

@@ -29,9 +29,7 @@ def slow_accuracy(
 @pytest.mark.parametrize("top_k", [1, 2, 4])
 @pytest.mark.parametrize(("axis", "labels"), [(1, (3, 4, 2)), (-2, (3, 5, 2)), (1, (24,)), (0, (5, 4, 2))])
 @pytest.mark.parametrize("ignored", [None, 0, -1])
-def test_accuracy(
-    top_k: int, axis: int, labels: tuple[int, ...], ignored: int | None, device: torch.device
-) -> None:
+def test_accuracy(top_k: int, axis: int, labels: tuple[int, ...], ignored: int | None, device: torch.device) -> None:
     rng = np.random.default_rng(1)
     classes = SHAPE[axis]
     if top_k > classes:
