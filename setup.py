@@ -42,5 +42,5 @@ setup(
         "all": sorted({package for packages in EXTRAS.values() for package in packages}),
         "dev": ["pytest>=8", "ruff", "mypy"],
     },
-    entry_points={"console_scripts": ["caffe-compat = caffe_compat.cli:main"]},
+    entry_points={"console_scripts": ["caffe-compat = caffe_compat.cli:main", "hpm = hpm.cli:main"]},
 )

@@ -67,7 +67,7 @@ class Layer(nn.Module):
             self.fillers[name] = filler
 
     def bias_blob(self, shape: Sequence[int], params: Params) -> None:
-        """Declare blob ``bias`` if ``params.bias_term`` asks for it, else make it None; its filler then fills nothing."""
+        """Declare blob ``bias`` if ``params.bias_term`` asks for it; else make it None: its filler fills nothing."""
         if params.bias_term:
             self.blob("bias", shape, params.bias_filler)
         else:
