@@ -4,6 +4,7 @@ format        "caffe-compat"
 version       1
 network       prototxt text of the whole definition, current generation
 dialect       name of the schema the text is bound to
+dialect_text  text of that schema if it is a user's own .proto file, else None
 state         {"phase", "level", "stages"}
 input_shapes  {blob: [dims]}
 dtype         "float32", "float16" or "bfloat16": precision of the floating-point weights
@@ -33,6 +34,7 @@ from .files import Checksum, atomic_write, open_file
 from .graph import NetState
 from .net import CaffeNet
 from .prototxt import format_message, parse_message
+from .schema import keep_dialect, own_dialect
 
 __all__ = ["Checkpoint", "ParityRecord", "is_checkpoint", "load_checkpoint", "read_checkpoint", "save_checkpoint"]
 
@@ -70,6 +72,7 @@ class Checkpoint:
 
     network: str
     dialect: str
+    dialect_text: str | None
     state: NetState
     input_shapes: dict[str, tuple[int, ...]]
     dtype: str
@@ -117,11 +120,15 @@ def save_checkpoint(
     if optimized and net.graph.state.phase != "TEST":
         raise UsageError("only a net of phase TEST has an inference form; convert it with phase test")
     checksums = [source if isinstance(source, Checksum | Mapping) else Checksum(source) for source in sources]
+    dialect, dialect_text = net.dialect, own_dialect(net.dialect)
+    if dialect_text is not None:
+        dialect = keep_dialect(dialect, dialect_text)  # no path of this machine
     content = {
         "format": FORMAT,
         "version": VERSION,
         "network": format_message(net.message),
-        "dialect": net.dialect,
+        "dialect": dialect,
+        "dialect_text": dialect_text,
         "state": {**asdict(net.graph.state), "stages": list(net.graph.state.stages)},
         "input_shapes": {name: list(shape) for name, shape in net.input_shapes.items()},
         "dtype": dtype,
@@ -187,7 +194,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             _check_tensor(_typed(key, str), tensor, DTYPES[content["dtype"]])
         return Checkpoint(
             network=_typed(content["network"], str),
-            dialect=_typed(content["dialect"], str),
+            dialect=_dialect(content["dialect"], content["dialect_text"]),
+            dialect_text=content["dialect_text"],
             state=NetState(state["phase"], int(state["level"]), tuple(map(str, state["stages"]))),
             input_shapes={str(n): tuple(int(d) for d in s) for n, s in content["input_shapes"].items()},
             dtype=content["dtype"],
@@ -234,6 +242,15 @@ def _parity_record(entry: Any) -> ParityRecord | None:
         kind = {"str": str, "int": int, "float": float}[str(field.type)]
         _typed(getattr(record, field.name), kind)
     return record
+
+
+def _dialect(name: Any, text: Any) -> str:
+    """The name of a stored dialect, made known if the file brings it; never the path of a file to open."""
+    if text is not None:
+        return keep_dialect(_typed(name, str), _typed(text, str))
+    if _typed(name, str).endswith(".proto"):
+        raise ValueError(f"the text of dialect {name} is missing")
+    return str(name)
 
 
 def _typed(value: Any, kind: type) -> Any:

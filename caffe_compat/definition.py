@@ -9,7 +9,7 @@ from typing import Any
 from .errors import FileError, UsageError
 from .files import open_file
 from .prototxt import read_message
-from .schema import Schema, load_schema
+from .schema import Schema, load_schema, split_dialect
 from .schema.infer import infer_binary
 from .upgrade import decode_net, upgrade_net
 from .weights import WeightsFile, read_weights
@@ -85,6 +85,6 @@ def _from_binary(path: str, weights: WeightsFile, dialect: str | None) -> Defini
         if alternatives:
             reason += f" (also fits: {', '.join(alternatives[:5])})"
     else:
-        schema, reason = load_schema(*dialect.split("+")), "asked for"
+        schema, reason = load_schema(*split_dialect(dialect)), "asked for"
     upgraded = upgrade_net(decode_net(weights.structure, schema, path), schema, path)
     return Definition(path, upgraded.message, schema, reason, tuple(upgraded.notes))

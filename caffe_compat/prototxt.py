@@ -116,7 +116,7 @@ def bind_tree(tree: TextTree, name: str = "NetParameter", dialect: str | None = 
     if not tree.fields:
         raise PrototxtError("holds no fields; a prototxt was expected", path=tree.path)
     if dialect is not None:
-        schema = load_schema(dialect)
+        schema = load_schema(*split_dialect(dialect))
         return _bound(tree, schema, name, "asked for")
     bound = _bound(tree, load_schema(), name, "every field and layer type is BVLC's")
     missing = _missing_from(bound.unknown, tree, bound.schema)

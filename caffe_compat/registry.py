@@ -38,6 +38,7 @@ class Layer(nn.Module):
             without one starts at zero.
         allow_force_backward: False where Caffe's class keeps a net's ``force_backward`` from reaching its bottoms.
         forward_fills_diff: True where Caffe's forward pass leaves values in a bottom's diff that its backward reads.
+        counts: names of the attributes that count from pass to pass (numbers or arrays); snapshots keep them.
         layer_name: the name in the network, for messages.
         randomness, files: set by the net that owns the layer.
     """
@@ -45,6 +46,7 @@ class Layer(nn.Module):
     blob_names: tuple[str, ...] = ()
     allow_force_backward: bool = True
     forward_fills_diff: bool = False
+    counts: tuple[str, ...] = ()
     layer_name: str = ""
 
     def __init__(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -102,6 +103,7 @@ def feed_net(
     rank: int = 0,
     world_size: int = 1,
     workers: int | None = None,
+    gradients: Literal["caffe", "true"] = "caffe",
     allow_python: bool = False,
     zeros: bool = False,
 ) -> Fed:
@@ -111,6 +113,7 @@ def feed_net(
         base: the folder that file names start from, Caffe's working directory.
         write_root: a folder besides ``base`` below which layers may write.
         seed, rank, world_size: as for :func:`caffe_compat.data.make_source`. workers: as for :class:`.data.Loader`.
+        gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
         allow_python: whether ``Python`` layers may run the code they name.
         zeros: feed ``Input`` layers zeros instead of refusing them.
 
@@ -133,6 +136,7 @@ def feed_net(
         dialect=definition.schema.name,
         input_shapes=shapes,
         files=TrainingFiles(base, write_root),
+        gradients=gradients,
         allow_python=allow_python,
         path=definition.path,
     )
@@ -154,6 +158,7 @@ def open_solver(
     write_root: str | Path | None = None,
     workers: int | None = None,
     dialect: str | None = None,
+    gradients: Literal["caffe", "true"] = "caffe",
     allow_python: bool = False,
     observer: Observer | None = None,
     requested: Callable[[], Action] | None = None,
@@ -170,6 +175,7 @@ def open_solver(
         seed: instead of ``settings.random_seed``; without either, that of the snapshot, else a drawn one.
         base: the folder that file names start from. write_root: a folder besides it where files may be written.
         workers: processes that read data, for each network; None takes one for each core but one.
+        gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
         Others: as for :class:`.solver.Solver`.
 
     Raises:
@@ -205,6 +211,7 @@ def open_solver(
                 rank=rank.rank,
                 world_size=rank.size,
                 workers=workers,
+                gradients=gradients,
                 allow_python=allow_python,
             )
             stack.callback(fed.batches.close)

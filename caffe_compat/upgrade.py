@@ -214,7 +214,7 @@ def upgrade_caffemodel(
         if dialect is None:
             schema, reason, _ = infer_binary(weights.structure, path)
         else:
-            schema, reason = load_schema(dialect), "asked for"
+            schema, reason = load_schema(*split_dialect(dialect)), "asked for"
         upgraded = upgrade_net(decode_net(weights.structure, schema, path), schema, path)
         blobs = [() if origin is None else weights.layers[origin].blobs for origin in upgraded.origins]
         old = any(record.generation < 2 for record in weights.layers)

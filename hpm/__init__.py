@@ -1,1 +1,12 @@
-"""The 3D Human Pose Machine in PyTorch."""
+"""The 3D Human Pose Machine (3Dpose_ssl, TPAMI 2019) in PyTorch.
+
+    from hpm import PoseMachine
+    machine = PoseMachine.from_pretrained("mask3d.pt")
+    poses = machine.coarse(frames)
+"""
+
+from __future__ import annotations
+
+from .model import PoseMachine
+
+__all__ = ["PoseMachine"]

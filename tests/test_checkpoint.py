@@ -167,7 +167,7 @@ def test_a_full_disk_leaves_the_old_file(net: CaffeNet, tmp_path: Path) -> None:
         "import resource, signal, sys; sys.path.insert(0, sys.argv[2])\n"
         "from networks import filled; from test_checkpoint import TEXT; from caffe_compat import checkpoint, errors\n"
         "net = filled(TEXT)\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: checkpoint.save_checkpoint(net, sys.argv[1])\n"
         "except errors.FileError as error: print(error)\n"
     )

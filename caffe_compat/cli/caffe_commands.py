@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 import torch
@@ -116,6 +116,13 @@ workers = click.option("--workers", type=click.IntRange(0), help="Processes that
 @workers
 @click.option("--log-dir", "charts_dir", type=click.Path(file_okay=False), help="Folder for TensorBoard.")
 @click.option("--amp", "--bfloat16", "bfloat16", is_flag=True, help="Forward passes in mixed precision (bfloat16).")
+@click.option(
+    "--gradients",
+    type=click.Choice(["caffe", "true"]),
+    default="caffe",
+    show_default=True,
+    help="Caffe's own backward pass, or the true gradient in the layers of forks where the two differ.",
+)
 @click.option("--keep-going-on-nan", is_flag=True, help="Go on when the loss is not a number, as Caffe does.")
 @dialect_option
 @python_option
@@ -135,6 +142,7 @@ def train(
     workers: int | None,
     charts_dir: str | None,
     bfloat16: bool,
+    gradients: Literal["caffe", "true"],
     keep_going_on_nan: bool,
     dialect: str,
     allow_python_layers: bool,
@@ -180,6 +188,7 @@ def train(
             write_root=write_root,
             workers=workers,
             dialect=None if dialect == "auto" else dialect,
+            gradients=gradients,
             allow_python=allow_python_layers,
             observer=observe,
             requested=lambda: Action.STOP if parallel.is_abandoned() else signals.requested(),

@@ -95,6 +95,9 @@ class MPJPEEvaluation(Layer):
         bounds_path: the max-min file, or None for poses that are not normalised.
     """
 
+    # Not whether the file was started: a run that resumes starts it anew, as the fork does.
+    counts = ("frames", "error_sum")
+
     def __init__(self, path: str, sample_num: int, scale: float, project: bool, bounds_path: str | None) -> None:
         super().__init__()
         self.path = path
@@ -233,6 +236,8 @@ class PosePDJAccuracy(Layer):
 
     The logs' ``iter`` and ``learn_lr`` are 0: the fork prints two numbers there that none of its code sets.
     """
+
+    counts = ("frames", "_hits")
 
     def __init__(
         self,

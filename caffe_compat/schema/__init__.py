@@ -6,6 +6,7 @@ A dialect is one file in ``dialects/``; adding a file adds a dialect.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
@@ -16,6 +17,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from ..errors import DialectError, FileError
+from ..files import open_file
 from .protofile import ProtoFile, parse_proto
 
 __all__ = [
@@ -24,9 +26,12 @@ __all__ = [
     "dialect_names",
     "dialects_mentioning",
     "is_repeated",
+    "keep_dialect",
     "load_schema",
     "merged_file",
+    "own_dialect",
     "read_dialect",
+    "split_dialect",
 ]
 
 BVLC = "bvlc"
@@ -183,12 +188,47 @@ def read_dialect(name: str) -> tuple[ProtoFile, dict[str, tuple[str, ...]]]:
     if name in _dialect_texts():
         file = parse_proto(_dialect_texts()[name], name)
         return file, _parse_layer_types(file.options.get("layer_types", ""))
-    if name.endswith(".proto"):
-        try:
-            return parse_proto(Path(name).read_text(encoding="utf-8", errors="replace"), name), {}
-        except OSError as error:
-            raise FileError(error.strerror or str(error), path=name) from error
+    text = own_dialect(name)
+    if text is not None:
+        return parse_proto(text, name), {}
     raise DialectError(f"no dialect {name!r}. {_suggest(name, dialect_names())}")
+
+
+# Text of every user's own .proto file that is in use, by its path or by the name that keep_dialect gave it. What a name
+# stands for never changes while the process lives: nets that were built with it must stay readable.
+_own_texts: dict[str, str] = {}
+
+
+def own_dialect(name: str) -> str | None:
+    """The text of a dialect that is a user's own ``.proto`` file; None if ``name`` cannot be one.
+
+    Raises:
+        FileError: the file cannot be read.
+    """
+    if name in _own_texts or not name.endswith(".proto"):
+        return _own_texts.get(name)
+    try:
+        with open_file(name) as file:
+            text = file.read().decode("utf-8", "replace")
+    except OSError as error:
+        raise FileError(error.strerror or str(error), path=name) from error
+    return _own_texts.setdefault(name, text)
+
+
+def keep_dialect(name: str, text: str) -> str:
+    """Make ``text`` of a ``.proto`` file known without the file, and give the name that it goes by from now on.
+
+    The name depends on the text, so that two files of the same name never stand in for each other.
+    """
+    stem, _, _ = Path(name).stem.partition("@")
+    own = f"{stem}@{hashlib.sha256(text.encode()).hexdigest()[:8]}.proto"
+    _own_texts[own] = text
+    return own
+
+
+def split_dialect(name: str) -> tuple[str, ...]:
+    """The arguments of :func:`load_schema` that :attr:`Schema.name` was made of; a path may hold a ``+`` itself."""
+    return (name,) if name.endswith(".proto") else tuple(name.split("+"))
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:

@@ -43,11 +43,11 @@ from .snapshot import (
     ResumeState,
     Snapshot,
     fitted,
+    net_state,
     read_snapshot,
     restore_blobs,
-    restore_buffers,
+    restore_net_state,
     snapshot_paths,
-    state_buffers,
     write_snapshot,
 )
 from .structure import LearnableBlob, learnable_blobs
@@ -484,7 +484,7 @@ class Solver:
     def _resume_state(self) -> ResumeState:
         buffers: dict[str, np.ndarray] = {}
         for label, net in self._nets():
-            buffers |= {f"{label}/{name}": buffer.detach().cpu().numpy() for name, buffer in state_buffers(net).items()}
+            buffers |= {f"{label}/{name}": array for name, array in net_state(net).items()}
         return ResumeState(
             seed=self.seed,
             train_passes=self.train_passes,
@@ -552,7 +552,7 @@ class Solver:
         for label, net in self._nets():
             arrays = {k.partition("/")[2]: v for k, v in resume.buffers.items() if k.partition("/")[0] == label}
             if label == "train" or len(resume.test_passes) == len(self.tests):
-                restore_buffers(net, arrays, path)
+                restore_net_state(net, arrays, path)
 
 
 def output_numbers(net: CaffeNet, values: Sequence[Tensor | None]) -> tuple[BlobOutput, ...]:

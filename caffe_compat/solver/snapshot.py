@@ -2,7 +2,7 @@
 
 ``<prefix>_iter_<n>.caffemodel`` and ``.solverstate`` (or ``.caffemodel.h5`` and ``.solverstate.h5``) are what real
 Caffe writes and reads. ``<prefix>_iter_<n>.resume.npz`` beside them holds the seed, how many batches each network has
-seen, recurrent state and the losses being averaged, so that training goes on as if it had never stopped. Without it (a
+seen, recurrent state, what layers have counted and the losses being averaged, so that training goes on as if it had never stopped. Without it (a
 snapshot of real Caffe) training goes on too, with recurrent state at zero. Gradients are never half accumulated in a
 snapshot: it is taken between iterations.
 """
@@ -27,7 +27,7 @@ from torch import Tensor
 from ..errors import FileError, WeightsError
 from ..files import atomic_write
 from ..net import CaffeNet
-from ..registry import Shape
+from ..registry import Layer, Shape
 from ..weights import (
     read_solverstate,
     read_weights,
@@ -43,11 +43,11 @@ __all__ = [
     "Snapshot",
     "SnapshotPaths",
     "latest_snapshot",
+    "net_state",
     "read_snapshot",
     "restore_blobs",
-    "restore_buffers",
+    "restore_net_state",
     "snapshot_paths",
-    "state_buffers",
     "write_model",
     "write_snapshot",
 ]
@@ -64,7 +64,7 @@ class ResumeState:
         seed: of the run. train_passes: batches that the trained network has seen; test_passes: per test network.
         losses: of the last iterations, oldest first as far as the average needs them; loss_index: how many there were.
         smoothed_loss: their average as Caffe keeps it.
-        buffers: ``train/<buffer>`` and ``test<k>/<buffer>``: recurrent state.
+        buffers: ``train/<name>`` and ``test<k>/<name>``: recurrent state, and what layers have counted.
     """
 
     seed: int
@@ -322,24 +322,38 @@ def fitted(blob: BlobView, shape: Shape) -> np.ndarray | None:
 # State that is no weight
 
 
-def state_buffers(net: CaffeNet) -> dict[str, Tensor]:
-    """What ``net`` remembers from pass to pass (recurrent state): its buffers that are no blobs and not empty."""
+def net_state(net: CaffeNet) -> dict[str, np.ndarray]:
+    """What ``net`` remembers from pass to pass: recurrent state, and what its layers have counted."""
+    buffers = {name: buffer.detach().cpu().numpy() for name, buffer in _state_buffers(net).items()}
+    return buffers | {name: np.asarray(getattr(module, own)) for name, (module, own) in _counts(net).items()}
+
+
+def _state_buffers(net: CaffeNet) -> dict[str, Tensor]:
+    """Buffers that are no blobs and not empty."""
     blobs = {id(blob) for node in net.nodes_with_blobs() for blob in net.blobs_of(node.module_name).values()}
     return {name: buffer for name, buffer in net.named_buffers() if id(buffer) not in blobs and buffer.numel()}
 
 
-def restore_buffers(net: CaffeNet, arrays: Mapping[str, np.ndarray], path: Path) -> None:
+def _counts(net: CaffeNet) -> dict[str, tuple[Layer, str]]:
+    """The module and the attribute of everything that a layer counts."""
+    layers = [(name, module) for name, module in net.named_modules() if isinstance(module, Layer)]
+    return {f"{name}.{own}": (module, own) for name, module in layers for own in module.counts}
+
+
+def restore_net_state(net: CaffeNet, arrays: Mapping[str, np.ndarray], path: Path) -> None:
     """Put remembered state back. The number of streams (axis 0) may differ from what the net was built for.
 
     Raises:
         WeightsError: another net's state.
     """
-    buffers = state_buffers(net)
-    if arrays.keys() != buffers.keys():
-        odd = ", ".join(sorted(arrays.keys() ^ buffers.keys()))
+    buffers, counts = _state_buffers(net), _counts(net)
+    odd = ", ".join(sorted(arrays.keys() ^ (buffers.keys() | counts.keys())))
+    if odd:
         raise WeightsError(f"{path} does not fit the net: {odd} is only on one side")
-    for name, array in arrays.items():
-        old = buffers[name]
+    for name, (counter, own) in counts.items():
+        setattr(counter, own, arrays[name].copy() if arrays[name].ndim else arrays[name].item())
+    for name, old in buffers.items():
+        array = arrays[name]
         if array.ndim != old.dim() or tuple(array.shape[1:]) != tuple(old.shape[1:]):
             raise WeightsError(f"{path}: {name} has shape {list(array.shape)}, the net needs {list(old.shape)}")
         owner, _, own = name.rpartition(".")

@@ -30,11 +30,17 @@ _JOINTS = len(MPII16)
 
 @dataclass(frozen=True, eq=False)
 class MpiiPerson:
-    """One annotated person: the picture's name, (16, 2) pixels from 0 in MPII's order, and which joints there are."""
+    """One annotated person: the picture's name, (16, 2) pixels from 0 in MPII's order, and which joints there are.
+
+    ``centre`` (2,) is MPII's rough position of the person, pixels from 0, and ``scale`` its size in units of 200
+    pixels; None where the file does not tell.
+    """
 
     image: str
     points: np.ndarray
     present: np.ndarray
+    centre: np.ndarray | None = None
+    scale: float | None = None
 
 
 def read_mpii(path: str | os.PathLike[str]) -> list[MpiiPerson]:
@@ -42,7 +48,8 @@ def read_mpii(path: str | os.PathLike[str]) -> list[MpiiPerson]:
 
     Two kinds of json are known: entries with ``img_paths`` and ``joint_self`` (x, y, visible), and entries with
     ``image``, ``joints`` and ``joints_vis``. Coordinates in all of them count from 1; here they count from 0. A joint
-    that is not there is at 0, 0 (in the .mat, its id is missing).
+    that is not there is at 0, 0 (in the .mat, its id is missing). The person's centre and scale are ``objpos`` and
+    ``scale`` in the .mat, ``objpos`` and ``scale_provided`` or ``center`` and ``scale`` in a json; files may lack them.
 
     Raises:
         FileError: none of these.
@@ -65,15 +72,25 @@ def _person(entry: Any, k: int, path: str) -> MpiiPerson:
         if "joint_self" in entry:
             image, joints = entry["img_paths"], np.asarray(entry["joint_self"], np.float64)
             shown = np.ones(len(joints), bool)
+            place = _place(entry.get("objpos"), entry.get("scale_provided"))
         else:
             image, joints = entry["image"], np.asarray(entry["joints"], np.float64)
             shown = np.asarray(entry["joints_vis"]).reshape(_JOINTS, -1)[:, 0] > 0
+            place = _place(entry.get("center"), entry.get("scale"))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise FileError(f"person {k}: {type(error).__name__} {error}", path=path) from error
     if joints.ndim != 2 or len(joints) != _JOINTS or joints.shape[1] < 2 or not isinstance(image, str):
         raise FileError(f"person {k}: {_JOINTS} joints were expected, found shape {joints.shape}", path=path)
     present = shown & np.asarray((joints[:, :2] > 0).any(1))
-    return MpiiPerson(image, joints[:, :2] - 1, present)
+    return MpiiPerson(image, joints[:, :2] - 1, present, *place)
+
+
+def _place(centre: Any, scale: Any) -> tuple[np.ndarray | None, float | None]:
+    """Centre and scale of a person. Files write -1, -1 for a centre and -1 for a scale that is not known."""
+    at = None if centre is None else np.asarray(centre, np.float64).reshape(2)
+    size = None if scale is None else float(scale)
+    known = at is not None and np.isfinite(at).all() and not (at == -1).all()
+    return (at - 1 if known and at is not None else None), (size if size is not None and size > 0 else None)
 
 
 def _read_mat(path: str) -> list[MpiiPerson]:
@@ -95,8 +112,19 @@ def _read_mat(path: str) -> list[MpiiPerson]:
             places, present = np.zeros((_JOINTS, 2)), np.zeros(_JOINTS, bool)
             for point in points:
                 places[int(point.id)], present[int(point.id)] = (point.x - 1, point.y - 1), True
-            found.append(MpiiPerson(str(picture.image.name), places, present))
+            place = _mat_place(person, path)
+            found.append(MpiiPerson(str(picture.image.name), places, present, *place))
     return found
+
+
+def _mat_place(person: Any, path: str) -> tuple[np.ndarray | None, float | None]:
+    at, scale = getattr(person, "objpos", None), getattr(person, "scale", None)
+    # An empty field is an empty array.
+    centre = (at.x, at.y) if hasattr(at, "x") else None
+    try:
+        return _place(centre, None if np.size(scale) == 0 else scale)
+    except (TypeError, ValueError) as error:
+        raise FileError(f"a person's centre {centre} or scale {scale} is no number: {error}", path=path) from error
 
 
 @dataclass(frozen=True)

@@ -369,3 +369,37 @@ def test_the_library_function(tmp_path: Path, device: torch.device) -> None:
             assert torch.equal(one.tensor, other.tensor)
     with pytest.raises(UsageError, match="one of them was expected"):
         train_with(read_solver("solver.prototxt"), snapshot="a", weights=["b"])
+
+
+def test_the_true_gradient_on_request(tmp_path: Path) -> None:
+    pose = re.sub(r'layer \{ name: "loss".*', "", NET, flags=re.DOTALL).replace("num_output: 7", "num_output: 51")
+    pose += 'layer { name: "loss" type: "SkelVectorLoss" bottom: "p" bottom: "q" top: "loss" skel_vector_param { dim: 3 } }'
+    q = 'layer { name: "q" type: "DummyData" top: "q" dummy_data_param { shape { dim: 4 dim: 51 } } }'
+    write_training(tmp_path, "random_seed: 1 max_iter: 1", net=pose.replace('layer { name: "first"', q + '\nlayer { name: "first"'))
+    rows = {}
+    for gradients in ("caffe", "true"):
+        assert train("-gradients", gradients) == 0
+        history = blobs("snap_iter_1.caffemodel")
+        with open_solver(read_solver("solver.prototxt"), workers=0, gradients=gradients) as solver:  # type: ignore[arg-type]
+            solver.step(1)
+            assert np.array_equal(solver.learnable[0].tensor.detach().numpy(), history[0])
+        # Biases of the last layer start at 0, and a first update is the gradient: bones do not move with the whole pose.
+        rows[gradients] = history[-1].reshape(17, 3)
+    assert np.abs(rows["true"].sum(0)).max() < 1e-6
+    assert np.abs(rows["caffe"].sum(0)).max() > 1e-4
+
+
+def test_counts_of_evaluation_layers_resume(tmp_path: Path) -> None:
+    measure = (
+        'layer { name: "mpjpe" type: "MPJPEEvaluation" bottom: "p" bottom: "y" top: "mpjpe" include { phase: TEST }'
+        ' mpjpe_param { save_filepath: "poses.csv" sample_num: 50 scale: 1 max_min_normalize: false } }'
+    )
+    write_training(
+        tmp_path, "random_seed: 1 max_iter: 6 snapshot: 3 test_iter: 2 test_interval: 2", net=NET + measure
+    )
+    assert train() == 0
+    straight = [line.split(",") for line in (tmp_path / "poses.csv").read_text().splitlines()]
+    assert [int(line[0]) for line in straight] == list(range(1, 25))
+    assert train("-snapshot", "snap_iter_3.solverstate") == 0
+    # The tests of iterations 4 and 6; those before them are in the file of the run before.
+    assert [line.split(",") for line in (tmp_path / "poses.csv").read_text().splitlines()] == straight[12:]
