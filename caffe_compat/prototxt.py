@@ -18,7 +18,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from .errors import FileError, PrototxtError
-from .schema import Schema, is_repeated, load_schema
+from .schema import Schema, is_repeated, load_schema, split_dialect
 from .schema.infer import Missing, infer_text, listed
 from .textformat import Field, TextTree, Value, parse_text
 from .unknown import Unknown, keep_unknown_text, unknown_fields_of

@@ -20,7 +20,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from .errors import LayerError, NetworkError, PrototxtError, WireError
 from .files import atomic_write
 from .prototxt import format_message, format_value, quoted, read_message
-from .schema import Schema, is_repeated, load_schema
+from .schema import Schema, is_repeated, load_schema, split_dialect
 from .schema.infer import infer_binary
 from .unknown import TEXT_FIELD, Unknown, keep_unknown_text, unknown_fields_of
 from .weights import read_weights, write_caffemodel

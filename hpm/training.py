@@ -1,4 +1,4 @@
-"""The phases of training, one after the other: 2D pre-training, then the original's four.
+"""The phases of training, one after the other: 2D pre-training, of two kinds, then the original's four.
 
     from hpm.training import TrainingOptions, train_phase
     train_phase("2d_to_3d", data="data", weights="cpm.caffemodel", out="run")
@@ -9,24 +9,30 @@ snapshots, and at its end ``<phase>.caffemodel``. A phase that was stopped goes 
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 
 from caffe_compat.errors import UsageError
 from caffe_compat.files import atomic_write, open_file
+from caffe_compat.net import CaffeNet
 from caffe_compat.prototxt import format_message, quoted
-from caffe_compat.solver import Action, Event, latest_snapshot, read_solver
-from caffe_compat.training import open_solver
+from caffe_compat.solver import Action, Event, Solver, SolverSettings, latest_snapshot, read_solver
+from caffe_compat.solver.events import Note
+from caffe_compat.training import Feed, open_solver
 
+from .datasets.heatmaps import HeatMapOptions, HeatMaps
 from .networks import ORIGINAL, NetworkOptions, define
 
-__all__ = ["PHASES", "PRETRAINING", "Phase", "TrainingOptions", "train_phase", "trained_model"]
+__all__ = ["HEAT_MAPS", "PHASES", "PRETRAINING", "Phase", "TrainingOptions", "train_phase", "trained_model"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,13 @@ class Phase:
 
 
 PRETRAINING = "train_test_cpm"
+HEAT_MAPS = "pose_train_test_from_release"
 
 PHASES: Mapping[str, Phase] = MappingProxyType(
     {
         phase.name: phase
         for phase in (
+            Phase(HEAT_MAPS, 1e-4, 600_000, None, 10_000, 100),
             Phase(PRETRAINING, 1e-4, 5_000_000, None, 10_000, 100),
             Phase("2d_to_3d", 1e-4, 2_000_000, PRETRAINING, 20_000, 1000),
             Phase("3d_to_2d", 1e-4, 300_000, "2d_to_3d", 20_000, 1000),
@@ -56,7 +64,9 @@ PHASES: Mapping[str, Phase] = MappingProxyType(
     }
 )
 """In their order. The original went on to ``3d_to_2d`` from iteration 300,000 of ``2d_to_3d``. It took a snapshot of
-the pre-training every 100 iterations; here it is every 10,000."""
+the pre-training every 100 iterations; here it is every 10,000. It has no solver for the pre-training by heat maps: the
+iterations are the CPM release's, the rest is the other pre-training's. Either kind's weights do to start ``2d_to_3d``
+from; it takes those of ``train_test_cpm`` unless told."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ class TrainingOptions:
             that start from released weights; ``"scaled"``, values that keep the size of signals whatever the width.
         batches: batches whose gradients are added up for one step.
         snapshot, display: every so many iterations.
+        heat_maps: what the pre-training by heat maps learns from; no other phase reads it.
     """
 
     network: NetworkOptions = field(default_factory=lambda: ORIGINAL)
@@ -81,6 +92,7 @@ class TrainingOptions:
     batches: int = 1
     snapshot: int | None = None
     display: int | None = None
+    heat_maps: HeatMapOptions = field(default_factory=HeatMapOptions)
 
 
 def trained_model(phase: str, out: str | Path) -> Path:
@@ -126,6 +138,8 @@ def train_phase(
         definition: format_message(_network(plan, options)),
         solver: _solver_text(plan, options, definition, prefix),
     }
+    if plan.name == HEAT_MAPS:
+        texts[folder / f"{plan.name}.data.json"] = _data_text(options)
     snapshot = latest_snapshot(str(prefix), folder) if folder.is_dir() else None
     if snapshot is not None or done.exists():
         _check_same(texts, plan)
@@ -135,17 +149,24 @@ def train_phase(
     for path, text in texts.items():
         with atomic_write(path) as handle:
             handle.write(text.encode())
-    with open_solver(
-        read_solver(solver, base=data),
-        snapshot=snapshot,
-        weights=[] if snapshot is not None else _start(plan, folder, weights),
-        device=device,
-        seed=seed,
-        base=data,
-        write_root=folder,
-        workers=workers,
-        observer=observer,
-        requested=requested,
+    settings, start = read_solver(solver, base=data), [] if snapshot is not None else _start(plan, folder, weights)
+    with (
+        _open_on_heat_maps(
+            settings, options, snapshot, start, device, seed, Path(data), folder, workers, observer, requested
+        )
+        if plan.name == HEAT_MAPS
+        else open_solver(
+            settings,
+            snapshot=snapshot,
+            weights=start,
+            device=device,
+            seed=seed,
+            base=data,
+            write_root=folder,
+            workers=workers,
+            observer=observer,
+            requested=requested,
+        )
     ) as running:
         running.solve()
         if running.stopped:
@@ -154,6 +175,58 @@ def train_phase(
     with open_file(last) as source, atomic_write(done) as target:
         shutil.copyfileobj(source, target)
     return done
+
+
+@contextmanager
+def _open_on_heat_maps(
+    settings: SolverSettings,
+    options: TrainingOptions,
+    snapshot: str | Path | None,
+    weights: Sequence[Path],
+    device: torch.device | str,
+    seed: int | None,
+    data: Path,
+    folder: Path,
+    workers: int | None,
+    observer: Callable[[Event], None] | None,
+    requested: Callable[[], Action] | None,
+) -> Iterator[Solver]:
+    """A solver whose Input layer :class:`HeatMaps` feeds; its readers end with the block."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        raise UsageError(f"{HEAT_MAPS} trains in one process; {dist.get_world_size()} were started")
+    definition, state = settings.train.definition()
+    solver = Solver(
+        replace(settings, weights=tuple(map(str, weights))),
+        CaffeNet(definition.message, state, dialect=definition.schema.name, path=definition.path),
+        lambda index: feed(index),
+        device=device,
+        seed=seed,
+        base=data,
+        write_root=folder,
+        observer=observer,
+        requested=requested,
+    )
+    if snapshot is not None:
+        solver.restore(snapshot)
+    # Only now is the seed known: without a given one it is the snapshot's.
+    if seed is None:
+        solver.tell(Note(f"random_seed is not set: this run has {solver.seed}"))
+    network = options.network
+    maps = HeatMaps(
+        data,
+        options.heat_maps,
+        size=network.image_size,
+        batch=network.train_frames(4),
+        seed=solver.seed,
+        shuffle=network.shuffle,
+    )
+    for text in maps.notes:
+        solver.tell(Note(text))
+    feed = Feed([maps], workers)
+    try:
+        yield solver
+    finally:
+        feed.close()
 
 
 def _phase(name: str) -> Phase:
@@ -222,6 +295,11 @@ def _solver_text(plan: Phase, options: TrainingOptions, definition: Path, prefix
             "",
         )
     )
+
+
+def _data_text(options: TrainingOptions) -> str:
+    """What the network does not tell about its data."""
+    return json.dumps({**asdict(options.heat_maps), "shuffle": options.network.shuffle}, indent=1) + "\n"
 
 
 def _check_same(texts: Mapping[Path, str], plan: Phase) -> None:

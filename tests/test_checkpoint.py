@@ -18,7 +18,7 @@ import torch
 from networks import filled, input_layer, ip, layer
 
 import caffe_compat
-from caffe_compat import CaffeNet, NetState
+from caffe_compat import CaffeNet, NetState, load
 from caffe_compat.checkpoint import (
     ParityRecord,
     is_checkpoint,
@@ -27,8 +27,10 @@ from caffe_compat.checkpoint import (
     save_checkpoint,
     versions,
 )
-from caffe_compat.errors import CaffeCompatError, FileError, UsageError
+from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, FileError, UsageError
 from caffe_compat.files import sha256_of
+from caffe_compat.prototxt import parse_message
+from caffe_compat.schema import dialect_names
 
 TEXT = (
     'name: "small" force_backward: true '
@@ -371,3 +373,57 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(FileError, match="not a regular file"):
         caffe_compat.load(tmp_path / "pipe")
+
+
+OWN_PROTO = """
+syntax = "proto2";
+package caffe;
+message LayerParameter { optional StretchParameter stretch_param = 777; }
+message StretchParameter { optional float factor = 1 [default = 2]; }
+"""
+OWN_LAYER = """
+input: "data" input_shape { dim: 2 dim: 3 }
+layer { name: "relu" type: "ReLU" bottom: "data" top: "relu" stretch_param { factor: FACTOR } }
+"""
+
+
+def test_a_dialect_of_ones_own_travels_with_the_file(tmp_path: Path) -> None:
+    saved = []
+    for folder, proto, factor in (("a+b", OWN_PROTO, 5), ("c", OWN_PROTO.replace("777", "778"), 7)):
+        path = tmp_path / folder / "own.proto"
+        path.parent.mkdir()
+        path.write_text(proto)
+        prototxt = path.with_name("net.prototxt")
+        prototxt.write_text(OWN_LAYER.replace("FACTOR", str(factor)))
+        with pytest.warns(CaffeCompatWarning, match="stretch_param"):
+            net = load(prototxt, dialect=str(path))
+        saved.append((path.with_name("net.pt"), factor))
+        save_checkpoint(net, saved[-1][0])
+        path.unlink()
+    for file, factor in saved:
+        content = torch.load(file, weights_only=True)
+        assert str(tmp_path) not in content["dialect"]
+        assert "StretchParameter" in content["dialect_text"]
+        again = load(file)
+        save_checkpoint(again, tmp_path / "again.pt")  # and with the net that was loaded
+        assert torch.load(tmp_path / "again.pt", weights_only=True)["dialect"] == content["dialect"]
+        assert load(tmp_path / "again.pt").message.layer[-1].stretch_param.factor == factor
+
+
+def test_a_dialect_joined_of_several_loads_again(tmp_path: Path) -> None:
+    message = CaffeNet(parse_message(OWN_LAYER.replace("stretch_param { factor: FACTOR }", "")).message).message
+    joined = "+".join(dialect_names()[1:3])
+    save_checkpoint(CaffeNet(message, dialect=joined), tmp_path / "net.pt")
+    assert load(tmp_path / "net.pt").dialect == joined
+
+
+@pytest.mark.parametrize("text", [None, 5])
+def test_a_stored_dialect_opens_no_file(tmp_path: Path, text: object) -> None:
+    (tmp_path / "own.proto").write_text(OWN_PROTO)
+    net = CaffeNet(parse_message(OWN_LAYER.replace("stretch_param { factor: FACTOR }", "")).message)
+    save_checkpoint(net, tmp_path / "net.pt")
+    content = torch.load(tmp_path / "net.pt", weights_only=True)
+    content |= {"dialect": str(tmp_path / "own.proto"), "dialect_text": text}
+    torch.save(content, tmp_path / "net.pt")
+    with pytest.raises(FileError, match="damaged"):
+        load(tmp_path / "net.pt")

@@ -259,8 +259,11 @@ class Solver:
 
         Raises:
             LayerError: the loss is no finite number, with the layer where that began.
+            FileAccessError, FileError: the last snapshot could not be written; found out before the first iteration.
         """
         settings = self.settings
+        if settings.snapshot_after_train and self.rank == 0:
+            self._check_prefix()
         self.tell(SolvingStarted(self.net.message.name, settings.policy.name))
         if resume is not None:
             self.restore(resume)

@@ -2,9 +2,9 @@
 
 ``<prefix>_iter_<n>.caffemodel`` and ``.solverstate`` (or ``.caffemodel.h5`` and ``.solverstate.h5``) are what real
 Caffe writes and reads. ``<prefix>_iter_<n>.resume.npz`` beside them holds the seed, how many batches each network has
-seen, recurrent state, what layers have counted and the losses being averaged, so that training goes on as if it had never stopped. Without it (a
-snapshot of real Caffe) training goes on too, with recurrent state at zero. Gradients are never half accumulated in a
-snapshot: it is taken between iterations.
+seen, recurrent state, what layers have counted and the losses being averaged, so that training goes on as if it had
+never stopped. Without it (a snapshot of real Caffe) training goes on too, with recurrent state at zero. Gradients are
+never half accumulated in a snapshot: it is taken between iterations.
 """
 
 from __future__ import annotations
@@ -136,7 +136,9 @@ def write_snapshot(
         if resume is not None:
             _write_resume(new[1], resume)
         write_solverstate(new[2], iteration, paths.learned_net, current_step, [_array(h) for h in history])
-        # The state comes last, for it is what a run is resumed from.
+        # The state comes last, for it is what a run is resumed from. One of an earlier run goes first: whoever is ended
+        # in between must not leave it beside another model.
+        paths.state.unlink(missing_ok=True)
         for made, target in zip(new, (paths.model, paths.resume, paths.state), strict=True):
             if made.exists():
                 os.replace(made, target)

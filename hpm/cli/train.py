@@ -14,8 +14,9 @@ from caffe_compat.errors import UsageError
 from caffe_compat.solver import Action, Event
 from caffe_compat.solver.events import IterationShown
 
+from ..datasets.heatmaps import HeatMapOptions
 from ..networks import NetworkOptions, scaled_channels
-from ..training import PHASES, PRETRAINING, TrainingOptions, train_phase
+from ..training import HEAT_MAPS, PHASES, PRETRAINING, TrainingOptions, train_phase
 from .options import Bars
 
 __all__ = ["train"]
@@ -36,7 +37,12 @@ _FOUR = ("2d_to_3d", "3d_to_2d", "finetune_whole", "mask3d")
 @click.option("--projector", default=1024, show_default=True, type=click.IntRange(1), help="Size of its layers.")
 @click.option("--batch", type=click.IntRange(1), help="Images per batch. [default: the original's]")
 @click.option("--mpii-batch", default=3, show_default=True, type=click.IntRange(1), help="MPII images that join it.")
-@click.option("--train-list", help="List of training frames, relative to --data. [default: as hpm prepare writes it]")
+@click.option(
+    "--train-list",
+    help="List of training frames, or MPII's annotation for heat maps, relative to --data. "
+    f"[default: as hpm prepare writes it, or {HeatMapOptions.annotation}]",
+)
+@click.option("--pictures", help=f"MPII's, for heat maps, relative to --data. [default: {HeatMapOptions.pictures}]")
 @click.option("--in-order", is_flag=True, help="Read the lists in order instead of shuffled.")
 @click.option("--iterations", type=click.IntRange(1), help="[default: the original's]")
 @click.option("--learning-rate", type=float, help="[default: the original's]")
@@ -66,6 +72,7 @@ def train(
     batch: int | None,
     mpii_batch: int,
     train_list: str | None,
+    pictures: str | None,
     in_order: bool,
     iterations: int | None,
     learning_rate: float | None,
@@ -80,10 +87,16 @@ def train(
 ) -> int:
     """Train PHASE, or go on from its last snapshot in --out; all is the four phases after the 2D pre-training.
 
+    The 2D pre-training is train_test_cpm, or pose_train_test_from_release: heat maps, from MPII's own annotation and
+    pictures. To go on from the latter, name its model as --weights.
+
     SIGINT writes a snapshot and stops.
     """
     if not width > 0:
         raise UsageError(f"--width {width}; a factor above 0 was expected")
+    if pictures is not None and phase != HEAT_MAPS:
+        raise UsageError(f"--pictures {pictures}; only {HEAT_MAPS} reads them, the lists of {phase} name their own")
+    listed = None if phase == HEAT_MAPS else train_list
     network = NetworkOptions(
         image_size=image_size,
         channels=scaled_channels(width),
@@ -92,7 +105,7 @@ def train(
         batch=batch,
         mpii_batch=mpii_batch,
         shuffle=not in_order,
-        train_list=train_list or _LISTS.get(phase, NetworkOptions.train_list),
+        train_list=listed or _LISTS.get(phase, NetworkOptions.train_list),
     )
     options = TrainingOptions(
         network=network,
@@ -103,6 +116,10 @@ def train(
         batches=batches,
         snapshot=snapshot,
         display=display,
+        heat_maps=HeatMapOptions(
+            annotation=(train_list if phase == HEAT_MAPS else None) or HeatMapOptions.annotation,
+            pictures=pictures or HeatMapOptions.pictures,
+        ),
     )
     where = parse_device(device)
     for number, name in enumerate(_FOUR if phase == "all" else (phase,)):

@@ -14,7 +14,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -302,5 +301,5 @@ class HeatMaps(Source):
         return data, label.astype(np.float32)
 
 
-def _can_be_centred(person: MpiiPerson) -> Any:
-    return person.centre is not None and person.scale is not None and person.present[_OF_MPII].any()
+def _can_be_centred(person: MpiiPerson) -> bool:
+    return person.centre is not None and person.scale is not None and bool(person.present[_OF_MPII].any())

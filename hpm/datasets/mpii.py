@@ -118,8 +118,9 @@ def _read_mat(path: str) -> list[MpiiPerson]:
 
 
 def _mat_place(person: Any, path: str) -> tuple[np.ndarray | None, float | None]:
-    at, scale = getattr(person, "objpos", None), getattr(person, "scale", None)
     # An empty field is an empty array.
+    at: Any = getattr(person, "objpos", None)
+    scale: Any = getattr(person, "scale", None)
     centre = (at.x, at.y) if hasattr(at, "x") else None
     try:
         return _place(centre, None if np.size(scale) == 0 else scale)
