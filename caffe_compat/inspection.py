@@ -241,7 +241,7 @@ class PairInspection:
         leftover: layers of the weights file with blobs that the network has no layer for.
         missing: layers of the network with blobs that the file has none for.
         mismatches: layers that have both, but another number of blobs or other shapes, in words.
-        unchecked: layers that have both, but could not be built, so that their shapes are not known.
+        unchecked: layers that could not be built, so that the shapes of their blobs, if they have any, are not known.
     """
 
     network: Inspection
@@ -740,6 +740,8 @@ def _match(
         for row in network.layers
         if row.name not in filled and any(row.shared_name(i) not in shared - {""} for i in range(len(row.blobs or ())))
     ]
+    # Whether these have blobs at all is not known, and so not that they lack none.
+    unchecked += [row.name for row in network.layers if row.blobs is None and row.name not in filled]
     return PairInspection(first, second, tuple(leftover), tuple(missing), tuple(mismatches), tuple(unchecked))
 
 

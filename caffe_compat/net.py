@@ -489,6 +489,8 @@ class CaffeNet(nn.Module):
                 missing.append(name)
                 continue
             x = left.pop(name)
+            if not isinstance(x, Tensor):
+                raise UsageError(f"input {name!r} is a {type(x).__name__}, not a tensor; net.run() takes arrays too")
             if x.dim() != len(self.shapes[value]):
                 raise UsageError(
                     f"input {name!r} has shape {list(x.shape)}, the net was built for {list(self.shapes[value])}"

@@ -218,6 +218,13 @@ def find_layer(name: str, dialect: str = "") -> LayerType:
     for one in (*dialect.split("+"), ""):
         if (name, one) in _TYPES:
             return _TYPES[name, one]
+    elsewhere = sorted({of for known, of in _TYPES if known == name and of})
+    if elsewhere:
+        raise UnknownLayerError(
+            f"layer type {name!r} is known as {' and '.join(elsewhere)} have it, not under dialect {dialect}; if it "
+            f"is the same, pass --dialect {elsewhere[0]}",
+            type=name,
+        )
     close = [known for known in layer_types() if known.lower() == name.lower() or name.lower() in known.lower()]
     hint = f" Did you mean {', '.join(close)}?" if close else ""
     raise UnknownLayerError(

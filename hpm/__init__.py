@@ -1,5 +1,7 @@
 """The 3D Human Pose Machine (3Dpose_ssl, TPAMI 2019) in PyTorch.
 
+In short::
+
     from hpm import PoseMachine
     machine = PoseMachine.from_pretrained("mask3d.pt")
     poses = machine.coarse(frames)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 
-from caffe_compat.errors import CaffeCompatError, UsageError
+from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, UsageError
 
 from .annotations import (
     ACTIONS,
@@ -29,7 +30,7 @@ from .annotations import (
 from .metrics import auc, mpjpe, mpjve, n_mpjpe, p_mpjpe, pck
 from .projector import POSE_3D
 from .scaling import REFINEMENT_BOUNDS, Bounds, bone_variation, denormalise
-from .skeleton import H36M16
+from .skeleton import H36M16, left_right_suspect
 
 __all__ = ["STAGES", "Evaluation", "Row", "evaluate", "measure"]
 
@@ -151,6 +152,7 @@ def evaluate(
     bounds: Bounds = REFINEMENT_BOUNDS,
     actions: Iterable[int] = ACTIONS,
     allow_short: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate the results in two folders against the labels; what is missing or broken is named and the rest goes on.
 
@@ -159,6 +161,10 @@ def evaluate(
         refined: the folder of ``refine3d_<k>.txt``.
         bounds: what the labels are normalised by.
         allow_short: results may have fewer frames than the labels, whose rest is left out.
+        progress: called with actions done and actions in all.
+
+    Warns:
+        CaffeCompatWarning: left and right of a result seem exchanged, with the evidence.
 
     Raises:
         UsageError: neither folder is given.
@@ -166,7 +172,10 @@ def evaluate(
     if coarse is None and refined is None:
         raise UsageError("nothing to evaluate: give a folder of coarse results, of refined results, or both")
     evaluation = Evaluation(data.protocol)
-    for action in actions:
+    wanted = list(actions)
+    for number, action in enumerate(wanted):
+        if progress is not None:
+            progress(number, len(wanted))
         name = f"{action} {ACTIONS[action]}"
         try:
             labels = read_list(data.ground_truth(action), need_3d=True)
@@ -189,8 +198,16 @@ def evaluate(
                     check_lengths({str(path): n, str(data.ground_truth(action)): len(truth_mm)})
                 row = measure(name, stage, pose_mm, truth_mm[:n], None if starts is None else starts[:n])
                 evaluation.rows.append(row)
+                for reason in left_right_suspect(pose_mm, H36M16, truth_mm[:n]).reasons:
+                    warnings.warn(
+                        f"action {name}: left and right may be exchanged: {path}: {reason}",
+                        CaffeCompatWarning,
+                        stacklevel=2,
+                    )
             except CaffeCompatError as error:
                 evaluation.problems.append(f"action {name}, {stage}: {error}")
+    if progress is not None:
+        progress(len(wanted), len(wanted))
     return evaluation
 
 

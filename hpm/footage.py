@@ -8,6 +8,7 @@ the crop's side): those 2D poses, else the projected ones.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_compat.errors import FileError, UsageError
+from caffe_compat.errors import CaffeCompatWarning, FileError, UsageError
 from caffe_compat.extras import require
 from caffe_compat.files import atomic_write
 
@@ -28,7 +29,7 @@ from .model import PoseMachine
 from .projector import POSE_2D, POSE_3D
 from .refine import Refiner
 from .scaling import denormalise
-from .skeleton import H36M16
+from .skeleton import H36M16, LeftRightEvidence, left_right_suspect
 
 __all__ = ["Footage", "predict_footage"]
 
@@ -71,6 +72,9 @@ def predict_footage(
         window: see :meth:`.model.PoseMachine.predict`.
         progress: told how many frames are done.
 
+    Warns:
+        CaffeCompatWarning: left and right of the 2D poses seem exchanged, with the evidence.
+
     Raises:
         UsageError: a 2D network, boxes or 2D poses of another form or number than the frames, no frames.
         FileError: something cannot be written.
@@ -90,7 +94,7 @@ def predict_footage(
     machine.reset_state()
     if refiner is not None:
         refiner.reset()
-    count = 0
+    count, evidence = 0, LeftRightEvidence()
     block = max(1, _BLOCK // window) * window
     with ExitStack() as stack:
         writers = {n: stack.enter_context(ResultWriter(root / n, indexed=indexed)) for n, indexed in names.items()}
@@ -109,6 +113,8 @@ def predict_footage(
                 writers["change_unnorm.csv"].write(denormalise(found.change.astype(np.float64), machine.bounds))
                 projected = machine.project(found.change).reshape(-1, POSE_2D)
                 writers["pose2d.csv"].write(projected if flat is None else flat)
+                if flat is not None:
+                    evidence += left_right_suspect(_joints(flat), H36M16, _joints(projected))
             if refiner is not None and refined_file is not None and flat is not None:
                 refined = denormalise(refiner.refine(found.pose, flat).pose.astype(np.float64), machine.bounds)
                 refined_file.write("".join(map(refined_line, refined)).encode())
@@ -120,7 +126,13 @@ def predict_footage(
         for what, given in (("boxes", boxes), ("2D poses", pose2d_pixels)):
             if given is not None and not (what == "boxes" and given.ndim == 1) and len(given) != count:
                 raise UsageError(f"{len(given)} {what} for {count} frames")
+    for reason in evidence.reasons:
+        warnings.warn(f"2D poses: left and right may be exchanged: {reason}", CaffeCompatWarning, stacklevel=2)
     return Footage(root, count, refiner is not None)
+
+
+def _joints(flat: np.ndarray) -> np.ndarray:
+    return flat.reshape(-1, len(H36M16), 2)
 
 
 def _check(boxes: np.ndarray | None, points: np.ndarray | None) -> None:

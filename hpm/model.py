@@ -12,6 +12,7 @@ what they came in as: numpy for numpy, tensors (on the machine's device) for ten
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -88,6 +89,8 @@ class PoseMachine:
             raise UsageError(f"a pose machine runs a net of phase TEST; this one is of phase {net.graph.state.phase}")
         self.net = net
         self.bounds = bounds
+        self._parity: ParityRecord | None = None
+        self._verified_weights = ""
         self.parity = parity
         self.pose_blob = _pose_blob(net) if pose_blob is None else pose_blob
         self._sources = tuple(sources)
@@ -168,6 +171,18 @@ class PoseMachine:
             parity=parity_of(content),
             sources=content.sources,
         )
+
+    @property
+    def parity(self) -> ParityRecord | None:
+        """The record that these weights reproduced their reference; None once they are changed."""
+        if self._parity is not None and _digest(self.net) != self._verified_weights:
+            return None
+        return self._parity
+
+    @parity.setter
+    def parity(self, record: ParityRecord | None) -> None:
+        self._parity = record
+        self._verified_weights = "" if record is None else _digest(self.net)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a ``.pt`` with the parity record, if there is one. On a GPU, recurrent state is forgotten.
@@ -431,6 +446,15 @@ class PoseMachine:
         if all(result.passed for result in results):
             self.parity = parity_record(reference, group, results, self.device)
         return results
+
+
+def _digest(net: CaffeNet) -> str:
+    """Of all weights, to see a change of any."""
+    digest = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _pose_blob(net: CaffeNet) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "centre_on_root",
     "denormalise",
     "normalise",
+    "order_suspicion",
     "read_bounds",
     "scale_limbs",
     "write_bounds",
@@ -102,6 +103,24 @@ def read_bounds(path: str | os.PathLike[str], joints: Skeleton = H36M16) -> Boun
         return Bounds(maximum, minimum, name)
     except UsageError as error:
         raise FileError(str(error).removeprefix(f"{name}: "), path=name) from error
+
+
+def order_suspicion(bounds: Bounds) -> str | None:
+    """Why bounds seem not to be in the order of :data:`.skeleton.H36M16`; None if nothing speaks against it.
+
+    In any motion knees get farther from the hip than the hips' own joints, and the thorax farther than the spine.
+    """
+    reach = np.maximum(bounds.maximum, -bounds.minimum).reshape(-1, 3).max(1)
+    spans = ("RHip", "RKnee"), ("LHip", "LKnee"), ("RHip", "LKnee"), ("LHip", "RKnee"), ("Spine", "Thorax")
+    for inner, outer in spans:
+        near, far = (float(reach[H36M16.index(joint)]) for joint in (inner, outer))
+        if near >= far:
+            return f"{inner} reaches {near:.0f} mm from the hip, {outer} only {far:.0f} mm"
+    # Both are half of the pelvis.
+    sides = sorted(float(reach[H36M16.index(joint)]) for joint in ("RHip", "LHip"))
+    if sides[1] > 1.5 * sides[0]:
+        return f"one of RHip and LHip reaches {sides[0]:.0f} mm from the hip, the other {sides[1]:.0f} mm"
+    return None
 
 
 def write_bounds(path: str | os.PathLike[str], bounds: Bounds) -> None:

@@ -82,7 +82,7 @@ def test_only_plain_data(net: CaffeNet, tmp_path: Path) -> None:
     content = torch.load(tmp_path / "m.pt", weights_only=True)
     assert set(content) == {
         *("format", "version", "network", "dialect", "state", "input_shapes", "dtype", "optimized", "state_dict"),
-        *("sources", "preprocess", "parity", "written_by"),
+        *("dialect_text", "sources", "preprocess", "parity", "written_by"),
     }
     assert sorted(content["state_dict"])[0] == "a%2Eb.bias"
 
@@ -381,10 +381,7 @@ package caffe;
 message LayerParameter { optional StretchParameter stretch_param = 777; }
 message StretchParameter { optional float factor = 1 [default = 2]; }
 """
-OWN_LAYER = """
-input: "data" input_shape { dim: 2 dim: 3 }
-layer { name: "relu" type: "ReLU" bottom: "data" top: "relu" stretch_param { factor: FACTOR } }
-"""
+RELU = input_layer("data", 2, 3) + layer("relu", "ReLU", "data", "relu")
 
 
 def test_a_dialect_of_ones_own_travels_with_the_file(tmp_path: Path) -> None:
@@ -394,7 +391,8 @@ def test_a_dialect_of_ones_own_travels_with_the_file(tmp_path: Path) -> None:
         path.parent.mkdir()
         path.write_text(proto)
         prototxt = path.with_name("net.prototxt")
-        prototxt.write_text(OWN_LAYER.replace("FACTOR", str(factor)))
+        stretch = f"stretch_param {{ factor: {factor} }}"
+        prototxt.write_text(input_layer("data", 2, 3) + layer("relu", "ReLU", "data", "relu", stretch))
         with pytest.warns(CaffeCompatWarning, match="stretch_param"):
             net = load(prototxt, dialect=str(path))
         saved.append((path.with_name("net.pt"), factor))
@@ -411,16 +409,15 @@ def test_a_dialect_of_ones_own_travels_with_the_file(tmp_path: Path) -> None:
 
 
 def test_a_dialect_joined_of_several_loads_again(tmp_path: Path) -> None:
-    message = CaffeNet(parse_message(OWN_LAYER.replace("stretch_param { factor: FACTOR }", "")).message).message
     joined = "+".join(dialect_names()[1:3])
-    save_checkpoint(CaffeNet(message, dialect=joined), tmp_path / "net.pt")
+    save_checkpoint(CaffeNet(parse_message(RELU).message, dialect=joined), tmp_path / "net.pt")
     assert load(tmp_path / "net.pt").dialect == joined
 
 
 @pytest.mark.parametrize("text", [None, 5])
 def test_a_stored_dialect_opens_no_file(tmp_path: Path, text: object) -> None:
     (tmp_path / "own.proto").write_text(OWN_PROTO)
-    net = CaffeNet(parse_message(OWN_LAYER.replace("stretch_param { factor: FACTOR }", "")).message)
+    net = CaffeNet(parse_message(RELU).message)
     save_checkpoint(net, tmp_path / "net.pt")
     content = torch.load(tmp_path / "net.pt", weights_only=True)
     content |= {"dialect": str(tmp_path / "own.proto"), "dialect_text": text}

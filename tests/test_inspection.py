@@ -261,6 +261,8 @@ def test_pair(tmp_path: Path) -> None:
 
 def test_pair_with_a_layer_that_cannot_be_built(tmp_path: Path) -> None:
     text = NET + 'layer { name: "odd" type: "NoSuchType" bottom: "fc" top: "odd" }'
+    bare = inspect_pair(write(tmp_path / "net.prototxt", text), write_weights(tmp_path / "bare.caffemodel", arrays()))
+    assert (bare.missing, bare.unchecked) == ((), ("odd",))
     weights = write_weights(tmp_path / "w.caffemodel", [*arrays(), ("odd", [np.ones(3, np.float32)])])
     found = inspect_pair(write(tmp_path / "net.prototxt", text), weights)
     assert (found.leftover, found.missing, found.mismatches, found.unchecked) == ((), (), (), ("odd",))

@@ -85,6 +85,8 @@ def test_wrong_inputs_are_named() -> None:
         net.run({"unread": np.zeros(4)})
     with pytest.raises(UsageError, match="no input z; the net's inputs are x, unread"):
         net.run({"x": X, "z": X})
+    with pytest.raises(UsageError, match="input 'x' is a ndarray, not a tensor"):
+        net(x=np.zeros((2, 3), np.float32))
     with pytest.raises(UsageError, match=r"input 'x' has shape \[6\], the net was built for \[2, 3\]"):
         net.run({"x": X.ravel()})
     with pytest.raises(LayerError, match=r"layer 'first' \(InnerProduct\) failed on bottoms x \[2, 7\]: ") as raised:
@@ -479,6 +481,13 @@ def test_errors_name_the_file_and_the_layer(tmp_path: Path) -> None:
         path.write_text(input_layer("x", 2, 3) + text)
         with pytest.raises(kind, match=f"^{path}: {message}"):
             caffe_compat.load(path)
+
+
+def test_a_type_of_another_dialect_names_that_dialect() -> None:
+    with pytest.raises(
+        UnknownLayerError, match=r"'Mask' is known as chanyn/3Dpose_ssl .* not under dialect bvlc; .*pass"
+    ):
+        net_of(input_layer("x", 2, 3) + layer("m", "Mask", "x", "y"))
 
 
 def test_parameters_of_other_types_are_reported() -> None:

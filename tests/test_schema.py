@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -176,3 +178,30 @@ def test_a_foreign_caffe_pb2_lives_in_the_same_process() -> None:
     check = "f = foreign(); o = ours(); assert f(other=3).other == 3 and o.layer[0].type == 'ReLU'"
     check += "; assert not hasattr(o, 'other') and not hasattr(f(), 'layer')"
     subprocess.run([sys.executable, "-c", FOREIGN + check], check=True, cwd=Path(__file__).parent.parent)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "message LayerParameter { optional float a = 800; optional float b = 800; }",
+        "message LayerParameter { optional int32 a = 800 [default = some]; }",
+        "message LayerParameter { optional float a = 99999999999999; }",
+        'message LayerParameter { optional string a = 800 [default = "\\x"]; }',
+        "message LayerParameter { optional Nowhere a = 800; }",
+        "enum Empty { } message LayerParameter { optional Empty a = 800; }",
+        "message NetParameter { optional float layer = 100; } enum E { A = 99999999999; }",
+    ],
+)
+def test_an_own_proto_that_is_no_schema_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "own.proto"
+    path.write_text(text)
+    with pytest.raises((DialectError, PrototxtError), match=re.escape(str(path))):
+        load_schema(str(path))
+
+
+def test_an_own_proto_must_be_a_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.proto")
+    (tmp_path / "folder.proto").mkdir()
+    for name in ("pipe.proto", "folder.proto", "none.proto"):
+        with pytest.raises(FileError, match=name):
+            load_schema(str(tmp_path / name))

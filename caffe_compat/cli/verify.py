@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
 from ..errors import FileError, UsageError
 from ..files import open_file
@@ -30,6 +31,18 @@ from .options import (
     shape_option,
     state_options,
 )
+
+# Options that only a MODEL heeds, by parameter.
+_MODEL_OPTIONS = {
+    "inputs": "--input",
+    "phase": "--phase",
+    "level": "--level",
+    "stages": "--stage",
+    "dialect": "--dialect",
+    "input_shapes": "--input-shape",
+    "root": "--root",
+    "allow_python_layers": "--allow-python-layers",
+}
 
 
 @click.command()
@@ -79,8 +92,14 @@ def verify(
     if cases is not None:
         if model:
             raise UsageError(f"--cases runs the networks in {cases}; {model[0]} would be ignored")
+        given = click.get_current_context().get_parameter_source
+        for name, option in _MODEL_OPTIONS.items():
+            if given(name) is ParameterSource.COMMANDLINE:
+                raise UsageError(f"every case of {cases} says how it is run; {option} would be ignored")
         results = list(run_cases(cases, names, torch_device))
     else:
+        if names:
+            raise UsageError("--case chooses from --cases FILE; it would be ignored")
         if not 1 <= len(model) <= 2:
             raise UsageError("MODEL is a .pt, or a prototxt and its weights")
         net = load(

@@ -129,6 +129,7 @@ def draw_seed() -> int:
 
 
 def solver_count() -> int:
+    """How many solvers train together: 1 (see :func:`set_solver_count`)."""
     return runtime.solver_count
 
 
@@ -147,6 +148,7 @@ def set_solver_count(count: int) -> None:
 
 
 def solver_rank() -> int:
+    """Which of the solvers that train together this process is, from 0."""
     return runtime.solver_rank
 
 

@@ -57,7 +57,10 @@ class Schema:
         self.file = file
         self.layer_types = layer_types
         pool = descriptor_pool.DescriptorPool()
-        pool.AddSerializedFile(_descriptor(file).SerializeToString())
+        try:
+            pool.AddSerializedFile(_descriptor(file).SerializeToString())
+        except (TypeError, ValueError) as error:  # how protobuf refuses numbers and defaults, only in a user's own file
+            raise DialectError(f"{name} defines no valid schema: {str(error).splitlines()[0]}") from error
         # All classes are made now and kept: protobuf 4 frees those that nobody holds, and crashes where a message that
         # is alive then needs one of them for its submessages.
         self._classes: dict[str, Any] = {
@@ -106,7 +109,7 @@ def _descriptor(file: ProtoFile) -> descriptor_pb2.FileDescriptorProto:
                 entry.type = descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE
                 entry.type_name = f".caffe.{f.type}"
             else:
-                raise DialectError(f"message {name}, field {f.name}: type {f.type} is not defined")
+                raise ValueError(f"message {name}, field {f.name}: type {f.type} is not defined")
             if f.default is not None:
                 entry.default_value = f.default
             if f.packed:

@@ -176,7 +176,12 @@ class _Reader:
             return self.take()
         parts = []
         while self.peek()[:1] in ("'", '"'):
-            parts.append(self.take()[1:-1].encode("latin-1", "backslashreplace").decode("unicode_escape"))
+            quoted = self.take()[1:-1].encode("latin-1", "backslashreplace")
+            try:
+                parts.append(quoted.decode("unicode_escape"))
+            except UnicodeDecodeError as error:
+                self.next -= 1
+                raise self.error(f"a string with a damaged escape: {error.reason}") from None
         return "".join(parts)
 
     def message(self, scope: str, out: ProtoFile) -> None:

@@ -11,6 +11,7 @@ from ..evaluate import Evaluation
 from ..evaluate import evaluate as evaluate_actions
 from ..kth import KthFolder, PcpTable, evaluate_pcp
 from .options import (
+    Bars,
     actions_option,
     bounds_option,
     choose_bounds,
@@ -61,7 +62,16 @@ def evaluate(
     if isinstance(data, KthFolder):
         found = evaluate_pcp(data, coarse_3d, refined, bounds=chosen, cameras=wanted, allow_short=allow_short)
     else:
-        found = evaluate_actions(data, coarse_3d, refined, bounds=chosen, actions=wanted, allow_short=allow_short)
+        with Bars() as bars:
+            found = evaluate_actions(
+                data,
+                coarse_3d,
+                refined,
+                bounds=chosen,
+                actions=wanted,
+                allow_short=allow_short,
+                progress=bars.of("actions"),
+            )
     text = {"markdown": found.to_markdown, "csv": found.to_csv, "json": found.to_json}[format_]()
     if output is None:
         click.echo(text, nl=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,12 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from caffe_compat.checkpoint import is_checkpoint
 from caffe_compat.cli.options import note
 from caffe_compat.definition import is_text
-from caffe_compat.errors import UsageError
+from caffe_compat.errors import CaffeCompatWarning, UsageError
 
 from ..annotations import ACTIONS, DataFolder
 from ..kth import CAMERAS, KthFolder
 from ..model import PoseMachine
-from ..scaling import REFINEMENT_BOUNDS, Bounds, read_bounds
+from ..scaling import REFINEMENT_BOUNDS, Bounds, order_suspicion, read_bounds
+from ..skeleton import H36M16
 
 __all__ = [
     "Bars",
@@ -127,6 +129,12 @@ def choose_bounds(data: DataFolder, given: str | None) -> Bounds:
     if apart < 0.01:
         return REFINEMENT_BOUNDS
     note(f"bounds: {path}")
+    if (reason := order_suspicion(found)) is not None:
+        warnings.warn(
+            f"{path}: bounds of another skeleton or joint order? {reason}; {H36M16.name} is {' '.join(H36M16.joints)}",
+            CaffeCompatWarning,
+            stacklevel=2,
+        )
     return found
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_compat.errors import UsageError
+from caffe_compat.errors import CaffeCompatWarning, UsageError
 from hpm.annotations import DataFolder, ResultFolder, ResultWriter, format_list_line, refined_line, write_list
 from hpm.evaluate import evaluate
 from hpm.scaling import REFINEMENT_BOUNDS, denormalise, normalise
-from hpm.skeleton import H36M16
+from hpm.skeleton import H36M16, swap_sides
 
 
 def _action(root: Path, action: int, frames: int, errors: dict[str, float]) -> None:
@@ -118,3 +118,22 @@ def test_one_frame_has_no_velocity(tmp_path: Path) -> None:
     table = evaluate(DataFolder(tmp_path), tmp_path / "results", actions=[1])
     assert json.loads(table.to_json())["rows"][0]["mpjve"] is None
     assert "| nan |" in table.to_markdown()
+
+
+def test_exchanged_sides_are_a_warning(tmp_path: Path) -> None:
+    _action(tmp_path, 2, 12, {"coarse": 1, "refined": 1})
+    refined = ResultFolder(tmp_path / "results").refined_mm(2)
+    poses = np.loadtxt(refined, delimiter=",").reshape(12, 16, 3)
+    refined.write_text("".join(map(refined_line, swap_sides(poses, H36M16).reshape(12, 48))))
+    with pytest.warns(CaffeCompatWarning, match=r"refine3d_2.txt: in 12 of 12 frames the pose fits") as caught:
+        evaluate(DataFolder(tmp_path), tmp_path / "results", tmp_path / "results", actions=[2])
+    assert not [warning for warning in caught if "result2_unnorm.csv" in str(warning.message)]
+
+
+def test_progress_counts_the_actions(tmp_path: Path) -> None:
+    _action(tmp_path, 3, 4, {"coarse": 1})
+    shown: list[tuple[int, int]] = []
+    evaluate(
+        DataFolder(tmp_path), tmp_path / "results", actions=[3, 5], progress=lambda done, n: shown.append((done, n))
+    )
+    assert shown == [(0, 2), (1, 2), (2, 2)]

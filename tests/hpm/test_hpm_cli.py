@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from tiny import random_frames
 
+from caffe_compat.errors import CaffeCompatWarning
 from hpm import cli
-from hpm.annotations import ResultFolder, read_refined, read_results
+from hpm.annotations import ResultFolder, read_list, read_refined, read_results
 from hpm.cli.options import parse_actions
 from hpm.datasets.synthetic import SyntheticOptions, write
 from hpm.footage import predict_footage
@@ -21,6 +22,7 @@ from hpm.metrics import mpjpe
 from hpm.model import PoseMachine
 from hpm.pictures import read_frames
 from hpm.scaling import denormalise, read_bounds
+from hpm.skeleton import H36M16, swap_sides
 
 
 @dataclass
@@ -228,6 +230,32 @@ def test_footage(run: Run, verified: Path, tmp_path: Path) -> None:
     assert "not finite" in run(*basic, "--keypoints", keypoints, "--joints", "COCO17").error
     (tmp_path / "boxes.csv").write_text("1,2,3\n")
     assert "line 1: 3 values" in run(*basic, "--boxes", tmp_path / "boxes.csv").error
+
+
+def test_exchanged_keypoints_are_a_warning(reference: Path, tmp_path: Path) -> None:
+    folder = reference / "synthetic_pose"
+    machine = PoseMachine.from_caffe(
+        folder / "deploy.prototxt",
+        folder / "synthetic_pose.caffemodel",
+        bounds=read_bounds(folder / "data" / "16point_mean_limb_scaled_max_min.csv"),
+    )
+    lines = read_list(folder / "data" / "gt" / "test" / "test13.txt")
+    frames = list(read_frames([folder / "data" / "h36m" / name for name in lines.paths[:20]]))
+    points = lines.pose2d[:20].reshape(20, 16, 2) * 64
+    refiner = machine.refiner(allow_unverified=True)
+    box = np.array([0, 0, 64, 64])
+    predict_footage(machine, frames, tmp_path / "right", boxes=box, pose2d_pixels=points, refiner=refiner)
+    swapped = swap_sides(points, H36M16)
+    with pytest.warns(CaffeCompatWarning, match="left and right may be exchanged: in .* of 20 frames the pose fits"):
+        predict_footage(machine, frames, tmp_path / "wrong", boxes=box, pose2d_pixels=swapped, refiner=refiner)
+
+
+def test_bounds_of_another_order_are_a_warning(run: Run, verified: Path, synthetic: Path, tmp_path: Path) -> None:
+    rows = np.loadtxt(synthetic / "16point_mean_limb_scaled_max_min.csv", delimiter=",").reshape(2, 16, 3)
+    other = tmp_path / "other.csv"
+    np.savetxt(other, rows[:, [0, *range(7, 16), *range(1, 7)]].reshape(2, 48), delimiter=",")
+    done = run("evaluate", "--data-dir", synthetic, "--coarse-3d", tmp_path, "--bounds", other, "--actions", 2)
+    assert "bounds of another skeleton or joint order?" in done.err
 
 
 def test_footage_is_streamed(verified: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,6 +194,19 @@ def test_a_record_is_needed_to_refine(tiny: PoseMachine, recorded: Path, tmp_pat
     np.testing.assert_array_equal(again.coarse(random_frames(3)), tiny.coarse(random_frames(3)))
 
 
+def test_changed_weights_lose_the_record(tiny: PoseMachine, recorded: Path, tmp_path: Path) -> None:
+    tiny.verify(recorded)
+    coarse, pose2d = np.zeros((2, 16, 3), np.float32), np.zeros((2, 16, 2), np.float32)
+    tiny.refine(coarse, pose2d)
+    # Not the projector's, and past torch's own count of changes.
+    tiny.net.conv1_1.weight.data[0, 1, 2, 0] += 0.5
+    assert tiny.parity is None
+    with pytest.raises(ParityError):
+        tiny.refine(coarse, pose2d)
+    tiny.save(tmp_path / "changed.pt")
+    assert PoseMachine.from_pretrained(tmp_path / "changed.pt").parity is None
+
+
 def test_a_net_that_departs_gets_no_record(tiny: PoseMachine, recorded: Path) -> None:
     with torch.no_grad():
         tiny.net.change.bias[3] += 0.01

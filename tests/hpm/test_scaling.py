@@ -11,12 +11,14 @@ import torch
 from caffe_compat.errors import FileError, UsageError
 from hpm.scaling import (
     REFINEMENT_BOUNDS,
+    Bounds,
     bone_lengths,
     bone_variation,
     bounds_of,
     centre_on_root,
     denormalise,
     normalise,
+    order_suspicion,
     read_bounds,
     scale_limbs,
     write_bounds,
@@ -102,6 +104,33 @@ def test_bounds_of_17_joints(tmp_path: Path) -> None:
     rows = [[0.0] * 3 + [9.0] * 48, [0.0] * 3 + [-9.0] * 48]
     (tmp_path / "b.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
     assert read_bounds(tmp_path / "b.csv", H36M17).range[3] == 18
+
+
+@pytest.mark.parametrize(
+    ("order", "reason"),
+    [
+        ([0, 7, 8, 9, 10, 11, 12, 13, 14, 15, 1, 2, 3, 4, 5, 6], "LHip reaches 598 mm from the hip, RKnee only 494 mm"),
+        ([0, 1, 2, 3, 7, 8, 9, 4, 5, 6, 10, 11, 12, 13, 14, 15], "one of RHip and LHip reaches 134 mm"),
+        ([0, 3, 2, 1, 6, 5, 4, 7, 8, 9, 10, 11, 12, 13, 14, 15], "RHip reaches 943 mm from the hip, RKnee only 535 mm"),
+        (
+            [0, 1, 2, 3, 4, 5, 6, 9, 8, 7, 10, 11, 12, 13, 14, 15],
+            "Spine reaches 709 mm from the hip, Thorax only 494 mm",
+        ),
+    ],
+)
+def test_bounds_in_another_joint_order_are_suspect(order: list[int], reason: str) -> None:
+    maximum, minimum = (
+        values.reshape(16, 3)[order].ravel() for values in (REFINEMENT_BOUNDS.maximum, REFINEMENT_BOUNDS.minimum)
+    )
+    found = order_suspicion(Bounds(maximum, minimum, "another order"))
+    assert found is not None
+    assert reason in found
+
+
+def test_bounds_in_the_right_order_are_not_suspect(reference: Path) -> None:
+    shipped = read_bounds(reference / "synthetic_pose" / "data" / "16point_mean_limb_scaled_max_min.csv")
+    assert order_suspicion(REFINEMENT_BOUNDS) is None
+    assert order_suspicion(shipped) is None
 
 
 def test_scaled_limbs_have_the_lengths_and_keep_their_directions() -> None:

@@ -175,6 +175,32 @@ def test_a_full_disk_leaves_the_previous_snapshot(tmp_path: Path, monkeypatch: p
     assert latest_snapshot("adam", tmp_path) == tmp_path / "adam_iter_3.solverstate"
 
 
+def test_a_crash_between_the_files_leaves_no_mixed_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    solver = recorded_case("adam", tmp_path)
+    solver.step(2)
+    solver.snapshot()
+    solver.step(1)
+    solver.snapshot()
+    again = recorded_case("adam", tmp_path)
+    again.step(3)
+
+    class Killed(BaseException):
+        pass
+
+    real = os.replace
+
+    def killed(source: Path | str, target: Path | str) -> None:
+        if target == tmp_path / "adam_iter_3.solverstate":
+            raise Killed
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(Killed):
+        again.snapshot()
+    # The model of the second run stands there now; the state of the first would go on with it.
+    assert latest_snapshot("adam", tmp_path) == tmp_path / "adam_iter_2.solverstate"
+
+
 def test_latest_snapshot_counts_as_numbers(tmp_path: Path) -> None:
     assert latest_snapshot("adam", tmp_path) is None
     for name in (

@@ -389,7 +389,7 @@ def test_the_true_gradient_on_request(tmp_path: Path) -> None:
         with open_solver(read_solver("solver.prototxt"), workers=0, gradients=gradients) as solver:  # type: ignore[arg-type]
             solver.step(1)
             assert np.array_equal(solver.learnable[0].tensor.detach().numpy(), history[0])
-        # Biases of the last layer start at 0, and a first update is the gradient: bones do not move with the whole pose.
+        # The last layer's biases have the gradient of a pose, and to move a whole pose changes no bone.
         rows[gradients] = history[-1].reshape(16, 3)
     assert np.abs(rows["true"].sum(0)).max() < 1e-6
     assert np.abs(rows["caffe"].sum(0)).max() > 1e-4
