@@ -159,7 +159,6 @@ def test_killed_at_random_moments(form: str, tmp_path: Path) -> None:
         if process.returncode == 0:
             break
         kills += 1
-    print("KILLS", kills)
     assert kills >= 3
     end = ".caffemodel" + (".h5" if form == "HDF5" else "")
     assert_same(f"snap_iter_30{end}", f"straight_iter_30{end}")
