@@ -8,8 +8,8 @@ import multiprocessing.connection
 import os
 import signal
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,7 +174,8 @@ class _Worker:
         self._process = context.Process(
             target=_work, args=(far_end, sources, self._memory), daemon=True, name="caffe-compat data"
         )
-        self._process.start()
+        with _terminal_held_off():
+            self._process.start()
         far_end.close()
 
     def ask(self, index: int, slot: int) -> None:
@@ -244,6 +245,19 @@ class _Slot:
         if 0 <= offset < self._bytes.numel():
             return _Stored(offset, tuple(tensor.shape), tensor.dtype, values.mean, values.scale)
         return tensor.numpy(), values.mean, values.scale
+
+
+@contextmanager
+def _terminal_held_off() -> Iterator[None]:
+    """Hold back what a terminal sends to everyone while a worker starts: it inherits that until it has its own say."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(line: Any, sources: tuple[Source, ...], memory: list[Any]) -> None:

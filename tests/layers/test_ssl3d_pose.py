@@ -87,7 +87,7 @@ def test_mask_refuses() -> None:
 
 
 def test_another_forks_mask_is_not_this_one() -> None:
-    with pytest.raises(CaffeCompatError, match="no layer type 'Mask'"):
+    with pytest.raises(CaffeCompatError, match="layer type 'Mask' is known as chanyn/3Dpose_ssl"):
         build('type: "Mask" mask_param { threshold: 1 }', (2, 48), dialect="lxx1991/caffe_mpi")
 
 
