@@ -57,6 +57,8 @@ class Data(Source):
         )
         first = int(self.cursor.samples(0)[0])
         image, _ = self._read(first)
+        if self.transformer.decode_mode != "native" and not self._datum.FromString(self.database.get(first)).encoded:
+            setup.note("force_color and force_gray have no effect on images that are stored raw, as in Caffe")
         try:
             self._data_shape = self.transformer.output_shape(*image.shape)
         except FileError as error:

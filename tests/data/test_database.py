@@ -210,3 +210,11 @@ def test_settings(tmp_path: Path) -> None:
         "rand_skip has no effect" in note for note in source_of(net("batch_size: 1 rand_skip: 3"), tmp_path).notes
     )
     assert source_of(net("batch_size: 1 prefetch: 9"), tmp_path).prefetch == 9
+
+
+def test_raw_images_keep_their_channels(tmp_path: Path) -> None:
+    write_lmdb(tmp_path / "db", [raw(0), raw(1)])
+    plain, forced = (source_of(net("batch_size: 2", text), tmp_path) for text in ("", "force_gray: true"))
+    np.testing.assert_array_equal(forced.batch(0)["data"], plain.batch(0)["data"])
+    assert plain.notes == []
+    assert any("force_color and force_gray have no effect" in note for note in forced.notes)
