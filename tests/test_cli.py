@@ -399,3 +399,18 @@ def test_a_reader_that_leaves(model: Path) -> None:
         assert running.stderr is not None
         running.stdout.close()
         assert b"Traceback" not in running.stderr.read()
+
+
+def test_upgrade_keeps_its_source(tmp_path: Path) -> None:
+    source = tmp_path / "net.prototxt"
+    text = 'name: "n" input: "x" input_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4'
+    source.write_text(text)
+    result = subprocess.run(
+        [sys.executable, "-m", "caffe_compat", "upgrade", str(source), str(source)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "would overwrite its own source" in result.stderr
+    assert source.read_text() == text

@@ -7,6 +7,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,8 +18,6 @@ from caffe_compat.imagesize import image_size
 from caffe_compat.preprocess import MAX_PIXELS, Preprocess, decode_image, load_input
 from caffe_compat.schema import load_schema
 from caffe_compat.weights import write_binaryproto
-
-cv2 = pytest.importorskip("cv2")
 
 
 def pixels(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

@@ -180,10 +180,3 @@ def test_no_module_hides() -> None:
         [sys.executable, "-c", code, *reversed(names)], capture_output=True, text=True, timeout=120, check=False
     )
     assert result.stdout.strip() == str(len(names)), result.stderr
-
-
-def test_committed_text_does_not_name_this_machine() -> None:
-    for path in MODULES.values():
-        text = path.read_text()
-        assert "/work/" not in text, path
-        assert "/tmp/" not in text, path

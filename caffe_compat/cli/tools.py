@@ -9,6 +9,7 @@ import click
 
 from ..capture import capture_script as _capture_script
 from ..definition import is_text
+from ..errors import UsageError
 from ..files import atomic_write
 from ..registry import layer_types
 from ..schema import dialect_names, load_schema
@@ -34,6 +35,8 @@ def capture_script(output: str | None) -> None:
 @dialect_option
 def upgrade(old: str, new: str, dialect: str) -> None:
     """Bring OLD (prototxt, solver or caffemodel of any age) to the current generation and write it to NEW."""
+    if Path(new).exists() and Path(old).exists() and Path(new).samefile(old):
+        raise UsageError(f"{new} would overwrite its own source")
     write = upgrade_prototxt if is_text(old) else upgrade_caffemodel
     for text in write(old, new, None if dialect == "auto" else dialect).notes:
         note(text)

@@ -37,7 +37,8 @@ def write_lmdb(path: Path, values: list[bytes]) -> None:
 
 
 def write_leveldb(path: Path, values: list[bytes]) -> None:
-    plyvel = pytest.importorskip("plyvel")
+    import plyvel
+
     database = plyvel.DB(str(path), create_if_missing=True)
     for i, value in enumerate(values):
         database.put(f"{i:08d}".encode(), value)
@@ -188,7 +189,6 @@ def test_what_is_no_lmdb(tmp_path: Path) -> None:
 
 
 def test_what_is_no_leveldb(tmp_path: Path) -> None:
-    pytest.importorskip("plyvel")
     (tmp_path / "db").mkdir()
     with pytest.raises(FileError, match="db: LevelDB cannot open it"):
         source_of(net(backend="LEVELDB"), tmp_path)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.pycaffe import io, proto
 
-cv2 = pytest.importorskip("cv2")
 RNG = np.random.RandomState(0)
 
 

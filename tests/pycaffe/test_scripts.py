@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -14,8 +15,6 @@ from pycaffe_models import write
 
 import caffe_compat
 from caffe_compat.errors import CaffeCompatWarning, FileError, MissingExtraError, UsageError
-
-cv2 = pytest.importorskip("cv2")
 
 CLASSES = """
 name: "tiny"
