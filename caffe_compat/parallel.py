@@ -6,6 +6,7 @@ Under ``torchrun`` the processes are there already, and its environment variable
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
 import signal
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -31,12 +32,25 @@ from .net import CaffeNet
 from .solver import Action, Event, Solver, latest_snapshot
 from .solver.events import NetTested, NetTestStarted
 
-__all__ = ["ParallelNet", "Rank", "Vote", "is_restart", "joined", "launch", "restart_point", "share", "this_rank"]
+__all__ = [
+    "ParallelNet",
+    "Rank",
+    "Vote",
+    "finish",
+    "is_restart",
+    "joined",
+    "launch",
+    "restart_point",
+    "share",
+    "this_rank",
+]
 
 # Rank 0 tests, and writes snapshots, while the others wait for it.
 _PATIENCE = datetime.timedelta(days=7)
 _RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 _PARENT = "CAFFE_COMPAT_PARENT"
+
+_left_groups: list[Rank] = []  # what this process has been
 
 
 @dataclass(frozen=True)
@@ -93,8 +107,24 @@ def joined(rank: Rank, device: torch.device) -> Iterator[None]:
         raise CaffeCompatError(f"rank {rank.rank} of {rank.size} lost touch with the others: {first}") from error
     finally:
         if dist.is_initialized():
+            _left_groups.append(rank)
             with suppress(RuntimeError):
                 dist.destroy_process_group()
+
+
+def finish(status: int) -> NoReturn:
+    """``sys.exit``; but a process that was one of a group ends without taking the interpreter apart.
+
+    torch's threads outlive the group that they served. One that lets go of a tensor while the interpreter is being
+    taken apart ends the process with SIGABRT, and ``torchrun`` would take a finished training for a lost rank.
+    """
+    if not _left_groups:
+        sys.exit(status)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # whoever read it has gone
+            stream.flush()
+    os._exit(status)
 
 
 def _is_about_the_group(error: Exception) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -123,4 +123,6 @@ def run_group(group: click.Command, program: str, arguments: Sequence[str] | Non
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; nothing is left to say
         status = 0
-    sys.exit(status if isinstance(status, int) else 0)
+    parallel = sys.modules.get("caffe_compat.parallel")  # not there, torch neither, for commands that do without
+    leave: Callable[[int], NoReturn] = sys.exit if parallel is None else parallel.finish
+    leave(status if isinstance(status, int) else 0)

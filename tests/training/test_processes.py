@@ -183,6 +183,32 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "loss" }
 SETTINGS = 'max_iter: 6 type: "Adam" momentum2: 0.99 random_seed: 2 test_iter: 1 test_interval: 3 snapshot: 3 '
 
 
+# Whether the interpreter was taken apart: the exit handler comes before that, the module's objects go in it.
+WATCH_THE_END = """
+import atexit, os
+class Last:
+    def __del__(self, write=os.write):
+        write(2, b"taken apart ")
+last = Last()
+atexit.register(os.write, 2, b"exit handler ")
+"""
+
+
+def test_a_rank_ends_before_torchs_threads_can_meet_a_dying_interpreter(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_training(tmp_path, SETTINGS, PARALLEL)
+    (tmp_path / "watch.py").write_text(WATCH_THE_END)
+    command = ["train", "-solver=solver.prototxt", "--plugin=watch.py", "--workers=0"]
+    assert launch(command, 1) == 0
+    error = capfd.readouterr().err
+    assert error.count("exit handler") == error.count("taken apart") == 1
+    assert launch(command, 2) == 0
+    error = capfd.readouterr().err
+    assert error.count("exit handler") == 2
+    assert "taken apart" not in error
+
+
 def test_two_processes_train_like_one_with_iter_size_2(tmp_path: Path) -> None:
     write_training(tmp_path, SETTINGS + "iter_size: 2", PARALLEL)
     assert train() == 0
