@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import scenes
+from PIL import Image
 
 import caffe_compat.extras
 from caffe_compat.errors import FileError, MissingExtraError, UsageError
@@ -138,16 +140,9 @@ def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytes
 # Pictures
 
 
-@pytest.fixture
-def image() -> Any:
-    """Pillow's Image module."""
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed: caffe-compat[plots]")
-    return pytest.importorskip("PIL.Image", reason="Pillow is not installed: caffe-compat[plots]")
-
-
-def test_png(tmp_path: Path, image: Any) -> None:
+def test_png(tmp_path: Path) -> None:
     save_png(scenes.scene(), 2, tmp_path / "a.png", height=300)
-    with image.open(tmp_path / "a.png") as file:
+    with Image.open(tmp_path / "a.png") as file:
         assert file.format == "PNG"
         pixels = np.asarray(file.convert("RGB"))
     height, width, _ = pixels.shape
@@ -171,7 +166,7 @@ def test_png(tmp_path: Path, image: Any) -> None:
     assert min(near(coarse, GHOST).sum(), near(refined, GHOST).sum()) > rims + 100
 
 
-def test_depth_is_not_mirrored(image: Any) -> None:
+def test_depth_is_not_mirrored() -> None:
     """Seen from the right of the camera and from above, what is nearer to it lies to the left and lower."""
     drawn = Figure(Scene(truth=scenes.reaching()), 300).draw(0)[45:]
     wrist, hip = (np.argwhere(near(drawn, colour)).mean(0) for colour in (LEFT, RIGHT))
@@ -179,7 +174,7 @@ def test_depth_is_not_mirrored(image: Any) -> None:
     assert wrist[0] > hip[0] + 5
 
 
-def test_3d_panels_share_their_scale(image: Any) -> None:
+def test_3d_panels_share_their_scale() -> None:
     """The same pose is drawn at the same place in each panel, and a larger one larger."""
     truth = scenes.truth()
     drawn = Figure(Scene(truth=truth, coarse=truth, refined=0.5 * truth), 300).draw(0)
@@ -188,7 +183,7 @@ def test_3d_panels_share_their_scale(image: Any) -> None:
     assert spans[2] == pytest.approx(0.5 * spans[0], rel=0.08)
 
 
-def test_joints_that_were_not_found_leave_out_their_bones(image: Any) -> None:
+def test_joints_that_were_not_found_leave_out_their_bones() -> None:
     pose = scenes.pose2d(90, 90)
     whole = near(Figure(Scene(pose2d_pixels=pose), 200).draw(0), LEFT).sum()
     pose[0, H36M16.index("LKnee")] = np.nan
@@ -196,7 +191,7 @@ def test_joints_that_were_not_found_leave_out_their_bones(image: Any) -> None:
     assert 0.3 * whole < part < 0.85 * whole
 
 
-def test_any_part_alone_and_other_joint_orders(image: Any) -> None:
+def test_any_part_alone_and_other_joint_orders() -> None:
     truth17 = np.insert(scenes.truth(), 9, scenes.truth()[:, 9] + (0, 30, -40), axis=1)
     for scene in (
         Scene(truth=scenes.truth()),
@@ -210,14 +205,14 @@ def test_any_part_alone_and_other_joint_orders(image: Any) -> None:
         assert min(near(drawn[40:], LEFT).sum(), near(drawn[40:], RIGHT).sum()) > 40
 
 
-def test_names_are_not_markup(image: Any) -> None:
+def test_names_are_not_markup() -> None:
     names = ["$\\frac{", "a\nb\x00", "x" * 500, "\udcff", "$$", "", "\u2028"]
     figure = Figure(Scene(truth=scenes.truth(), names=names), 200)
     for frame in range(scenes.FRAMES):
         assert near(figure.draw(frame)[40:], LEFT).sum() > 40
 
 
-def test_settings_that_cannot_be(tmp_path: Path, image: Any) -> None:
+def test_settings_that_cannot_be(tmp_path: Path) -> None:
     scene = scenes.scene()
     with pytest.raises(UsageError, match="99"):
         Figure(scene, 99)
@@ -233,37 +228,37 @@ def test_settings_that_cannot_be(tmp_path: Path, image: Any) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_png_per_frame(tmp_path: Path, image: Any) -> None:
+def test_one_png_per_frame(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     paths = save_pngs(scenes.scene(), tmp_path, [5, 1], 120, lambda done, total: told.append((done, total)))
     assert [path.name for path in paths] == ["frame_00005.png", "frame_00001.png"]
     assert told == [(1, 2), (2, 2)]
     for path, frame in zip(paths, (5, 1), strict=True):
-        assert np.array_equal(np.asarray(image.open(path)), Figure(scenes.scene(), 120).draw(frame))
+        assert np.array_equal(np.asarray(Image.open(path)), Figure(scenes.scene(), 120).draw(frame))
 
 
-def test_contact_sheet(tmp_path: Path, image: Any) -> None:
+def test_contact_sheet(tmp_path: Path) -> None:
     scene = scenes.scene()
     save_contact_sheet(scene, tmp_path / "a.png", indices=[0, 3, 6], columns=2, height=120)
-    sheet, cell = np.asarray(image.open(tmp_path / "a.png")), Figure(scene, 120).draw(3)
+    sheet, cell = np.asarray(Image.open(tmp_path / "a.png")), Figure(scene, 120).draw(3)
     height, width, _ = cell.shape
     assert sheet.shape == (2 * height, 2 * width, 3)
     assert np.array_equal(sheet[:height, width:], cell)
     assert (sheet[height:, width:] == 255).all()
     save_contact_sheet(scene, tmp_path / "a.png", height=120)
-    assert np.asarray(image.open(tmp_path / "a.png")).shape == (6 * height, width, 3)
+    assert np.asarray(Image.open(tmp_path / "a.png")).shape == (6 * height, width, 3)
 
 
 # Videos
 
 
-def test_gif(tmp_path: Path, image: Any) -> None:
+def test_gif(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     progress = lambda done, total: told.append((done, total))  # noqa: E731
     save_video(scenes.scene(), tmp_path / "a.GIF", fps=30, height=120, progress=progress)
     expected = Figure(scenes.scene(), 120)
     durations = []
-    with image.open(tmp_path / "a.GIF") as file:
+    with Image.open(tmp_path / "a.GIF") as file:
         assert (file.format, file.n_frames, file.info["loop"]) == ("GIF", scenes.FRAMES, 0)
         for frame in range(scenes.FRAMES):
             file.seek(frame)
@@ -277,14 +272,13 @@ def test_gif(tmp_path: Path, image: Any) -> None:
 
 def read_mp4(path: Path, width: int, height: int) -> np.ndarray:
     """The frames of a video, (n, height, width, 3), RGB."""
-    program = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    program = imageio_ffmpeg.get_ffmpeg_exe()
     command = [program, "-v", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     data = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
     return np.frombuffer(data, np.uint8).reshape(-1, height, width, 3)
 
 
-def test_mp4(tmp_path: Path, image: Any) -> None:
-    ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is not installed: caffe-compat[plots]")
+def test_mp4(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     order = [6, 0, 3]
     progress = lambda done, total: told.append((done, total))  # noqa: E731
@@ -296,7 +290,7 @@ def test_mp4(tmp_path: Path, image: Any) -> None:
     differences = np.array([[np.abs(a.astype(int) - b).mean() for b in expected] for a in frames])
     assert (np.diag(differences) < 5).all()
     assert (differences.argmin(1) == np.arange(3)).all()
-    about = next(ffmpeg.read_frames(tmp_path / "a.mp4"))
+    about = next(imageio_ffmpeg.read_frames(tmp_path / "a.mp4"))
     assert (about["codec"], about["size"]) == ("h264", (width, height))
     assert about["fps"] == 12.5
     assert "yuv420p" in about["pix_fmt"]
@@ -305,28 +299,25 @@ def test_mp4(tmp_path: Path, image: Any) -> None:
     assert head.index(b"moov") < head.index(b"mdat")  # plays before it is loaded to the end
 
 
-def test_ffmpeg_that_fails_leaves_no_file(tmp_path: Path, image: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is not installed: caffe-compat[plots]")
+def test_ffmpeg_that_fails_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "ffmpeg"
     broken.write_text("#!/bin/sh\necho no such encoder >&2\nexit 7\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(ffmpeg, "get_ffmpeg_exe", lambda: str(broken))
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(broken))
     with pytest.raises(FileError, match=r"a\.mp4: ffmpeg stopped with status 7: no such encoder"):
         save_video(scenes.scene(), tmp_path / "a.mp4", height=120)
     assert list(tmp_path.iterdir()) == [broken]
 
 
 @pytest.mark.parametrize("ending", ["gif", "mp4"])
-def test_a_picture_that_fails_leaves_no_file(tmp_path: Path, image: Any, ending: str) -> None:
-    if ending == "mp4":
-        pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is not installed: caffe-compat[plots]")
+def test_a_picture_that_fails_leaves_no_file(tmp_path: Path, ending: str) -> None:
     pictures = [*scenes.pictures(40, 30)[:3], *np.zeros((4, 30, 40, 3))]
     with pytest.raises(UsageError, match=r"frame 3: .*float64"):
         save_video(Scene(pictures=pictures, truth=scenes.truth()), tmp_path / f"a.{ending}", height=120)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_videos_that_cannot_be(tmp_path: Path, image: Any) -> None:
+def test_videos_that_cannot_be(tmp_path: Path) -> None:
     scene = scenes.scene()
     with pytest.raises(UsageError, match=r"ends in \.mp4 or \.gif"):
         save_video(scene, tmp_path / "a.avi")

@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 import scenes
 from chromium import CHROMIUM, Page, open_browser
+from PIL import Image
 
 from caffe_compat.errors import UsageError
 from hpm.skeleton import H36M16
 from hpm.visualize import Scene, page_html, save_page
-
-pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed: caffe-compat[plots]")
 
 
 class Parsed(html.parser.HTMLParser):
@@ -73,7 +72,7 @@ def test_embedded_data() -> None:
 
 def test_embedded_pictures_keep_colours_and_shrink() -> None:
     data = Parsed(page_html(scenes.scene(160, 120), picture_side=80, quality=95)).data
-    pictures = [pillow.open(io.BytesIO(base64.b64decode(text))) for text in data["flat"]["pictures"]]
+    pictures = [Image.open(io.BytesIO(base64.b64decode(text))) for text in data["flat"]["pictures"]]
     assert [(p.format, p.size) for p in pictures] == [("JPEG", (80, 60))] * scenes.FRAMES
     red, green, blue = pictures[4].convert("RGB").getpixel((40, 55))
     assert blue > 200
@@ -202,7 +201,7 @@ def test_it_draws(page: Page) -> None:
     assert near(picture, "#00ff00").sum() > 500
     assert near(picture, LEFT).sum() > 100
     assert near(chart, "#b35806").sum() > 100
-    shot = np.asarray(pillow.open(io.BytesIO(page.screenshot())).convert("RGBA"))
+    shot = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGBA"))
     assert shot.shape == (700, 1200, 4)
     assert near(shot, LEFT).sum() >= near(view, LEFT).sum()
 
