@@ -18,8 +18,9 @@ be admitted by name, and nothing is imported:
 As in pycaffe: ``phase`` (0 TRAIN, 1 TEST) and ``param_str`` are set before ``setup`` runs, once, when the net is
 built; ``reshape`` runs before every ``forward``; ``setup`` may add parameters with ``self.blobs.add_blob(*shape)``.
 Arrays are on the CPU and float32 whatever the net's precision, and copies: what a layer writes into a bottom's ``data``
-reaches nobody. The ``diff`` arrays it is to fill are zero before ``backward``. A net with such layers runs, trains and
-moves between devices, but cannot be exported.
+reaches nobody, except where it runs in place. The ``diff`` arrays it is to fill are zero before ``backward``. (In the
+nets of :mod:`caffe_compat.pycaffe` a layer works on the net's own blobs instead, as in Caffe.) A net with such layers
+runs, trains and moves between devices, but cannot be exported.
 """
 
 from __future__ import annotations
@@ -179,17 +180,23 @@ class _Call(torch.autograd.Function):
 
 
 class Python(Layer):
-    """Runs a :class:`PythonLayer`, kept as ``implementation``."""
+    """Runs a :class:`PythonLayer`, kept as ``implementation``; a top in place is its bottom's own blob."""
 
     _place: Tensor
 
-    def __init__(self, implementation: PythonLayer, bottom_shapes: Sequence[Shape], top_count: int) -> None:
+    def __init__(
+        self,
+        implementation: PythonLayer,
+        bottom_shapes: Sequence[Shape],
+        top_count: int,
+        in_place: frozenset[int],
+    ) -> None:
         super().__init__()
         self.implementation = implementation
         self.bottom_count, self.top_count = len(bottom_shapes), top_count
         self.runs = 0
         self._bottoms = [Blob(shape) for shape in bottom_shapes]
-        self._tops = [Blob() for _ in range(top_count)]
+        self._tops = [self._bottoms[i] if i in in_place else Blob() for i in range(top_count)]
         # Says where tops belong when there are no bottoms.
         self.register_buffer("_place", torch.zeros(()), persistent=False)
         implementation.setup(self._bottoms, self._tops)
@@ -244,7 +251,8 @@ class Python(Layer):
             blob.diff[...] = _array(diff)
         filled = [*self._bottoms, *self.implementation.blobs]
         for blob in filled:
-            blob.diff[...] = 0
+            if not any(blob is top for top in self._tops):
+                blob.diff[...] = 0
         self.implementation.backward(self._tops, list(needed[: self.bottom_count]), self._bottoms)
         return [blob.diff for blob in filled]
 
@@ -276,7 +284,10 @@ def python(spec: LayerSpec) -> Layer:
     implementation = cls(spec.message)
     implementation.param_str = params.param_str
     implementation.phase = _PHASES[spec.phase]
-    return Python(implementation, spec.bottom_shapes, len(spec.tops))
+    in_place = frozenset(
+        i for i, (top, bottom) in enumerate(zip(spec.tops, spec.bottoms, strict=False)) if top == bottom
+    )
+    return Python(implementation, spec.bottom_shapes, len(spec.tops), in_place)
 
 
 def _import_class(spec: LayerSpec, module: str, name: str) -> type[PythonLayer]:

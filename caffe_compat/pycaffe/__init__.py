@@ -11,13 +11,12 @@ or in a notebook::
 Real Caffe ends the process where something does not fit; here it is an exception that names layer, blob and shapes.
 """
 
-from ..data import READERS as _READERS
-from ..layers.python_layer import PythonLayer as Layer
-from ..registry import layer_types as _layer_types
-from . import coord_map, draw, io, net_spec, proto
+from . import _caffe, coord_map, draw, io, net_spec, proto, pycaffe
+from ._caffe import __version__
 from .classifier import Classifier
 from .detector import Detector
 from .install import install
+from .layer import Layer, layer_type_list
 from .nccl import NCCL, has_nccl
 from .net import TEST, TRAIN, Net
 from .net_spec import NetSpec, layers, params, to_proto
@@ -61,6 +60,8 @@ __all__ = [
     "RMSPropSolver",
     "SGDSolver",
     "Timer",
+    "__version__",
+    "_caffe",
     "coord_map",
     "draw",
     "get_solver",
@@ -74,6 +75,7 @@ __all__ = [
     "net_spec",
     "params",
     "proto",
+    "pycaffe",
     "set_device",
     "set_mode_cpu",
     "set_mode_gpu",
@@ -85,10 +87,3 @@ __all__ = [
     "solver_rank",
     "to_proto",
 ]
-
-__version__ = "1.0.0"  # the Caffe whose interface this is
-
-
-def layer_type_list() -> list[str]:
-    """Every layer type that a net may have."""
-    return sorted({*_layer_types(), *_READERS, "Input", "Split"})

@@ -65,6 +65,33 @@ _OLD_MODULES = {
     "Tkinter": "tkinter",
     "skimage": "an installed scikit-image (pip install scikit-image)",
 }
+_LAZY = r"'(?:o?dict_(?:keys|values|items)|map|zip|filter|range)'"
+_AS_LIST = "in Python 3 dict.keys(), map, zip, filter and range give no lists; write list(...) around it"
+_DIVISION = "in Python 3 a / b is a float even between integers; write a // b"
+# What a Python 3 says where values are not what they were, and what to write instead.
+_OLD_VALUES = (
+    (rf"{_LAZY} object is not subscriptable", _AS_LIST),
+    (rf"unsupported operand type\(s\) for \+: (?:{_LAZY}|'list' and {_LAZY})", _AS_LIST),
+    (r"can only concatenate list \(not \"(?:map|zip|filter|range|o?dict_\w+)\"", _AS_LIST),
+    (rf"{_LAZY} object has no attribute '(?:sort|index|append|reverse|pop|remove|extend|insert)'", _AS_LIST),
+    (r"'(?:map|zip|filter)' has no len\(\)|object of type '(?:map|zip|filter)' has no len", _AS_LIST),
+    (r"'float' object cannot be interpreted as an integer", _DIVISION),
+    (r"indices must be integers or (?:slices, not float|None)|only integers, slices .* are valid indices", _DIVISION),
+    (
+        r"a bytes-like object is required, not 'str'|must be str, not bytes|string pattern on a bytes-like object|"
+        r"can't concat str to bytes|can only concatenate str \(not \"bytes\"\) to str",
+        "text and bytes are two types in Python 3; open binary files with 'rb' or 'wb', and write b'...' for bytes",
+    ),
+    (
+        r"codec can't decode byte",
+        "in Python 3 binary files are opened with 'rb', and a pickle of Python 2 is read with pickle.load(file, "
+        "encoding='latin1')",
+    ),
+    (
+        r"load\(\) missing 1 required positional argument: 'Loader'",
+        "yaml.load(text) became yaml.safe_load(text) in PyYAML 6",
+    ),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,12 +102,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="let networks import modules for their Python layers, which runs the code in them",
     )
+    parser.add_argument(
+        "--dialect", metavar="NAME", help="the fork of Caffe that the script is for, or the path of its caffe.proto"
+    )
     parser.add_argument("script", help="a Python script that imports caffe")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
     given = parser.parse_args(arguments)
     try:
         code = _read(given.script)
-        install(allow_python_layers=given.allow_python_layers)
+        install(allow_python_layers=given.allow_python_layers, dialect=given.dialect)
     except CaffeCompatError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -141,7 +171,7 @@ def _hint(error: BaseException) -> str | None:
         table = _OLD_METHODS
         name = name or str(error).rpartition("attribute '")[2].rstrip("'")
     if name not in table:
-        return None
+        return next((advice for pattern, advice in _OLD_VALUES if re.search(pattern, str(error))), None)
     if name == "skimage":
         return "caffe.io here needs no scikit-image; the script imports it itself: pip install scikit-image"
     return f"{name} is Python 2; in Python 3 it is {table[name]}"

@@ -8,8 +8,10 @@ copies its result there. On another device an array is a copy, brought back befo
 
 from __future__ import annotations
 
+import math
+import operator
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from ..layers.python_layer import Blob
 from ..net import CaffeNet
 from ..registry import Shape
 
-__all__ = ["Array", "NetBlob", "ParamBlob", "flush_parameters", "is_host"]
+__all__ = ["Array", "BlobVec", "NetBlob", "ParamBlob", "flush_parameters", "is_host"]
 
 
 _HOSTS = frozenset({"cpu"})
@@ -55,7 +57,8 @@ class Array:
     def tensor(self) -> Tensor:
         """What layers read."""
         if self._pending is not None:
-            self._tensor.copy_(torch.from_numpy(self._pending))
+            # Through .data: a backward pass shall not refuse what was changed; it means the memory, as in Caffe.
+            self._tensor.data.copy_(torch.from_numpy(self._pending))
             self._pending = None
         return self._tensor
 
@@ -154,11 +157,9 @@ class NetBlob(Blob):
         """Change the shape; the net's other blobs follow in :meth:`Net.reshape` or in the next forward pass.
 
         Raises:
-            UsageError: a negative length.
+            UsageError: a length that is negative or no integer.
         """
-        if any(dim < 0 for dim in shape):
-            raise UsageError(f"blob {self.name!r} cannot have shape {list(shape)}")
-        self.data_array.reshape(tuple(int(dim) for dim in shape))
+        self.data_array.reshape(_lengths(shape, f"blob {self.name!r}"))
 
     @property
     def data(self) -> np.ndarray:
@@ -194,32 +195,52 @@ class ParamBlob(Blob):
     """A parameter of a layer: views of the network's own tensors, and of their gradients.
 
     ``diff`` keeps adding up over backward passes until it is cleared, as in Caffe.
+
+    Attributes:
+        when_reshaped: called when the shape has changed.
     """
 
     def __init__(self, core: CaffeNet, module_name: str, name: str) -> None:
         self._core, self._module_name, self._name = core, module_name, name
         self._mirrors: dict[str, Array] = {}
         self._grad: Tensor | None = None
+        self.when_reshaped: Callable[[], None] | None = None
 
     def tensor(self) -> Tensor:
         """The network's tensor."""
         return self._core.blobs_of(self._module_name)[self._name]
+
+    def owner(self) -> Tensor:
+        """The tensor that holds the memory: another one where layers share it in several shapes."""
+        tensor = self.tensor()
+        return tensor if tensor.is_leaf or tensor._base is None else tensor._base
 
     @property
     def shape(self) -> Shape:
         return tuple(self.tensor().shape)
 
     def reshape(self, *shape: int) -> None:
-        """Only to the shape it has: the layer could not compute with another one.
+        """Change the shape, to save other parameters than the layer has. It cannot compute with them.
+
+        Values stay where they are if there is room, else they become zero; the gradient becomes zero.
 
         Raises:
-            UsageError: another shape.
+            UsageError: a length that is negative or no integer, or layers of the net share the parameter.
         """
-        if tuple(shape) != self.shape:
-            raise UsageError(
-                f"layer {self._module_name!r}, blob {self._name}: a parameter of shape {list(self.shape)} cannot "
-                f"become {list(shape)}; change the layer in the prototxt"
-            )
+        what = f"layer {self._module_name!r}, blob {self._name}"
+        lengths = _lengths(shape, what)
+        if lengths == self.shape:
+            return
+        flush_parameters()
+        owner = self.owner()
+        held = [t for n in self._core.nodes_with_blobs() for t in self._core.blobs_of(n.module_name).values()]
+        if sum(tensor.data_ptr() == owner.data_ptr() for tensor in held) > 1:
+            raise UsageError(f"{what}: shared by several layers, it cannot be reshaped to {list(lengths)}")
+        flat, count = owner.detach().reshape(-1), math.prod(lengths)
+        owner.data = (flat[:count] if count <= flat.numel() else flat.new_zeros(count)).view(lengths)
+        owner.grad = self._grad = None
+        if self.when_reshaped is not None:
+            self.when_reshaped()
 
     @property
     def data(self) -> np.ndarray:
@@ -239,10 +260,9 @@ class ParamBlob(Blob):
 
     def gradient(self) -> Tensor:
         """The memory that gradients add up in. It stays the same, whoever sets ``.grad`` to None in between."""
-        tensor = self.tensor()
-        owner = tensor if tensor.is_leaf or tensor._base is None else tensor._base  # a reshaped view of a shared one
+        tensor, owner = self.tensor(), self.owner()
         if not isinstance(owner, nn.Parameter):
-            if self._grad is None or self._grad.device != tensor.device:
+            if self._grad is None or self._grad.shape != tensor.shape or self._grad.device != tensor.device:
                 self._grad = torch.zeros_like(tensor)
             return self._grad
         if owner.grad is None:
@@ -255,6 +275,10 @@ class ParamBlob(Blob):
         return self._grad.view(tensor.shape)
 
 
+class BlobVec(list[ParamBlob]):
+    """The parameters of a layer."""
+
+
 # Off the CPU, layers and nets that share a parameter share the array that stands for it too.
 
 _MIRRORS: weakref.WeakValueDictionary[int, Array] = weakref.WeakValueDictionary()  # by address of the memory
@@ -263,10 +287,23 @@ _TOUCHED: set[Array] = set()  # handed out, and maybe written to
 
 def _mirror_of(tensor: Tensor) -> Array:
     mirror = _MIRRORS.get(tensor.data_ptr())
-    if mirror is None:
+    if mirror is None or mirror.shape != (tensor.numel(),):
         mirror = _MIRRORS[tensor.data_ptr()] = Array(tensor.view(-1))
     _TOUCHED.add(mirror)
     return mirror
+
+
+def _lengths(shape: Sequence[int], what: str) -> Shape:
+    try:
+        lengths = tuple(operator.index(dim) for dim in shape)
+    except TypeError as error:
+        raise UsageError(
+            f"{what} cannot have shape {list(shape)}: an integer for each axis is needed (in Python 3, a // b divides "
+            "integers)"
+        ) from error
+    if any(dim < 0 for dim in lengths):
+        raise UsageError(f"{what} cannot have shape {list(lengths)}")
+    return lengths
 
 
 def flush_parameters() -> None:

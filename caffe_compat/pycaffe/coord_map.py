@@ -14,23 +14,25 @@ from .net_spec import Function, Top
 from .net_spec import layers as L
 
 __all__ = [
+    "PASS_THROUGH_LAYERS",
     "AxisMismatchException",
     "UndefinedMapException",
     "compose",
+    "conv_params",
     "coord_map",
     "coord_map_from_to",
     "crop",
+    "crop_params",
     "inverse",
 ]
 
 CoordMap = tuple[Any, Any, Any]
 
-_POINTWISE = frozenset(
-    (
-        *("AbsVal", "BNLL", "BatchNorm", "Bias", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log", "MVN", "PReLU"),
-        *("Power", "ReLU", "Scale", "Sigmoid", "Split", "TanH", "Threshold"),
-    )
-)
+# Layers that work alike at every position; scripts add types of their own.
+PASS_THROUGH_LAYERS = [
+    *("AbsVal", "BNLL", "BatchNorm", "Bias", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log", "MVN", "PReLU"),
+    *("Power", "ReLU", "Scale", "Sigmoid", "Split", "TanH", "Threshold"),
+]
 _LEGACY = ("kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w")
 _IDENTITY: CoordMap = (None, 1, 0)
 
@@ -43,7 +45,7 @@ class AxisMismatchException(Exception):
     """Two maps along different axes."""
 
 
-def _window(fn: Function) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
+def conv_params(fn: Function) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
     """axis, stride, extent of the kernel, and padding of a layer that slides a window."""
     given = fn.params.get("convolution_param", fn.params)
     legacy = [name for name in _LEGACY if name in given]
@@ -58,24 +60,29 @@ def _window(fn: Function) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
     return given.get("axis", 1), values("stride", 1), extent, values("pad", 0)
 
 
+def crop_params(fn: Function) -> tuple[int, np.ndarray]:
+    """axis and offset of a Crop layer."""
+    given = fn.params.get("crop_param", fn.params)
+    return given.get("axis", 2), np.array(given.get("offset", 0), ndmin=1)
+
+
 def coord_map(fn: Function) -> CoordMap:
     """The map of one layer, from its bottom to its top.
 
     Raises:
         UndefinedMapException: the layer does not keep positions.
     """
-    if fn.type_name in _POINTWISE:
+    if fn.type_name in PASS_THROUGH_LAYERS:
         return _IDENTITY
     if fn.type_name in ("Convolution", "Pooling", "Im2col"):
-        axis, stride, extent, pad = _window(fn)
+        axis, stride, extent, pad = conv_params(fn)
         return axis, 1 / stride, (pad - (extent - 1) / 2) / stride
     if fn.type_name == "Deconvolution":
-        axis, stride, extent, pad = _window(fn)
+        axis, stride, extent, pad = conv_params(fn)
         return axis, stride, (extent - 1) / 2 - pad
     if fn.type_name == "Crop":
-        given = fn.params.get("crop_param", fn.params)
-        # The axis of a Crop is the first that it cuts, elsewhere it is the one before.
-        return given.get("axis", 2) - 1, 1, -np.array(given.get("offset", 0), ndmin=1)
+        axis, offset = crop_params(fn)
+        return axis - 1, 1, -offset  # the axis of a Crop is the first that it cuts, elsewhere it is the one before
     raise UndefinedMapException(f"{fn.type_name} does not keep positions")
 
 

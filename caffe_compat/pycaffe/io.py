@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from importlib import import_module
+from typing import Any, BinaryIO
 
 import numpy as np
 from scipy import ndimage
 
-from ..errors import FileError, UsageError
+from ..errors import FileError, MissingExtraError, UsageError
 from ..extras import require
 from ..files import open_file
 from ..imagesize import image_size
@@ -17,6 +18,7 @@ from ..registry import Shape
 from .proto import caffe_pb2
 
 __all__ = [
+    "ImageFileError",
     "Transformer",
     "array_to_blobproto",
     "array_to_datum",
@@ -27,12 +29,26 @@ __all__ = [
     "datum_to_array",
     "load_image",
     "oversample",
+    "resize",
     "resize_image",
 ]
 
 _MAX_PIXELS = 2**27
 # Weights of red, green and blue in scikit-image's grey, which pycaffe's load_image(color=False) gives.
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721])
+
+
+def __getattr__(name: str) -> Any:
+    """``caffe.io.skimage``, which Caffe's module imports and scripts borrow from there."""
+    if name != "skimage":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        import_module("skimage.io")
+        return import_module("skimage")
+    except ImportError as error:
+        raise MissingExtraError(
+            "caffe.io.skimage is scikit-image, which nothing else here needs; install it: pip install scikit-image"
+        ) from error
 
 
 # Messages
@@ -155,7 +171,7 @@ class Transformer:
         if in_ in self.raw_scale:
             out = out * np.float32(self.raw_scale[in_])
         if in_ in self.mean:
-            out = out - self.mean[in_].astype(np.float32)
+            out = out - np.asarray(self.mean[in_], np.float32)
         if in_ in self.input_scale:
             out = out * np.float32(self.input_scale[in_])
         return out
@@ -227,25 +243,30 @@ class Transformer:
 # Images
 
 
-def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarray:
+class ImageFileError(FileError, OSError):
+    """An image that cannot be read; scripts that skip such images catch an ``IOError``."""
+
+
+def load_image(filename: str | os.PathLike[str] | BinaryIO, color: bool = True) -> np.ndarray:
     """An image file as float32 from 0 to 1: (H, W, 3) in RGB, or (H, W, 1) without ``color``. Alpha is dropped.
 
+    Args:
+        filename: its name, or an open binary file, such as an ``io.BytesIO``.
+
     Raises:
-        FileError: it cannot be read or decoded, or is too large. MissingExtraError: OpenCV is not installed.
+        ImageFileError: it cannot be read or decoded, or is too large. MissingExtraError: OpenCV is not installed.
     """
-    name = os.fspath(filename)
     cv2 = require("cv2", "images")
-    with open_file(name) as file:
-        data = file.read()
+    name, data = _read(filename)
     size = image_size(data)
     if size is not None and size[0] * size[1] > _MAX_PIXELS:
-        raise FileError(f"has {size[0]} x {size[1]} pixels; at most {_MAX_PIXELS:,} are read", path=name)
+        raise ImageFileError(f"has {size[0]} x {size[1]} pixels; at most {_MAX_PIXELS:,} are read", path=name)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     except cv2.error as error:
-        raise FileError(f"cannot be decoded: {str(error).strip().splitlines()[0]}", path=name) from error
+        raise ImageFileError(f"cannot be decoded: {str(error).strip().splitlines()[0]}", path=name) from error
     if pixels is None:
-        raise FileError("is no image that OpenCV can decode", path=name)
+        raise ImageFileError("is no image that OpenCV can decode", path=name)
     if pixels.dtype.kind == "u":
         image = pixels.astype(np.float64) / np.iinfo(pixels.dtype).max
     else:
@@ -263,6 +284,23 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> np.ndarr
     return np.ascontiguousarray(image, np.float32)
 
 
+def _read(file: str | os.PathLike[str] | BinaryIO) -> tuple[str, bytes]:
+    """What to call a file, and what is in it."""
+    if isinstance(file, (str, os.PathLike)):
+        try:
+            with open_file(os.fspath(file)) as opened:
+                return os.fspath(file), opened.read()
+        except FileError as error:
+            raise ImageFileError(str(error)) from error
+        except OSError as error:
+            raise ImageFileError(f"cannot be read: {error.strerror}", path=os.fspath(file)) from error
+    data = file.read()
+    name = str(getattr(file, "name", "the image"))
+    if not isinstance(data, (bytes, bytearray)):
+        raise ImageFileError("is a file of text; open it as binary, or use io.BytesIO", path=name)
+    return name, bytes(data)
+
+
 def resize_image(im: np.ndarray, new_dims: Sequence[int] | np.ndarray, interp_order: int = 1) -> np.ndarray:
     """An image (H, W, channels) in another size, float32.
 
@@ -271,9 +309,15 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int] | np.ndarray, interp_or
     enlarging shows at the border. Other channels go through SciPy's ``zoom``, whose corners stay in the corners.
 
     Args:
+        new_dims: height and width; the number of channels may follow.
         interp_order: 0 nearest, 1 linear, up to 5 for splines.
+
+    Raises:
+        UsageError: another number of channels.
     """
-    height, width = (int(n) for n in new_dims)
+    height, width, *channels = (int(n) for n in new_dims)
+    if channels not in ([], [im.shape[-1]]):
+        raise UsageError(f"resize_image: an image of {im.shape[-1]} channels cannot become {list(new_dims)}")
     if im.shape[-1] not in (1, 3):
         factors = (height / im.shape[0], width / im.shape[1], 1)
         zoomed: np.ndarray = ndimage.zoom(im, factors, order=interp_order)
@@ -286,6 +330,53 @@ def resize_image(im: np.ndarray, new_dims: Sequence[int] | np.ndarray, interp_or
         factors = (height / im.shape[0], width / im.shape[1], 1)
         out = ndimage.zoom(above, factors, order=interp_order, mode="grid-constant", grid_mode=True)
     return (out + low).astype(np.float32)
+
+
+_MODES = {
+    "constant": "grid-constant",
+    "edge": "nearest",
+    "symmetric": "reflect",
+    "reflect": "mirror",
+    "wrap": "grid-wrap",
+}
+
+
+def resize(
+    image: np.ndarray,
+    output_shape: Sequence[int],
+    order: int = 1,
+    mode: str = "constant",
+    cval: float = 0,
+    clip: bool = True,
+    preserve_range: bool = False,
+) -> np.ndarray:
+    """scikit-image's ``resize`` as it was in Caffe's days, which scripts use by way of ``caffe.io``; float64.
+
+    Pixels have their centres at halves and nothing is smoothed before shrinking.
+
+    Args:
+        output_shape: a length for every axis; that of the last may be left out, or one axis more be asked for.
+        order: 0 nearest, 1 linear, up to 5 for splines.
+        mode: what lies beyond the border: ``constant`` (``cval``), ``edge``, ``symmetric``, ``reflect`` or ``wrap``.
+        clip: keep within the range of the image. preserve_range: leave integers as they are; else 0 to 1.
+
+    Raises:
+        UsageError: an unknown mode, or a shape with too few axes.
+    """
+    x = np.asarray(image)
+    if mode not in _MODES:
+        raise UsageError(f"resize: mode {mode!r}; it may be {', '.join(_MODES)}")
+    scale = np.iinfo(x.dtype).max if x.dtype.kind in "iu" and not preserve_range else 1
+    x = x.astype(np.float64) / scale
+    shape = [int(n) for n in output_shape]
+    if len(shape) == x.ndim - 1:
+        shape.append(x.shape[-1])
+    if len(shape) < x.ndim:
+        raise UsageError(f"resize: an image of shape {list(x.shape)} cannot become {shape}: too few axes")
+    x = x.reshape(x.shape + (1,) * (len(shape) - x.ndim))
+    factors = np.divide(shape, x.shape)
+    out: np.ndarray = ndimage.zoom(x, factors, order=order, mode=_MODES[mode], cval=cval, grid_mode=True)
+    return np.clip(out, x.min(), x.max()) if clip else out
 
 
 def _linear(x: np.ndarray, size: int, axis: int) -> np.ndarray:

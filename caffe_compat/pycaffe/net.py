@@ -18,6 +18,7 @@ from ..definition import Definition, read_definition
 from ..errors import CaffeCompatError, CaffeCompatWarning, LayerError, NetworkError, UsageError
 from ..filling import fill_net
 from ..graph import NetState, build_graph
+from ..layers.python_layer import Python
 from ..layers.source import DummyData
 from ..net import CaffeNet
 from ..registry import Shape
@@ -25,9 +26,9 @@ from ..solver.snapshot import write_model
 from ..sources import is_source
 from ..training import TrainingFiles
 from ..weights import read_weights
-from .blob import NetBlob, ParamBlob, flush_parameters
+from .blob import BlobVec, NetBlob, ParamBlob, flush_parameters
 from .runtime import draw_seed, keep_freed_memory, log, runtime
-from .steps import DummyDataStep, ModuleStep, SourceStep, SplitStep, Step
+from .steps import DummyDataStep, ModuleStep, PythonStep, SourceStep, SplitStep, Step
 from .wiring import Wire, need_backward, wire
 
 __all__ = ["TEST", "TRAIN", "Net", "SteppedNet", "phase_name"]
@@ -62,8 +63,13 @@ class _Feed:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.position = 0
+        self.lacks_arrays = isinstance(source, MemoryData)
 
     def read(self) -> dict[str, Tensor]:
+        if self.lacks_arrays:
+            raise UsageError(
+                f"layer {self.source.name!r} (MemoryData) has no data yet; give it some with set_input_arrays"
+            )
         batch = self.source.batch(self.position)
         self.position += 1
         return {name: tensor.to(runtime.device) for name, tensor in batch.items()}
@@ -86,6 +92,7 @@ class Net:
 
     Attributes:
         layers: the layers in order, with Caffe's Split layers; for a script's own layer its own object.
+        times_shared: how often :meth:`share_with` gave it the memory of another net.
 
     Raises:
         CaffeCompatError: whatever real Caffe would abort for, naming file, layer and blob. What the setup of a script's
@@ -96,14 +103,19 @@ class Net:
         self,
         network_file: str | os.PathLike[str],
         phase: int | str | os.PathLike[str],
-        level: int = 0,
+        level: int | None = None,
         stages: Sequence[str] | None = None,
         weights: str | os.PathLike[str] | None = None,
     ) -> None:
-        if isinstance(phase, (str, os.PathLike)):
-            weights, phase, level = phase, level, 0  # Net(network_file, weights, phase)
-        definition = read_definition(os.fspath(network_file))
-        core, feeds = build(definition, NetState(phase_name(phase), level, tuple(stages or ())))
+        if isinstance(phase, (str, os.PathLike)):  # Net(network_file, weights, phase)
+            if level is None:
+                raise UsageError(
+                    f"Net({os.fspath(network_file)!r}, {os.fspath(phase)!r}) does not say the phase: "
+                    "Net(network_file, weights, caffe.TEST)"
+                )
+            weights, phase, level = phase, level, 0
+        definition = read_definition(os.fspath(network_file), runtime.dialect)
+        core, feeds = build(definition, NetState(phase_name(phase), level or 0, tuple(stages or ())))
         if weights is not None:
             with read_weights(Path(weights)) as opened:
                 _warn(fill_net(core, opened).warnings)
@@ -123,11 +135,18 @@ class Net:
         self._core, self._feeds = core, feeds
         self._device = torch.device("cpu")
         self._expected_pass = 0
+        self.times_shared = 0
         self._calls: dict[str, list[Callable[[int], Any]]] = {}
         shapes = {name: core.shapes[v] for v, name in enumerate(core.graph.blobs)}
         wires = wire(core)
         self._blob_by_name: OrderedDict[str, NetBlob] = OrderedDict()
         self._loss_weights: OrderedDict[str, float] = OrderedDict()
+        self._param_blobs = {
+            node.module_name: BlobVec(
+                ParamBlob(core, node.module_name, name) for name in core.blobs_of(node.module_name)
+            )
+            for node in core.nodes_with_blobs()
+        }
         runs_backward, needs = need_backward(core, wires)
         self._steps = [self._step(w, shapes, runs_backward[i], needs[i]) for i, w in enumerate(wires)]
         for node in core.nodes_with_blobs():
@@ -156,7 +175,9 @@ class Net:
             return SourceStep(w, tops, None if feed is None else feed.read)
         module_name = w.node.module_name
         module = self._core.get_submodule(module_name)
-        blobs = [ParamBlob(self._core, module_name, name) for name in self._core.blobs_of(module_name)]
+        blobs = self._param_blobs.get(module_name, BlobVec())
+        if isinstance(module, Python):
+            return PythonStep(w, module.implementation, blobs, bottoms, tops, runs_backward, needs)
         kind = DummyDataStep if isinstance(module, DummyData) else ModuleStep
         return kind(w, self._core, module, blobs, bottoms, tops, runs_backward, needs)
 
@@ -170,7 +191,7 @@ class Net:
 
     def _bind(self) -> None:
         for step in self._steps:
-            if isinstance(step, ModuleStep):
+            if isinstance(step, PythonStep):
                 step.bind()
 
     # What it consists of
@@ -186,7 +207,7 @@ class Net:
         return self._loss_weights
 
     @property
-    def params(self) -> OrderedDict[str, list[ParamBlob]]:
+    def params(self) -> OrderedDict[str, BlobVec]:
         """The parameters of every layer that has some: weights, then biases ..."""
         return OrderedDict((step.name, step.blobs) for step in self._steps if step.blobs)
 
@@ -547,10 +568,13 @@ class Net:
                     f"layer {node.name!r} cannot share: its blobs have shapes {shapes[1]}, there they have {shapes[0]}",
                     layer=node.name,
                 )
-            for name, blob in zip(ours, theirs.values(), strict=True):
-                self._core.assign_blob(target, name, blob.detach())
+            for blob, shared in zip(self._param_blobs[target], theirs.values(), strict=True):
+                # The tensor stays and only its memory is another: a solver that trains this net knows the tensor.
+                owner = blob.owner()
+                owner.data = shared.detach().reshape(owner.shape)
         for step in self._steps:
             step.forget()
+        self.times_shared += 1
         self._bind()
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -585,10 +609,10 @@ class Net:
                 f"the first layer is {first.name!r} ({first.type}); set_input_arrays needs a MemoryData layer"
             )
         for name, array in (("data", data), ("labels", labels)):
-            if array.dtype != np.float32 or not array.flags.c_contiguous:
+            if not isinstance(array, np.ndarray) or array.dtype != np.float32 or not array.flags.c_contiguous:
                 raise UsageError(f"layer {first.name!r}: {name} must be a C-contiguous array of float32")
         feed.source.set(data, labels)
-        feed.position = 0
+        feed.position, feed.lacks_arrays = 0, False
 
     # For solvers
 

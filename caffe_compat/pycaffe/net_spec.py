@@ -135,7 +135,7 @@ class _Writer:
         layer.bottom.extend(self._layers[top.fn].top[top.n] for top in fn.inputs)
         layer.top.extend(layer.bottom if fn.in_place else [self._name(top, fn) for top in fn.tops])
         layer.name = self._name(fn.tops[0] if fn.ntop else fn, fn)
-        own = _PARAM_NAMES.get(fn.type_name, "") + "_param"
+        own = _param_names.get(fn.type_name, "") + "_param"
         own_fields = getattr(layer, own).DESCRIPTOR.fields_by_name if own != "_param" else {}
         for name, value in fn.params.items():
             if not name.endswith("param") and name in own_fields:
@@ -143,9 +143,7 @@ class _Writer:
             elif name in layer.DESCRIPTOR.fields_by_name:
                 assign_proto(layer, name, value)
             else:
-                raise AttributeError(
-                    f"layer {layer.name!r} ({fn.type_name}): neither LayerParameter nor its {own} has a field {name!r}"
-                )
+                raise AttributeError(f"layer {layer.name!r} ({fn.type_name}): {_no_field(name, own, own_fields)}")
         return layer
 
     def _name(self, what: Top | Function, fn: Function) -> str:
@@ -155,12 +153,28 @@ class _Writer:
         return self._names[what]
 
 
+def _no_field(name: str, own: str, own_fields: Mapping[str, Any]) -> str:
+    if own_fields:
+        return f"neither LayerParameter nor its {own} has a field {name!r}"
+    return (
+        f"LayerParameter has no field {name!r}, and no parameters for this type; if it is a fork's, name the fork with "
+        "--dialect or install(dialect=...)"
+    )
+
+
 def to_proto(*tops: Top) -> Any:
     """A ``NetParameter`` of all layers that ``tops`` need; names are made up: ``Convolution1``, ``Pooling1`` ..."""
     writer = _Writer({})
     for top in tops:
         writer.add(top.fn)
     return writer.net()
+
+
+class _NoSuchTopError(AttributeError, KeyError):
+    """An AttributeError for Python, a KeyError for scripts that know pycaffe."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would show quotes around it
 
 
 class NetSpec:
@@ -186,7 +200,7 @@ class NetSpec:
         try:
             return self.tops[name]
         except KeyError:
-            raise AttributeError(f"the spec has no {name!r}; it has {', '.join(self.tops) or 'nothing yet'}") from None
+            raise _NoSuchTopError(f"the spec has no {name!r}; it has {', '.join(self.tops) or 'nothing yet'}") from None
 
     def to_proto(self) -> Any:
         """A ``NetParameter`` of everything assigned, and of what that needs.
@@ -233,6 +247,15 @@ class Parameters:
         return message
 
 
-_PARAM_NAMES = param_name_dict()
+_param_names: dict[str, str] = {}
+
+
+def follow_caffe_pb2() -> None:
+    """Learn the layer types that ``caffe_pb2`` has parameters for."""
+    _param_names.clear()
+    _param_names.update(param_name_dict())
+
+
+follow_caffe_pb2()
 layers = Layers()
 params = Parameters()

@@ -39,6 +39,7 @@ class Runtime:
 
     Attributes:
         allow_python: whether ``Python`` layers may import modules that the script has not imported itself.
+        dialect: the fork that files are read as; None finds it out for each.
         level: messages below it are not logged (0 info, 1 warning, 2 error), as glog's ``minloglevel``.
     """
 
@@ -46,6 +47,7 @@ class Runtime:
         self.gpu = False
         self.device_id = 0
         self.allow_python = False
+        self.dialect: str | None = None
         self.solver_count = 1
         self.solver_rank = 0
         level = os.environ.get("GLOG_minloglevel", "0")  # noqa: SIM112  glog's own spelling

@@ -107,13 +107,13 @@ class Solver:
     kind: ClassVar[str] = ""
 
     def __init__(self, solver_file: str | os.PathLike[str]) -> None:
-        settings = _of_kind(read_solver(Path(solver_file)), self.kind)
+        settings = _of_kind(read_solver(Path(solver_file), dialect=runtime.dialect), self.kind)
         for text in (*settings.notes, *settings.warnings):
             log(text, 1 if text in settings.warnings else 0)
         if settings.random_seed is not None:
             set_random_seed(settings.random_seed)
-        self.net, core = _open(*settings.train.definition())
-        opened = [_open(*test.definition()) for test in settings.tests]
+        self.net, core = _open(*settings.train.definition(runtime.dialect))
+        opened = [_open(*test.definition(runtime.dialect)) for test in settings.tests]
         self.test_nets = [net for net, _ in opened]
         self._loop = _Loop(
             settings,
@@ -131,7 +131,9 @@ class Solver:
         self._stop_at = 0
         self._shown: list[tuple[Tensor, dict[str, Any], list[Tensor]]] = []
         self.param = _Parameters(self._loop)
-        for net in (self.net, *self.test_nets):
+        self._nets = [self.net, *self.test_nets]
+        self._times_shared = [0] * len(self._nets)
+        for net in self._nets:
             net.start()
 
     @property
@@ -192,13 +194,19 @@ class Solver:
         flush_parameters()
         device = runtime.device
         if device != self._loop.device:
-            for net in (self.net, *self.test_nets):
+            for net in self._nets:
                 net.to_device(device)
             self._loop.device = device
             for state in self._loop.optimizer.state.values():
                 state.update({k: v.to(device) for k, v in state.items() if isinstance(v, Tensor)})
-            for test_net in self.test_nets:
-                test_net.share_with(self.net)
+            self._share()
+        elif self._times_shared != [net.times_shared for net in self._nets]:
+            self._share()  # a script gave a net other memory; Caffe shares anew before every test
+
+    def _share(self) -> None:
+        for test_net in self.test_nets:
+            test_net.share_with(self.net)
+        self._times_shared = [net.times_shared for net in self._nets]
 
     def _run(self, stop_at: int, action: Callable[[], None]) -> None:
         self._prepare()
@@ -278,7 +286,7 @@ _KINDS = {
 
 def get_solver(solver_file: str | os.PathLike[str]) -> Solver:
     """The solver of the type that the file names."""
-    return _KINDS[read_solver(Path(solver_file)).type](solver_file)
+    return _KINDS[read_solver(Path(solver_file), dialect=runtime.dialect).type](solver_file)
 
 
 def _of_kind(settings: SolverSettings, kind: str) -> SolverSettings:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CaffeCompatError, LayerError
-from ..layers.python_layer import Blob, Python, PythonLayer
+from ..layers.python_layer import Blob, PythonLayer
 from ..layers.source import DummyData
 from ..net import CaffeNet, blob_names
 from ..registry import Layer, LayerSpec, Shape, find_layer
-from .blob import NetBlob, ParamBlob, is_host
+from .blob import BlobVec, NetBlob, flush_parameters, is_host
 from .wiring import Wire
 
-__all__ = ["DummyDataStep", "ModuleStep", "SourceStep", "SplitStep", "Step"]
+__all__ = ["DummyDataStep", "ModuleStep", "PythonStep", "SourceStep", "SplitStep", "Step"]
 
 # Layers whose top is their bottom's very memory in Caffe, so that writing to one writes to both.
 _SHARING = frozenset({"Flatten", "Reshape"})
@@ -43,7 +43,7 @@ class Step:
         self.name, self.type, self.wire = w.name, w.type, w
         self.bottoms, self.tops = list(bottoms), list(tops)
         self.runs_backward, self.needs = runs_backward, tuple(needs)
-        self.blobs: list[ParamBlob] = []
+        self.blobs = BlobVec()
 
     @property
     def public(self) -> Any:
@@ -126,22 +126,22 @@ class ModuleStep(Step):
         w: Wire,
         core: CaffeNet,
         module: nn.Module,
-        blobs: Sequence[ParamBlob],
+        blobs: BlobVec,
         bottoms: Sequence[NetBlob],
         tops: Sequence[NetBlob],
         runs_backward: bool,
         needs: Sequence[bool],
     ) -> None:
         super().__init__(w, bottoms, tops, runs_backward, needs)
-        self.core, self.module, self.blobs = core, module, list(blobs)
+        self.core, self.module, self.blobs = core, module, blobs
         self._record: _Record | None = None
         # The shapes of bottoms that the layer was last seen to fit.
         self._checked: tuple[Shape, ...] | None = tuple(blob.shape for blob in bottoms)
+        for blob in blobs:
+            blob.when_reshaped = self._doubt
 
-    @property
-    def public(self) -> Any:
-        """The script's own object if the script wrote this layer."""
-        return self.module.implementation if isinstance(self.module, Python) else self
+    def _doubt(self) -> None:
+        self._checked = self._record = None
 
     def forward(self) -> Sequence[Tensor | None]:
         self._record = None
@@ -177,16 +177,13 @@ class ModuleStep(Step):
         """The layer's tops.
 
         Raises:
-            LayerError: it failed; with the shapes of bottoms and parameters. What a script's own layer raises comes
-            through.
+            LayerError: it failed; with the shapes of bottoms and parameters.
         """
         try:
             result = self.module(*bottoms)
         except CaffeCompatError:
             raise
         except Exception as error:
-            if isinstance(self.module, Python):
-                raise  # the script's own layer failed: its own exception, as in pycaffe
             raise self._failure("failed on", error) from error
         tops = [result] if isinstance(result, Tensor) else list(result)
         return tops[: len(self.tops)]  # a loss whose top has no name
@@ -235,15 +232,11 @@ class ModuleStep(Step):
             LayerError: the layer cannot take these bottoms; with all shapes.
         """
         self._checked = tuple(blob.shape for blob in self.bottoms)
-        bare = [torch.empty(shape, device="meta") for shape in self._checked]
-        if isinstance(self.module, Python):
-            result = self.module.infer(*bare)  # not built anew: its setup may have done anything
-        else:
-            try:
-                result = self._inferred(bare)
-            except LayerError:
-                self._checked = None
-                raise
+        try:
+            result = self._inferred([torch.empty(shape, device="meta") for shape in self._checked])
+        except LayerError:
+            self._checked = None
+            raise
         tops = [result] if isinstance(result, Tensor) else list(result)
         for blob, top in zip(self.tops, tops, strict=False):
             blob.reshape(*top.shape)
@@ -284,14 +277,6 @@ class ModuleStep(Step):
             layer=self.name,
         )
 
-    def bind(self) -> None:
-        """Let the arrays of a script's own layer lie over the parameters' memory: writing to either is the same.
-
-        Off the CPU they stay copies, which every forward pass brings up to date.
-        """
-        if isinstance(self.module, Python):
-            bind_blobs(self.module.implementation, self.blobs)
-
 
 def _tensor_of(module: nn.Module, name: str) -> Tensor:
     owner, _, own = name.rpartition(".")
@@ -299,12 +284,61 @@ def _tensor_of(module: nn.Module, name: str) -> Tensor:
     return tensor
 
 
-def bind_blobs(layer: PythonLayer, parameters: Sequence[ParamBlob]) -> None:
-    """See :meth:`ModuleStep.bind`."""
-    for own, parameter in zip(layer.blobs, parameters, strict=True):
-        tensor = parameter.tensor().detach()
-        if is_host(tensor) and isinstance(own, Blob):
-            own._data = tensor.view(-1).numpy()
+class PythonStep(Step):
+    """A layer that a script wrote.
+
+    It works on the blobs of the net themselves, as in Caffe: it may run in place, and write to its bottoms. What it
+    raises comes through as it is.
+    """
+
+    def __init__(
+        self,
+        w: Wire,
+        implementation: PythonLayer,
+        blobs: BlobVec,
+        bottoms: Sequence[NetBlob],
+        tops: Sequence[NetBlob],
+        runs_backward: bool,
+        needs: Sequence[bool],
+    ) -> None:
+        super().__init__(w, bottoms, tops, runs_backward, needs)
+        self.implementation, self.blobs = implementation, blobs
+        self._bottom: list[Blob] = [*self.bottoms]
+        self._top: list[Blob] = [*self.tops]
+        self._made_in_setup: list[Blob] = [*implementation.blobs]
+        implementation.blobs[:] = blobs
+
+    @property
+    def public(self) -> Any:
+        """The script's own object."""
+        return self.implementation
+
+    def bind(self) -> None:
+        """Let blobs that the layer may have kept since its setup lie over the parameters' memory too.
+
+        Only on the CPU: elsewhere they stay what setup made of them.
+        """
+        for own, parameter in zip(self._made_in_setup, self.blobs, strict=True):
+            if is_host(parameter.tensor()):
+                own._data, own._diff = parameter.data.reshape(-1), parameter.diff.reshape(-1)
+
+    def forward(self) -> Sequence[Tensor | None]:
+        self.reshape()
+        self.implementation.forward(self._bottom, self._top)
+        flush_parameters()
+        return [top.data_array.tensor() for top in self.tops]
+
+    def backward(self) -> None:
+        if not self.runs_backward:
+            return
+        for parameter in self.blobs:
+            parameter.gradient()  # it counts even if the layer does not look at it
+        self.implementation.backward(self._top, list(self.needs), self._bottom)
+        flush_parameters()
+
+    def reshape(self) -> None:
+        """Run the layer's own ``reshape``."""
+        self.implementation.reshape(self._bottom, self._top)
 
 
 class DummyDataStep(ModuleStep):

@@ -59,6 +59,27 @@ def test_forward_and_backward(device: torch.device) -> None:
         assert torch.equal(x, before)
 
 
+def test_in_place(device: torch.device) -> None:
+    @register_python_layer("Rectify")
+    class Rectify(PythonLayer):
+        def reshape(self, bottom: list[Blob], top: list[Blob]) -> None:
+            pass
+
+        def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+            top[0].data[top[0].data < 0] = 0
+
+        def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
+            bottom[0].diff[top[0].data == 0] = 0
+
+    model = net("Rectify", tops='top: "x"').to(device)
+    assert model.shapes[-1] == (2, 3)
+    x = torch.tensor([[1.0, -2, 3], [-4, 5, -6], [7, 8, -9]], device=device, requires_grad=True)
+    y = model(x=x)["x"]
+    y.backward(torch.full_like(y, 0.5))
+    torch.testing.assert_close(y, x.relu())
+    torch.testing.assert_close(x.grad, 0.5 * (x > 0))
+
+
 def test_half_precision_passes_through() -> None:
     register_python_layer("TimesTen")(TimesTen)
     x = torch.randn(2, 3).half()

@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -34,7 +35,8 @@ add_callback apply_update iter lr net param restore share_weights snapshot solve
 
 
 @pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    monkeypatch.chdir(tmp_path)
     before = dict(sys.modules)
     yield pycaffe.install()
     for name in set(sys.modules) - set(before):
@@ -85,6 +87,30 @@ def test_import_caffe(installed: Any) -> None:
     assert pycaffe.install() is pycaffe
 
 
+def test_where_scripts_look_for_the_types(installed: Any) -> None:
+    import caffe._caffe  # type: ignore[import-not-found]
+    import caffe.pycaffe  # type: ignore[import-not-found]
+    from caffe import pycaffe as module  # type: ignore[import-not-found]
+    from caffe._caffe import RawBlobVec, layer_type_list  # type: ignore[import-not-found]
+
+    names: dict[str, Any] = {}
+    exec("from caffe.pycaffe import *", names)
+    assert names["Net"] is module.Net is caffe.pycaffe.Net is caffe._caffe.Net is pycaffe.Net
+    assert names["SGDSolver"] is pycaffe.SGDSolver
+    assert issubclass(pycaffe.AdamSolver, caffe._caffe.Solver)
+    assert layer_type_list is pycaffe.layer_type_list
+    for name in caffe._caffe.__all__:
+        assert getattr(caffe._caffe, name) is not None
+    text = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } } '
+    text += 'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 4 } }'
+    Path("net.prototxt").write_text(text)
+    net = pycaffe.Net("net.prototxt", pycaffe.TEST)
+    assert type(net.params["ip"]) is type(net.layers[1].blobs) is caffe._caffe.BlobVec
+    assert isinstance(net.params["ip"][0], caffe._caffe.Blob)
+    assert isinstance(net.blobs["x"], caffe._caffe.Blob)
+    assert isinstance(net.layers, RawBlobVec)
+
+
 def test_another_caffe_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     other = ModuleType("caffe")
     other.__file__ = "/opt/caffe/python/caffe/__init__.py"
@@ -112,6 +138,7 @@ def test_caffe_pb2() -> None:
     assert "base_lr: 0.01" in str(solver)
     assert pb.V1LayerParameter.CONVOLUTION == 4
     assert pb.BlobProtoVector().blobs.add().num == 0
+    assert pb.__file__.endswith("proto.py")
     with pytest.raises(KeyError):
         descriptor_pool.Default().FindMessageTypeByName("caffe.NetParameter")
 

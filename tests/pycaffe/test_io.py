@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from io import BytesIO, StringIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from caffe_compat.errors import FileError, UsageError
+from caffe_compat.errors import FileError, MissingExtraError, UsageError
 from caffe_compat.pycaffe import io, proto
 
 RNG = np.random.RandomState(0)
@@ -159,10 +162,24 @@ def test_load_image_of_other_kinds(tmp_path: Path) -> None:
     np.testing.assert_allclose(io.load_image(path, color=False)[:, :, 0], deep / 65535, rtol=1e-6)
 
 
+def test_load_image_from_an_open_file(tmp_path: Path) -> None:
+    image = RNG.randint(0, 256, (6, 5, 3)).astype(np.uint8)
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), image)
+    with path.open("rb") as file:
+        np.testing.assert_allclose(io.load_image(file), image[:, :, ::-1] / 255, rtol=1e-6)
+    np.testing.assert_array_equal(io.load_image(BytesIO(path.read_bytes())), io.load_image(path))
+    with pytest.raises(FileError, match=r"the image: is a file of text; .* io\.BytesIO"):
+        io.load_image(StringIO("GIF89a"))  # type: ignore[arg-type]
+
+
 def test_bad_images(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    with pytest.raises(FileError, match=r"a\.png"):
+    with pytest.raises(FileError, match=r"a\.png") as caught:
         io.load_image(path)
+    assert isinstance(caught.value, OSError)  # which scripts catch to go on with the next image
+    with pytest.raises(OSError, match="a folder"):
+        io.load_image(tmp_path)
     for content in (b"", b"no image at all"):
         path.write_bytes(content)
         with pytest.raises(FileError, match="no image"):
@@ -213,3 +230,38 @@ def test_oversample() -> None:
         np.testing.assert_array_equal(crops[15 + k], crops[10 + k][:, ::-1])
     with pytest.raises(UsageError, match="8 x 5"):
         io.oversample(images, (8, 5))
+
+
+def test_the_resize_that_scripts_borrow_from_scikit_image() -> None:
+    rows = np.array([0, 255], np.uint8)
+    image = np.stack([rows, rows, rows], 1)[..., None].repeat(2, 2)  # (2, 3, 2)
+    out = io.resize(image, (4, 3))
+    assert out.shape == (4, 3, 2)
+    assert out.dtype == np.float64
+    np.testing.assert_allclose(out[:, 0, 0], [0, 0.25, 0.75, 0.75])  # darker towards the black beyond the border
+    np.testing.assert_allclose(io.resize(image, (4, 3), mode="edge")[:, 1, 1], [0, 0.25, 0.75, 1])
+    np.testing.assert_allclose(io.resize(image, (4, 3), order=0, preserve_range=True)[:, 2, 0], [0, 0, 255, 255])
+    np.testing.assert_allclose(io.resize(np.array([[0.5], [1.0]]), (4, 1, 1))[:, 0, 0], [0.5, 0.625, 0.875, 0.75])
+    np.testing.assert_allclose(io.resize(np.array([[0.5], [1.0]]), (4, 1), clip=False)[0], 0.375)
+    assert io.resize(np.ones((4, 6, 3)), (3, 8, 8)).shape == (3, 8, 8)  # whatever it is good for
+    grey = np.random.RandomState(0).rand(9, 7, 1)
+    np.testing.assert_allclose(io.resize(grey, (5, 4, 1)), io.resize_image(grey, (5, 4)), atol=0.1)
+    with pytest.raises(UsageError, match="mode 'mirror'"):
+        io.resize(grey, (5, 4), mode="mirror")
+    np.testing.assert_array_equal(io.resize_image(grey, (5, 4, 1)), io.resize_image(grey, (5, 4)))
+    with pytest.raises(UsageError, match="1 channels cannot become"):
+        io.resize_image(grey, (5, 4, 3))
+    with pytest.raises(UsageError, match="too few axes"):
+        io.resize(grey, (5,))
+
+
+def test_scikit_image_by_way_of_caffe_io(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "skimage.io", None)
+    with pytest.raises(MissingExtraError, match="pip install scikit-image"):
+        io.skimage.img_as_float(1)
+    package = ModuleType("skimage")
+    monkeypatch.setitem(sys.modules, "skimage", package)
+    monkeypatch.setitem(sys.modules, "skimage.io", ModuleType("skimage.io"))
+    assert io.skimage is package
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        io.nothing  # noqa: B018

@@ -99,6 +99,14 @@ def test_mistakes_in_specs_are_told() -> None:
         _ = P.Nope.MAX
 
 
+def test_a_missing_name_is_a_missing_key_too() -> None:
+    spec = caffe.NetSpec()
+    for miss in (lambda: spec["x"], lambda: spec.x):
+        with pytest.raises(KeyError, match=r"^the spec has no 'x'; it has nothing yet$"):
+            miss()
+    assert not hasattr(spec, "x")
+
+
 def test_assign_proto() -> None:
     layer = caffe.proto.caffe_pb2.LayerParameter()
     assign_proto(layer, "bottom", "a")
@@ -160,6 +168,17 @@ def test_maps_along_each_axis_and_of_pointwise_layers() -> None:
     assert coord_map.inverse(base) == (1, 0.5, -1.5)
     with pytest.raises(coord_map.AxisMismatchException):
         coord_map.compose(base, (2, 1, 0))
+
+
+def test_scripts_may_name_layers_that_pass_positions_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    n = pyramid()
+    n.own = L.Own(n.up)
+    with pytest.raises(RuntimeError, match="Could not compute map"):
+        coord_map.coord_map_from_to(n.own, n.data)
+    monkeypatch.setattr(coord_map, "PASS_THROUGH_LAYERS", [*coord_map.PASS_THROUGH_LAYERS, "Own"])
+    assert coord_map.coord_map_from_to(n.own, n.data) == coord_map.coord_map_from_to(n.up, n.data)
+    axis, offset = coord_map.crop_params(L.Crop(n.up, n.data, offset=[3, 4]).fn)
+    assert (axis, offset.tolist()) == (2, [3, 4])
 
 
 def test_crops_that_cannot_be() -> None:

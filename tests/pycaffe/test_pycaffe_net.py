@@ -111,6 +111,12 @@ def test_the_three_ways_to_open_a_net(caffe: Any, how: str) -> None:
     np.testing.assert_array_equal(made.params["ip"][0].data, expected.ip.weight.detach().numpy())
 
 
+def test_weights_without_a_phase_are_no_training_net(caffe: Any) -> None:
+    caffe.Net(write(DEPLOY), caffe.TEST).save("w.caffemodel")
+    with pytest.raises(UsageError, match="does not say the phase"):
+        caffe.Net("net.prototxt", "w.caffemodel")
+
+
 def test_levels_stages_and_phase(caffe: Any) -> None:
     text = DEPLOY + (
         'layer { name: "a" type: "Silence" bottom: "prob" include { phase: TRAIN } }'
@@ -621,6 +627,54 @@ def test_share_with(caffe: Any) -> None:
         c.share_with(a)
 
 
+def test_parameters_of_another_shape_are_saved_for_another_net(caffe: Any) -> None:
+    net = filled(caffe, DEPLOY)
+    weight, bias = net.params["ip"]
+    before, diff = weight.data.copy(), weight.diff
+    assert diff.shape == (5, 96)
+    weight.reshape(7, 96)
+    assert weight.shape == weight.data.shape == weight.diff.shape == (7, 96)
+    assert not weight.data.any()  # more room than there was
+    weight.data[...] = np.vstack([before, before[:2]])
+    bias.reshape(2)
+    np.testing.assert_array_equal(bias.data, [0, 0])
+    bias.reshape(np.int64(7))
+    bias.data[...] = range(7)
+    with pytest.raises(LayerError, match=r"'ip'.*\[7, 96\].*would need parameters of shapes \[5, 96\]"):
+        net.forward()
+    net.save("wider.caffemodel")
+    other = caffe.Net(write(DEPLOY.replace("num_output: 5", "num_output: 7")), "wider.caffemodel", caffe.TEST)
+    np.testing.assert_array_equal(other.params["ip"][0].data[5:], before[:2])
+    np.testing.assert_array_equal(other.params["ip"][1].data, range(7))
+    weight.reshape(5, 96)
+    bias.reshape(5)
+    np.testing.assert_array_equal(weight.data, before)  # values stay where there is room
+    net.forward()
+
+
+def test_shared_parameters_keep_their_shape(caffe: Any) -> None:
+    text = BRANCHES.replace("inner_product_param", 'param { name: "w" } inner_product_param')
+    net = caffe.Net(write(text), caffe.TRAIN)
+    with pytest.raises(UsageError, match="shared by several layers"):
+        net.params["left"][0].reshape(6, 2)
+
+
+def test_an_edit_before_the_backward_pass_counts_in_it(caffe: Any) -> None:
+    """A Sigmoid's gradient comes from its own output, so from what was written over it, as in Caffe."""
+    text = """
+    force_backward: true
+    layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "s" type: "Sigmoid" bottom: "data" top: "s" }
+    layer { name: "t" type: "Power" bottom: "s" top: "t" power_param { scale: 2 } }
+    """
+    net = caffe.Net(write(text), caffe.TRAIN)
+    net.forward()
+    net.blobs["s"].data[...] = 0.25
+    net.forward(start="t")
+    net.blobs["t"].diff[...] = 1
+    np.testing.assert_allclose(net.backward()["data"], np.full((2, 3), 2 * 0.25 * 0.75), rtol=1e-6)
+
+
 def test_shared_parameters_in_one_net(caffe: Any) -> None:
     text = """
     force_backward: true
@@ -681,6 +735,8 @@ def test_memory_data(caffe: Any) -> None:
     assert net.inputs == []
     x = np.arange(240, dtype=np.float32).reshape(4, 3, 4, 5)
     labels = np.arange(4, dtype=np.float32)
+    with pytest.raises(UsageError, match=r"'data' \(MemoryData\) has no data yet; .* set_input_arrays"):
+        net.forward()
     net.set_input_arrays(x, labels)
     for k in (0, 1, 0):
         out = net.forward()
@@ -693,6 +749,7 @@ def test_memory_data(caffe: Any) -> None:
     for bad, message in (
         ((x.astype(float), labels), "data must be a C-contiguous array of float32"),
         ((x[:, :, ::-1], labels), "data must be a C-contiguous"),
+        ((x, labels.tolist()), "labels must be a C-contiguous"),
         ((x[:3], labels[:3]), r"found \[3, 3, 4, 5\]"),
         ((x, labels[:2]), "2 labels, 4 rows"),
     ):
@@ -753,7 +810,9 @@ def test_dummy_data_keeps_what_is_written_over_constants(caffe: Any) -> None:
         (lambda net: net._forward(0, 9), "the net has 5"),
         (lambda net: net.forward_all(), "none were given"),
         (lambda net: net.blobs["data"].reshape(2, -3), r"blob 'data' cannot have shape \[2, -3\]"),
-        (lambda net: net.params["ip"][0].reshape(2, 3), r"'ip', blob weight.*\[5, 96\].*\[2, 3\]"),
+        (lambda net: net.blobs["data"].reshape(2, 3, 8 / 2, 6), r"blob 'data'.*\[2, 3, 4\.0, 6\].*a // b"),
+        (lambda net: net.blobs["data"].reshape((2, 3, 8, 6)), r"blob 'data'.*an integer for each axis"),
+        (lambda net: net.params["ip"][0].reshape(2, -3), r"'ip', blob weight cannot have shape \[2, -3\]"),
     ],
 )
 def test_misuse_is_told(caffe: Any, call: Any, message: str) -> None:

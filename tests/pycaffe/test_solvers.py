@@ -279,6 +279,24 @@ def test_share_weights(caffe: Any) -> None:
     np.testing.assert_array_equal(net.params["ip"][0].data, solver.net.params["ip"][0].data)
 
 
+def test_solvers_that_share_weights_train_the_same(caffe: Any) -> None:
+    file = problem()
+    first, second = caffe.SGDSolver(file), caffe.SGDSolver(file)
+    first.share_weights(second.net)
+    before = first.net.params["ip"][0].data.copy()
+    second.step(1)
+    after = second.net.params["ip"][0].data
+    assert (after != before).all()
+    np.testing.assert_array_equal(first.net.params["ip"][0].data, after)
+    np.testing.assert_array_equal(second.test_nets[0].params["ip"][0].data, after)
+    np.testing.assert_allclose(before - after, second.net.params["ip"][0].diff, rtol=1e-3, atol=1e-6)
+    first.step(1)
+    np.testing.assert_array_equal(first.net.params["ip"][0].data, second.net.params["ip"][0].data)
+    first.test_nets[0].share_with(caffe.Net("net.prototxt", caffe.TEST))
+    first.step(1)
+    np.testing.assert_array_equal(first.net.params["ip"][0].data, first.test_nets[0].params["ip"][0].data)
+
+
 def test_fine_tuning_reaches_the_optimizer(caffe: Any) -> None:
     solver = caffe.SGDSolver(problem())
     other = caffe.Net("net.prototxt", caffe.TRAIN)

@@ -1,0 +1,23 @@
+"""``caffe.Layer``, the base of layers that scripts write, and the types of layers that there are."""
+
+from __future__ import annotations
+
+from ..data import READERS
+from ..layers.python_layer import PythonLayer
+from ..registry import layer_types
+
+__all__ = ["Layer", "layer_type_list"]
+
+
+class Layer(PythonLayer):
+    """Has ``setup``, ``reshape``, ``forward`` and ``backward`` overridden by a script; see :class:`PythonLayer`."""
+
+    @property
+    def param_str_(self) -> str:
+        """``param_str`` by the name that it had before Caffe 1.0."""
+        return self.param_str
+
+
+def layer_type_list() -> list[str]:
+    """Every layer type that a net may have."""
+    return sorted({*layer_types(), *READERS, "Input", "Split"})
