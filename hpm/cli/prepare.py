@@ -10,14 +10,17 @@ import click
 from caffe_compat.cli.options import note
 from caffe_compat.errors import UsageError
 
+from ..datasets.bodies import MEAN_LENGTHS
+from ..datasets.detections import read_detections
 from ..datasets.human36m import find_reader, read_baseline, read_cdf, read_fetch, read_videopose
 from ..datasets.kth import prepare_kth
 from ..datasets.mpii import prepare_mpii
-from ..datasets.prepare import PrepareOptions, prepare_human36m
+from ..datasets.prepare import Prepared, PrepareOptions, prepare_human36m, read_limbs
 from ..datasets.synthetic import SyntheticOptions, write
-from ..datasets.views import View
-from ..scaling import REFINEMENT_BOUNDS, read_bounds
-from .options import Bars, protocol_option
+from ..datasets.views import LeaveOut, View
+from ..scaling import REFINEMENT_BOUNDS
+from ..skeleton import SKELETONS, skeleton
+from .options import Bars, given_bounds, protocol_option
 
 __all__ = ["prepare"]
 
@@ -25,8 +28,20 @@ out_option = click.option("--out", required=True, type=click.Path(file_okay=Fals
 size_option = click.option(
     "--image-size", default=368, show_default=True, type=click.IntRange(1), help="Side of the pictures, pixels."
 )
+
+
+def _margin(context: click.Context, parameter: click.Parameter, value: float) -> float:
+    if not 0 <= value <= 10:
+        raise UsageError(f"--margin {value:g}; a number from 0 to 10 was expected")
+    return value
+
+
 margin_option = click.option(
-    "--margin", default=0.125, show_default=True, help="Room about the joints, as a part of the crop's box."
+    "--margin",
+    default=0.125,
+    show_default=True,
+    callback=_margin,
+    help="Room about the joints, as a part of the crop's box.",
 )
 
 
@@ -45,20 +60,37 @@ def prepare() -> None:
     show_default=True,
     help="VideoPose3D's npz, the official CDF files, h36m-fetch, or 3d-pose-baseline.",
 )
-@click.option("--pose2d", type=click.Path(), help="VideoPose3D's data_2d_h36m_*.npz instead of projected 2D poses.")
+@click.option(
+    "--pose2d",
+    type=click.Path(),
+    help="A detector's 2D poses, for hpm refine --pose2d hourglass: VideoPose3D's data_2d_h36m_*.npz, or a folder with "
+    "S1/StackedHourglass/*.h5. Labels keep the 2D poses of SOURCE, or projected ones.",
+)
+@click.option(
+    "--pose2d-order", type=click.Choice(list(SKELETONS)), help="Joint order of an npz whose metadata do not tell."
+)
 @click.option("--videos", type=click.Path(file_okay=False), help="Folder with S1/Videos/*.mp4, to cut pictures from.")
 @out_option
 @protocol_option
 @click.option("--every", default=5, show_default=True, type=click.IntRange(1), help="Keep one frame in so many.")
 @size_option
 @margin_option
-@click.option("--bounds", type=click.Path(), help="Max-min CSV of another preparation, such as the weights' own.")
+@click.option("--bounds", metavar="CSV|published", help="Max-min CSV of another preparation, such as the weights' own.")
+@click.option(
+    "--limbs", type=click.Path(), help="Bone lengths of another preparation: its 16point_mean_limb_lengths.csv."
+)
 @click.option("--unscaled-test", is_flag=True, help="Leave the limbs of the test labels as they are.")
-@click.option("--leave-out", multiple=True, metavar="VIEW", help="A view such as S11_Directions_1_54138969.")
+@click.option(
+    "--leave-out",
+    multiple=True,
+    metavar="VIEW",
+    help="A view such as S11_Directions_54138969, a performance such as S11_Directions_1, or a subject.",
+)
 def h36m(
     source: str,
     format_: str,
     pose2d: str | None,
+    pose2d_order: str | None,
     videos: str | None,
     out: str,
     protocol: str,
@@ -66,20 +98,27 @@ def h36m(
     image_size: int,
     margin: float,
     bounds: str | None,
+    limbs: str | None,
     unscaled_test: bool,
     leave_out: tuple[str, ...],
 ) -> None:
-    """Human3.6M from SOURCE: an npz file, or the folder of the subjects."""
+    """Human3.6M from SOURCE: an npz file, or the folder of the subjects.
+
+    Crops of views that are done are kept when the command runs again.
+    """
     kind = find_reader(source) if format_ == "auto" else format_
-    if pose2d is not None and kind != "videopose":
-        raise UsageError(f"--pose2d belongs to VideoPose3D's npz; {source} is read as {kind}")
-    if videos is not None and kind == "fetch":
+    if pose2d is None and pose2d_order is not None:
+        raise UsageError(f"--pose2d-order {pose2d_order} without --pose2d")
+    if kind == "fetch" and pose2d is not None:
+        raise UsageError("h36m-fetch numbers takes in its own way, so that no detections can be told to be theirs")
+    if kind == "fetch" and videos is not None:
         raise UsageError("h36m-fetch has pictures of its own; --videos would be ignored")
+    left_out = LeaveOut(leave_out)
     views: Callable[[], Iterable[View]] = {
-        "videopose": partial(read_videopose, source, pose2d, videos=videos),
-        "cdf": partial(read_cdf, source, videos=videos),
-        "baseline": partial(read_baseline, source, videos=videos),
-        "fetch": partial(read_fetch, source),
+        "videopose": partial(read_videopose, source, videos=videos, leave_out=left_out),
+        "cdf": partial(read_cdf, source, videos=videos, leave_out=left_out),
+        "baseline": partial(read_baseline, source, videos=videos, leave_out=left_out),
+        "fetch": partial(read_fetch, source, leave_out=left_out),
     }[kind]
     options = PrepareOptions(
         protocol=int(protocol),
@@ -87,26 +126,54 @@ def h36m(
         image_size=image_size,
         margin=margin,
         scale_test=not unscaled_test,
-        bounds=None if bounds is None else read_bounds(bounds),
-        leave_out=leave_out,
+        bounds=given_bounds(bounds),
+        limbs=None if limbs is None else read_limbs(limbs),
+        detections=None
+        if pose2d is None
+        else read_detections(pose2d, None if pose2d_order is None else skeleton(pose2d_order)),
     )
-    written = 0
-
     with Bars() as bars:
-
-        def progress(name: str) -> None:
-            nonlocal written
-            written += 1
-            bars.show("views", written)
-
-        done = prepare_human36m(views, out, options, progress)
+        done = prepare_human36m(views, out, options, bars.show)
     click.echo(f"read as {kind}: {done.train} training frames, {done.test} test frames, {done.pictures} pictures")
+    if done.kept:
+        click.echo(f"{done.kept} pictures were kept from an earlier run")
+    click.echo(_about_bones(done, options))
+    for line in _remarks(done, every):
+        note(line)
+    if left_out.unused:
+        note(f"nothing was called {', '.join(left_out.unused)}, to be left out")
+
+
+def _about_bones(done: Prepared, options: PrepareOptions) -> str:
+    """How much bone lengths vary, in one line: what was read, and what was written."""
+    read = [
+        f"{bones.variation:.1%} in {which}"
+        for which, bones in (("training", done.train_bones), ("test", done.test_bones))
+        if bones.frames
+    ]
+    to = "the training means" if options.limbs is None else "the given ones"
+    labels = f"test labels vary by {done.label_bones.variation:.1%}" if done.label_bones.frames else "no test labels"
+    return f"bone lengths vary by up to {' and '.join(read)} poses; labels scaled to {to}, {labels}"
+
+
+def _remarks(done: Prepared, every: int) -> list[str]:
+    """What a user should know of what was prepared."""
+    found = []
     if not done.pictures:
-        note("no pictures were written: the lists name pictures that are not there (see --videos)")
+        found.append("no pictures were written: the lists name pictures that are not there (see --videos)")
+    elif done.pictures < done.train + done.test:
+        found.append(f"{done.train + done.test - done.pictures} frames of the lists have no pictures")
+    if done.absent:
+        found.append(f"not in the source: {', '.join(done.absent)}")
     if done.missing:
-        note(f"no test frames of {', '.join(done.missing)}")
-    if done.outside > 0:
-        note(f"labels reach beyond the bounds by up to {done.outside:.4g}")
+        found.append(f"no test frames of {', '.join(done.missing)}")
+    if done.sampled:
+        found.append(f"{done.sampled} views hold a choice of frames already, not one in {every}; all of it was kept")
+    if done.stale:
+        found.append(f"left from an earlier run, not written by this one: {', '.join(map(str, done.stale))}")
+    if done.outside > 1e-6:
+        found.append(f"labels reach beyond the bounds by up to {done.outside:.4g} of their range")
+    return found
 
 
 @prepare.command()
@@ -119,7 +186,7 @@ def mpii(annotation: str, images: str, out: str, image_size: int, margin: float)
     """MPII Human Pose from ANNOTATION: mpii_human_pose_v1_u12_1.mat, or json."""
     with Bars() as bars:
         done = prepare_mpii(annotation, images, out, image_size, margin, bars.of("persons"))
-    click.echo(f"{done.persons} persons with all joints; {done.incomplete} lack some")
+    click.echo(f"wrote {done.folder.mpii_list}: {done.persons} persons with all joints; {done.incomplete} lack some")
     if done.unreadable:
         note(f"{len(done.unreadable)} pictures cannot be read, the first is {done.unreadable[0]}")
 
@@ -129,12 +196,29 @@ def mpii(annotation: str, images: str, out: str, image_size: int, margin: float)
 @out_option
 @size_option
 @margin_option
-@click.option("--bounds", type=click.Path(), help="Max-min CSV of the weights. [default: the original's]")
-def kth(folder: str, out: str, image_size: int, margin: float, bounds: str | None) -> None:
+@click.option("--bounds", metavar="CSV|published", help="Max-min CSV of the weights.  [default: published]")
+@click.option("--limbs", type=click.Path(), help="Bone lengths of the weights' labels. [default: Human3.6M's means]")
+@click.option("--keep-proportions", is_flag=True, help="Bring positions to mm by one factor, not bone by bone.")
+def kth(
+    folder: str, out: str, image_size: int, margin: float, bounds: str | None, limbs: str | None, keep_proportions: bool
+) -> None:
     """KTH Multiview Football II from FOLDER: positions2d.txt, positions3d.txt, cameras.txt, and pictures."""
-    chosen = REFINEMENT_BOUNDS if bounds is None else read_bounds(bounds)
-    for path in prepare_kth(folder, out, chosen, image_size=image_size, margin=margin):
-        click.echo(f"wrote {path}")
+    with Bars() as bars:
+        done = prepare_kth(
+            folder,
+            out,
+            given_bounds(bounds) or REFINEMENT_BOUNDS,
+            MEAN_LENGTHS if limbs is None else read_limbs(limbs),
+            image_size,
+            margin,
+            keep_proportions=keep_proportions,
+            progress=bars.of("pictures"),
+        )
+    for path in done.lists:
+        click.echo(f"wrote {path}: {done.frames} frames")
+    click.echo(f"{done.pictures} pictures; bone lengths vary by up to {done.variation:.1%}")
+    if not done.pictures:
+        note(f"no pictures were written: there is no {folder}/Camera 1/00001.png; the lists name pictures not there")
 
 
 @prepare.command()

@@ -1,13 +1,18 @@
 """Human3.6M as people have it: the official CDF files, VideoPose3D's npz, 3d-pose-baseline's and h36m-fetch's h5.
 
 Every reader gives :class:`.views.View` objects, one at a time, in a fixed order. Where 2D poses are missing they are
-projected with the published cameras.
+projected with the published cameras. What the formats hold was taken from the programs that write and read them:
+``data/prepare_data_h36m.py`` of facebookresearch/VideoPose3D, ``src/data_utils.py`` of una-dinosauria/3d-pose-baseline,
+``process_all.py`` of anibali/h36m-fetch.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import struct
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,19 +20,48 @@ from typing import Any
 import h5py
 import numpy as np
 
-from caffe_compat.errors import FileError, UsageError
+from caffe_compat.errors import CaffeCompatWarning, FileError, UsageError
 from caffe_compat.extras import require
 from caffe_compat.files import open_file
 
 from ..pickles import read_npz
+from ..scaling import bone_lengths
 from ..skeleton import H36M16, H36M17, H36M32, convert
 from .human36m_cameras import human36m_cameras
-from .views import Images, View, split_action
+from .views import Images, LeaveOut, View, official_names, split_action, view_name
 
-__all__ = ["find_reader", "read_baseline", "read_cdf", "read_fetch", "read_videopose"]
+__all__ = [
+    "FAR_PIXELS",
+    "SERIALS",
+    "find_reader",
+    "mapping",
+    "read_baseline",
+    "read_cdf",
+    "read_fetch",
+    "read_h5",
+    "read_videopose",
+]
 
 SUBJECTS = ("S1", "S5", "S6", "S7", "S8", "S9", "S11")
-_SERIALS = ("54138969", "55011271", "58860488", "60457274")
+
+SERIALS = ("54138969", "55011271", "58860488", "60457274")
+"""The cameras in the order that VideoPose3D's and 3d-pose-baseline's files have them."""
+
+_FORMATS = (
+    ("fetch", "S*/*/annot.h5"),
+    ("baseline", "S*/MyPoses/3D_positions/*.h5"),
+    ("cdf", "S*/**/*D3_Positions*/*.cdf"),
+)
+
+# What h5py and cdflib raise for files that are cut short or damaged.
+_DAMAGE = (OSError, EOFError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
+_CDF_DAMAGE = (*_DAMAGE, MemoryError, struct.error, zlib.error)
+
+FAR_PIXELS = 50.0
+"""2D poses farther than this from the projected 3D poses, in the median, are not of the same frames, camera or order.
+
+Human3.6M's own agree to a pixel or two, those of detectors to ten or twenty; a person is some 400 pixels tall.
+"""
 
 
 def find_reader(path: str | os.PathLike[str]) -> str:
@@ -39,17 +73,13 @@ def find_reader(path: str | os.PathLike[str]) -> str:
     root = Path(path)
     if root.suffix == ".npz":
         return "videopose"
-    for name, pattern in (
-        ("fetch", "S*/*/annot.h5"),
-        ("baseline", "S*/MyPoses/3D_positions/*.h5"),
-        ("cdf", "S*/**/D3_Positions*/*.cdf"),
-    ):
+    for name, pattern in _FORMATS:
         if next(root.glob(pattern), None) is not None:
             return name
     raise FileError(
         "no data of Human3.6M was recognised; expected are data_3d_h36m.npz (VideoPose3D), a folder with "
         "S1/MyPoseFeatures/D3_Positions_mono/*.cdf (official), with S1/MyPoses/3D_positions/*.h5 (3d-pose-baseline) or "
-        "with S1/Directions/annot.h5 (h36m-fetch)",
+        "with S1/Directions-1/annot.h5 (h36m-fetch)",
         path=str(root),
     )
 
@@ -59,66 +89,50 @@ def find_reader(path: str | os.PathLike[str]) -> str:
 
 def read_videopose(
     path: str | os.PathLike[str],
-    path_2d: str | os.PathLike[str] | None = None,
     *,
     subjects: Iterable[str] = SUBJECTS,
     videos: str | os.PathLike[str] | None = None,
+    leave_out: LeaveOut | None = None,
 ) -> Iterator[View]:
-    """VideoPose3D's ``data_3d_h36m.npz``: metres, world, 32 joints (or 17).
+    """VideoPose3D's ``data_3d_h36m.npz``: ``positions_3d``, a dictionary of subjects, of performances such as
+    ``Directions 1``, of (frames, 32 joints, 3): metres, world. 17 joints are read, too. S11 lacks ``Directions``, whose
+    video is damaged.
 
     Args:
-        path_2d: ``data_2d_h36m_*.npz`` with the 2D poses of every camera; None projects the 3D ones.
         videos: the folder of the subjects' folders with the official videos, for pictures.
+        leave_out: what not to read.
 
     Raises:
-        FileError: another file, or 2D poses that miss a video or differ in length.
+        FileError: another file.
     """
     name = os.fspath(path)
-    data = _entry(read_npz(path), "positions_3d", name)
-    flat = None if path_2d is None else _entry(read_npz(path_2d), "positions_2d", os.fspath(path_2d))
-    for subject in _present(data, subjects, name):
-        for action in sorted(_mapping(data[subject], f"{name}: {subject}")):
-            world = 1000 * _poses(data[subject][action], 3, f"{name}: {subject} {action}")
-            given = None if flat is None else _views_2d(flat, subject, action, len(world), os.fspath(path_2d or ""))
-            yield from _from_world(subject, action, world, given, videos)
+    arrays = read_npz(path)
+    if "positions_3d" not in arrays:
+        raise FileError(f"has no positions_3d; it has {', '.join(arrays) or 'nothing'}", path=name)
+    data = mapping(arrays["positions_3d"], f"{name}: positions_3d")
+    present = [subject for subject in subjects if subject in data]
+    if not present:
+        raise FileError(
+            f"has none of the subjects {', '.join(subjects)}; it has {', '.join(map(str, data))}", path=name
+        )
+    for subject in present:
+        actions = mapping(data[subject], f"{name}: {subject}")
+        for action in sorted(actions):
+            place = f"{name}: {subject} {action}"
+            if not _drops(leave_out, subject, *split_action(action)):
+                world = 1000 * _joints17(actions[action], 3, place)
+                yield from _from_world(subject, action, world, videos, leave_out, place)
 
 
-def _views_2d(data: Mapping[str, Any], subject: str, action: str, frames: int, path: str) -> list[np.ndarray]:
-    try:
-        views = data[subject][action]
-    except (KeyError, TypeError):
-        raise FileError(f"has no 2D poses of {subject} {action}", path=path) from None
-    if len(views) != len(_SERIALS):
-        raise FileError(f"{subject} {action}: {len(views)} cameras; {len(_SERIALS)} were expected", path=path)
-    poses = [_poses(view, 2, f"{path}: {subject} {action}") for view in views]
-    for serial, pose in zip(_SERIALS, poses, strict=True):
-        # Detections may run on for a few frames beyond the motion capture; VideoPose3D cuts them off too.
-        if len(pose) < frames:
-            raise FileError(
-                f"{subject} {action} {serial}: {len(pose)} frames of 2D poses for {frames} of 3D poses", path=path
-            )
-    return [pose[:frames] for pose in poses]
-
-
-def _entry(arrays: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:
-    if key not in arrays:
-        raise FileError(f"has no {key}; it has {', '.join(arrays) or 'nothing'}", path=path)
-    return _mapping(arrays[key], f"{path}: {key}")
-
-
-def _mapping(value: Any, what: str) -> Mapping[str, Any]:
+def mapping(value: Any, what: str) -> Mapping[str, Any]:
+    """``value``, a dictionary by names, as npz files hold it. Raises FileError for anything else."""
     if isinstance(value, np.ndarray) and value.shape == () and value.dtype == object:
         value = value.item()
     if not isinstance(value, Mapping):
         raise FileError(f"{what}: a dictionary was expected, found {type(value).__name__}")
+    if odd := [key for key in value if not isinstance(key, str)]:
+        raise FileError(f"{what}: names were expected, found {odd[0]!r}")
     return value
-
-
-def _present(data: Mapping[str, Any], subjects: Iterable[str], path: str) -> list[str]:
-    found = [subject for subject in subjects if subject in data]
-    if not found:
-        raise FileError(f"has none of the subjects {', '.join(subjects)}; it has {', '.join(data)}", path=path)
-    return found
 
 
 # 3d-pose-baseline
@@ -129,58 +143,81 @@ def read_baseline(
     *,
     subjects: Iterable[str] = SUBJECTS,
     videos: str | os.PathLike[str] | None = None,
+    leave_out: LeaveOut | None = None,
 ) -> Iterator[View]:
-    """3d-pose-baseline's ``S1/MyPoses/3D_positions/Directions 1.h5``: (96, frames), mm, world, 32 joints."""
+    """3d-pose-baseline's ``S1/MyPoses/3D_positions/Directions 1.h5``: ``3D_positions``, (96, frames), 32 joints of x, y
+    and z, mm, world."""
     for subject in subjects:
         for path in sorted((Path(root) / subject / "MyPoses" / "3D_positions").glob("*.h5")):
-            with _h5(path) as file:
-                flat = _dataset(file, "3D_positions", path)
+            if _drops(leave_out, subject, *_action_of(path, path.stem)):
+                continue
+            (flat,) = read_h5(path, "3D_positions")
             if flat.ndim != 2 or flat.shape[0] != 96:
                 raise FileError(f"3D_positions has shape {flat.shape}; (96, frames) was expected", path=str(path))
-            world = flat.T.reshape(-1, 32, 3).astype(np.float64)
-            yield from _from_world(subject, path.stem, convert(world, H36M32, H36M16), None, videos)
+            world = _joints17(flat.T.reshape(-1, 32, 3), 3, str(path))
+            yield from _from_world(subject, path.stem, world, videos, leave_out, str(path))
 
 
 # h36m-fetch
 
 
-def read_fetch(root: str | os.PathLike[str], *, subjects: Iterable[str] = SUBJECTS) -> Iterator[View]:
+def read_fetch(
+    root: str | os.PathLike[str], *, subjects: Iterable[str] = SUBJECTS, leave_out: LeaveOut | None = None
+) -> Iterator[View]:
     """h36m-fetch's ``processed`` folder: ``S1/Directions-1/annot.h5`` and its pictures, camera coordinates, mm.
 
-    3D poses are ``pose/3d`` where there are any, else ``pose/3d-univ`` (scaled to one body size by Human3.6M).
+    A file holds the frames of all cameras one after another: ``pose/2d``, ``pose/3d``, ``pose/3d-univ`` (scaled to one
+    body size by Human3.6M), ``camera`` (serial numbers) and ``frame`` (from 1). Old ones have ``pose/3d-univ`` only,
+    which serves then. As it comes, h36m-fetch keeps every 64th frame of S9 and S11, and of the others those in which a
+    joint has moved by 40 mm (old versions: every 5th); see :meth:`.views.View.every`. It numbers takes 1 and 2 where
+    the official files have names with and without a number.
     """
     for subject in subjects:
         for path in sorted((Path(root) / subject).glob("*/annot.h5")):
-            action, take = split_action(path.parent.name)
-            with _h5(path) as file:
-                key = "pose/3d" if "pose/3d" in file else "pose/3d-univ"
-                names = ("pose/2d", key, "camera", "frame")
-                points, pose, serials, numbers = (_dataset(file, name, path) for name in names)
+            action, take = _action_of(path, path.parent.name)
+            if _drops(leave_out, subject, action, take):
+                continue
+            names = ("pose/2d", _pose_of(path), "camera", "frame")
+            points, pose, serials, numbers = read_h5(path, *names)
             if not len(points) == len(pose) == len(serials) == len(numbers):
                 raise FileError(f"{', '.join(names)} differ in length", path=str(path))
-            points16, pose16 = _poses(points, 2, str(path)), _poses(pose, 3, str(path))
-            for serial in sorted({int(s) for s in serials}):
+            for key, whole in (("camera", serials), ("frame", numbers)):
+                if whole.ndim != 1 or whole.dtype.kind not in "iu":
+                    raise FileError(
+                        f"{key} is {whole.dtype} {whole.shape}; whole numbers were expected", path=str(path)
+                    )
+            points17, pose17 = _joints17(points, 2, str(path)), _joints17(pose, 3, str(path))
+            for serial in np.unique(serials):
+                if _drops(leave_out, subject, action, take, str(serial)):
+                    continue
                 rows = np.flatnonzero(serials == serial)
                 rows = rows[np.argsort(numbers[rows], kind="stable")]
+                if (np.diff(numbers[rows]) == 0).any() or numbers[rows[0]] < 1:
+                    raise FileError(f"frames of camera {serial} are there twice, or from before 1", path=str(path))
                 folder = path.parent / "imageSequence" / str(serial)
-                images = _pictures(folder) if folder.is_dir() else None
-                yield View(
-                    subject, action, take, str(serial), numbers[rows].astype(int), points16[rows], pose16[rows], images
-                )
+                images = Images(folder, _pictures(folder)) if folder.is_dir() else None
+                pose16 = convert(pose17[rows], H36M17, H36M16)
+                found = numbers[rows].astype(int), points17[rows], pose16, images
+                yield _checked(View(subject, action, take, str(serial), *found), str(path))
 
 
-def _pictures(folder: Path) -> Images:
-    def images(numbers: Sequence[int]) -> Iterator[np.ndarray]:
+def _pose_of(path: Path) -> str:
+    with _h5(path) as file:
+        try:
+            return "pose/3d" if "pose/3d" in file else "pose/3d-univ"
+        except _DAMAGE as error:
+            raise FileError(f"is damaged: {error}", path=str(path)) from error
+
+
+def _pictures(folder: Path) -> Callable[[Sequence[int]], Iterator[np.ndarray]]:
+    def read(numbers: Sequence[int]) -> Iterator[np.ndarray]:
         cv2 = require("cv2", "images")
         for number in numbers:
             path = folder / f"img_{number:06d}.jpg"
             open_file(path).close()
-            picture = cv2.imread(str(path))
-            if picture is None:
-                raise FileError("is no picture that can be read", path=str(path))
-            yield picture
+            yield _full_size(cv2.imread(str(path)), path)
 
-    return images
+    return read
 
 
 # Official files
@@ -191,45 +228,62 @@ def read_cdf(
     *,
     subjects: Iterable[str] = SUBJECTS,
     videos: str | os.PathLike[str] | None = None,
+    leave_out: LeaveOut | None = None,
 ) -> Iterator[View]:
     """The official CDF files, anywhere below the subjects' folders (needs the package cdflib).
 
-    ``D3_Positions_mono`` (camera coordinates, mm) and ``D2_Positions`` (pixels) go together, video by video; without
-    them ``D3_Positions`` (world) and the published cameras serve.
+    Each holds one variable ``Pose`` of shape (1, frames, 32 joints times 2 or 3). ``D3_Positions_mono`` (camera
+    coordinates, mm, ``Directions 1.54138969.cdf``) and ``D2_Positions`` (pixels) go together, video by video;
+    ``D3_Positions_mono_universal`` (scaled to one body size) stands in for the former, and without either
+    ``D3_Positions`` (world, ``Directions 1.cdf``) and the published cameras serve. h36m-fetch unpacks them to folders
+    of the same names with ``Poses_`` before.
     """
     for subject in subjects:
         base = Path(root) / subject
-        mono = _cdf_files(base, "D3_Positions_mono")
-        for stem, path in mono.items():
-            action, _, serial = stem.rpartition(".")
-            flat = _cdf_files(base, "D2_Positions").get(stem)
-            if flat is None:
+        seen = _cdf_files(base, "D3_Positions_mono") or _cdf_files(base, "D3_Positions_mono_universal")
+        flat = _cdf_files(base, "D2_Positions") if seen else {}
+        for stem, path in seen.items():
+            performance, _, serial = stem.rpartition(".")
+            action, take = _action_of(path, performance)
+            if _drops(leave_out, subject, action, take, serial):
+                continue
+            if stem not in flat:
                 raise FileError("has no file of the same name in D2_Positions", path=str(path))
-            name, take = split_action(action)
-            pose, points = _cdf_poses(path, 3), _cdf_poses(flat, 2)
-            numbers = np.arange(1, len(pose) + 1)
-            yield View(subject, name, take, serial, numbers, points, pose, _video(videos, subject, action, serial))
-        if not mono:
-            for action, path in _cdf_files(base, "D3_Positions").items():
-                yield from _from_world(subject, action, _cdf_poses(path, 3), None, videos)
+            pose17, points = _cdf_poses(path, 3), _cdf_poses(flat[stem], 2)
+            if len(pose17) != len(points):
+                raise FileError(f"has {len(pose17)} frames, {flat[stem]} has {len(points)}", path=str(path))
+            numbers, images = np.arange(1, len(points) + 1), _video(videos, subject, performance, serial, len(points))
+            pose16 = convert(pose17, H36M17, H36M16)
+            yield _checked(View(subject, action, take, serial, numbers, points, pose16, images), str(path))
+        if not seen:
+            for performance, path in _cdf_files(base, "D3_Positions").items():
+                if not _drops(leave_out, subject, *_action_of(path, performance)):
+                    world = _cdf_poses(path, 3)
+                    yield from _from_world(subject, performance, world, videos, leave_out, str(path))
 
 
 def _cdf_files(base: Path, folder: str) -> dict[str, Path]:
     """CDF files by name without the ending. Some subjects have a file ``_ALL``, which is no action."""
-    paths = sorted(path for path in base.glob(f"**/{folder}/*.cdf"))
+    paths = sorted(path for prefix in ("", "Poses_") for path in base.glob(f"**/{prefix}{folder}/*.cdf"))
     return {path.stem: path for path in paths if not path.stem.startswith("_ALL")}
 
 
 def _cdf_poses(path: Path, dim: int) -> np.ndarray:
+    """(frames, 17, dim)"""
     cdflib: ModuleType = require("cdflib", "h36m")
     open_file(path).close()
     try:
-        values = np.asarray(cdflib.CDF(path).varget("Pose"), np.float64)
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise FileError(f"no variable Pose can be read: {error}", path=str(path)) from error
+        content = cdflib.CDF(path)
+        # cdflib looks through as many variables as a file says that it has: for hours, if the count is damaged.
+        if max(getattr(content, f"_num_{kind}variable", 0) for kind in "rz") > 1000:
+            raise ValueError("more than 1000 variables")
+        with np.errstate(all="ignore"):
+            values = np.asarray(content.varget("Pose"), np.float64)
+    except _CDF_DAMAGE as error:
+        raise FileError(f"no variable Pose can be read: {type(error).__name__}: {error}", path=str(path)) from error
     if values.size == 0 or values.shape[-1] != 32 * dim:
         raise FileError(f"Pose has shape {values.shape}; (1, frames, {32 * dim}) was expected", path=str(path))
-    return convert(values.reshape(-1, 32, dim), H36M32, H36M16)
+    return _joints17(values.reshape(-1, 32, dim), dim, str(path))
 
 
 # In common
@@ -237,68 +291,161 @@ def _cdf_poses(path: Path, dim: int) -> np.ndarray:
 
 def _from_world(
     subject: str,
-    action: str,
+    performance: str,
     world: np.ndarray,
-    given: Sequence[np.ndarray] | None,
     videos: str | os.PathLike[str] | None,
+    leave_out: LeaveOut | None,
+    place: str,
 ) -> Iterator[View]:
-    """A view for every camera from poses in the world (frames, 16, 3), mm, and 2D poses if there are any."""
+    """A view for every camera from poses in the world (frames, 17, 3), mm."""
     cameras = human36m_cameras()
-    if (subject, _SERIALS[0]) not in cameras:
+    if (subject, SERIALS[0]) not in cameras:
         raise UsageError(f"no cameras are published for subject {subject}")
-    name, take = split_action(action)
+    action, take = split_action(performance)
     numbers = np.arange(1, len(world) + 1)
-    for k, serial in enumerate(_SERIALS):
+    for serial in SERIALS:
+        if _drops(leave_out, subject, action, take, serial):
+            continue
         camera = cameras[subject, serial]
-        pose = camera.to_camera(world)
+        with np.errstate(all="ignore"):
+            pose = camera.to_camera(world)
+            points = camera.project(pose)
         if (pose[..., 2] <= 0).any():
-            raise FileError(f"{subject} {action}: joints behind camera {serial}; poses in the world were expected")
-        points = camera.project(pose) if given is None else given[k]
-        yield View(subject, name, take, serial, numbers, points, pose, _video(videos, subject, action, serial))
+            raise FileError(f"joints behind camera {serial}; poses in the world were expected", path=place)
+        images, pose16 = _video(videos, subject, performance, serial, len(world)), convert(pose, H36M17, H36M16)
+        yield _checked(View(subject, action, take, serial, numbers, points, pose16, images), place)
 
 
-def _poses(values: Any, dim: int, what: str) -> np.ndarray:
-    """Poses of 32 or 17 joints as (frames, 16, dim) float64."""
-    poses = np.asarray(values, np.float64)
-    if poses.ndim != 3 or poses.shape[1] not in (32, 17) or poses.shape[2] < dim:
-        raise FileError(f"{what}: shape {poses.shape}; (frames, 32 or 17, {dim}) was expected")
-    return convert(poses[..., :dim], H36M32 if poses.shape[1] == 32 else H36M17, H36M16)
+def _checked(view: View, place: str) -> View:
+    """The view, if its numbers can be what they should be. Raises FileError."""
+    with np.errstate(all="ignore"):
+        _check(view, place)
+    return view
+
+
+def _check(view: View, place: str) -> None:
+    for what, values in (("2D", view.points), ("3D", view.pose)):
+        # A kilometre, or a million pixels, is as little a place as a NaN; with a NaN, no comparison holds.
+        bad = np.flatnonzero(~(np.abs(values) < 1e6).all((1, 2)))
+        if bad.size:
+            found = f"{view.name}: the {what} pose of frame {view.numbers[bad[0]]} is no place ({bad.size} such frames)"
+            raise FileError(found, path=place)
+    if not len(view.pose):
+        return
+    size = float(bone_lengths(view.pose)[:, 1:].mean())
+    if not 50 < size < 1000:
+        raise FileError(
+            f"{view.name}: bones are {size:.4g} mm long on average; another unit or joint order?", path=place
+        )
+    camera = human36m_cameras().get((view.subject, view.camera))
+    if camera is not None:
+        off = float(np.median(np.linalg.norm(camera.project(view.pose) - view.points16, axis=-1)))
+        if not off < FAR_PIXELS:
+            raise FileError(
+                f"{view.name}: 2D poses lie {off:.0f} pixels from the projected 3D poses; another camera, unit or "
+                "joint order?",
+                path=place,
+            )
+
+
+def _joints17(values: Any, dim: int, place: str) -> np.ndarray:
+    """Poses of 32 or 17 joints as (frames, 17, dim) float64."""
+    try:
+        poses = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise FileError(f"poses were expected: {error}", path=place) from error
+    if poses.ndim != 3 or poses.shape[1] not in (32, 17) or poses.shape[2] != dim:
+        raise FileError(f"poses of shape {poses.shape}; (frames, 32 or 17, {dim}) was expected", path=place)
+    return poses if poses.shape[1] == 17 else convert(poses, H36M32, H36M17)
+
+
+def _drops(leave_out: LeaveOut | None, *parts: str) -> bool:
+    return leave_out is not None and leave_out.drops(view_name(*parts))
+
+
+def _action_of(path: Path, name: str) -> tuple[str, str]:
+    try:
+        return split_action(name)
+    except UsageError as error:
+        raise FileError(str(error), path=str(path)) from error
+
+
+def read_h5(path: Path, *names: str) -> list[np.ndarray]:
+    """Datasets of an HDF5 file. Raises FileError: it is none, is damaged, or lacks one."""
+    with _h5(path) as file:
+        return [_dataset(file, name, path) for name in names]
 
 
 def _h5(path: Path) -> h5py.File:
     open_file(path).close()
     try:
         return h5py.File(path, "r")
-    except OSError as error:
-        raise FileError(f"is no HDF5 file: {error}", path=str(path)) from error
+    except _DAMAGE as error:
+        raise FileError(f"is no HDF5 file, or a damaged one: {error}", path=str(path)) from error
 
 
 def _dataset(file: h5py.File, name: str, path: Path) -> np.ndarray:
-    if not isinstance(file.get(name), h5py.Dataset):
-        raise FileError(f"has no {name}", path=str(path))
-    return np.asarray(file[name])
+    try:
+        found = file.get(name)
+        if isinstance(found, h5py.Dataset):
+            return np.asarray(found)
+    except _DAMAGE as error:
+        raise FileError(f"{name} cannot be read: {error}", path=str(path)) from error
+    raise FileError(f"has no {name}", path=str(path))
 
 
-def _video(videos: str | os.PathLike[str] | None, subject: str, action: str, serial: str) -> Images | None:
-    """The pictures of ``<videos>/<subject>/Videos/<action>.<serial>.mp4``."""
+# Videos
+
+
+def _video(
+    videos: str | os.PathLike[str] | None, subject: str, performance: str, serial: str, frames: int
+) -> Images | None:
+    """The pictures of ``<videos>/<subject>/Videos/<performance>.<serial>.mp4``.
+
+    A video may have more frames than there are poses, as some do, but not fewer.
+    """
     if videos is None:
         return None
-    path = Path(videos) / subject / "Videos" / f"{action}.{serial}.mp4"
+    folder = Path(videos) / subject / "Videos"
+    names = [performance, *official_names(*split_action(performance))]
+    paths = [folder / f"{name}.{serial}.mp4" for name in names]
+    path = next((each for each in paths if each.exists()), paths[0])
 
-    def images(numbers: Sequence[int]) -> Iterator[np.ndarray]:
+    def read(numbers: Sequence[int]) -> Iterator[np.ndarray]:
         cv2 = require("cv2", "images")
         open_file(path).close()
         capture = cv2.VideoCapture(str(path))
         try:
-            at = 0
-            for number in numbers:
+            if not capture.isOpened():
+                raise FileError("is no video that can be read, or a damaged one", path=str(path))
+            says = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+            if says > 1.05 * frames:
+                warnings.warn(
+                    f"{path}: {says:.0f} frames for {frames} poses: another performance's?",
+                    CaffeCompatWarning,
+                    stacklevel=2,
+                )
+            at, wanted = 0, set(numbers)
+            # The last frame of the poses too, though it may not be wanted: a video that is shorter is not theirs.
+            for number in sorted(wanted | {frames}):
                 # Frame by frame: to seek in a compressed video is not exact.
                 while at < number:
                     if not capture.grab():
-                        raise FileError(f"ends after {at} frames; frame {number} was wanted", path=str(path))
+                        raise FileError(f"ends after {at} frames; there are {frames} poses", path=str(path))
                     at += 1
-                yield capture.retrieve()[1]
+                if number in wanted:
+                    yield _full_size(capture.retrieve()[1], path)
         finally:
             capture.release()
 
-    return images
+    return Images(path, read)
+
+
+def _full_size(picture: np.ndarray | None, path: Path) -> np.ndarray:
+    """The picture, if it is one of Human3.6M's: 1000 wide, 1000 or 1002 high. 2D poses are in its pixels."""
+    if picture is None:
+        raise FileError("is no picture that can be read, or has a damaged one", path=str(path))
+    height, width = picture.shape[:2]
+    if width != 1000 or height not in (1000, 1002):
+        raise FileError(f"pictures of {width} x {height}; 1000 x 1000 or 1000 x 1002 were expected", path=str(path))
+    return picture

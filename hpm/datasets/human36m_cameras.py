@@ -1,4 +1,9 @@
-"""The cameras of Human3.6M, as published: see :func:`human36m_cameras`."""
+"""The cameras of Human3.6M, as published: see :func:`human36m_cameras`.
+
+The values are those of ``common/h36m_dataset.py`` of facebookresearch/VideoPose3D, rounded to nine digits.
+3d-pose-baseline reads the same ones from the official ``metadata.xml``; its ``project_point_radial`` is the formula of
+:meth:`.cameras.Camera.project`.
+"""
 
 from __future__ import annotations
 

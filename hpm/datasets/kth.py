@@ -1,8 +1,15 @@
-"""KTH Multiview Football II: its text files, and lists with the 2D and 3D poses that each camera sees."""
+"""KTH Multiview Football II: its text files, and lists with the 2D and 3D poses that each camera sees.
+
+The format is what ``readme.txt`` in the data set's own ``code3d.zip`` says: 14 joints, 3 cameras, one number a line,
+the first index fastest; ``positions2d.txt`` 2 x 14 x 3 x frames, ``positions3d.txt`` 3 x 14 x frames, ``cameras.txt``
+2 x 4 x 3 x frames. Pictures lie beside them as ``Camera 1/00001.png`` and so on. It does not tell the unit of the 3D
+positions, which were reconstructed from the 2D ones with affine cameras.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +20,14 @@ from caffe_compat.extras import require
 from caffe_compat.files import open_file
 
 from ..annotations import format_list_line
-from ..scaling import Bounds, centre_on_root, normalise, scale_limbs
+from ..scaling import Bounds, bone_lengths, centre_on_root, normalise, scale_limbs
 from ..skeleton import H36M16, KTH14, convert
 from .bodies import MEAN_LENGTHS
-from .cameras import square_crops
-from .layout import make_folder, write_lines
-from .prepare import crop_picture
+from .cameras import Crop, square_crops
+from .crops import write_crop
+from .layout import ListFiles, make_folder
 
-__all__ = ["KthSequence", "camera_pose", "prepare_kth", "read_kth"]
+__all__ = ["KthPrepared", "KthSequence", "camera_pose", "prepare_kth", "read_kth"]
 
 _JOINTS, _CAMERAS = len(KTH14), 3
 
@@ -40,10 +47,11 @@ class KthSequence:
 
 
 def read_kth(folder: str | os.PathLike[str]) -> KthSequence:
-    """Read ``positions2d.txt``, ``positions3d.txt`` and ``cameras.txt``: one number a line, the first index fastest.
+    """Read ``positions2d.txt``, ``positions3d.txt`` and ``cameras.txt``.
 
     Raises:
-        FileError: a file is missing, holds no such numbers, or the three differ in frames.
+        FileError: a file is missing, holds no such numbers, the three differ in frames, or the cameras do not put the
+            3D positions where the 2D ones are.
     """
     root = Path(folder)
     points = _numbers(root / "positions2d.txt", 2 * _JOINTS * _CAMERAS).reshape(-1, _CAMERAS, _JOINTS, 2)
@@ -52,6 +60,14 @@ def read_kth(folder: str | os.PathLike[str]) -> KthSequence:
     if not len(points) == len(pose) == len(cameras):
         raise FileError(
             f"{len(points)} frames of 2D positions, {len(pose)} of 3D positions, {len(cameras)} of cameras",
+            path=str(root),
+        )
+    projected = np.einsum("tcij,tnj->tcni", cameras[..., :3], pose) + cameras[:, :, None, :, 3]
+    off, size = np.linalg.norm(projected - points, axis=-1), np.ptp(points, axis=2).max(-1)
+    if float(np.median(off / np.maximum(size[..., None], 1))) > 0.25:
+        raise FileError(
+            f"the cameras put the 3D positions {np.median(off):.0f} pixels from the 2D ones: files of different "
+            "sequences, or numbers in another order",
             path=str(root),
         )
     return KthSequence(points, pose, cameras)
@@ -68,17 +84,32 @@ def _numbers(path: Path, per_frame: int) -> np.ndarray:
     return values
 
 
-def camera_pose(pose: np.ndarray, camera: np.ndarray) -> np.ndarray:
-    """World positions (..., 3) in the axes of an affine camera (2, 4): x right, y down, z forward; no unit is changed.
+def camera_pose(pose: np.ndarray, cameras: np.ndarray) -> np.ndarray:
+    """World positions in the axes of affine cameras: x right, y down, z forward; no unit is changed.
 
-    Its rows give the directions of x and y. They are made a right-handed system by the nearest rotation.
+    A camera's rows give the directions of x and y. They are made a right-handed system by the nearest rotation.
+
+    Args:
+        pose: (frames, joints, 3). cameras: (frames, 2, 4).
     """
-    x, y = camera[0, :3], camera[1, :3]
-    across = np.stack([x / np.linalg.norm(x), y / np.linalg.norm(y)])
+    across = cameras[..., :3] / np.linalg.norm(cameras[..., :3], axis=-1, keepdims=True)
     u, _, v = np.linalg.svd(across, full_matrices=False)
     rows = u @ v
-    rotation = np.stack([rows[0], rows[1], np.cross(rows[0], rows[1])])
-    return np.asarray(pose @ rotation.T)
+    rotation = np.concatenate([rows, np.cross(rows[:, :1], rows[:, 1:])], axis=1)
+    return np.asarray(pose @ rotation.swapaxes(1, 2))
+
+
+@dataclass(frozen=True)
+class KthPrepared:
+    """The lists of the cameras, the frames of each, and the pictures cut; with 0, those that lists name are not there.
+
+    ``variation`` is the greatest standard deviation over mean of a bone's length in the positions as they were read.
+    """
+
+    lists: tuple[Path, ...]
+    frames: int
+    pictures: int
+    variation: float
 
 
 def prepare_kth(
@@ -88,48 +119,70 @@ def prepare_kth(
     limbs: np.ndarray = MEAN_LENGTHS,
     image_size: int = 368,
     margin: float = 0.125,
-) -> list[Path]:
-    """A list for each camera, ``camera1.txt`` ..., in the format of Human3.6M's; the paths written.
+    *,
+    keep_proportions: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> KthPrepared:
+    """A list for each camera, ``camera1.txt`` ..., in the format of Human3.6M's.
 
-    The unit of the positions is not millimetres, so every bone gets its length of ``limbs`` (16,), mm. Pictures named
-    ``Camera 1/00001.jpg`` ... (or .png) beside the text files are cropped where they are; without them the lists name
-    pictures that are not there.
+    The unit of the positions is not known to be millimetres, so every bone gets its length of ``limbs`` (16,), mm. What
+    the original did is not known either. Pictures named ``Camera 1/00001.png`` ... (or .jpg) beside the text files are
+    cropped; without any the lists name pictures that are not there. The lists appear when everything is done.
 
     Args:
         bounds: that the labels are normalised with, those of the weights that will be tested.
+        keep_proportions: one factor for all positions instead, so that all bones together have the length of ``limbs``.
+        progress: told how many frames of how many are done, all cameras together.
 
     Raises:
-        FileError: see :func:`read_kth`; a picture is damaged.
+        FileError: see :func:`read_kth`; a picture is damaged, or only some are there.
     """
-    sequence, root, written = read_kth(folder), Path(out), []
-    for camera in range(_CAMERAS):
-        points = convert(sequence.points[:, camera], KTH14, H36M16)
-        seen = np.stack([camera_pose(p, c) for p, c in zip(sequence.pose, sequence.cameras[:, camera], strict=True)])
-        labels = normalise(scale_limbs(centre_on_root(convert(seen, KTH14, H36M16)), limbs), bounds)
-        crops = square_crops(points, margin).whole()
-        lines = []
-        for k, (p, q) in enumerate(zip(crops.fractions(points), labels, strict=True)):
-            name = f"camera{camera + 1}/{k + 1:05d}.jpg"
-            source = _picture(Path(folder), camera, k)
-            if source is not None:
-                _write_crop(source, root / "images" / name, crops.corner[k], int(crops.side[k]), image_size)
-            lines.append(format_list_line(f"images/{name}", p.ravel(), q.ravel(), int(k > 0)))
-        path = root / f"camera{camera + 1}.txt"
-        write_lines(path, lines)
-        written.append(path)
-    return written
+    sequence, root = read_kth(folder), Path(out)
+    frames, pictures, variation = len(sequence.pose), 0, 0.0
+    paths = tuple(root / f"camera{camera + 1}.txt" for camera in range(_CAMERAS))
+    with ListFiles() as lists:
+        for camera, path in enumerate(paths):
+            points = convert(sequence.points[:, camera], KTH14, H36M16)
+            seen = camera_pose(sequence.pose, sequence.cameras[:, camera])
+            pose = centre_on_root(convert(seen, KTH14, H36M16))
+            lengths = bone_lengths(pose)[:, 1:]
+            variation = float((lengths.std(0) / lengths.mean(0)).max())
+            scaled = pose * (limbs.sum() / lengths.mean(0).sum()) if keep_proportions else scale_limbs(pose, limbs)
+            labels, crops = normalise(scaled, bounds), square_crops(points, margin).whole()
+            names = [f"images/camera{camera + 1}/{k + 1:05d}.jpg" for k in range(frames)]
+            pictures += _write_crops(Path(folder), root, names, camera, crops, image_size, progress)
+            flat = zip(names, crops.fractions(points).reshape(-1, 32), labels.reshape(-1, 48), strict=True)
+            lists.add(path, (format_list_line(name, p, q, int(k > 0)) for k, (name, p, q) in enumerate(flat)))
+    return KthPrepared(paths, frames, pictures, variation)
+
+
+def _write_crops(
+    folder: Path,
+    root: Path,
+    names: list[str],
+    camera: int,
+    crops: Crop,
+    size: int,
+    progress: Callable[[int, int], None] | None,
+) -> int:
+    """The crops of a camera's pictures; how many."""
+    cv2 = require("cv2", "images")
+    sources = [_picture(folder, camera, k) for k in range(len(names))]
+    if not any(sources):
+        return 0
+    make_folder((root / names[0]).parent)
+    for k, (name, source) in enumerate(zip(names, sources, strict=True)):
+        if source is None:
+            raise FileError(f"has pictures, but none called {k + 1:05d}", path=str(folder / f"Camera {camera + 1}"))
+        picture = cv2.imread(str(source))
+        if picture is None:
+            raise FileError("is no picture that can be read", path=str(source))
+        write_crop(root / name, picture, crops.corner[k], int(crops.side[k]), size)
+        if progress is not None:
+            progress(camera * len(names) + k + 1, _CAMERAS * len(names))
+    return len(names)
 
 
 def _picture(folder: Path, camera: int, frame: int) -> Path | None:
-    names = [folder / f"Camera {camera + 1}" / f"{frame + 1:05d}{ending}" for ending in (".jpg", ".png")]
+    names = [folder / f"Camera {camera + 1}" / f"{frame + 1:05d}{ending}" for ending in (".png", ".jpg")]
     return next((name for name in names if name.is_file()), None)
-
-
-def _write_crop(source: Path, target: Path, corner: np.ndarray, side: int, size: int) -> None:
-    cv2 = require("cv2", "images")
-    picture = cv2.imread(str(source))
-    if picture is None:
-        raise FileError("is no picture that can be read", path=str(source))
-    make_folder(target.parent)
-    if not cv2.imwrite(str(target), crop_picture(picture, corner, side, size)):
-        raise FileError("the picture cannot be written", path=str(target))

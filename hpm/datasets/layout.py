@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 
 from caffe_compat.errors import FileError
+from caffe_compat.files import atomic_write
 
 from ..annotations import DataFolder, write_list
 from ..scaling import Bounds, write_bounds
 
-__all__ = ["TrainingFolder", "image_line", "make_folder", "write_both_bounds", "write_lines"]
+__all__ = ["ListFiles", "TrainingFolder", "image_line", "make_folder", "write_both_bounds", "write_lines"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,11 @@ class TrainingFolder:
         return self.h36m / "16point_mean_limb_scaled_max_min.csv"
 
     @property
+    def limbs(self) -> Path:
+        """The bone lengths that labels were scaled to, mm."""
+        return self.h36m / "16point_mean_limb_lengths.csv"
+
+    @property
     def mpii_list(self) -> Path:
         return self.mpii / "annotation" / "train_h36m.txt"
 
@@ -92,3 +101,46 @@ def write_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
     """Write a list, making its folder. Raises FileError."""
     make_folder(Path(path).parent)
     write_list(path, lines)
+
+
+class ListFiles(AbstractContextManager["ListFiles"]):
+    """Lists that grow a few lines at a time, and appear when the block ends without an error."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._handles: dict[Path, BinaryIO] = {}
+
+    @property
+    def paths(self) -> set[Path]:
+        """The lists that have lines."""
+        return set(self._handles)
+
+    def __enter__(self) -> ListFiles:
+        self._stack.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return self._stack.__exit__(kind, error, traceback)
+
+    def add(self, path: Path, lines: Iterable[str]) -> None:
+        """Lines to a list's end. Without any, there is no list. Raises FileError."""
+        handle = None
+        for line in lines:
+            handle = handle or self._open(path)
+            handle.write(line.encode())
+
+    def append(self, source: Path, target: Path) -> None:
+        """All lines of one list to another's end."""
+        if source in self._handles:
+            handle = self._handles[source]
+            handle.seek(0)
+            while part := handle.read(1 << 20):
+                self._open(target).write(part)
+
+    def _open(self, path: Path) -> BinaryIO:
+        if path not in self._handles:
+            make_folder(path.parent)
+            self._handles[path] = self._stack.enter_context(atomic_write(path))
+        return self._handles[path]

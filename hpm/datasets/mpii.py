@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +22,18 @@ from caffe_compat.files import open_file
 from ..annotations import format_list_line
 from ..skeleton import H36M16, MPII16, convert
 from .cameras import square_crops
+from .crops import write_crop
 from .layout import TrainingFolder, make_folder, write_lines
-from .prepare import crop_picture
 
 __all__ = ["MpiiPerson", "MpiiPrepared", "prepare_mpii", "read_mpii"]
 
 _JOINTS = len(MPII16)
+
+# What scipy raises for files that are cut short, damaged, or of MATLAB 7.3.
+_DAMAGE = (
+    *(OSError, EOFError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, MemoryError),
+    *(NotImplementedError, UnboundLocalError, MatReadError, struct.error, zlib.error),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +54,13 @@ class MpiiPerson:
 def read_mpii(path: str | os.PathLike[str]) -> list[MpiiPerson]:
     """Read ``mpii_human_pose_v1_u12_1.mat`` (its training pictures), or a json of persons.
 
-    Two kinds of json are known: entries with ``img_paths`` and ``joint_self`` (x, y, visible), and entries with
-    ``image``, ``joints`` and ``joints_vis``. Coordinates in all of them count from 1; here they count from 0. A joint
-    that is not there is at 0, 0 (in the .mat, its id is missing). The person's centre and scale are ``objpos`` and
-    ``scale`` in the .mat, ``objpos`` and ``scale_provided`` or ``center`` and ``scale`` in a json; files may lack them.
+    Kinds of json that are known: a list, or ``{"root": list}`` as CPM's genJSON.m writes, of entries with ``img_paths``
+    and ``joint_self`` (x, y, visible); a list of entries with ``image``, ``joints`` and ``joints_vis`` (the train.json
+    and valid.json of human-pose-estimation.pytorch). Coordinates in all of them count from 1, as in the .mat; here they
+    count from 0. A joint that is not there is at 0, 0 or -1, -1; in the .mat, its id is missing. Whether a joint that
+    is there can be seen makes no difference: ``is_visible`` is a text, a number or empty. The person's centre and scale
+    are ``objpos`` and ``scale`` in the .mat, ``objpos`` and ``scale_provided`` or ``center`` and ``scale`` in a json;
+    files may lack them.
 
     Raises:
         FileError: none of these.
@@ -60,8 +71,10 @@ def read_mpii(path: str | os.PathLike[str]) -> list[MpiiPerson]:
     with open_file(path) as handle:
         try:
             entries = json.load(handle)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FileError(f"is no json: {error}", path=name) from error
+    if isinstance(entries, dict):
+        entries = entries.get("root", entries)
     if not isinstance(entries, list):
         raise FileError(f"a list of persons was expected, found {type(entries).__name__}", path=name)
     return [_person(entry, k, name) for k, entry in enumerate(entries)]
@@ -82,6 +95,8 @@ def _person(entry: Any, k: int, path: str) -> MpiiPerson:
     if joints.ndim != 2 or len(joints) != _JOINTS or joints.shape[1] < 2 or not isinstance(image, str):
         raise FileError(f"person {k}: {_JOINTS} joints were expected, found shape {joints.shape}", path=path)
     present = shown & np.asarray((joints[:, :2] > 0).any(1))
+    if not np.isfinite(joints[present, :2]).all():
+        raise FileError(f"person {k}: joints that are not finite", path=path)
     return MpiiPerson(image, joints[:, :2] - 1, present, *place)
 
 
@@ -96,25 +111,38 @@ def _place(centre: Any, scale: Any) -> tuple[np.ndarray | None, float | None]:
 def _read_mat(path: str) -> list[MpiiPerson]:
     open_file(path).close()
     try:
-        release = loadmat(path, struct_as_record=False, squeeze_me=True)["RELEASE"]
+        release = loadmat(path, struct_as_record=False, squeeze_me=True, variable_names=["RELEASE"])["RELEASE"]
         pictures, training = np.atleast_1d(release.annolist), np.atleast_1d(release.img_train)
-    except (MatReadError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except _DAMAGE as error:
         raise FileError(f"is not MPII's release: {type(error).__name__} {error}", path=path) from error
+    if len(pictures) != len(training):
+        raise FileError(f"annolist has {len(pictures)} pictures, img_train {len(training)}", path=path)
     found = []
-    for picture, trains in zip(pictures, training, strict=True):
-        if not trains:
-            continue
-        for person in np.atleast_1d(getattr(picture, "annorect", [])):
+    for k in np.flatnonzero(training):
+        for person in np.atleast_1d(getattr(pictures[k], "annorect", [])):
             # Some rectangles are heads without joints, some lists are empty.
             points = np.atleast_1d(getattr(getattr(person, "annopoints", None), "point", []))
-            if not len(points):
-                continue
-            places, present = np.zeros((_JOINTS, 2)), np.zeros(_JOINTS, bool)
-            for point in points:
-                places[int(point.id)], present[int(point.id)] = (point.x - 1, point.y - 1), True
-            place = _mat_place(person, path)
-            found.append(MpiiPerson(str(picture.image.name), places, present, *place))
+            if len(points):
+                place = _mat_place(person, path)
+                try:
+                    joints = _mat_joints(points)
+                    found.append(MpiiPerson(str(pictures[k].image.name), *joints, *place))
+                except (AttributeError, IndexError, TypeError, ValueError) as error:
+                    raise FileError(f"picture {k + 1}: {type(error).__name__} {error}", path=path) from error
     return found
+
+
+def _mat_joints(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(16, 2) pixels from 0, and (16,) which there are."""
+    places, present = np.zeros((_JOINTS, 2)), np.zeros(_JOINTS, bool)
+    for point in points:
+        joint = int(point.id)
+        if not 0 <= joint < _JOINTS:
+            raise ValueError(f"joint {joint}; there are 0 to {_JOINTS - 1}")
+        places[joint], present[joint] = (point.x - 1, point.y - 1), True
+    if not np.isfinite(places).all():
+        raise ValueError("joints that are not finite")
+    return places, present
 
 
 def _mat_place(person: Any, path: str) -> tuple[np.ndarray | None, float | None]:
@@ -148,6 +176,8 @@ def prepare_mpii(
 ) -> MpiiPrepared:
     """Write the list of persons with all joints, and their crops, below ``out``.
 
+    The list appears when all crops are written. Its lines have a clip of 0, as every person is a sequence by itself.
+
     Args:
         path: see :func:`read_mpii`. images: the folder of the pictures. progress: told how many of how many.
 
@@ -166,14 +196,12 @@ def prepare_mpii(
         picture = cv2.imread(str(source)) if source.is_file() else None
         if picture is None:
             unreadable.add(person.image)
-            continue
-        points = convert(person.points, MPII16, H36M16)[None]
-        crops = square_crops(points, margin).whole()
-        name = f"images/{Path(person.image).stem}_{k:05d}.jpg"
-        crop = crop_picture(picture, crops.corner[0], int(crops.side[0]), image_size)
-        if not cv2.imwrite(str(folder.mpii / name), crop):
-            raise FileError("the picture cannot be written", path=str(folder.mpii / name))
-        lines.append(format_list_line(name, crops.fractions(points).ravel(), None, 0))
+        else:
+            points = convert(person.points, MPII16, H36M16)[None]
+            crops = square_crops(points, margin).whole()
+            name = f"images/{Path(person.image).stem}_{k:05d}.jpg"
+            write_crop(folder.mpii / name, picture, crops.corner[0], int(crops.side[0]), image_size)
+            lines.append(format_list_line(name, crops.fractions(points).ravel(), None, 0))
         if progress is not None:
             progress(k + 1, len(whole))
     if not lines:

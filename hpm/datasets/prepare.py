@@ -8,22 +8,37 @@ is unknown, and the bone lengths in their lists tell (:func:`hpm.scaling.bone_va
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from caffe_compat.errors import FileError, UsageError
-from caffe_compat.extras import require
+from caffe_compat.errors import CaffeCompatWarning, FileError, UsageError
+from caffe_compat.files import atomic_write, open_file
 
-from ..annotations import ACTIONS, format_list_line, protocol
-from ..scaling import Bounds, bone_lengths, bounds_of, centre_on_root, normalise, scale_limbs
-from .cameras import Crop, square_crops
-from .layout import TrainingFolder, make_folder, write_both_bounds, write_lines
+from ..annotations import ACTIONS, PROTOCOLS, format_list_line, protocol
+from ..scaling import (
+    Bounds,
+    bone_lengths,
+    bounds_difference,
+    bounds_of,
+    centre_on_root,
+    normalise,
+    read_bounds,
+    scale_limbs,
+)
+from ..skeleton import H36M16, LeftRightEvidence, left_right_suspect
+from .cameras import square_crops
+from .crops import write_view
+from .detections import Detections, with_detections
+from .layout import ListFiles, TrainingFolder, image_line, make_folder, write_both_bounds
 from .views import View
 
-__all__ = ["PrepareOptions", "Prepared", "crop_picture", "prepare_human36m"]
+__all__ = ["BoneStatistics", "PrepareOptions", "Prepared", "prepare_human36m", "read_limbs", "write_limbs"]
+
+_JOINTS = len(H36M16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +47,12 @@ class PrepareOptions:
 
     Attributes:
         protocol: 1 or 3.
-        every: frames kept, one in so many.
+        every: frames kept, one in so many of the video's.
         image_size: side of the crops in pixels. margin: see :func:`.cameras.square_crops`.
         scale_test: give test labels the training limbs, too.
         bounds, limbs: of another preparation, such as the one that weights were trained with: maxima and minima, and
             bone lengths (16,) in mm. None takes them from the training frames.
-        leave_out: names of views to leave out (subject_action_take_camera), such as those of damaged videos.
+        detections: 2D poses of a detector, which become the lists that the refinement reads as ``hourglass``.
     """
 
     protocol: int = 1
@@ -47,12 +62,43 @@ class PrepareOptions:
     scale_test: bool = True
     bounds: Bounds | None = None
     limbs: np.ndarray | None = None
-    leave_out: Collection[str] = ()
+    detections: Detections | None = None
 
     def __post_init__(self) -> None:
         protocol(self.protocol)
-        if self.every < 1 or self.image_size < 1 or self.margin < 0:
+        if self.every < 1 or self.image_size < 1 or not 0 <= self.margin < np.inf:
             raise UsageError("every and image_size are 1 or more, margin is 0 or more")
+        if self.limbs is not None and self.limbs.shape != (_JOINTS,):
+            raise UsageError(f"limbs of shape {self.limbs.shape}; {_JOINTS} lengths were expected")
+        if self.detections is not None and self.protocol != 1:
+            raise UsageError("2D poses of a detector have their place in protocol 1 only")
+
+
+@dataclass
+class BoneStatistics:
+    """Lengths of each joint's bone to its parent, summed up over frames."""
+
+    frames: int = 0
+    total: np.ndarray = field(default_factory=lambda: np.zeros(_JOINTS))
+    squares: np.ndarray = field(default_factory=lambda: np.zeros(_JOINTS))
+
+    def add(self, pose_mm: np.ndarray) -> None:
+        """Take in poses (frames, 16, 3)."""
+        lengths = bone_lengths(pose_mm)
+        self.frames += len(lengths)
+        self.total += lengths.sum(0)
+        self.squares += np.square(lengths).sum(0)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(16,), mm; 0 of the hip, which has no bone."""
+        return self.total / max(self.frames, 1)
+
+    @property
+    def variation(self) -> float:
+        """The greatest standard deviation over mean of a bone's length, as :func:`hpm.scaling.bone_variation`."""
+        spread = np.sqrt(np.maximum(self.squares / max(self.frames, 1) - self.mean**2, 0))
+        return float(np.divide(spread, self.mean, out=np.zeros(_JOINTS), where=self.mean > 0).max())
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,18 +106,30 @@ class Prepared:
     """What was written.
 
     Attributes:
-        train, test: frames. pictures: crops written; 0 says that the lists name pictures that are not there.
+        train, test: frames. pictures: crops that are there; 0 says that the lists name pictures that are not.
+        kept: those of them that an earlier run had cut.
         limbs: bone lengths (16,) that labels were scaled to, mm. bounds: that labels were normalised with.
-        missing: actions without a test frame. outside: the greatest distance of a label beyond 0 to 1.
+        train_bones, test_bones: of the poses as they were read. label_bones: of the test labels as they were written.
+        missing: actions without a test frame. absent: subjects without a frame, and performances that a subject lacks.
+        sampled: views whose frames are a choice already, which was taken whole.
+        stale: lists of an earlier run that this one had no frames for.
+        outside: the greatest distance of a label beyond 0 to 1.
     """
 
     folder: TrainingFolder
     train: int
     test: int
     pictures: int
+    kept: int
     limbs: np.ndarray
     bounds: Bounds
+    train_bones: BoneStatistics
+    test_bones: BoneStatistics
+    label_bones: BoneStatistics
     missing: tuple[str, ...]
+    absent: tuple[str, ...]
+    sampled: int
+    stale: tuple[Path, ...]
     outside: float
 
 
@@ -79,104 +137,248 @@ def prepare_human36m(
     views: Callable[[], Iterable[View]],
     out: str | os.PathLike[str],
     options: PrepareOptions = PrepareOptions(),
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Prepared:
-    """Write lists, bounds and, where views have pictures, their crops below ``out``.
+    """Write lists, bounds, limb lengths and, where views have pictures, their crops below ``out``.
+
+    Lists, bounds and limb lengths appear when everything is done. Crops appear as they are cut, and those of a view
+    that is done are kept when the same is prepared again.
 
     Args:
         views: starts a reader of :mod:`.human36m`; it is read twice: for limbs and bounds, then to write.
-        progress: told the name of each view that is written.
+        progress: told what is done, how many views of it, and of how many (None while nobody knows).
 
     Raises:
-        UsageError: no frames to train on, and no bounds or limbs given. FileError: something cannot be read or written.
-    """
-    folder = TrainingFolder(Path(out))
-    plan = protocol(options.protocol)
-    train_on, test_on = plan.train, plan.test
+        UsageError: no frames to train on, and no bounds or limbs given; or ``out`` holds lists of the other protocol
+            that refer to other bounds. FileError: something cannot be read or written.
 
-    def wanted() -> Iterable[View]:
+    Warns:
+        CaffeCompatWarning: left and right seem exchanged, with the evidence.
+    """
+    folder, plan = TrainingFolder(Path(out)), protocol(options.protocol)
+
+    def wanted() -> Iterator[View]:
         for view in views():
-            if view.subject in (*train_on, *test_on) and view.name not in options.leave_out:
+            if view.subject in (*plan.train, *plan.test):
                 yield view.every(options.every)
 
-    limbs = _mean_limbs(wanted, train_on) if options.limbs is None else options.limbs
-    bounds = _bounds(wanted, train_on, limbs) if options.bounds is None else options.bounds
-    lines: dict[str, list[str]] = {"train": [], **{action: [] for action in ACTIONS.values()}}
-    pictures, outside = 0, 0.0
-    for view in wanted():
+    survey = _survey(wanted(), options.every, plan.train, plan.test, progress)
+    limbs = survey.train_bones.mean if options.limbs is None else options.limbs
+    if options.limbs is None and not survey.train_bones.frames:
+        raise UsageError(f"no frames of {', '.join(plan.train)} to take limb lengths from; give limbs and bounds")
+    bounds = _bounds(survey.poses, plan.train, limbs) if options.bounds is None else options.bounds
+    survey.poses.clear()
+    _check_other_protocol(folder, options, bounds)
+
+    tested = wanted() if options.detections is None else with_detections(wanted(), options.detections, plan.test)
+    counts, label_bones = dict.fromkeys(("train", *ACTIONS.values()), 0), BoneStatistics()
+    outside, written, kept = 0.0, 0, 0
+    lists = _Lists(folder, options)
+    with lists.files:
+        for number, view in enumerate(tested):
+            if progress is not None:
+                progress("views", number, survey.views)
+            tests = view.subject in plan.test
+            crops = square_crops(view.points16, options.margin).whole()
+            pose = centre_on_root(view.pose)
+            labels_mm = _scaled(view.name, pose, limbs) if options.scale_test or not tests else pose
+            if tests:
+                label_bones.add(labels_mm)
+            labels = normalise(labels_mm, bounds)
+            if len(labels):
+                outside = max(outside, float(-labels.min()), float(labels.max() - 1))
+            paths = [f"images/{view.name}/{frame:06d}.jpg" for frame in view.numbers]
+            if write_view(folder.h36m, paths, view, crops, options.image_size):
+                kept += len(paths)
+            written += len(paths) if view.images is not None else 0
+            counts[view.action if tests else "train"] += len(paths)
+            lists.add(view, tests, paths, crops.fractions, labels)
         if progress is not None:
-            progress(view.name)
-        tests = view.subject in test_on
-        crops = square_crops(view.points, options.margin).whole()
-        pose = centre_on_root(view.pose)
-        labels = normalise(scale_limbs(pose, limbs) if options.scale_test or not tests else pose, bounds)
-        if len(labels):
-            outside = max(outside, float(-labels.min()), float(labels.max() - 1))
-        fractions = crops.fractions(view.points)
-        paths = [f"images/{view.name}/{number:06d}.jpg" for number in view.numbers]
-        lines[view.action if tests else "train"] += [
-            format_list_line(path, p.ravel(), q.ravel(), int(k > 0))
-            for k, (path, p, q) in enumerate(zip(paths, fractions, labels, strict=True))
-        ]
-        pictures += _write_crops(folder.h36m, paths, view, crops, options.image_size)
-    write_both_bounds(folder, bounds)
-    train, tested = lines.pop("train"), [line for action in ACTIONS.values() for line in lines[action]]
-    for path, entries in (
-        (folder.train_list, train),
-        (folder.test_list, tested),
-        *((folder.test_data(options.protocol).ground_truth(k), lines[action]) for k, action in ACTIONS.items()),
-    ):
-        if entries:
-            write_lines(path, entries)
-    missing = tuple(action for action in ACTIONS.values() if not lines[action])
-    return Prepared(folder, len(train), len(tested), pictures, limbs, bounds, missing, outside)
+            progress("views", survey.views, survey.views)
+        lists.finish()
+        write_both_bounds(folder, bounds)
+        write_limbs(folder.limbs, limbs)
+    train = counts.pop("train")
+    missing = tuple(action for action, frames in counts.items() if not frames)
+    return Prepared(
+        folder=folder,
+        train=train,
+        test=sum(counts.values()),
+        pictures=written,
+        kept=kept,
+        limbs=limbs,
+        bounds=bounds,
+        train_bones=survey.train_bones,
+        test_bones=survey.test_bones,
+        label_bones=label_bones,
+        missing=missing,
+        absent=survey.absent((*plan.train, *plan.test)),
+        sampled=survey.sampled,
+        stale=tuple(path for path in lists.possible() if path.exists() and path not in lists.files.paths),
+        outside=outside,
+    )
 
 
-def _mean_limbs(views: Callable[[], Iterable[View]], subjects: Collection[str]) -> np.ndarray:
-    total, count = np.zeros(16), 0
-    for view in views():
-        if view.subject in subjects:
-            total += bone_lengths(view.pose).sum(0)
-            count += len(view.pose)
-    if count == 0:
-        raise UsageError(f"no frames of {', '.join(subjects)} to take limb lengths from; give limbs and bounds")
-    return total / count
+# Limbs and bounds
 
 
-def _bounds(views: Callable[[], Iterable[View]], subjects: Collection[str], limbs: np.ndarray) -> Bounds:
+@dataclass
+class _Survey:
+    """What a first look at all views found."""
+
+    views: int = 0
+    sampled: int = 0
+    train_bones: BoneStatistics = field(default_factory=BoneStatistics)
+    test_bones: BoneStatistics = field(default_factory=BoneStatistics)
+    poses: list[tuple[str, np.ndarray]] = field(default_factory=list)
+    """Views' names and hip-centred training poses, mm: all sampled frames of the real data set are 120 MB."""
+    performances: dict[str, set[str]] = field(default_factory=dict)
+
+    def absent(self, subjects: Iterable[str]) -> tuple[str, ...]:
+        """Subjects that have no view, and actions that a subject lacks."""
+        found: list[str] = []
+        for subject in subjects:
+            has = self.performances.get(subject, set())
+            lacks = [action for action in ACTIONS.values() if action not in has]
+            found += [f"{subject} {action}" for action in lacks] if has else [subject]
+        return tuple(found)
+
+
+def _survey(
+    views: Iterable[View],
+    every: int,
+    train_on: Collection[str],
+    test_on: Collection[str],
+    progress: Callable[[str, int, int | None], None] | None,
+) -> _Survey:
+    found, evidence = _Survey(), dict[str, LeftRightEvidence]()
+    for view in views:
+        found.views += 1
+        found.sampled += bool((np.diff(view.numbers) != every).any())
+        if not len(view.pose):
+            continue
+        found.performances.setdefault(view.subject, set()).add(view.action)
+        (found.train_bones if view.subject in train_on else found.test_bones).add(view.pose)
+        if view.subject in train_on:
+            found.poses.append((view.name, centre_on_root(view.pose)))
+        evidence[view.subject] = evidence.get(view.subject, LeftRightEvidence()) + left_right_suspect(view.pose, H36M16)
+        if progress is not None:
+            progress("limbs and bounds", found.views, None)
+    for subject, signs in evidence.items():
+        for reason in signs.reasons:
+            warnings.warn(
+                f"{subject}: left and right may be exchanged, or an axis mirrored: {reason}",
+                CaffeCompatWarning,
+                stacklevel=2,
+            )
+    return found
+
+
+def _bounds(poses: list[tuple[str, np.ndarray]], subjects: Collection[str], limbs: np.ndarray) -> Bounds:
     extremes = []
-    for view in views():
-        if view.subject in subjects and len(view.pose):
-            labels = scale_limbs(centre_on_root(view.pose), limbs)
-            extremes += [labels.min(0), labels.max(0)]
+    for name, pose in poses:
+        labels = _scaled(name, pose, limbs)
+        extremes += [labels.min(0), labels.max(0)]
     if not extremes:
         raise UsageError(f"no frames of {', '.join(subjects)} to take bounds from; give them")
     return bounds_of(np.stack(extremes), "the training labels")
 
 
-# Pictures
+def _scaled(name: str, pose: np.ndarray, limbs: np.ndarray) -> np.ndarray:
+    try:
+        return scale_limbs(pose, limbs)
+    except UsageError as error:
+        raise UsageError(f"{name}: {error}") from error
 
 
-def crop_picture(picture: np.ndarray, corner: np.ndarray, side: int, size: int) -> np.ndarray:
-    """The square of ``picture`` (height, width, 3) at ``corner`` (x, y), scaled to ``size``; black beyond the edges."""
-    cv2 = require("cv2", "images")
-    height, width = picture.shape[:2]
-    x, y = (int(v) for v in corner)
-    square = np.zeros((side, side, 3), np.uint8)
-    left, top, right, bottom = max(x, 0), max(y, 0), min(x + side, width), min(y + side, height)
-    if left < right and top < bottom:
-        square[top - y : bottom - y, left - x : right - x] = picture[top:bottom, left:right]
-    way = cv2.INTER_AREA if size < side else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(square, (size, size), interpolation=way))
+def read_limbs(path: str | os.PathLike[str]) -> np.ndarray:
+    """Bone lengths (16,), mm, as :func:`write_limbs` writes them. Raises FileError."""
+    with open_file(path) as handle:
+        text = handle.read(1 << 16).decode("utf-8", errors="replace")
+    try:
+        limbs = np.array([float(value) for value in text.split(",")])
+    except ValueError as error:
+        raise FileError(f"numbers parted by commas were expected: {error}", path=os.fspath(path)) from error
+    if limbs.shape != (_JOINTS,) or limbs[0] != 0 or not (limbs[1:] > 0).all() or not np.isfinite(limbs).all():
+        raise FileError(
+            f"{len(limbs)} values; {_JOINTS} bone lengths in mm were expected: 0 of the hip, then above 0 of "
+            f"{', '.join(H36M16.joints[1:])}",
+            path=os.fspath(path),
+        )
+    return limbs
 
 
-def _write_crops(place: Path, paths: list[str], view: View, crops: Crop, size: int) -> int:
-    if view.images is None or not paths:
-        return 0
-    cv2 = require("cv2", "images")
-    make_folder((place / paths[0]).parent)
-    pictures = view.images(view.numbers.tolist())
-    for path, corner, side, picture in zip(paths, crops.corner, crops.side, pictures, strict=True):
-        if not cv2.imwrite(str(place / path), crop_picture(picture, corner, int(side), size)):
-            raise FileError("the picture cannot be written", path=str(place / path))
-    return len(paths)
+def write_limbs(path: str | os.PathLike[str], limbs: np.ndarray) -> None:
+    """Write bone lengths (16,), mm, in one line, in the order of H36M16. Raises FileError."""
+    make_folder(Path(path).parent)
+    with atomic_write(path) as handle:
+        handle.write((",".join(repr(float(value)) for value in limbs) + "\n").encode())
+
+
+def _check_other_protocol(folder: TrainingFolder, options: PrepareOptions, bounds: Bounds) -> None:
+    """Both protocols' lists may share a folder, and then they share its bounds."""
+    (other,) = (number for number in PROTOCOLS if number != options.protocol)
+    place, theirs = folder.test_data(), folder.test_data(other)
+    if not place.bounds.exists() or not any(theirs.ground_truth(k).exists() for k in ACTIONS):
+        return
+    if (apart := bounds_difference(read_bounds(place.bounds), bounds)) is not None:
+        raise UsageError(
+            f"{folder.root} holds lists of protocol {other} that are normalised with other bounds ({apart}); prepare "
+            f"protocol {options.protocol} in another folder, or with the bounds and limbs of the first: {place.bounds} "
+            f"and {folder.limbs}"
+        )
+
+
+# Lists
+
+
+class _Lists:
+    """The lists of a preparation."""
+
+    def __init__(self, folder: TrainingFolder, options: PrepareOptions) -> None:
+        self.files = ListFiles()
+        self._folder, self._data = folder, folder.test_data(options.protocol)
+        self._singles: list[tuple[str, np.ndarray, np.ndarray]] = []
+
+    def possible(self) -> list[Path]:
+        """All that there could be."""
+        detected = [self._data.pose2d(k, "hourglass") for k in ACTIONS] if self._data.protocol == 1 else []
+        folder = self._folder
+        truth = [self._data.ground_truth(k) for k in ACTIONS]
+        return [folder.train_list, folder.images_list, folder.test_list, *truth, *detected]
+
+    def add(
+        self,
+        view: View,
+        tests: bool,
+        paths: list[str],
+        fractions: Callable[[np.ndarray], np.ndarray],
+        labels: np.ndarray,
+    ) -> None:
+        """Lines of a view's frames. ``fractions`` makes pixels fractions of the crops' sides."""
+        lines = [
+            format_list_line(path, p, q, int(k > 0))
+            for k, (path, p, q) in enumerate(zip(paths, fractions(view.points16).reshape(-1, 32), labels, strict=True))
+        ]
+        if not tests:
+            self.files.add(self._folder.train_list, lines)
+            self._singles.append((view.name, view.numbers, fractions(view.points).astype(np.float32)))
+            return
+        number = next(k for k, name in ACTIONS.items() if name == view.action)
+        self.files.add(self._data.ground_truth(number), lines)
+        if view.detected is not None:
+            found = fractions(view.detected).reshape(-1, 32)
+            detected = [format_list_line(path, p, None, None) for path, p in zip(paths, found, strict=True)]
+            self.files.add(self._data.pose2d(number, "hourglass"), detected)
+
+    def finish(self) -> None:
+        """The lists that are made of others."""
+        for number in ACTIONS:
+            self.files.append(self._data.ground_truth(number), self._folder.test_list)
+        order = [(k, f) for k, (_, numbers, _) in enumerate(self._singles) for f in range(len(numbers))]
+        shuffled = np.random.default_rng(0).permutation(len(order))
+        for at in range(0, len(shuffled), 4096):
+            chosen = [order[i] for i in shuffled[at : at + 4096]]
+            names = [f"images/{self._singles[k][0]}/{self._singles[k][1][f]:06d}.jpg" for k, f in chosen]
+            points = [self._singles[k][2][f] for k, f in chosen]
+            self.files.add(self._folder.images_list, map(image_line, names, points))

@@ -58,6 +58,29 @@ def test_order_of_the_files() -> None:
     assert [len(SKELETONS[name]) for name in SKELETONS] == [16, 17, 32, 16, 17, 14]
 
 
+def test_published_orders() -> None:
+    """As their sources list them, in their words."""
+    kth = "R Ankle, R Knee, R Hip, L Hip, L Knee, L Ankle, R Wrist, R Elbow, R Shoulder, L Shoulder, L Elbow, L Wrist"
+    mpii = "r ankle, r knee, r hip, l hip, l knee, l ankle, pelvis, thorax, upper neck, head top, r wrist, r elbow, "
+    mpii += "r shoulder, l shoulder, l elbow, l wrist"
+    coco = "nose, left_eye, right_eye, left_ear, right_ear, left_shoulder, right_shoulder, left_elbow, right_elbow, "
+    coco += "left_wrist, right_wrist, left_hip, right_hip, left_knee, right_knee, left_ankle, right_ankle"
+    for joints, listed in ((KTH14, f"{kth}, Bottom Head, Top Head"), (MPII16, mpii), (COCO17, coco)):
+        ours = [name.lower() for name in joints.joints]
+        for name, theirs in zip(ours, listed.lower().split(", "), strict=True):
+            words = theirs.replace("ankle", "foot").replace("pelvis", "hip").replace("_", " ").split()
+            side = words.pop(0)[0] if words[0] in ("l", "r", "left", "right") else ""
+            assert name in (side + "".join(words), "".join(reversed(words)))
+    # VideoPose3D's skeleton of 32 joints.
+    left, right = [6, 7, 8, 9, 10, *range(16, 24)], [1, 2, 3, 4, 5, *range(24, 32)]
+    assert [k for k, name in enumerate(H36M32.joints) if name.startswith("L")] == left
+    assert [k for k, name in enumerate(H36M32.joints) if name.startswith("R")] == right
+    assert H36M32.parents[1:] == (
+        *(0, 1, 2, 3, 4, 0, 6, 7, 8, 9, 0, 11, 12, 13, 14, 12),
+        *(16, 17, 18, 19, 20, 19, 22, 12, 24, 25, 26, 27, 28, 27, 30),
+    )
+
+
 @pytest.mark.parametrize("name", SKELETONS)
 def test_skeletons_are_trees_with_two_sides(name: str) -> None:
     joints = skeleton(name)
