@@ -7,12 +7,14 @@ dialect       name of the schema the text is bound to
 dialect_text  text of that schema if it is a user's own .proto file, else None
 state         {"phase", "level", "stages"}
 input_shapes  {blob: [dims]}
-dtype         "float32", "float16" or "bfloat16": precision of the floating-point weights
+dtype         "float32", "float16" or "bfloat16": precision of the floating-point weights (running statistics, which
+              half precision cannot hold, stay float32)
 optimized     whether loading should give the inference form (see CaffeNet.optimize)
 state_dict    {"conv1.weight": tensor, ...} under the layers' own names
 sources       [{"name", "sha256"}] of the files it was made from
 preprocess    how pixels become input, or None (see caffe_compat.preprocess)
 parity        what was verified, or None (see ParityRecord)
+extra         {name: tensor or string} of the program that wrote it, such as units of the outputs; may be missing
 written_by    versions of this library and of torch
 """
 
@@ -36,7 +38,15 @@ from .net import CaffeNet
 from .prototxt import format_message, parse_message
 from .schema import keep_dialect, own_dialect
 
-__all__ = ["Checkpoint", "ParityRecord", "is_checkpoint", "load_checkpoint", "read_checkpoint", "save_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "ParityRecord",
+    "check_dtype",
+    "is_checkpoint",
+    "load_checkpoint",
+    "read_checkpoint",
+    "save_checkpoint",
+]
 
 FORMAT = "caffe-compat"
 VERSION = 1
@@ -81,6 +91,7 @@ class Checkpoint:
     sources: tuple[dict[str, str], ...]
     preprocess: dict[str, Any] | None
     parity: ParityRecord | None
+    extra: dict[str, torch.Tensor | str]
     written_by: str
 
 
@@ -100,6 +111,7 @@ def save_checkpoint(
     sources: Sequence[str | Path | Checksum | Mapping[str, str]] = (),
     preprocess: Mapping[str, Any] | None = None,
     parity: ParityRecord | None = None,
+    extra: Mapping[str, torch.Tensor | str] | None = None,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     optimized: bool = False,
 ) -> None:
@@ -108,17 +120,17 @@ def save_checkpoint(
     Args:
         sources: the files it was made from; their checksums, which may be under way already, are recorded. An entry of
             :attr:`Checkpoint.sources` is recorded as it is.
-        dtype: precision that floating-point weights are stored in.
+        extra: what else to keep with the model; it comes back as :attr:`Checkpoint.extra` and means nothing here.
+        dtype: precision that floating-point weights are stored in (but see ``Layer.single_precision``).
         optimized: whether loading gives the inference form. What is stored is ``net`` itself all the same.
 
     Raises:
         FileError: a source cannot be read, or ``path`` cannot be written. UsageError: ``net`` is an inference form
-            itself, or shall become one and is of phase TRAIN.
+            itself, or shall become one and is of phase TRAIN; or it has weights that ``dtype`` cannot hold.
     """
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r}: one of {', '.join(DTYPES)} was expected")
     if optimized and net.graph.state.phase != "TEST":
         raise UsageError("only a net of phase TEST has an inference form; convert it with phase test")
+    wide = check_dtype(net, dtype)
     checksums = [source if isinstance(source, Checksum | Mapping) else Checksum(source) for source in sources]
     dialect, dialect_text = net.dialect, own_dialect(net.dialect)
     if dialect_text is not None:
@@ -133,13 +145,20 @@ def save_checkpoint(
         "input_shapes": {name: list(shape) for name, shape in net.input_shapes.items()},
         "dtype": dtype,
         "optimized": optimized,
-        "state_dict": {name: _cast(tensor, DTYPES[dtype]) for name, tensor in net.state_dict().items()},
+        "state_dict": {
+            name: _cast(tensor, torch.float32 if name in wide else DTYPES[dtype])
+            for name, tensor in net.state_dict().items()
+        },
         "sources": [
             dict(sum_) if isinstance(sum_, Mapping) else {"name": Path(sum_.path).name, "sha256": sum_.hexdigest()}
             for sum_ in checksums
         ],
         "preprocess": dict(preprocess) if preprocess else None,
         "parity": asdict(parity) if parity else None,
+        "extra": {
+            name: value if isinstance(value, str) else _cast(value, value.dtype).cpu()
+            for name, value in (extra or {}).items()
+        },
         "written_by": versions(),
     }
     with atomic_write(path) as file:
@@ -147,6 +166,28 @@ def save_checkpoint(
             torch.save(content, file.name)
         except RuntimeError as error:  # how torch reports a full disk
             raise FileError(f"cannot be written: {str(error).splitlines()[0]}", path=str(path)) from error
+
+
+def check_dtype(net: CaffeNet, dtype: str) -> frozenset[str]:
+    """The entries of the state dict that ``net`` keeps in float32 whatever its precision.
+
+    Raises:
+        UsageError: not a dtype, or one in which a weight would become infinite.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype {dtype!r}: one of {', '.join(DTYPES)} was expected")
+    wide = frozenset(
+        f"{path}.{name}" for path, module in net.named_modules() for name in getattr(module, "single_precision", ())
+    )
+    largest = torch.finfo(DTYPES[dtype]).max
+    for name, tensor in net.state_dict().items():
+        if dtype == "float32" or name in wide or not tensor.is_floating_point() or tensor.numel() == 0:
+            continue
+        peak = tensor.abs().nan_to_num(0.0, 0.0, 0.0).amax()
+        if peak > largest:
+            hint = "; use bfloat16" if dtype == "float16" else ""
+            raise UsageError(f"{name} holds {float(peak):g}, and {dtype} ends at {largest:g}{hint}")
+    return wide
 
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -204,6 +245,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             sources=tuple({"name": str(s["name"]), "sha256": str(s["sha256"])} for s in content["sources"]),
             preprocess=content["preprocess"],
             parity=_parity_record(content["parity"]),
+            # Files of earlier releases have none.
+            extra=_extra(content.get("extra", {})),
             written_by=str(content["written_by"]),
         )
     except KeyError as error:
@@ -217,6 +260,8 @@ def _check_archive(file: BinaryIO) -> None:
     size = os.fstat(file.fileno()).st_size
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
+        if any(e.filename.endswith("/archive_format") or e.filename == "archive_format" for e in entries):
+            raise FileError("is a torch.export program (.pt2): torch.export.load runs it", path=file.name)
         if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > size:
             raise ValueError("its entries are compressed or overlap, which torch never writes")
         damaged = archive.testzip()
@@ -224,14 +269,14 @@ def _check_archive(file: BinaryIO) -> None:
             raise ValueError(f"the checksum of {damaged} is wrong")
 
 
-def _check_tensor(name: str, tensor: Any, dtype: torch.dtype) -> None:
+def _check_tensor(name: str, tensor: Any, dtype: torch.dtype, where: str = "state_dict") -> None:
     """A plain tensor with memory of its own for each value, as save_checkpoint writes them."""
     if type(tensor) is not torch.Tensor or tensor.layout != torch.strided or tensor.device.type != "cpu":
-        raise TypeError(f"{name} in state_dict is no plain tensor")
-    if tensor.dtype != dtype and tensor.is_floating_point():
-        raise TypeError(f"{name} in state_dict holds {tensor.dtype}, {dtype} was expected")
+        raise TypeError(f"{name} in {where} is no plain tensor")
+    if tensor.dtype not in (dtype, torch.float32) and tensor.is_floating_point():
+        raise TypeError(f"{name} in {where} holds {tensor.dtype}, {dtype} was expected")
     if not tensor.is_contiguous():
-        raise ValueError(f"the values of {name} in state_dict overlap or have gaps")
+        raise ValueError(f"the values of {name} in {where} overlap or have gaps")
 
 
 def _parity_record(entry: Any) -> ParityRecord | None:
@@ -242,6 +287,13 @@ def _parity_record(entry: Any) -> ParityRecord | None:
         kind = {"str": str, "int": int, "float": float}[str(field.type)]
         _typed(getattr(record, field.name), kind)
     return record
+
+
+def _extra(entries: Any) -> dict[str, torch.Tensor | str]:
+    for name, value in _typed(entries, dict).items():
+        if not isinstance(value, str):
+            _check_tensor(_typed(name, str), value, getattr(value, "dtype", torch.float32), "extra")
+    return dict(entries)
 
 
 def _dialect(name: Any, text: Any) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +16,13 @@ from typing import BinaryIO
 
 from caffe_compat.errors import FileError
 
+if sys.platform != "win32":
+    import fcntl
+
 __all__ = ["Checksum", "atomic_write", "open_file", "sha256_of"]
+
+# How the names of temporary files end.
+_TEMPORARY = re.compile(r"[0-9a-f]{12}\.tmp")
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
@@ -74,6 +82,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     It is open for reading and writing bytes, lies in the folder of ``path`` (``.name`` tells where, for libraries that
     open files by name) and is on disk before it replaces what was there. A symbolic link is followed, not replaced.
+    What writers of the same name left behind when they were killed is removed; one that is still at work is let be.
     Raises FileError if the folder is missing, ``path`` is a folder or a device, permission is missing or the disk full.
     """
     name = os.fspath(path)
@@ -86,9 +95,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             raise FileError("cannot be written: it is a folder", path=name)
         if os.path.exists(target) and not os.path.isfile(target):
             raise FileError("cannot be written: it is a device or a pipe", path=name)
-        temporary = os.path.join(folder, f".{base[:50]}.{secrets.token_hex(6)}.tmp")
-        # Not tempfile: its files are private, and the result should have the permissions of any new file.
-        handle = open(temporary, "x+b")  # noqa: SIM115
+        _remove_leftovers(folder, f".{base[:50]}.")
+        while True:
+            temporary = os.path.join(folder, f".{base[:50]}.{secrets.token_hex(6)}.tmp")
+            # Not tempfile: its files are private, and the result should have the permissions of any new file.
+            handle = open(temporary, "x+b")  # noqa: SIM115
+            if _claimed(handle):
+                break
+            handle.close()
     except (OSError, ValueError) as error:
         raise FileError(f"cannot be written: {_reason(error)}", path=name) from error
     try:
@@ -96,13 +110,47 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        os.replace(temporary, target)
+            if sys.platform != "win32":
+                os.replace(temporary, target)  # still open, so still ours
+        if sys.platform == "win32":
+            os.replace(temporary, target)
     except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
             raise FileError(f"cannot be written: {_reason(error)}", path=name) from error
         raise
+
+
+def _claimed(handle: BinaryIO) -> bool:
+    """Lock a temporary file for as long as it is open, so that others see it is in use; False if one removed it before.
+
+    Windows removes no open file, so there no lock is needed.
+    """
+    if sys.platform != "win32":
+        # A file system without locks refuses those of _remove_leftovers too, so there nothing is ever removed.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        return os.fstat(handle.fileno()).st_nlink > 0
+    return True
+
+
+def _remove_leftovers(folder: str, prefix: str) -> None:
+    """Remove temporary files that begin with ``prefix`` and that no living process holds."""
+    found: list[str] = []
+    with suppress(OSError), os.scandir(folder) as entries:  # one may write to folders that one may not list
+        found += [e.path for e in entries if e.name.startswith(prefix) and _TEMPORARY.fullmatch(e.name[len(prefix) :])]
+    for path in found:
+        with suppress(OSError):
+            if sys.platform == "win32":
+                os.unlink(path)
+                continue
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(path)
+            finally:
+                os.close(descriptor)
 
 
 def _reason(error: OSError | ValueError) -> str:

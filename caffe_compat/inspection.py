@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import torch
 
 from .checkpoint import Checkpoint, is_checkpoint, read_checkpoint
 from .cost import multiply_accumulates
@@ -199,6 +200,7 @@ class CheckpointInspection:
     sources: tuple[dict[str, str], ...]
     preprocess: dict[str, Any] | None
     parity: dict[str, Any] | None
+    extra: dict[str, str]
     written_by: str
 
 
@@ -343,6 +345,14 @@ def text_kind(tree: TextTree) -> TextKind:
 # Networks
 
 
+def _may_be_included(layer: Any, state: NetState) -> bool:
+    """Whether ``layer`` is in the net, or has rules that cannot tell."""
+    try:
+        return included(layer, state)
+    except GraphError:
+        return True
+
+
 def inspect_network(definition: Definition, state: NetState, input_shapes: Mapping[str, Shape]) -> NetworkInspection:
     """``definition`` as ``state`` builds it, or as much of it as can be built.
 
@@ -356,7 +366,7 @@ def inspect_network(definition: Definition, state: NetState, input_shapes: Mappi
     try:
         net = CaffeNet(message, state, dialect=dialect, input_shapes=input_shapes)
     except GraphError as error:
-        rows = [_unwired_row(layer) for layer in message.layer if included(layer, state)]
+        rows = [_unwired_row(layer) for layer in message.layer if _may_be_included(layer, state)]
         return replace(_summary(definition, state, None, rows), problem=str(error))
     except CaffeCompatError as error:
         problem = str(error)
@@ -681,6 +691,7 @@ def _inspect_checkpoint(path: str, size: int) -> Inspection:
         content.sources,
         _plain_preprocess(content.preprocess),
         None if content.parity is None else asdict(content.parity),
+        {name: _plain_extra(value) for name, value in content.extra.items()},
         content.written_by,
     )
     warnings = [*network.warnings, *(w for row in rows.layers for w in _row_warnings(row))]
@@ -711,6 +722,13 @@ def _plain_preprocess(record: Mapping[str, Any] | None) -> dict[str, Any] | None
     if plain.get("mean_image") is not None:
         plain["mean_image"] = {"shape": list(plain["mean_image"].shape)}
     return plain
+
+
+def _plain_extra(value: torch.Tensor | str) -> str:
+    """A string as it is; of a tensor, what kind it is."""
+    if isinstance(value, str):
+        return value
+    return f"{' x '.join(map(str, value.shape)) or 'a number'} {str(value.dtype).removeprefix('torch.')}"
 
 
 # A network and its weights

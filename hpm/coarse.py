@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -20,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from caffe_compat.data.images import read_image
-from caffe_compat.errors import CaffeCompatError, FileError, UsageError
+from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, FileError, UsageError
 from caffe_compat.files import atomic_write, open_file, sha256_of
 
 from .annotations import ACTIONS, PoseList, ResultFolder, ResultWriter, stream_list
+from .limbs import LABELS, LimbEvidence, limb_evidence
 from .model import PoseMachine
 from .projector import POSE_3D
-from .scaling import denormalise
 
 __all__ = ["ActionPredicted", "CoarseSummary", "predict_actions", "predict_list"]
 
@@ -75,6 +76,9 @@ def predict_actions(
         window: see :meth:`.model.PoseMachine.predict`.
         readers: threads that read pictures.
         progress: called with action, frames done and frames in all.
+
+    Warns:
+        CaffeCompatWarning: the bounds of the model do not fit the labels of a list, with the evidence.
 
     Raises:
         UsageError: an action other than 1 to 15, or a window of no frames.
@@ -158,18 +162,26 @@ def _one(
         return earlier
     # Counted, and every line checked, before any work.
     frames = sum(len(lines) for lines in stream_list(path))
-    done = 0
+    done, limbs = 0, LimbEvidence()
     with ExitStack() as stack:
         writers = [stack.enter_context(ResultWriter(out, indexed=k > 0)) for k, out in enumerate(outputs)]
         for lines, pose, change in predict_list(machine, path, images, window=window, readers=readers):
             columns = [pose]
             if machine.values == POSE_3D:
-                columns += [denormalise(x.astype(np.float64), machine.bounds) for x in (pose, change) if x is not None]
+                columns += [machine.millimetres(x) for x in (pose, change) if x is not None]
+                if lines.pose3d is not None:
+                    limbs += limb_evidence(lines.pose3d, machine.bounds)
             for writer, values in zip(writers, columns, strict=True):
                 writer.write(values)
             done += len(lines)
             if progress is not None:
                 progress(action, done, frames)
+    if (reason := limbs.reason(LABELS)) is not None:
+        warnings.warn(
+            f"action {action}: {machine.bounds.source} may not be right for {path}: {reason}",
+            CaffeCompatWarning,
+            stacklevel=3,
+        )
     finished = ActionPredicted(action, frames, False)
     content = {
         "made_from": made_from,
@@ -198,7 +210,7 @@ def _finished(record: Path, made_from: dict[str, Any], outputs: list[Path]) -> A
 
 
 def _fingerprint(machine: PoseMachine) -> str:
-    digest = hashlib.sha256(f"{machine.pose_blob} {machine.image_size}".encode())
+    digest = hashlib.sha256(f"{machine.pose_blob} {machine.image_size} {machine.optimized}".encode())
     for name, tensor in machine.net.state_dict().items():
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(tensor.detach().float().cpu().numpy()).tobytes())

@@ -16,6 +16,8 @@ from .networks import NetworkOptions
 from .networks.builder import DIALECT, NetworkBuilder
 from .networks.parts import projector as add_projector
 from .projector import LAYERS, POSE_3D, Projector
+from .scaling import Bounds
+from .stored import extra_entries
 
 __all__ = ["projector_net", "projector_of", "save_projector"]
 
@@ -47,9 +49,12 @@ def save_projector(
     *,
     sources: Sequence[str | Path] = (),
     parity: ParityRecord | None = None,
+    bounds: Bounds | None = None,
 ) -> None:
-    """Write a ``.pt`` of :func:`projector_net`. Raises FileError."""
-    save_checkpoint(projector_net(projector), os.fspath(path), sources=sources, parity=parity)
+    """Write a ``.pt`` of :func:`projector_net`, with the bounds of its poses if they are known. Raises FileError."""
+    save_checkpoint(
+        projector_net(projector), os.fspath(path), sources=sources, parity=parity, extra=extra_entries(bounds)
+    )
 
 
 def projector_of(path: str | os.PathLike[str]) -> Projector:

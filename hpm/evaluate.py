@@ -27,12 +27,13 @@ from .annotations import (
     read_refined,
     read_results,
 )
+from .limbs import LABELS, limb_evidence
 from .metrics import auc, mpjpe, mpjve, n_mpjpe, p_mpjpe, pck
 from .projector import POSE_3D
 from .scaling import REFINEMENT_BOUNDS, Bounds, bone_variation, denormalise
 from .skeleton import H36M16, left_right_suspect
 
-__all__ = ["STAGES", "Evaluation", "Row", "evaluate", "measure"]
+__all__ = ["STAGES", "Evaluation", "Row", "evaluate", "measure", "read_stage"]
 
 STAGES = ("coarse", "change", "refined")
 
@@ -164,7 +165,8 @@ def evaluate(
         progress: called with actions done and actions in all.
 
     Warns:
-        CaffeCompatWarning: left and right of a result seem exchanged, with the evidence.
+        CaffeCompatWarning: left and right of a result seem exchanged, or bounds not those of the labels, with the
+            evidence.
 
     Raises:
         UsageError: neither folder is given.
@@ -186,10 +188,16 @@ def evaluate(
         truth_mm = denormalise(labels.pose3d, bounds).reshape(-1, len(H36M16), 3)
         varies = float(bone_variation(truth_mm).max())
         evaluation.label_bone_variation = max(varies, evaluation.label_bone_variation or 0.0)
+        if (reason := limb_evidence(labels.pose3d, bounds).reason(LABELS)) is not None:
+            warnings.warn(
+                f"action {name}: {bounds.source} may not be right for {data.ground_truth(action)}: {reason}",
+                CaffeCompatWarning,
+                stacklevel=2,
+            )
         starts = None if labels.clip is None else labels.clip == 0
         for stage in STAGES:
             try:
-                found = _read(stage, coarse, refined, action, bounds)
+                found = read_stage(stage, coarse, refined, action, bounds)
                 if found is None:
                     continue
                 path, pose_mm = found
@@ -211,14 +219,18 @@ def evaluate(
     return evaluation
 
 
-def _read(
+def read_stage(
     stage: str,
     coarse: str | os.PathLike[str] | None,
     refined: str | os.PathLike[str] | None,
     action: int,
     bounds: Bounds,
 ) -> tuple[Path, np.ndarray] | None:
-    """A stage's file and its poses (frames, 16, 3), mm; None if no folder was given for it."""
+    """A stage's file and its poses (frames, 16, 3), mm; None if no folder was given for it.
+
+    Coarse poses in mm are by the bounds of the network that made them; only where that file is missing, normalised ones
+    are taken to refer to ``bounds``, the labels'. Raises FileError.
+    """
     folder = refined if stage == "refined" else coarse
     if folder is None:
         return None

@@ -21,14 +21,14 @@ from caffe_compat.errors import CaffeCompatWarning, FileError, UsageError
 from caffe_compat.extras import require
 from caffe_compat.files import atomic_write
 
-from .annotations import ResultWriter, refined_line
+from .annotations import ResultWriter, read_refined, read_results, refined_line
 from .datasets.cameras import Crop, square_crops
+from .datasets.crops import crop_picture
 from .datasets.layout import make_folder
-from .datasets.prepare import crop_picture
+from .limbs import PREDICTIONS, LimbEvidence, limb_evidence
 from .model import PoseMachine
 from .projector import POSE_2D, POSE_3D
 from .refine import Refiner
-from .scaling import denormalise
 from .skeleton import H36M16, LeftRightEvidence, left_right_suspect
 
 __all__ = ["Footage", "predict_footage"]
@@ -43,6 +43,14 @@ class Footage:
     root: Path
     frames: int
     refined: bool
+
+    def pose_mm(self, stage: str) -> np.ndarray:
+        """(frames, 16, 3) of stage ``coarse`` or ``refined``. Raises FileError if it is missing or damaged."""
+        if stage == "refined":
+            flat = read_refined(self.root / "refined_mm.txt")
+        else:
+            flat = read_results(self.root / "coarse_unnorm.csv", POSE_3D)
+        return flat.reshape(-1, len(H36M16), 3)
 
     def crop(self, number: int) -> Path:
         """The crop of frame ``number``, from 0."""
@@ -73,7 +81,8 @@ def predict_footage(
         progress: told how many frames are done.
 
     Warns:
-        CaffeCompatWarning: left and right of the 2D poses seem exchanged, with the evidence.
+        CaffeCompatWarning: left and right of the 2D poses seem exchanged, they lie outside the pictures, or the limbs
+            of the 3D poses are of lengths that no body has; with the evidence.
 
     Raises:
         UsageError: a 2D network, boxes or 2D poses of another form or number than the frames, no frames.
@@ -94,7 +103,7 @@ def predict_footage(
     machine.reset_state()
     if refiner is not None:
         refiner.reset()
-    count, evidence = 0, LeftRightEvidence()
+    count, outside, evidence, limbs = 0, 0, LeftRightEvidence(), LimbEvidence()
     block = max(1, _BLOCK // window) * window
     with ExitStack() as stack:
         writers = {n: stack.enter_context(ResultWriter(root / n, indexed=indexed)) for n, indexed in names.items()}
@@ -107,16 +116,19 @@ def predict_footage(
             _write(root, count, squares)
             found = machine.predict(squares, None, window)
             writers["coarse_norm.csv"].write(found.pose)
-            writers["coarse_unnorm.csv"].write(denormalise(found.pose.astype(np.float64), machine.bounds))
+            writers["coarse_unnorm.csv"].write(machine.millimetres(found.pose))
+            if points is not None:
+                outside += _outside(points, pictures)
+            limbs += limb_evidence(found.pose, machine.bounds)
             flat = None if points is None else crops.fractions(points).reshape(-1, POSE_2D)
             if found.change is not None:
-                writers["change_unnorm.csv"].write(denormalise(found.change.astype(np.float64), machine.bounds))
+                writers["change_unnorm.csv"].write(machine.millimetres(found.change))
                 projected = machine.project(found.change).reshape(-1, POSE_2D)
                 writers["pose2d.csv"].write(projected if flat is None else flat)
                 if flat is not None:
                     evidence += left_right_suspect(_joints(flat), H36M16, _joints(projected))
             if refiner is not None and refined_file is not None and flat is not None:
-                refined = denormalise(refiner.refine(found.pose, flat).pose.astype(np.float64), machine.bounds)
+                refined = machine.millimetres(refiner.refine(found.pose, flat).pose)
                 refined_file.write("".join(map(refined_line, refined)).encode())
             count += len(pictures)
             if progress is not None:
@@ -128,6 +140,20 @@ def predict_footage(
                 raise UsageError(f"{len(given)} {what} for {count} frames")
     for reason in evidence.reasons:
         warnings.warn(f"2D poses: left and right may be exchanged: {reason}", CaffeCompatWarning, stacklevel=2)
+    if outside > count / 2:
+        warnings.warn(
+            f"2D poses: in {outside} of {count} frames most joints lie outside the picture; are they of pictures of "
+            "another size?",
+            CaffeCompatWarning,
+            stacklevel=2,
+        )
+    if (implausible := limbs.reason(PREDICTIONS)) is not None:
+        warnings.warn(
+            f"{machine.bounds.source} may not be right for this model, or the footage is nothing that it knows: "
+            f"{implausible}",
+            CaffeCompatWarning,
+            stacklevel=2,
+        )
     return Footage(root, count, refiner is not None)
 
 
@@ -146,6 +172,15 @@ def _check(boxes: np.ndarray | None, points: np.ndarray | None) -> None:
     if points is not None and not np.isfinite(points).all():
         frame = int(np.flatnonzero(~np.isfinite(points).all((1, 2)))[0])
         raise UsageError(f"2D poses that are not finite, the first in frame {frame}")
+    if points is not None and len(points) and float(np.ptp(points, axis=1).max()) < 2:
+        raise UsageError("no 2D pose is two pixels large; are they fractions of the picture? Pixels were expected")
+
+
+def _outside(points: np.ndarray, pictures: list[np.ndarray]) -> int:
+    """Frames whose joints (frames, 16, 2) lie mostly outside their pictures."""
+    sizes = np.array([[picture.shape[1], picture.shape[0]] for picture in pictures])[:, None]
+    inside = ((points >= 0) & (points <= sizes)).all(-1)
+    return int((inside.mean(1) < 0.5).sum())
 
 
 def _blocks(frames: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

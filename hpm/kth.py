@@ -1,4 +1,8 @@
-"""KTH Multiview Football II as ``hpm prepare kth`` leaves it: its lists, and the percentage of correct parts."""
+"""KTH Multiview Football II as ``hpm prepare kth`` leaves it: its lists, and the percentage of correct parts.
+
+A part is correct if its two ends are off by half of its length or less on average (:func:`.metrics.pcp`), and ``all``
+is the mean of four kinds of parts: so the public evaluation in ``mv3dpose`` counts, after Burenius et al., CVPR 2013.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from caffe_compat.errors import CaffeCompatError, UsageError
 
-from .annotations import DataFolder, ResultFolder, check_lengths, read_list, read_refined, read_results
+from .annotations import DataFolder, check_lengths, read_list
+from .evaluate import STAGES, read_stage
 from .metrics import PCP_PARTS, pcp
-from .projector import POSE_3D
 from .scaling import Bounds, denormalise
 from .skeleton import H36M16, KTH14, convert
 
@@ -83,7 +85,7 @@ def evaluate_pcp(
 
     Args:
         coarse, refined: folders of results as for :func:`.evaluate.evaluate`.
-        bounds: what the labels and the normalised coarse poses refer to.
+        bounds: what the labels are normalised by.
 
     Raises:
         UsageError: neither folder is given.
@@ -99,27 +101,17 @@ def evaluate_pcp(
             continue
         assert labels.pose3d is not None
         truth = denormalise(labels.pose3d, bounds)
-        for stage in ("coarse", "change", "refined"):
-            folder = refined if stage == "refined" else coarse
-            if folder is None:
-                continue
+        for stage in STAGES:
             try:
-                pose = _read(stage, ResultFolder(Path(folder)), camera, bounds)
+                found = read_stage(stage, coarse, refined, camera, bounds)
+                if found is None:
+                    continue
+                _, pose = found
                 if not (allow_short and len(pose) <= len(truth)):
                     check_lengths({f"{stage} of camera {camera}": len(pose), "its list": len(truth)})
-                ours, theirs = (
-                    convert(flat.reshape(-1, len(H36M16), 3), H36M16, KTH14) for flat in (pose, truth[: len(pose)])
-                )
+                both = pose, truth[: len(pose)].reshape(pose.shape)
+                ours, theirs = (convert(poses, H36M16, KTH14) for poses in both)
                 table.rows.append((camera, stage, len(pose), pcp(ours, theirs)))
             except CaffeCompatError as error:
                 table.problems.append(f"camera {camera}, {stage}: {error}")
     return table
-
-
-def _read(stage: str, files: ResultFolder, camera: int, bounds: Bounds) -> np.ndarray:
-    """(frames, 48), mm."""
-    if stage == "refined":
-        return read_refined(files.refined_mm(camera))
-    if stage == "change":
-        return read_results(files.change_mm(camera), POSE_3D)
-    return denormalise(read_results(files.normalised(camera), POSE_3D), bounds)

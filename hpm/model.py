@@ -6,8 +6,10 @@
     refined = machine.refine(coarse, pose2d, unit="mm")  # (n, 16, 3), millimetres
 
 Poses have the joints of :data:`hpm.skeleton.H36M16`. Units: *normalised* 3D values are those of the lists (see
-:mod:`hpm.scaling`), millimetres are hip-centred; 2D values are fractions of a square crop's side. Arrays come back as
-what they came in as: numpy for numpy, tensors (on the machine's device) for tensors.
+:mod:`hpm.scaling`), millimetres are hip-centred; 2D values are fractions of a square crop's side. Which millimetres
+normalised values stand for depends on the bounds that the network was trained with, so those belong to the model and a
+``.pt`` holds them. Arrays come back as what they came in as: numpy for numpy, tensors (on the machine's device) for
+tensors.
 """
 
 from __future__ import annotations
@@ -30,16 +32,18 @@ from caffe_compat.checkpoint import ParityRecord, load_checkpoint, read_checkpoi
 from caffe_compat.definition import Definition, read_definition
 from caffe_compat.errors import CaffeCompatWarning, UsageError, WeightsError
 from caffe_compat.extras import require
-from caffe_compat.graph import Node
 from caffe_compat.loading import build_net
 from caffe_compat.parity import CaseResult, ieee_float32, open_reference, pick_group, verify_net
 from caffe_compat.preprocess import Preprocess
+from caffe_compat.registry import Shape
 
 from .gate import parity_of, parity_record, require_parity
 from .projector import LAYERS, POSE_2D, POSE_3D, Projector, project
 from .refine import Refiner, RefineSettings
-from .scaling import REFINEMENT_BOUNDS, Bounds, denormalise
+from .scaling import REFINEMENT_BOUNDS, Bounds, denormalise, or_built_in
 from .skeleton import H36M16
+from .stored import check_agreement, extra_entries, stored_bounds, stored_pose_blob
+from .subnets import Halves, input_shapes, layers_for
 
 __all__ = ["PoseMachine", "Prediction"]
 
@@ -67,7 +71,8 @@ class PoseMachine:
 
     Args:
         net: of phase TEST. The pose is the blob that its last InvertedOrder layer gives.
-        bounds: what normalised 3D values refer to.
+        bounds: what normalised 3D values refer to, those of the training data; None if that is not known. Then the
+            published ones are assumed, with a warning when millimetres are asked for.
         pose_blob: the blob with the pose, for networks that are put together otherwise.
         parity: the record that ``net`` reproduced its reference.
         sources: the files that ``net`` came from, or what a ``.pt`` recorded of them, for :meth:`save`.
@@ -80,7 +85,7 @@ class PoseMachine:
         self,
         net: CaffeNet,
         *,
-        bounds: Bounds = REFINEMENT_BOUNDS,
+        bounds: Bounds | None = None,
         pose_blob: str | None = None,
         parity: ParityRecord | None = None,
         sources: Sequence[str | Path | Mapping[str, str]] = (),
@@ -93,15 +98,19 @@ class PoseMachine:
         self._verified_weights = ""
         self.parity = parity
         self.pose_blob = _pose_blob(net) if pose_blob is None else pose_blob
+        self._named_blob = pose_blob
         self._sources = tuple(sources)
         self._name = net.message.name or "this model"
         state = net.state_dict()
         has_projector = all(f"{name}.weight" in state for name in LAYERS)
         self._projector = Projector.from_state(state) if has_projector else None
         self._change_blob = "change" if has_projector else None
-        self._needed = _layers_for(net, [b for b in (self.pose_blob, self._change_blob) if b is not None])
-        self._runner = _only(net, self._needed)
-        self._images, self._clip = _inputs(self._runner)
+        self._wanted = [b for b in (self.pose_blob, self._change_blob) if b is not None]
+        self._needed = layers_for(net, self._wanted)
+        self._input_shapes = input_shapes(net, self._needed)
+        self._images, self._clip = _inputs(self._input_shapes)
+        self.optimized = False
+        self._halves = Halves(net, self._needed, self._images, self._wanted)
         self.values = _width(net, self.pose_blob)
         self._fresh = True
 
@@ -113,7 +122,7 @@ class PoseMachine:
         prototxt: str | os.PathLike[str],
         caffemodel: str | os.PathLike[str],
         *,
-        bounds: Bounds = REFINEMENT_BOUNDS,
+        bounds: Bounds | None = None,
         pose_blob: str | None = None,
         dialect: str | None = None,
     ) -> PoseMachine:
@@ -136,7 +145,7 @@ class PoseMachine:
         definition: Definition,
         caffemodel: str | os.PathLike[str],
         *,
-        bounds: Bounds = REFINEMENT_BOUNDS,
+        bounds: Bounds | None = None,
         pose_blob: str | None = None,
     ) -> PoseMachine:
         """As :meth:`from_caffe`, with a definition such as :func:`hpm.networks.define` gives."""
@@ -153,24 +162,47 @@ class PoseMachine:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | os.PathLike[str], *, bounds: Bounds = REFINEMENT_BOUNDS, pose_blob: str | None = None
+        cls, path: str | os.PathLike[str], *, bounds: Bounds | None = None, pose_blob: str | None = None
     ) -> PoseMachine:
-        """From a ``.pt`` of :meth:`save`, ``hpm convert`` or ``caffe-compat convert``, with its parity record.
+        """From a ``.pt`` of :meth:`save`, ``hpm convert`` or ``caffe-compat convert``, with its record and bounds.
+
+        Args:
+            bounds: for a ``.pt`` that holds none.
 
         Raises:
-            UsageError: a ``.pt`` in inference form, which cannot be checked or saved. FileError: see the reader.
+            UsageError: a ``.pt`` in inference form, which cannot be checked or saved; or bounds that differ from its
+                own. FileError: see the reader.
         """
         name = os.fspath(path)
         content = read_checkpoint(name)
         if content.optimized:
             raise UsageError(f"{name} was converted with --optimize; convert it without")
+        own = stored_bounds(content, name)
+        check_agreement(name, own, bounds)
         return cls(
             load_checkpoint(name),
-            bounds=bounds,
-            pose_blob=pose_blob,
+            bounds=own if own is not None else bounds,
+            pose_blob=stored_pose_blob(content) if pose_blob is None else pose_blob,
             parity=parity_of(content),
             sources=content.sources,
         )
+
+    @property
+    def bounds(self) -> Bounds:
+        """What normalised 3D values refer to; set it to tell, or to None for unknown."""
+        return REFINEMENT_BOUNDS if self._bounds is None else self._bounds
+
+    @bounds.setter
+    def bounds(self, bounds: Bounds | None) -> None:
+        if bounds is not None and len(bounds.maximum) != POSE_3D:
+            raise UsageError(f"{bounds.source}: bounds of {len(bounds.maximum)} values; {POSE_3D} were expected")
+        self._bounds = None if bounds is None else or_built_in(bounds)
+        self._told = False
+
+    @property
+    def known_bounds(self) -> Bounds | None:
+        """:attr:`bounds` if they came with the model or were given; None if the published ones are assumed."""
+        return self._bounds
 
     @property
     def parity(self) -> ParityRecord | None:
@@ -185,7 +217,7 @@ class PoseMachine:
         self._verified_weights = "" if record is None else _digest(self.net)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a ``.pt`` with the parity record, if there is one. On a GPU, recurrent state is forgotten.
+        """Write a ``.pt`` with parity record and bounds, if there are. On a GPU, recurrent state is forgotten.
 
         Raises:
             FileError: it cannot be written, or a file that the model came from is gone.
@@ -200,6 +232,7 @@ class PoseMachine:
                 sources=self._sources,
                 preprocess=Preprocess("bgr", (_MEAN,), None, _SCALE, self.image_size).to_record(),
                 parity=self.parity,
+                extra=extra_entries(self._bounds, self._named_blob),
             )
         finally:
             if device.type != "cpu":
@@ -208,11 +241,20 @@ class PoseMachine:
     def to(self, device: torch.device | str) -> PoseMachine:
         """Move to ``device``; recurrent state is forgotten."""
         self.net.to(device)
-        self._runner = _only(self.net, self._needed)
+        self._halves = Halves(self.net, self._needed, self._images, self._wanted, optimized=self.optimized)
         if self._projector is not None:
             self._projector = Projector.from_state(self.net.state_dict())
         self.reset_state()
         return self
+
+    def optimize(self) -> PoseMachine:
+        """Run the convolutions in their inference form, with the weights of now: on a CPU in about half the time.
+
+        Poses differ by rounding from those of :attr:`net`, which is what :meth:`verify` compares. Recurrent state is
+        forgotten. See :meth:`caffe_compat.CaffeNet.optimize`.
+        """
+        self.optimized = True
+        return self.to(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -222,7 +264,7 @@ class PoseMachine:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width that frames are resized to."""
-        height, width = self._runner.input_shapes[self._images][2:]
+        height, width = self._input_shapes[self._images][2:]
         return height, width
 
     @property
@@ -241,7 +283,7 @@ class PoseMachine:
 
     def reset_state(self) -> None:
         """Forget the frames so far, as at the start of a video or an action."""
-        self._runner.reset_state()
+        self._halves.rest.reset_state()
         self._fresh = True
 
     def predict(
@@ -271,18 +313,20 @@ class PoseMachine:
         starts = self._starts(clip, count)
         as_tensor = isinstance(frames, Tensor)
         parts: list[dict[str, Tensor]] = []
-        wanted = [blob for blob in (self.pose_blob, self._change_blob) if blob is not None]
+        at_once = self._halves.frames_at_once(window)
         with ieee_float32():
-            for k in range(0, count, window):
-                images = self._preprocessed(frames[k : k + window], pixels)
-                given: dict[str, Any] = {self._images: images}
-                if self._clip is not None:
-                    columns = self._runner.input_shapes[self._clip][1]
-                    given[self._clip] = np.zeros((len(images), columns), np.float32)
-                    # In a label the clip value comes last, after 2D and 3D poses that no pose depends on.
-                    given[self._clip][:, -1] = starts[k : k + window]
-                parts.append(self._runner.run(given, wanted))
-                self._fresh = False
+            for k in range(0, count, at_once):
+                seen = self._halves.per_frame(self._preprocessed(frames[k : k + at_once], pixels))
+                for j in range(k, min(k + at_once, count), window):
+                    given = {name: values[j - k : j - k + window] for name, values in seen.items()}
+                    if self._clip is not None:
+                        clip_values = starts[j : j + window]
+                        columns = self._input_shapes[self._clip][1]
+                        given[self._clip] = np.zeros((len(clip_values), columns), np.float32)
+                        # In a label the clip value comes last, after 2D and 3D poses that no pose depends on.
+                        given[self._clip][:, -1] = clip_values
+                    parts.append(self._halves.rest.run(given, self._wanted))
+                    self._fresh = False
         device = self.device
 
         def joined(blob: str, width: int) -> Any:
@@ -413,9 +457,26 @@ class PoseMachine:
             return shaped
         if unit != "mm":
             raise UsageError(f"unit {unit!r}: 'normalised' or 'mm' was expected")
-        if isinstance(shaped, Tensor):
-            return denormalise(shaped, self.bounds)
-        return denormalise(shaped.astype(np.float64), self.bounds)
+        return self.millimetres(shaped)
+
+    def millimetres(self, pose: Array) -> Array:
+        """Normalised 3D poses in hip-centred millimetres, the same shape; numpy in double precision.
+
+        Warns:
+            CaffeCompatWarning: once, if the bounds are not known and those of the published data are assumed.
+        """
+        if self._bounds is None and not self._told:
+            self._told = True
+            warnings.warn(
+                f"{self._name} does not hold the bounds that its normalised poses refer to; millimetres are by those "
+                "of the released model (maximum and minimum of 3Dpose_ssl's training data), wrong for a network that "
+                "was trained on other data: give its max-min CSV as --bounds (bounds=...)",
+                CaffeCompatWarning,
+                stacklevel=3,
+            )
+        if isinstance(pose, Tensor):
+            return denormalise(pose, self.bounds)
+        return denormalise(np.asarray(pose, np.float64), self.bounds)
 
     # Parity
 
@@ -425,7 +486,7 @@ class PoseMachine:
         group: str = "",
         inputs: Mapping[str, np.ndarray] | None = None,
     ) -> list[CaseResult]:
-        """Compare with recorded outputs of real Caffe; if all agree, :attr:`parity` holds the record.
+        """Compare with recorded outputs of real Caffe; if all agree, :attr:`parity` holds the record, else None.
 
         Args:
             group: the reference's part of the file, which may be left out if there is one. inputs: those that the file
@@ -443,9 +504,12 @@ class PoseMachine:
             raise UsageError(
                 f"{os.fspath(reference)} holds no {', '.join(missing)}, so it cannot show that the poses agree"
             )
-        if all(result.passed for result in results):
-            self.parity = parity_record(reference, group, results, self.device)
+        self.parity = parity_record(reference, group, results, self.device) if all(r.passed for r in results) else None
         return results
+
+    def same_weights(self, other: PoseMachine) -> bool:
+        """Whether all tensors of both are equal, by name and value."""
+        return _digest(self.net) == _digest(other.net)
 
 
 def _digest(net: CaffeNet) -> str:
@@ -475,41 +539,8 @@ def _width(net: CaffeNet, blob: str) -> int:
     return values
 
 
-def _layers_for(net: CaffeNet, blobs: Sequence[str]) -> list[Node]:
-    """The layers that ``blobs`` depend on: without losses and what writes files."""
-    last = {name: value for value, name in enumerate(net.graph.blobs)}
-    if unknown := [name for name in blobs if name not in last]:
-        raise UsageError(f"the net has no blob {unknown[0]!r}; it has {', '.join(last)}")
-    wanted, chosen = {last[name] for name in blobs}, []
-    for node in reversed(net.graph.nodes):
-        if wanted & set(node.tops):
-            chosen.append(node)
-            wanted |= set(node.bottoms)
-    return chosen[::-1]
-
-
-def _only(net: CaffeNet, nodes: Sequence[Node]) -> CaffeNet:
-    """A net of some layers of ``net``, with the same tensors."""
-    inputs = set(net.graph.inputs)
-    message = type(net.message)(name=net.message.name)
-    message.layer.extend([node.message for node in nodes])
-    part = CaffeNet(
-        message,
-        net.graph.state,
-        dialect=net.dialect,
-        input_shapes={net.graph.blobs[top]: net.shapes[top] for node in nodes for top in node.tops if top in inputs},
-        files=net.files,
-    )
-    computed = [node for node in nodes if node in net.graph.computed]
-    for ours, theirs in zip(part.graph.computed, computed, strict=True):
-        for name, tensor in net.blobs_of(theirs.module_name).items():
-            part.assign_blob(ours.module_name, name, tensor)
-    return part.materialize(device=net.device_and_dtype()[0]).eval()
-
-
-def _inputs(net: CaffeNet) -> tuple[str, str | None]:
+def _inputs(shapes: Mapping[str, Shape]) -> tuple[str, str | None]:
     """The inputs with the images and with the clip values; None if the pose needs no clip."""
-    shapes = net.input_shapes
     images = [name for name, shape in shapes.items() if len(shape) == 4 and shape[1] == 3]
     others = [name for name in shapes if name not in images]
     labels = [name for name in others if len(shapes[name]) == 2 and name in ("clip", "label_clip")]

@@ -33,10 +33,11 @@ from .annotations import (
     stream_list,
     stream_results,
 )
+from .limbs import LABELS, LimbEvidence, limb_evidence
 from .metrics import mpjpe_per_frame
 from .projector import POSE_2D, POSE_3D, RELU_SCALE, project
 from .refine import Refiner
-from .scaling import denormalise
+from .scaling import Bounds, denormalise
 from .skeleton import H36M16, LeftRightEvidence, left_right_suspect
 
 __all__ = ["ActionRefined", "RefineSummary", "refine_actions"]
@@ -56,7 +57,7 @@ class ActionRefined:
     kept: bool
     """Found finished from an earlier run."""
     suspicions: tuple[str, ...] = ()
-    """Signs that left and right are exchanged in an input."""
+    """Signs that left and right are exchanged in an input, or that bounds do not fit it."""
 
 
 @dataclass
@@ -74,6 +75,7 @@ def refine_actions(
     save: str | os.PathLike[str],
     *,
     pose2d: str = "ours",
+    label_bounds: Bounds | None = None,
     actions: Iterable[int] = ACTIONS,
     allow_short: bool = False,
     progress: Callable[[int, int, int], None] | None = None,
@@ -85,12 +87,13 @@ def refine_actions(
         coarse: the folder of ``result<k>_norm.csv``.
         save: the folder to write to, made if missing.
         pose2d: ``ours``, ``hourglass`` or ``gt``.
+        label_bounds: what the labels are normalised by; None says by what the poses are, the refiner's.
         allow_short: labels and 2D poses may have more frames than the coarse poses; the rest is left out. The authors'
             coarse files lack the last incomplete batch of each action.
         progress: called with action, frames done and frames in all.
 
     Warns:
-        CaffeCompatWarning: left and right seem exchanged, with the evidence.
+        CaffeCompatWarning: left and right seem exchanged, or bounds not those of the labels, with the evidence.
 
     Raises:
         UsageError: a source of 2D poses that does not exist, or an action other than 1 to 15.
@@ -105,20 +108,19 @@ def refine_actions(
     wanted = list(actions)
     if unknown := [action for action in wanted if action not in ACTIONS]:
         raise UsageError(f"action {unknown[0]}; Human3.6M has actions 1 to {len(ACTIONS)}")
-    fixed = {"settings": asdict(refiner.settings), "dtype": str(refiner.dtype), "weights": _fingerprint(refiner)}
+    by = refiner.bounds if label_bounds is None else label_bounds
+    fixed = {"settings": asdict(refiner.settings), "dtype": str(refiner.dtype), "weights": _fingerprint(refiner, by)}
     for action in wanted:
         inputs = _Inputs(folder.normalised(action), data.pose2d(action, pose2d), data.ground_truth(action), pose2d)
         outputs = results.refined_mm(action), results.errors_mm(action, refiner.settings.learning_rate)
         try:
-            done = _one(refiner, action, inputs, outputs, results.root, fixed, allow_short, progress)
+            done = _one(refiner, by, action, inputs, outputs, results.root, fixed, allow_short, progress)
         except CaffeCompatError as error:
             summary.problems[action] = str(error)
             continue
         summary.done.append(done)
         for reason in done.suspicions:
-            warnings.warn(
-                f"action {action}: left and right may be exchanged: {reason}", CaffeCompatWarning, stacklevel=2
-            )
+            warnings.warn(f"action {action}: {reason}", CaffeCompatWarning, stacklevel=2)
     return summary
 
 
@@ -157,6 +159,7 @@ class _Inputs:
 
 def _one(
     refiner: Refiner,
+    label_bounds: Bounds,
     action: int,
     inputs: _Inputs,
     outputs: tuple[Path, Path],
@@ -173,13 +176,13 @@ def _one(
         return earlier
     refiner.reset()
     totals, discarded, finished = np.zeros(3), 0, 0
-    evidence_2d, evidence_3d = LeftRightEvidence(), LeftRightEvidence()
+    evidence_2d, evidence_3d, limbs = LeftRightEvidence(), LeftRightEvidence(), LimbEvidence()
     with ExitStack() as stack:
         poses, errors = (stack.enter_context(atomic_write(path)) for path in outputs)
         for coarse, pose2d, truth in inputs.blocks():
             refined = refiner.refine(coarse, pose2d)
-            truth_mm = _millimetres(refiner, truth)
-            stages = [_millimetres(refiner, pose) for pose in (coarse, refined.change, refined.pose)]
+            truth_mm = _millimetres(label_bounds, truth)
+            stages = [_millimetres(refiner.bounds, pose) for pose in (coarse, refined.change, refined.pose)]
             rows = np.stack([mpjpe_per_frame(stage, truth_mm) for stage in stages], 1)
             poses.write("".join(refined_line(pose.ravel()) for pose in stages[2]).encode())
             errors.write("".join(" ".join(map(python2_number, row)) + "\n" for row in rows.tolist()).encode())
@@ -191,11 +194,15 @@ def _one(
                 pose2d.reshape(-1, len(H36M16), 2), H36M16, projected.cpu().numpy().reshape(-1, len(H36M16), 2)
             )
             evidence_3d += left_right_suspect(stages[0], H36M16)
+            limbs += limb_evidence(truth, label_bounds)
             finished += len(coarse)
             if progress is not None:
                 progress(action, finished, frames)
-    suspicions = [f"{inputs.pose2d}: {reason}" for reason in evidence_2d.reasons]
-    suspicions += [f"{inputs.coarse}: {reason}" for reason in evidence_3d.reasons]
+    exchanged = "left and right may be exchanged: "
+    suspicions = [f"{exchanged}{inputs.pose2d}: {reason}" for reason in evidence_2d.reasons]
+    suspicions += [f"{exchanged}{inputs.coarse}: {reason}" for reason in evidence_3d.reasons]
+    if (reason := limbs.reason(LABELS)) is not None:
+        suspicions.append(f"{label_bounds.source} may not be right for {inputs.truth}: {reason}")
     before, changed, after = (totals / frames).tolist()
     done = ActionRefined(action, frames, before, changed, after, discarded, False, tuple(suspicions))
     content = {"made_from": made_from, "outputs": {p.name: sha256_of(p) for p in outputs}, "done": asdict(done)}
@@ -222,14 +229,15 @@ def _finished(record: Path, made_from: dict[str, Any], outputs: tuple[Path, Path
     return None
 
 
-def _millimetres(refiner: Refiner, pose: np.ndarray) -> np.ndarray:
+def _millimetres(bounds: Bounds, pose: np.ndarray) -> np.ndarray:
     """(n, 48) normalised as (n, 16, 3) mm, in double precision as the original has it."""
-    return denormalise(np.asarray(pose, np.float64), refiner.bounds).reshape(-1, len(H36M16), 3)
+    return denormalise(np.asarray(pose, np.float64), bounds).reshape(-1, len(H36M16), 3)
 
 
-def _fingerprint(refiner: Refiner) -> str:
+def _fingerprint(refiner: Refiner, label_bounds: Bounds) -> str:
     digest = hashlib.sha256()
-    for array in (*refiner.projector.arrays(), refiner.bounds.maximum, refiner.bounds.minimum):
+    bounds = [row for by in (refiner.bounds, label_bounds) for row in (by.maximum, by.minimum)]
+    for array in (*refiner.projector.arrays(), *bounds):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 

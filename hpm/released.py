@@ -16,7 +16,6 @@ from .coarse import predict_list
 from .gate import parity_record
 from .model import PoseMachine
 from .projector import POSE_3D
-from .scaling import denormalise
 
 __all__ = ["verify_released"]
 
@@ -38,7 +37,7 @@ def verify_released(
     """Predict the first frames of some actions and compare with ``result<k>_norm.csv`` of a folder.
 
     Where the network has a correction module, ``result<k>_change_unnorm.csv`` has to agree, too. If everything does,
-    ``machine.parity`` holds the record.
+    ``machine.parity`` holds the record, else None.
 
     Args:
         lists, images: the frames that the predictions were made of, as for :func:`.coarse.predict_actions`.
@@ -78,10 +77,11 @@ def verify_released(
             )
         )
         if corrected is not None:
-            ours = denormalise(np.concatenate(changes)[:count].astype(np.float64), machine.bounds)
+            ours = machine.millimetres(np.concatenate(changes)[:count])
             result.blobs.append(compare(f"action_{action}/change", ours, corrected[:count], _MM_TOLERANCE))
         results.append(result)
     machine.reset_state()
+    machine.parity = None
     if all(result.passed for result in results):
         named = ",".join(map(str, wanted))
         machine.parity = parity_record(

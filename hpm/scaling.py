@@ -23,10 +23,12 @@ __all__ = [
     "Bounds",
     "bone_lengths",
     "bone_variation",
+    "bounds_difference",
     "bounds_of",
     "centre_on_root",
     "denormalise",
     "normalise",
+    "or_built_in",
     "order_suspicion",
     "read_bounds",
     "scale_limbs",
@@ -121,6 +123,22 @@ def order_suspicion(bounds: Bounds) -> str | None:
     if sides[1] > 1.5 * sides[0]:
         return f"one of RHip and LHip reaches {sides[0]:.0f} mm from the hip, the other {sides[1]:.0f} mm"
     return None
+
+
+def bounds_difference(one: Bounds, other: Bounds) -> str | None:
+    """Where two bounds differ most, in words; None if that is less than a hundredth of a millimetre."""
+    apart = np.stack([np.abs(one.maximum - other.maximum), np.abs(one.minimum - other.minimum)])
+    row, k = np.unravel_index(int(apart.argmax()), apart.shape)
+    if apart[row, k] < 0.01:
+        return None
+    ours, theirs = ((bounds.maximum, bounds.minimum)[row][k] for bounds in (one, other))
+    what = f"{H36M16.joints[k // 3]}'s {'maximum' if row == 0 else 'minimum'} of {'xyz'[k % 3]}"
+    return f"{what} is {ours:.2f} mm there, {theirs:.2f} mm here"
+
+
+def or_built_in(bounds: Bounds) -> Bounds:
+    """The original's built-in values if ``bounds`` are those, to a hundredth of a millimetre; else ``bounds``."""
+    return bounds if bounds_difference(bounds, REFINEMENT_BOUNDS) is not None else REFINEMENT_BOUNDS
 
 
 def write_bounds(path: str | os.PathLike[str], bounds: Bounds) -> None:
@@ -257,5 +275,5 @@ REFINEMENT_BOUNDS = Bounds(
             [-888.7618652, -1015.2799110, -954.9315418],
         ]
     ).ravel(),
-    "the refinement's built-in bounds",
+    "the bounds of the released model",
 )

@@ -25,8 +25,9 @@ actions=2,8,13
 
 say() { printf '\n== %s\n' "$*"; }
 
-say "convert: prototxt and caffemodel to a .pt"
-$hpm convert "$shipped/deploy.prototxt" "$shipped/synthetic_pose.caffemodel" -o "$out/synthetic_pose.pt"
+say "convert: prototxt, caffemodel and the bounds of its poses to a .pt"
+$hpm convert "$shipped/deploy.prototxt" "$shipped/synthetic_pose.caffemodel" -o "$out/synthetic_pose.pt" \
+    --bounds "$data/16point_mean_limb_scaled_max_min.csv"
 
 say "verify: every blob against the recorded outputs, noted in the .pt (refinement asks for it)"
 $hpm verify "$out/synthetic_pose.pt" --reference "$shipped/outputs.h5"

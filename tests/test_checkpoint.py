@@ -82,9 +82,25 @@ def test_only_plain_data(net: CaffeNet, tmp_path: Path) -> None:
     content = torch.load(tmp_path / "m.pt", weights_only=True)
     assert set(content) == {
         *("format", "version", "network", "dialect", "state", "input_shapes", "dtype", "optimized", "state_dict"),
-        *("dialect_text", "sources", "preprocess", "parity", "written_by"),
+        *("dialect_text", "sources", "preprocess", "parity", "extra", "written_by"),
     }
     assert sorted(content["state_dict"])[0] == "a%2Eb.bias"
+
+
+def test_what_a_program_adds_comes_back(net: CaffeNet, tmp_path: Path, edited: Callable) -> None:
+    rows = torch.arange(6, dtype=torch.float64).reshape(2, 3)
+    save_checkpoint(net, tmp_path / "m.pt", dtype="float16", extra={"rows": rows, "unit": "mm"})
+    extra = read_checkpoint(tmp_path / "m.pt").extra
+    assert extra["unit"] == "mm"
+    assert isinstance(extra["rows"], torch.Tensor)
+    assert extra["rows"].dtype == torch.float64
+    assert torch.equal(extra["rows"], rows)
+    assert load_checkpoint(tmp_path / "m.pt").run({"x": X})["y"].dtype == torch.float16
+    # Files of earlier releases lack the entry; no file brings anything but tensors and strings.
+    assert read_checkpoint(edited(dropping("extra"))).extra == {}
+    for value in (3, {"a": "b"}, rows.to_sparse(), torch.nn.Parameter(rows)):
+        with pytest.raises(FileError, match="rows in extra is no plain tensor"):
+            read_checkpoint(edited(setting("extra", to={"rows": value})))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -93,10 +109,32 @@ def test_other_precisions(dtype: Any, net: CaffeNet, tmp_path: Path) -> None:
     save_checkpoint(net, tmp_path / "full.pt")
     assert net.fc.weight.dtype == torch.float32
     loaded = caffe_compat.load(tmp_path / "m.pt")
-    assert loaded.fc.weight.dtype == loaded.bn.mean.dtype == getattr(torch, dtype)
+    assert loaded.fc.weight.dtype == getattr(torch, dtype)
+    assert loaded.bn.mean.dtype == torch.float32
+    assert torch.equal(loaded.bn.mean, net.bn.mean)
     assert torch.equal(loaded.fc.weight, net.fc.weight.to(getattr(torch, dtype)))
     assert loaded.run({"x": X})["y"].dtype == getattr(torch, dtype)
     assert read_checkpoint(tmp_path / "m.pt").dtype == dtype
+
+
+def test_weights_that_half_precision_cannot_hold(net: CaffeNet, tmp_path: Path) -> None:
+    net.fc.weight.data[0, 0] = -1e5
+    with pytest.raises(UsageError, match=r"fc.weight holds 100000, and float16 ends at 65504; use bfloat16"):
+        save_checkpoint(net, tmp_path / "m.pt", dtype="float16")
+    assert not (tmp_path / "m.pt").exists()
+    save_checkpoint(net, tmp_path / "m.pt", dtype="bfloat16")
+    net.fc.weight.data[0, 0] = torch.inf  # as infinite as it was
+    save_checkpoint(net, tmp_path / "m.pt", dtype="float16")
+
+
+def test_running_sums_survive_half_precision(tmp_path: Path) -> None:
+    net = filled(input_layer("x", 2, 3, 4, 4) + layer("bn", "BatchNorm", "x", "y"))
+    for name in ("mean", "variance", "scale_factor"):
+        getattr(net.bn, name).fill_(1e6 if name == "variance" else 999.98)
+    save_checkpoint(net, tmp_path / "m.pt", dtype="float16")
+    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    found = load_checkpoint(tmp_path / "m.pt")(x=x.half())["y"]
+    torch.testing.assert_close(found.float(), net(x=x)["y"], rtol=1e-2, atol=1e-2)
 
 
 def test_state_of_the_definition(tmp_path: Path) -> None:

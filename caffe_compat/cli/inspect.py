@@ -165,6 +165,8 @@ def _print_checkpoint(checkpoint: CheckpointInspection) -> None:
         )
     else:
         click.echo("never checked against real Caffe")
+    for name, value in checkpoint.extra.items():
+        click.echo(f"holds {name}: {value}")
     click.echo(f"written by {checkpoint.written_by}")
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 
 from caffe_compat.cli.options import device_option, parse_device
+from caffe_compat.errors import UsageError
 
 from ..coarse import predict_actions
+from ..projector import POSE_3D
 from .options import (
     Bars,
     actions_option,
@@ -18,6 +20,7 @@ from .options import (
     layout_option,
     model_arguments,
     open_machine,
+    optimize_option,
     parse_actions,
     picture_folder,
     protocol_option,
@@ -39,6 +42,7 @@ __all__ = ["coarse"]
     "--window", default=5, show_default=True, type=click.IntRange(1), help="Frames that the network sees together."
 )
 @click.option("--readers", default=4, show_default=True, type=click.IntRange(1), help="Threads that read pictures.")
+@optimize_option
 @bounds_option
 @device_option
 def coarse(
@@ -53,6 +57,7 @@ def coarse(
     actions: str,
     window: int,
     readers: int,
+    optimize: bool,
     bounds: str | None,
     device: str,
 ) -> int:
@@ -62,7 +67,13 @@ def coarse(
     result<k>_norm.csv. Finished actions are kept when the command runs again.
     """
     data = data_folder(data_dir, protocol, layout)
-    machine = open_machine(model, weights, choose_bounds(data, bounds), pose_blob).to(parse_device(device))
+    machine = open_machine(model, weights, pose_blob).to(parse_device(device))
+    if optimize:
+        machine.optimize()
+    if machine.values == POSE_3D:
+        machine.bounds, _ = choose_bounds(bounds, data, model, machine.known_bounds)
+    elif bounds is not None:
+        raise UsageError(f"{model} gives 2D poses, which have no --bounds")
     with Bars() as bars:
         summary = predict_actions(
             machine,
@@ -77,4 +88,4 @@ def coarse(
     for done in summary.done:
         kept = " (kept from an earlier run)" if done.kept else ""
         click.echo(f"{label(data, done.action)}: {done.frames} frames{kept}")
-    return report_problems(data, summary.problems)
+    return report_problems(data, summary.problems, len(summary.done))

@@ -14,8 +14,10 @@ from caffe_compat.errors import UsageError
 from ..convert import projector_of, save_projector
 from ..gate import parity_of, verified_pickle
 from ..pickles import read_projector_pickle, write_projector_pickle
-from ..scaling import REFINEMENT_BOUNDS
-from .options import model_arguments, open_machine
+from ..projector import POSE_3D
+from ..scaling import Bounds
+from ..stored import check_agreement, stored_bounds
+from .options import given_bounds, model_arguments, open_machine
 
 __all__ = ["convert"]
 
@@ -26,6 +28,12 @@ __all__ = ["convert"]
 @click.option("--reference", metavar="FILE[:GROUP]", help="Recorded outputs of real Caffe to check against.")
 @click.option("--input", "inputs", multiple=True, metavar="BLOB=FILE.npy", help="An input that the reference lacks.")
 @click.option("--verified-by", type=click.Path(), help="Of a pickle: a verified .pt with the same arrays.")
+@click.option(
+    "--bounds",
+    metavar="CSV|published",
+    help="Max-min CSV of the training data, which the .pt then holds; published are those of the released model. "
+    "[default: those that MODEL holds]",
+)
 def convert(
     model: str,
     weights: str | None,
@@ -34,6 +42,7 @@ def convert(
     reference: str | None,
     inputs: tuple[str, ...],
     verified_by: str | None,
+    bounds: str | None,
 ) -> int:
     """Convert MODEL and WEIGHTS to a .pt, or to the pickle of 12 arrays that the original refines with.
 
@@ -46,13 +55,22 @@ def convert(
     for source in (model, weights):
         if source is not None and Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
             raise UsageError(f"-o {output} would overwrite {source}, which is read")
+    chosen = given_bounds(bounds)
+    if ending == ".pkl" and chosen is not None:
+        raise UsageError(f"-o {output}: a pickle holds the 12 arrays alone, no --bounds")
     if Path(model).suffix.lower() == ".pkl":
         if ending == ".pkl" or weights is not None or reference is not None:
             raise UsageError(f"{model} is a pickle; it becomes a .pt and takes neither WEIGHTS nor --reference")
         projector = read_projector_pickle(model) if verified_by is None else verified_pickle(model, verified_by)
-        parity = None if verified_by is None else parity_of(read_checkpoint(verified_by))
-        save_projector(projector, output, sources=[model], parity=parity)
-        click.echo(f"wrote {output}: correction module and projector, {'verified' if parity else 'unverified'}")
+        judge = None if verified_by is None else read_checkpoint(verified_by)
+        parity = None if judge is None else parity_of(judge)
+        if judge is not None and verified_by is not None:
+            own = stored_bounds(judge, verified_by)
+            check_agreement(verified_by, own, chosen)
+            chosen = chosen or own
+        save_projector(projector, output, sources=[model], parity=parity, bounds=chosen)
+        checked = "verified" if parity else "unverified"
+        click.echo(f"wrote {output}: correction module and projector, {checked}, {_told(chosen)}")
         return 0
     if verified_by is not None:
         raise UsageError("--verified-by is for pickles")
@@ -61,7 +79,9 @@ def convert(
         write_projector_pickle(output, projector_of(model))
         click.echo(f"wrote {output}")
         return 0
-    machine = open_machine(model, weights, REFINEMENT_BOUNDS, pose_blob)
+    machine = open_machine(model, weights, pose_blob)
+    if chosen is not None:
+        machine.bounds = chosen
     if reference is not None:
         path, group = split_reference(reference)
         results = machine.verify(path, group, load_inputs(parse_pairs(inputs, "--input")))
@@ -76,5 +96,10 @@ def convert(
     machine.save(output)
     record = machine.parity
     shown = f"equal to {record.reference} in {record.blobs} blobs" if record else "unverified: see hpm verify"
-    click.echo(f"wrote {output}: {machine.values // 16}D poses from blob {machine.pose_blob}, {shown}")
+    told = f", {_told(machine.known_bounds)}" if machine.values == POSE_3D else ""
+    click.echo(f"wrote {output}: {machine.values // 16}D poses from blob {machine.pose_blob}, {shown}{told}")
     return 0
+
+
+def _told(bounds: Bounds | None) -> str:
+    return "bounds unknown: see --bounds" if bounds is None else f"bounds: {bounds.source}"

@@ -14,9 +14,9 @@ from .options import (
     Bars,
     actions_option,
     bounds_option,
-    choose_bounds,
     data_folder,
     data_option,
+    label_bounds,
     layout_option,
     parse_actions,
     protocol_option,
@@ -57,7 +57,7 @@ def evaluate(
     With --layout kth, the percentage of correct parts of each camera.
     """
     data = data_folder(data_dir, protocol, layout)
-    chosen, wanted = choose_bounds(data, bounds), parse_actions(actions, data)
+    chosen, wanted = label_bounds(bounds, data), parse_actions(actions, data)
     found: Evaluation | PcpTable
     if isinstance(data, KthFolder):
         found = evaluate_pcp(data, coarse_3d, refined, bounds=chosen, cameras=wanted, allow_short=allow_short)

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 
 import click
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -22,8 +21,9 @@ from caffe_compat.errors import CaffeCompatWarning, UsageError
 from ..annotations import ACTIONS, DataFolder
 from ..kth import CAMERAS, KthFolder
 from ..model import PoseMachine
-from ..scaling import REFINEMENT_BOUNDS, Bounds, order_suspicion, read_bounds
+from ..scaling import REFINEMENT_BOUNDS, Bounds, bounds_difference, or_built_in, order_suspicion, read_bounds
 from ..skeleton import H36M16
+from ..stored import check_agreement
 
 __all__ = [
     "Bars",
@@ -32,10 +32,13 @@ __all__ = [
     "choose_bounds",
     "data_folder",
     "data_option",
+    "given_bounds",
     "label",
+    "label_bounds",
     "layout_option",
     "model_arguments",
     "open_machine",
+    "optimize_option",
     "parse_actions",
     "picture_folder",
     "protocol_option",
@@ -56,9 +59,13 @@ protocol_option = click.option("--protocol", type=click.Choice(["1", "3"]), defa
 actions_option = click.option("--actions", default="all", show_default=True, metavar="1,3,5-7", help="Which actions.")
 bounds_option = click.option(
     "--bounds",
-    type=click.Path(),
-    help="Max-min CSV of the labels. [default: 16point_mean_limb_scaled_max_min.csv in the data folder, else the "
-    "original's built-in values]",
+    metavar="CSV|published",
+    help="Max-min CSV of the training data. [default: the model's own; 16point_mean_limb_scaled_max_min.csv in the "
+    "data folder; those of the released model]",
+)
+
+optimize_option = click.option(
+    "--optimize", is_flag=True, help="Convolutions in their inference form: faster, and other rounding."
 )
 
 
@@ -73,15 +80,15 @@ def model_arguments(command: Callable[..., object]) -> Callable[..., object]:
     return command
 
 
-def open_machine(model: str, weights: str | None, bounds: Bounds, pose_blob: str | None) -> PoseMachine:
+def open_machine(model: str, weights: str | None, pose_blob: str | None) -> PoseMachine:
     """MODEL: a .pt, a prototxt with WEIGHTS, or a caffemodel that carries its own network."""
     if is_checkpoint(model):
         if weights is not None:
             raise UsageError(f"{model} holds its own weights; {weights} would be ignored")
-        return PoseMachine.from_pretrained(model, bounds=bounds, pose_blob=pose_blob)
+        return PoseMachine.from_pretrained(model, pose_blob=pose_blob)
     if weights is None and is_text(model):
         raise UsageError(f"{model} is a prototxt; pass its weights (.caffemodel or .caffemodel.h5) too")
-    return PoseMachine.from_caffe(model, weights or model, bounds=bounds, pose_blob=pose_blob)
+    return PoseMachine.from_caffe(model, weights or model, pose_blob=pose_blob)
 
 
 def parse_actions(text: str, data: DataFolder | None = None) -> list[int]:
@@ -98,8 +105,10 @@ def parse_actions(text: str, data: DataFolder | None = None) -> list[int]:
     return chosen
 
 
-def data_folder(root: str, protocol: str, layout: str) -> DataFolder:
-    """Where the data lie."""
+def data_folder(root: str, protocol: str, layout: str = "h36m") -> DataFolder:
+    """Where the data lie. Raises UsageError if there is no such folder."""
+    if not Path(root).is_dir():
+        raise UsageError(f"--data-dir {root}: there is no such folder")
     return (KthFolder if layout == "kth" else DataFolder)(Path(root), int(protocol))
 
 
@@ -113,22 +122,59 @@ def label(data: DataFolder, action: int) -> str:
     return f"camera {action}" if isinstance(data, KthFolder) else f"{action} {ACTIONS[action]}"
 
 
-def choose_bounds(data: DataFolder, given: str | None) -> Bounds:
-    """The bounds to use, said on stderr unless they are the original's.
+def given_bounds(text: str | None) -> Bounds | None:
+    """What ``--bounds`` says."""
+    if text is None:
+        return None
+    return REFINEMENT_BOUNDS if text == "published" and not Path(text).exists() else _checked(text)
 
-    A file that agrees with the original's built-in values to a hundredth of a millimetre stands for those.
+
+def label_bounds(given: str | None, data: DataFolder) -> Bounds:
+    """What the labels of a data folder are normalised by."""
+    return _labels(given_bounds(given), data, None)
+
+
+def choose_bounds(given: str | None, data: DataFolder, model: str, own: Bounds | None) -> tuple[Bounds | None, Bounds]:
+    """What a model's normalised poses refer to, None if nothing tells; and what the labels of a data folder do.
+
+    Args:
+        own: the model's own bounds, if it holds any.
+
+    Warns:
+        CaffeCompatWarning: the model's and the folder's bounds differ.
+
+    Raises:
+        UsageError: ``given`` ones differ from the model's own.
     """
-    path = Path(given) if given is not None else data.bounds
-    if given is None and not path.exists():
-        return REFINEMENT_BOUNDS
-    found = read_bounds(path)
-    apart = max(
-        float(np.abs(found.maximum - REFINEMENT_BOUNDS.maximum).max()),
-        float(np.abs(found.minimum - REFINEMENT_BOUNDS.minimum).max()),
-    )
-    if apart < 0.01:
-        return REFINEMENT_BOUNDS
-    note(f"bounds: {path}")
+    chosen = given_bounds(given)
+    check_agreement(model, own, chosen)
+    labels = _labels(chosen, data, own)
+    if own is None:
+        if chosen is None and data.bounds.exists():
+            note(f"bounds: {model} holds none, so its poses are taken by {labels.source}")
+        return chosen or (labels if data.bounds.exists() else None), labels
+    if (apart := bounds_difference(own, labels)) is not None:
+        warnings.warn(
+            f"{model}'s poses are by its own bounds ({own.source}), the labels by {labels.source}: {apart}",
+            CaffeCompatWarning,
+            stacklevel=2,
+        )
+    return own, labels
+
+
+def _labels(chosen: Bounds | None, data: DataFolder, own: Bounds | None) -> Bounds:
+    if chosen is not None:
+        return chosen
+    if data.bounds.exists():
+        return _checked(data.bounds)
+    if own is None:
+        note(f"bounds: no --bounds and no {data.bounds}, so values are taken by {REFINEMENT_BOUNDS.source}")
+    return own or REFINEMENT_BOUNDS
+
+
+def _checked(path: str | Path) -> Bounds:
+    """The bounds in a file, with a warning if their joints seem to be in another order."""
+    found = or_built_in(read_bounds(path))
     if (reason := order_suspicion(found)) is not None:
         warnings.warn(
             f"{path}: bounds of another skeleton or joint order? {reason}; {H36M16.name} is {' '.join(H36M16.joints)}",
@@ -177,8 +223,11 @@ class Bars(AbstractContextManager["Bars"]):
         return lambda done, total: self.show(what, done, total)
 
 
-def report_problems(data: DataFolder, problems: Mapping[int, str]) -> int:
-    """What could not be done, a line each on stderr; the exit status."""
+def report_problems(data: DataFolder, problems: Mapping[int, str], done: int) -> int:
+    """What could not be done, a line each on stderr, and how much could; the exit status."""
     for action, problem in problems.items():
         note(f"hpm: error: {label(data, action)}: {problem}")
+    if problems:
+        what = "cameras" if isinstance(data, KthFolder) else "actions"
+        note(f"{done} of {done + len(problems)} {what} done")
     return 1 if problems else 0

@@ -13,6 +13,7 @@ from caffe_compat.cli.options import device_option, parse_device, print_table
 from ..gate import read_projector
 from ..refine import PAPER, Refiner, RefineSettings
 from ..refine_files import refine_actions
+from ..stored import bounds_in
 from .options import (
     Bars,
     actions_option,
@@ -104,10 +105,13 @@ def refine(
     }
     settings = replace(PAPER if paper else RefineSettings(), **{k: v for k, v in given.items() if v is not None})
     data = data_folder(data_dir, protocol, layout)
+    projector = read_projector(model, verified_by=verified_by, allow_unverified=allow_unverified)
+    # A pickle holds no bounds; the .pt with the same arrays may.
+    poses, labels = choose_bounds(bounds, data, model, bounds_in(verified_by or model))
     refiner = Refiner(
-        read_projector(model, verified_by=verified_by, allow_unverified=allow_unverified),
+        projector,
         settings,
-        bounds=choose_bounds(data, bounds),
+        bounds=poses or labels,
         device=parse_device(device),
         dtype={"float32": torch.float32, "float64": torch.float64}[dtype],
     )
@@ -118,6 +122,7 @@ def refine(
             coarse_3d or data.coarse,
             save,
             pose2d=pose2d,
+            label_bounds=labels,
             actions=parse_actions(actions, data),
             allow_short=allow_short,
             progress=bars.actions(data),
@@ -135,4 +140,4 @@ def refine(
     columns = ("action", "frames", "coarse mm", "change mm", "refined mm", "discarded", "kept")
     if rows:
         print_table(columns, rows, right=columns[1:6])
-    return report_problems(data, summary.problems)
+    return report_problems(data, summary.problems, len(summary.done))

@@ -7,18 +7,20 @@ from pathlib import Path
 import click
 
 from caffe_compat.checkpoint import is_checkpoint
-from caffe_compat.cli.options import device_option, parse_device, parse_pairs
+from caffe_compat.cli.options import device_option, note, parse_device, parse_pairs
 from caffe_compat.cli.verify import load_inputs, print_results, split_reference
 from caffe_compat.errors import UsageError
 
-from ..annotations import DataFolder
+from ..model import PoseMachine
 from ..released import verify_released
-from ..scaling import REFINEMENT_BOUNDS
+from ..stored import check_agreement
 from .options import (
     Bars,
     actions_option,
     bounds_option,
     choose_bounds,
+    data_folder,
+    given_bounds,
     model_arguments,
     open_machine,
     parse_actions,
@@ -64,7 +66,8 @@ def verify(
     """Show that MODEL gives the original's numbers, and record it in the .pt, as refinement asks for.
 
     Against --reference, outputs recorded in real Caffe, or --released-coarse, the predictions that the authors publish.
-    Exit status 1, and nothing written, if anything departs.
+    Exit status 1 if anything departs; then nothing is written, but a record that the .pt holds from an earlier check is
+    withdrawn.
     """
     if (reference is None) == (released_coarse is None):
         raise UsageError("pass either --reference FILE[:GROUP] or --released-coarse DIR")
@@ -73,9 +76,14 @@ def verify(
     target = output or (model if is_checkpoint(model) else None)
     if target is None:
         raise UsageError("where to? Pass -o MODEL.pt for the model with its record")
-    data = DataFolder(Path(data_dir), int(protocol)) if data_dir is not None else None
-    chosen = REFINEMENT_BOUNDS if data is None else choose_bounds(data, bounds)
-    machine = open_machine(model, weights, chosen, pose_blob).to(parse_device(device))
+    data = data_folder(data_dir, protocol) if data_dir is not None else None
+    machine = open_machine(model, weights, pose_blob).to(parse_device(device))
+    own = machine.known_bounds
+    if data is not None and released_coarse is not None:
+        machine.bounds, _ = choose_bounds(bounds, data, model, own)
+    elif (chosen := given_bounds(bounds)) is not None:
+        check_agreement(model, own, chosen)
+        machine.bounds = chosen
     if reference is not None:
         path, group = split_reference(reference)
         results = machine.verify(path, group, load_inputs(parse_pairs(inputs, "--input")))
@@ -95,7 +103,26 @@ def verify(
             )
     print_results(results, only_failures=False, every_blob=False)
     if not all(result.passed for result in results):
+        _withdraw(machine, model, target)
         return 1
+    if bounds is None and not machine.has_correction:
+        machine.bounds = own  # those of the data folder were needed for nothing that was compared
     machine.save(target)
     click.echo(f"wrote {target} with its parity record")
     return 0
+
+
+def _withdraw(machine: PoseMachine, model: str, target: str) -> None:
+    """Take the record out of ``target`` if it holds these weights, which have just been shown to depart."""
+    for path in dict.fromkeys((target, model)):
+        if not Path(path).exists() or not is_checkpoint(path):
+            continue
+        claims = PoseMachine.from_pretrained(path)
+        if claims.parity is None or not claims.same_weights(machine):
+            continue
+        if path == target:
+            before, claims.parity = claims.parity.reference, None
+            claims.save(path)
+            note(f"{path} no longer holds its parity record (of {before}): the model departs from this reference")
+        else:
+            note(f"{path} still holds its parity record (of {claims.parity.reference}); verify without -o withdraws it")

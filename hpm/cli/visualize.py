@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import click
 import numpy as np
 
 from caffe_compat.cli.options import note
-from caffe_compat.errors import UsageError
+from caffe_compat.errors import CaffeCompatWarning, UsageError
 
-from ..annotations import ACTIONS, DataFolder, ResultFolder, check_lengths, read_list, read_refined, read_results
+from ..annotations import ACTIONS, check_lengths, read_list, read_results
+from ..evaluate import read_stage
+from ..limbs import LABELS, limb_evidence
 from ..pictures import PictureFiles
-from ..projector import POSE_2D, POSE_3D
+from ..projector import POSE_2D
 from ..scaling import denormalise
 from ..skeleton import H36M16
 from ..visualize import Scene, save_contact_sheet, save_page, save_png, save_video
-from .options import Bars, bounds_option, choose_bounds, data_option, protocol_option
+from .options import Bars, bounds_option, data_folder, data_option, label_bounds, protocol_option
 
 __all__ = ["visualize"]
 
@@ -25,7 +28,7 @@ __all__ = ["visualize"]
 @click.command()
 @data_option
 @click.option("--action", required=True, type=click.IntRange(1, len(ACTIONS)), help="Number of the action.")
-@click.option("--coarse-3d", type=click.Path(file_okay=False), help="Folder of result<k>_norm.csv.")
+@click.option("--coarse-3d", type=click.Path(file_okay=False), help="Folder of result<k>_unnorm.csv or _norm.csv.")
 @click.option("--refined", type=click.Path(file_okay=False), help="Folder of refine3d_<k>.txt.")
 @click.option(
     "--pose2d",
@@ -67,16 +70,18 @@ def visualize(
     ending = Path(output).suffix.lower()
     if ending not in (".png", ".mp4", ".gif", ".html"):
         raise UsageError(f"-o {output}: a name that ends in .png, .mp4, .gif or .html was expected")
-    data = DataFolder(Path(data_dir), int(protocol))
-    chosen = choose_bounds(data, bounds)
+    data = data_folder(data_dir, protocol)
+    chosen = label_bounds(bounds, data)
     path = data.ground_truth(action)
     labels = read_list(path, need_3d=True)
     assert labels.pose3d is not None
     poses: dict[str, np.ndarray] = {"truth": denormalise(labels.pose3d, chosen)}
-    if coarse_3d is not None:
-        poses["coarse"] = denormalise(read_results(ResultFolder(Path(coarse_3d)).normalised(action), POSE_3D), chosen)
-    if refined is not None:
-        poses["refined"] = read_refined(ResultFolder(Path(refined)).refined_mm(action))
+    if (reason := limb_evidence(labels.pose3d, chosen).reason(LABELS)) is not None:
+        warnings.warn(f"{chosen.source} may not be right for {path}: {reason}", CaffeCompatWarning, stacklevel=2)
+    for stage in ("coarse", "refined"):
+        found = read_stage(stage, coarse_3d, refined, action, chosen)
+        if found is not None:
+            _, poses[stage] = found
     flat = {
         "ours": lambda: read_results(data.pose2d(action, "ours"), POSE_2D),
         "hourglass": lambda: read_list(data.pose2d(action, "hourglass")).pose2d,
@@ -101,7 +106,7 @@ def visualize(
     )
     with Bars() as bars:
         save_scene(scene, output, fps, f"{action} {ACTIONS[action]}", bars)
-    click.echo(f"wrote {output}: {len(scene)} frames")
+    click.echo(f"wrote {output}: {len(scene)} frame{'s' * (len(scene) != 1)}")
 
 
 def save_scene(scene: Scene, output: str, fps: float, title: str, bars: Bars) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from seeded import seeded_net
 from tiny import random_frames
 
 from caffe_compat.errors import CaffeCompatWarning
@@ -17,11 +18,13 @@ from hpm import cli
 from hpm.annotations import ResultFolder, read_list, read_refined, read_results
 from hpm.cli.options import parse_actions
 from hpm.datasets.synthetic import SyntheticOptions, write
+from hpm.export import smoothed
 from hpm.footage import predict_footage
 from hpm.metrics import mpjpe
 from hpm.model import PoseMachine
+from hpm.networks import NetworkOptions, define, scaled_channels
 from hpm.pictures import read_frames
-from hpm.scaling import denormalise, read_bounds
+from hpm.scaling import REFINEMENT_BOUNDS, denormalise, read_bounds
 from hpm.skeleton import H36M16, swap_sides
 
 
@@ -60,7 +63,14 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two actions of 4 x 7 test frames, and a little to train on."""
     root = tmp_path_factory.mktemp("synthetic")
     options = SyntheticOptions(
-        subjects=("S1",), takes=1, frames=7, run=7, singles=8, actions=("Walking", "Greeting"), image_size=64
+        subjects=("S1",),
+        takes=1,
+        frames=7,
+        test_frames=7,
+        run=7,
+        singles=8,
+        actions=("Walking", "Greeting"),
+        image_size=64,
     )
     write(options, root)
     return root
@@ -73,7 +83,7 @@ def tiny(reference: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def verified(reference: Path, tiny: tuple[Path, Path], tmp_path: Path) -> Path:
-    machine = PoseMachine.from_caffe(*tiny)
+    machine = PoseMachine.from_caffe(*tiny, bounds=REFINEMENT_BOUNDS)
     machine.verify(reference / "tiny_mask3d" / "tiny_mask3d.h5")
     machine.save(tmp_path / "verified.pt")
     return tmp_path / "verified.pt"
@@ -97,11 +107,13 @@ def test_lists_to_coarse_to_refined_to_evaluated(
     assert done.status == 0
     assert done.out.splitlines() == ["4 Greeting: 28 frames", "13 Walking: 28 frames"]
     assert "kept from an earlier run" in run("coarse", model, *data, "--save", coarse, *actions).out
+    assert "no such folder" in run("coarse", model, "--data-dir", tmp_path / "nowhere", "--save", coarse).error
     # An action that is missing is named, and the rest is there.
     done = run("coarse", model, *data, "--save", coarse, "--actions", "4,14")
     assert done.status == 1
     assert done.out.startswith("4 Greeting: 28 frames")
     assert "hpm: error: 14 WalkDog: " in done.err
+    assert done.err.endswith("1 of 2 actions done\n")
     done = run("refine", "--model", pickled, "--verified-by", model, *files)
     assert done.status == 0
     assert (refined / "0.00015mpjp_13.txt").exists()
@@ -131,12 +143,25 @@ def test_lists_to_coarse_to_refined_to_evaluated(
     assert "there are frames 0 to 27" in run(*show, "--frames", "20:29", "-o", page).error
 
 
+def test_2d_networks_have_no_bounds(run: Run, synthetic: Path, tmp_path: Path) -> None:
+    options = NetworkOptions(image_size=64, channels=scaled_channels(1 / 16), hidden=24, projector=40)
+    PoseMachine(seeded_net(define("pose_2d", options))).save(tmp_path / "flat.pt")
+    command = ("coarse", tmp_path / "flat.pt", "--data-dir", synthetic, "--actions", 4, "--save", tmp_path / "out")
+    assert "gives 2D poses, which have no --bounds" in run(*command, "--bounds", "published").error
+    done = run(*command, "--optimize")
+    assert (done.status, done.out, done.err) == (0, "4 Greeting: 28 frames\n", "")
+    assert read_results(tmp_path / "out" / "result4_norm.csv", 32).shape == (28, 32)
+
+
 def test_kth_from_text_files_to_correct_parts(run: Run, verified: Path, tmp_path: Path) -> None:
     raw, data, coarse = tmp_path / "raw", tmp_path / "data", tmp_path / "coarse"
     random = np.random.RandomState(4)
     raw.mkdir()
-    for name, count in (("positions2d", 2 * 14 * 3), ("positions3d", 3 * 14), ("cameras", 8 * 3)):
-        (raw / f"{name}.txt").write_text("\n".join(f"{v:.5f}" for v in random.uniform(1, 300, 6 * count)))
+    pose, cameras = random.uniform(0, 1, (6, 14, 3)), random.uniform(1, 80, (6, 3, 2, 4))
+    points = np.einsum("tcij,tnj->tcni", cameras[..., :3], pose) + cameras[:, :, None, :, 3]
+    # The first index runs fastest, and the last are the frames.
+    for name, values in (("positions2d", points), ("positions3d", pose), ("cameras", cameras.swapaxes(2, 3))):
+        (raw / f"{name}.txt").write_text("\n".join(f"{v:.5f}" for v in values.ravel()))
     for camera in (1, 2, 3):
         (raw / f"Camera {camera}").mkdir()
         for k, picture in enumerate(random_frames(6, camera, 300, 300), 1):
@@ -158,6 +183,7 @@ def test_kth_from_text_files_to_correct_parts(run: Run, verified: Path, tmp_path
     assert all(0 <= row["pcp"]["all"] < 0.7 for row in rows)
     # The truth itself, as results, is all correct.
     values = [line.rpartition(" ")[2].split(",")[32:80] for line in (data / "camera2.txt").read_text().splitlines()]
+    ResultFolder(coarse).coarse_mm(2).unlink()
     ResultFolder(coarse).normalised(2).write_text("".join(f",{','.join(row)}\n" for row in values))
     done = run("evaluate", *kth, "--coarse-3d", coarse, "--actions", "2", "--format", "csv")
     assert done.out.splitlines()[1] == "2,coarse,6,1,1,1,1,1"
@@ -201,6 +227,75 @@ def test_a_net_that_departs_is_not_written(run: Run, tiny: tuple[Path, Path], re
     assert not out.exists()
 
 
+def test_bounds_are_put_into_the_model_and_used(
+    run: Run, synthetic: Path, tiny: tuple[Path, Path], reference: Path, tmp_path: Path
+) -> None:
+    csv, model, data = synthetic / "16point_mean_limb_scaled_max_min.csv", tmp_path / "m.pt", ("--data-dir", synthetic)
+    assert "bounds unknown" in run("convert", *tiny, "-o", model).out
+    done = run("coarse", model, *data, "--save", tmp_path / "a", "--actions", 4)
+    assert done.err == f"bounds: {model} holds none, so its poses are taken by {csv}\n"
+    assert "16point_mean_limb_scaled_max_min.csv" in run("convert", *tiny, "-o", model, "--bounds", csv).out
+    done = run("coarse", model, *data, "--save", tmp_path / "b", "--actions", 4)
+    assert (done.status, done.err) == (0, "")
+    name = "result4_unnorm.csv"
+    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    # Other bounds are refused, unless they are put into the model.
+    refused = run("coarse", model, *data, "--save", tmp_path / "c", "--bounds", "published").error
+    assert "those given (the bounds of the released model) differ" in refused
+    again = tmp_path / "again.pt"
+    assert "bounds of the released" in run("convert", model, "-o", again, "--bounds", "published").out
+    # A folder may have labels by other bounds than the model's: each by its own, and said.
+    done = run("coarse", again, *data, "--save", tmp_path / "c", "--actions", 4)
+    assert done.status == 0
+    assert "poses are by its own bounds (the bounds of the released model), the labels by" in done.err
+    found = [read_results(tmp_path / folder / name, 48) for folder in "ac"]
+    assert np.abs(found[0] - found[1]).max() > 10
+    refined = ("refine", "--model", again, *data, "--pose2d", "gt", "--coarse-3d", tmp_path / "c", "--actions", 4)
+    done = run(*refined, "--save", tmp_path / "refined", "--allow-unverified")
+    assert done.status == 0
+    table = run("evaluate", *data, "--coarse-3d", tmp_path / "c", "--actions", 4, "--format", "json").out
+    mm = json.loads(table)["rows"][0]["mpjpe"]
+    assert float(done.out.splitlines()[1].split()[3]) == pytest.approx(mm, abs=0.02)
+
+
+def test_exchanged_bounds_are_a_warning(run: Run, reference: Path, tmp_path: Path) -> None:
+    data = reference / "synthetic_pose" / "data"
+    rows = np.loadtxt(data / "16point_mean_limb_scaled_max_min.csv", delimiter=",").reshape(2, 16, 3)
+    np.savetxt(tmp_path / "b.csv", rows[:, list(H36M16.swaps)].reshape(2, 48), delimiter=",", fmt="%.9g")
+    command = ("evaluate", "--data-dir", data, "--coarse-3d", tmp_path, "--actions", 13)
+    assert "may not be right" not in run(*command).err
+    err = run(*command, "--bounds", tmp_path / "b.csv").err
+    assert "warning: action 13 Walking" in err
+    assert "with left and right of the bounds exchanged, no bone differs by more than 0.0%" in err
+
+
+def test_a_failed_check_withdraws_the_record(
+    run: Run, verified: Path, tiny: tuple[Path, Path], synthetic: Path, reference: Path, tmp_path: Path
+) -> None:
+    recorded, data = reference / "tiny_mask3d" / "tiny_mask3d.h5", ("--data-dir", synthetic)
+    assert run("coarse", verified, *data, "--save", tmp_path / "coarse", "--actions", 4).status == 0
+    check = ("verify", verified, "--released-coarse", tmp_path / "coarse", *data, "--actions", 4, "--window", 2)
+    before = verified.read_bytes()
+    done = run(*check, "-o", tmp_path / "new.pt")
+    assert done.status == 1
+    assert f"{verified} still holds its parity record (of tiny_mask3d.h5)" in done.err
+    assert verified.read_bytes() == before
+    assert not (tmp_path / "new.pt").exists()
+    done = run(*check)
+    assert done.status == 1
+    assert f"{verified} no longer holds its parity record (of tiny_mask3d.h5)" in done.err
+    machine = PoseMachine.from_pretrained(verified)
+    assert machine.parity is None
+    assert machine.known_bounds is not None
+    # What it once reproduced gives it a new one.
+    assert run("verify", verified, "--reference", recorded).status == 0
+    assert PoseMachine.from_pretrained(verified).parity is not None
+    # A file of the same weights that would have been written over is withdrawn too, one of others left alone.
+    again = ("verify", *tiny, *check[2:], "-o", verified)
+    assert "no longer holds" in run(*again).err
+    assert PoseMachine.from_pretrained(verified).parity is None
+
+
 def test_footage(run: Run, verified: Path, tmp_path: Path) -> None:
     folder, keypoints = tmp_path / "shots", tmp_path / "k.npy"
     folder.mkdir()
@@ -232,6 +327,39 @@ def test_footage(run: Run, verified: Path, tmp_path: Path) -> None:
     assert "line 1: 3 values" in run(*basic, "--boxes", tmp_path / "boxes.csv").error
 
 
+def test_footage_for_other_programs(run: Run, verified: Path, tmp_path: Path) -> None:
+    video, keypoints, out = tmp_path / "clip.avi", tmp_path / "k.npy", tmp_path / "out"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 20, (96, 96))
+    for picture in random_frames(8, height=96, width=96):
+        writer.write(picture)
+    writer.release()
+    points = np.random.RandomState(2).uniform(10, 80, (4, 16, 2))
+    np.save(keypoints, points)
+    files = [tmp_path / name for name in ("a.npy", "a.json", "a.bvh")]
+    command = ("predict", video, "--model", verified, "--save", out, "--every", 2)
+    exports = [word for path in files for word in ("--export", path)]
+    done = run(*command, *exports)
+    assert done.out.endswith(f"coarse; wrote {out}, {files[0]}, {files[1]}, {files[2]}\n")
+    coarse = read_results(out / "coarse_unnorm.csv", 48).reshape(4, 16, 3)
+    np.testing.assert_allclose(np.load(files[0]), coarse, rtol=1e-6)
+    assert "Frame Time: 0.1000" in files[2].read_text()  # every other of 20 a second
+    run(*command, *exports, "--keypoints", keypoints, "--smooth", 1, "--fps", 5)
+    content = json.loads(files[1].read_text())
+    assert (content["stage"], content["fps"]) == ("refined", 5)
+    expected = smoothed(read_refined(out / "refined_mm.txt").reshape(4, 16, 3), 1)
+    np.testing.assert_allclose(content["poses"], expected, atol=1e-3)
+    assert "--export a.fbx: a name that ends in" in run(*command, "--export", "a.fbx").error
+    assert "--smooth -1.0" in run(*command, "--smooth", -1).error
+    # Keypoints that are fractions of the picture, of a larger picture, or not found.
+    np.save(keypoints, points / 96)
+    assert "are they fractions of the picture?" in run(*command, "--keypoints", keypoints).error
+    np.save(keypoints, points + 90)
+    assert "in 4 of 4 frames most joints lie outside" in run(*command, "--keypoints", keypoints).err
+    points[1:3, 5] = 0
+    np.save(keypoints, points)
+    assert "2 joints in 2 of 4 frames are at 0, 0" in run(*command, "--keypoints", keypoints).err
+
+
 def test_exchanged_keypoints_are_a_warning(reference: Path, tmp_path: Path) -> None:
     folder = reference / "synthetic_pose"
     machine = PoseMachine.from_caffe(
@@ -258,6 +386,8 @@ def test_bounds_of_another_order_are_a_warning(run: Run, verified: Path, synthet
     assert "bounds of another skeleton or joint order?" in done.err
 
 
+# What untrained weights make of noise has no limbs to speak of.
+@pytest.mark.filterwarnings("ignore:.*nothing that it knows:caffe_compat.errors.CaffeCompatWarning")
 def test_footage_is_streamed(verified: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Block ends do not show, and frames are asked for block by block."""
     machine, results, frames = PoseMachine.from_pretrained(verified), [], random_frames(11)
@@ -298,7 +428,7 @@ def test_preparing(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "data"
     made = ("--takes", 1, "--frames", 2, "--run", 2, "--singles", 1, "--actions", "Sitting", "--image-size", 16)
     assert run("prepare", "synthetic", "--out", out, *made).status == 0
-    assert len((out / "gt" / "test" / "test8.txt").read_text().splitlines()) == 8
+    assert len((out / "gt" / "test" / "test8.txt").read_text().splitlines()) == 4 * SyntheticOptions.test_frames
     assert "no data of Human3.6M was recognised" in run("prepare", "h36m", tmp_path, "--out", out).error
     assert "no motion is called Flying" in run("prepare", "synthetic", "--out", out, "--actions", "Flying").error
 

@@ -12,8 +12,8 @@ from seeded import seeded_net
 from tiny import SIDE, random_frames
 
 from caffe_compat import load
-from caffe_compat.checkpoint import read_checkpoint, save_checkpoint
-from caffe_compat.errors import CaffeCompatWarning, ParityError, UsageError, WeightsError
+from caffe_compat.checkpoint import ParityRecord, read_checkpoint, save_checkpoint
+from caffe_compat.errors import CaffeCompatWarning, FileError, ParityError, UsageError, WeightsError
 from caffe_compat.parity import NET_TOLERANCE, compare, open_reference
 from hpm.convert import projector_of, save_projector
 from hpm.gate import read_projector
@@ -22,7 +22,8 @@ from hpm.networks import NetworkOptions, define, scaled_channels
 from hpm.pickles import read_projector_pickle, write_projector_pickle
 from hpm.projector import Affine
 from hpm.refine import Refiner, RefineSettings
-from hpm.scaling import REFINEMENT_BOUNDS, denormalise
+from hpm.scaling import REFINEMENT_BOUNDS, Bounds, denormalise
+from hpm.stored import bounds_in
 
 NARROW = NetworkOptions(image_size=SIDE, channels=scaled_channels(1 / 16), hidden=24, projector=40)
 
@@ -30,7 +31,9 @@ NARROW = NetworkOptions(image_size=SIDE, channels=scaled_channels(1 / 16), hidde
 @pytest.fixture
 def tiny(reference: Path) -> PoseMachine:
     folder = reference / "tiny_mask3d"
-    return PoseMachine.from_caffe(folder / "deploy.prototxt", folder / "tiny_mask3d.caffemodel")
+    return PoseMachine.from_caffe(
+        folder / "deploy.prototxt", folder / "tiny_mask3d.caffemodel", bounds=REFINEMENT_BOUNDS
+    )
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ def test_the_window_changes_results_and_the_last_may_be_shorter(tiny: PoseMachin
     # The last window of three, of one frame, is what the net gives for it after the frames before.
     tiny.reset_state()
     tiny.coarse(frames[:6], window=3)
-    np.testing.assert_array_equal(tiny.coarse(frames[6:], window=5), poses[3][6:])
+    np.testing.assert_allclose(tiny.coarse(frames[6:], window=5), poses[3][6:], atol=1e-6)
 
 
 def test_state_carries_until_it_is_reset(tiny: PoseMachine) -> None:
@@ -210,6 +213,8 @@ def test_changed_weights_lose_the_record(tiny: PoseMachine, recorded: Path, tmp_
 def test_a_net_that_departs_gets_no_record(tiny: PoseMachine, recorded: Path) -> None:
     with torch.no_grad():
         tiny.net.change.bias[3] += 0.01
+    # A record of before is withdrawn, whatever it was of.
+    tiny.parity = ParityRecord("other.h5", "", "", 1, "x", 0.0, 0.0, "cpu", "float32", "")
     results = tiny.verify(recorded)
     assert not all(result.passed for result in results)
     assert tiny.parity is None
@@ -258,6 +263,89 @@ def test_a_pickle_as_a_pt_and_back(tiny: PoseMachine, tmp_path: Path) -> None:
     pose = np.random.RandomState(3).rand(2, 48).astype(np.float32)
     values = load(tmp_path / "a.pt").run({"3dpredict": pose}, ["change", "project_2d"])
     np.testing.assert_allclose(tiny.project(values["change"].numpy()).reshape(2, 32), values["project_2d"], atol=1e-6)
+
+
+# Bounds
+
+
+def _bounds(scale: float = 1.0) -> Bounds:
+    return Bounds(REFINEMENT_BOUNDS.maximum * scale, REFINEMENT_BOUNDS.minimum * scale, "some/folder/own.csv")
+
+
+def test_bounds_go_with_the_model(tiny: PoseMachine, tmp_path: Path) -> None:
+    tiny.bounds = _bounds(0.9)
+    tiny.save(tmp_path / "model.pt")
+    again = PoseMachine.from_pretrained(tmp_path / "model.pt")
+    np.testing.assert_array_equal(again.bounds.maximum, tiny.bounds.maximum)
+    np.testing.assert_array_equal(again.bounds.minimum, tiny.bounds.minimum)
+    assert again.bounds.source == "own.csv"  # no path of this machine
+    frames = random_frames(3)
+    normalised = tiny.coarse(frames).astype(np.float64)
+    np.testing.assert_array_equal(again.coarse(frames, unit="mm"), denormalise(normalised, _bounds(0.9)))
+    np.testing.assert_array_equal(again.refiner(allow_unverified=True).bounds.maximum, tiny.bounds.maximum)
+    # And on through what is made of it; caffe_compat reads it as any other.
+    again.save(tmp_path / "again.pt")
+    stored = bounds_in(tmp_path / "again.pt")
+    assert stored is not None
+    np.testing.assert_array_equal(stored.maximum, tiny.bounds.maximum)
+    assert sorted(read_checkpoint(tmp_path / "again.pt").extra) == ["pose_bounds_mm", "pose_bounds_source"]
+    assert len(load(tmp_path / "again.pt").state_dict()) == len(tiny.net.state_dict())
+
+
+def test_other_bounds_than_the_models_own_are_refused(tiny: PoseMachine, tmp_path: Path) -> None:
+    tiny.bounds = _bounds(0.9)
+    tiny.save(tmp_path / "model.pt")
+    PoseMachine.from_pretrained(tmp_path / "model.pt", bounds=_bounds(0.9))
+    with pytest.raises(UsageError, match=r"holds the bounds .*own\.csv.* differ: RWrist's minimum of y is -913\.75 mm"):
+        PoseMachine.from_pretrained(tmp_path / "model.pt", bounds=REFINEMENT_BOUNDS)
+
+
+def test_without_bounds_the_published_ones_are_assumed_and_said(tiny: PoseMachine, tmp_path: Path) -> None:
+    tiny.bounds = None  # type: ignore[assignment]  # the setter takes it
+    tiny.save(tmp_path / "model.pt")
+    machine = PoseMachine.from_pretrained(tmp_path / "model.pt")
+    assert machine.known_bounds is None
+    frames = random_frames(3)
+    normalised = machine.coarse(frames)
+    with pytest.warns(CaffeCompatWarning, match="tiny_mask3d does not hold the bounds .* by those of the released"):
+        mm = machine.coarse(frames, clip=[0, 1, 1], unit="mm")
+    np.testing.assert_allclose(mm, denormalise(normalised.astype(np.float64), REFINEMENT_BOUNDS), atol=1e-9)
+    machine.coarse(frames, unit="mm")  # said once
+    # Those that a .pt lacks can be given.
+    given = PoseMachine.from_pretrained(tmp_path / "model.pt", bounds=_bounds(0.9))
+    given.coarse(frames, unit="mm")
+    assert given.bounds.maximum[3] == 0.9 * REFINEMENT_BOUNDS.maximum[3]
+
+
+def test_damaged_bounds(tiny: PoseMachine, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    for entries in (
+        {"pose_bounds_mm": torch.zeros(2, 47), "pose_bounds_source": "x"},
+        {"pose_bounds_mm": torch.zeros(2, 48), "pose_bounds_source": "x"},  # maxima that are no larger than minima
+        {"pose_bounds_mm": torch.eye(2, 48)},
+        {"pose_bounds_mm": "134", "pose_bounds_source": "x"},
+    ):
+        save_checkpoint(tiny.net, path, extra=entries)
+        with pytest.raises(FileError, match=r"model\.pt: is damaged"):
+            PoseMachine.from_pretrained(path)
+
+
+def test_a_named_blob_goes_with_the_model(tiny: PoseMachine, reference: Path, tmp_path: Path) -> None:
+    folder = reference / "tiny_mask3d"
+    files = folder / "deploy.prototxt", folder / "tiny_mask3d.caffemodel"
+    PoseMachine.from_caffe(*files, pose_blob="predict_inverted").save(tmp_path / "model.pt")
+    assert PoseMachine.from_pretrained(tmp_path / "model.pt").pose_blob == "predict_inverted"
+    tiny.save(tmp_path / "model.pt")
+    assert PoseMachine.from_pretrained(tmp_path / "model.pt").pose_blob == "3dpredict"
+
+
+def test_a_projector_alone_has_bounds_too(tiny: PoseMachine, tmp_path: Path) -> None:
+    save_projector(tiny.projector, tmp_path / "a.pt", bounds=_bounds(0.8))
+    stored = bounds_in(tmp_path / "a.pt")
+    assert stored is not None
+    assert stored.minimum[5] == 0.8 * REFINEMENT_BOUNDS.minimum[5]
+    write_projector_pickle(tmp_path / "a.pkl", tiny.projector)
+    assert bounds_in(tmp_path / "a.pkl") is None
 
 
 def test_saving_keeps_what_the_files_were(tiny: PoseMachine, tmp_path: Path, device: torch.device) -> None:

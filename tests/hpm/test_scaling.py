@@ -14,10 +14,12 @@ from hpm.scaling import (
     Bounds,
     bone_lengths,
     bone_variation,
+    bounds_difference,
     bounds_of,
     centre_on_root,
     denormalise,
     normalise,
+    or_built_in,
     order_suspicion,
     read_bounds,
     scale_limbs,
@@ -164,3 +166,16 @@ def test_centring() -> None:
     assert not centred[..., 0, :].any()
     np.testing.assert_allclose(centred[..., 5, :], poses[..., 5, :] - poses[..., 0, :])
     torch.testing.assert_close(centre_on_root(torch.tensor(poses)), torch.tensor(centred))
+
+
+def test_how_bounds_differ() -> None:
+    maximum, minimum = REFINEMENT_BOUNDS.maximum.copy(), REFINEMENT_BOUNDS.minimum.copy()
+    maximum[:3] = 1e-6  # as Caffe's layers have it
+    assert bounds_difference(REFINEMENT_BOUNDS, near := Bounds(maximum, minimum, "near")) is None
+    assert or_built_in(near) is REFINEMENT_BOUNDS
+    minimum = minimum.copy()
+    minimum[4] -= 0.02
+    minimum[10] -= 0.05
+    other = Bounds(maximum, minimum, "other")
+    assert bounds_difference(REFINEMENT_BOUNDS, other) == "RFoot's minimum of y is -690.71 mm there, -690.76 mm here"
+    assert or_built_in(other) is other
