@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -28,7 +28,6 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from .errors import CaffeCompatError, UsageError
-from .net import CaffeNet
 from .solver import Action, Event, Solver, latest_snapshot
 from .solver.events import NetTested, NetTestStarted
 
@@ -36,7 +35,9 @@ __all__ = [
     "ParallelNet",
     "Rank",
     "Vote",
+    "decided",
     "finish",
+    "gather",
     "is_restart",
     "joined",
     "launch",
@@ -44,6 +45,8 @@ __all__ = [
     "share",
     "this_rank",
 ]
+
+T = TypeVar("T")
 
 # Rank 0 tests, and writes snapshots, while the others wait for it.
 _PATIENCE = datetime.timedelta(days=7)
@@ -141,6 +144,35 @@ def share(value: Any) -> Any:
     return box[0]
 
 
+def gather(value: T) -> list[T]:
+    """``value`` as each rank has it, in their order."""
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def decided(decide: Callable[[], T]) -> T:
+    """What ``decide`` returns on rank 0, which alone runs it.
+
+    Raises:
+        CaffeCompatError: on rank 0 what ``decide`` raised; on the others one that says the same.
+    """
+    if not dist.is_initialized():
+        return decide()
+    value, problem = None, None
+    if dist.get_rank() == 0:
+        try:
+            value = decide()
+        except CaffeCompatError as error:
+            problem = error
+    value, text = share((value, "" if problem is None else str(problem)))
+    if problem is not None:
+        raise problem
+    if text:
+        raise CaffeCompatError(f"rank 0: {text}")
+    return value
+
+
 class ParallelNet(nn.Module):
     """A solver's model that averages gradients over all processes after each backward pass.
 
@@ -188,9 +220,10 @@ class _LossOnly(nn.Module):
 
 
 class Vote:
-    """Makes all processes stop, or write snapshots, after the same iteration if one of them is asked to.
+    """Makes all processes stop, or take a snapshot, after the same iteration if one of them is asked to.
 
-    Its three methods are a solver's ``requested``, its observer's companion, and an entry of its ``on_start``.
+    Its three methods are a solver's ``requested``, its observer's companion, and an entry of its ``on_start``. A
+    snapshot that is asked for during a test is taken when the tests are over: the other processes have a share in it.
 
     Args:
         asked: what this process alone is asked to do. tests_at: whether tests begin the current iteration.
@@ -198,21 +231,30 @@ class Vote:
 
     def __init__(self, asked: Callable[[], Action], device: torch.device, tests_at: Callable[[], bool]) -> None:
         self._asked, self._device, self._tests_at = asked, device, tests_at
-        self._testing = False
+        self._testing = self._waiting = False
 
     def requested(self) -> Action:
+        if not self._testing:
+            return self._agree(self._asked())
         # While rank 0 tests, the others wait for it where they cannot vote.
-        return self._asked() if self._testing else self._agree(self._asked())
+        action = self._asked()
+        self._waiting |= action is Action.SNAPSHOT
+        return Action.STOP if action is Action.STOP else Action.NONE
 
     def observe(self, event: Event) -> None:
         if isinstance(event, NetTestStarted | NetTested):
             self._testing = isinstance(event, NetTestStarted)
 
     def after_tests(self, solver: Solver) -> None:
-        """Let the others know if a test was stopped."""
-        if self._tests_at():
-            stopped = self._agree(Action.STOP if solver.stopped else Action.NONE)
-            solver.stopped = stopped is Action.STOP
+        """Let the others know if a test was stopped, and take the snapshot that was asked for meanwhile."""
+        if not self._tests_at():
+            return
+        waiting = self._agree(Action.SNAPSHOT if self._waiting else Action.NONE)
+        stopped = self._agree(Action.STOP if solver.stopped else Action.NONE)
+        self._waiting = False
+        if waiting is Action.SNAPSHOT:
+            solver.snapshot()
+        solver.stopped = stopped is Action.STOP
 
     def _agree(self, action: Action) -> Action:
         """The most that anyone wants."""
@@ -220,12 +262,6 @@ class Vote:
         number = torch.tensor(actions.index(action), device=self._device)
         dist.all_reduce(number, dist.ReduceOp.MAX)
         return actions[int(number)]
-
-
-def forget_others_state(net: CaffeNet, rank: Rank) -> None:
-    """After a restore: recurrent state in a snapshot is that of rank 0, whose sequences other ranks do not read."""
-    if rank.rank != 0:
-        net.reset_state()
 
 
 # After the loss of a process

@@ -13,9 +13,10 @@ from .files import open_file
 
 __all__ = ["LogRow", "TrainLog", "parse_log", "read_log"]
 
-# I1123 06:19:00.123456 12345 solver.cpp:239] message
+# I1123 06:19:00.123456 12345 solver.cpp:239] message, or I20261123 ... of a newer glog
 _LINE = re.compile(
-    r"[IWEF](?P<month>\d\d)(?P<day>\d\d) (?P<clock>\d\d:\d\d:\d\d\.\d+)\s+\d+ \S+?:\d+\] ?(?P<message>.*)"
+    r"[IWEF](?P<year>\d{4})?(?P<month>\d\d)(?P<day>\d\d) (?P<clock>\d\d:\d\d:\d\d\.\d+)"
+    r"\s+\d+ \S+?:\d+\] ?(?P<message>.*)"
 )
 _NUMBER = r"(?P<value>[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf))"
 _ITERATION = re.compile(r"Iteration (?P<iteration>\d+)")
@@ -127,7 +128,7 @@ def _named(outputs: Sequence[tuple[int, str, float]]) -> dict[str, float]:
 
 
 class _Clock:
-    """Times of log lines, which have no year, as seconds since the first."""
+    """Times of log lines, which may have no year, as seconds since the first."""
 
     def __init__(self) -> None:
         self._first: datetime.datetime | None = None
@@ -139,7 +140,7 @@ class _Clock:
         if month < self._last_month:
             self._year += 1
         self._last_month = month
-        text = f"{self._year} {month} {match['day']} {match['clock'][:15]}"
+        text = f"{match['year'] or self._year} {month} {match['day']} {match['clock'][:15]}"
         try:
             time = datetime.datetime.strptime(text, "%Y %m %d %H:%M:%S.%f")
         except ValueError:

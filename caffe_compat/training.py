@@ -25,7 +25,7 @@ from .errors import FileAccessError, UsageError
 from .filling import fill_net
 from .graph import NetState, build_graph
 from .net import CaffeNet
-from .parallel import ParallelNet, Rank, Vote, forget_others_state, share
+from .parallel import ParallelNet, Rank, Vote, gather, share
 from .solver import Action, Event, Solver, SolverSettings, read_snapshot
 from .solver.events import BlobOutput, Note, Observer
 from .solver.loop import output_numbers
@@ -106,6 +106,7 @@ def feed_net(
     gradients: Literal["caffe", "true"] = "caffe",
     allow_python: bool = False,
     zeros: bool = False,
+    inputs: Sequence[Source] = (),
 ) -> Fed:
     """Build a network over the data that its data layers name. Its blobs have no memory yet.
 
@@ -116,19 +117,23 @@ def feed_net(
         gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
         allow_python: whether ``Python`` layers may run the code they name.
         zeros: feed ``Input`` layers zeros instead of refusing them.
+        inputs: what feeds ``Input`` layers, by the names of their tops.
 
     Raises:
         CaffeCompatError: the network cannot be built, or its data not found.
     """
     stages = (*state.stages, *(s for s in definition.message.state.stage if s not in state.stages))
     graph = build_graph(definition.message, NetState(state.phase, state.level, stages), is_source)
-    fed_by_hand = [node.name for node in graph.sources if node.type == "Input"]
+    given = {top for source in inputs for top in source.tops}
+    fed_by_hand = [
+        node.name for node in graph.sources if node.type == "Input" and not given.issuperset(node.message.top)
+    ]
     if fed_by_hand and not zeros:
         raise UsageError(
             f"{definition.path}: nothing feeds the Input layers {', '.join(map(repr, fed_by_hand))}; use data "
             "layers, or caffe_compat.solver.Solver with batches of your own"
         )
-    sources = make_sources(graph, root=base, seed=seed, rank=rank, world_size=world_size)
+    sources = (*make_sources(graph, root=base, seed=seed, rank=rank, world_size=world_size), *inputs)
     shapes = {top: shape for source in sources for top, shape in source.shapes().items()}
     net = CaffeNet(
         definition.message,
@@ -164,6 +169,7 @@ def open_solver(
     requested: Callable[[], Action] | None = None,
     stop_at_nan: bool = True,
     bfloat16: bool = False,
+    inputs: Callable[[int, Rank], Sequence[Source]] = lambda seed, rank: (),
 ) -> Iterator[Solver]:
     """A solver over the networks and data of ``settings``, ready for ``solve()``; its readers end with the block.
 
@@ -176,6 +182,7 @@ def open_solver(
         base: the folder that file names start from. write_root: a folder besides it where files may be written.
         workers: processes that read data, for each network; None takes one for each core but one.
         gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
+        inputs: makes what feeds the trained network's ``Input`` layers, for the run's seed and this process's rank.
         Others: as for :class:`.solver.Solver`.
 
     Raises:
@@ -201,7 +208,7 @@ def open_solver(
         settings = replace(settings, tests=())
     with ExitStack() as stack:
 
-        def feed(definition: Definition, state: NetState) -> Fed:
+        def feed(definition: Definition, state: NetState, inputs: Sequence[Source] = ()) -> Fed:
             fed = feed_net(
                 definition,
                 state,
@@ -213,6 +220,7 @@ def open_solver(
                 workers=workers,
                 gradients=gradients,
                 allow_python=allow_python,
+                inputs=inputs,
             )
             stack.callback(fed.batches.close)
             notes = [note for source in fed.sources for note in source.notes]
@@ -222,7 +230,7 @@ def open_solver(
                 tell(Note(text, warning=True))
             return fed
 
-        trained = feed(*settings.train.definition(dialect))
+        trained = feed(*settings.train.definition(dialect), inputs(seed, rank))
         tests = [feed(*test.definition(dialect)) for test in settings.tests]
         asked = requested or (lambda: Action.NONE)
         vote = None
@@ -241,6 +249,7 @@ def open_solver(
             [(fed.net, fed.batches) for fed in tests],
             device=device,
             rank=rank.rank,
+            world_size=rank.size,
             seed=seed,
             base=base,
             write_root=_root_of(settings.snapshot_prefix, base, write_root),
@@ -250,12 +259,12 @@ def open_solver(
             bfloat16=bfloat16,
         )
         if vote is not None:
+            solver.gather = gather
             solver.on_start.append(lambda: vote.after_tests(solver))
             if any(p.requires_grad for p in solver.model.parameters()):
                 solver.model = ParallelNet(solver.model)
         if snapshot is not None:
             solver.restore(snapshot)
-            forget_others_state(trained.net, rank)
         yield solver
 
 

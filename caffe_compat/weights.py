@@ -17,6 +17,7 @@ import numpy as np
 
 from caffe_compat.errors import FileError, WeightsError
 from caffe_compat.files import atomic_write, open_file
+from caffe_compat.hdf5_files import Sink
 from caffe_compat.wire import (
     BLOBS_FIELD,
     BYTES,
@@ -512,13 +513,15 @@ def _write_hdf5_solverstate(
 
 @contextmanager
 def _create_hdf5(path: Path) -> Iterator[Any]:
-    with (
-        atomic_write(path) as handle,
-        _hdf5_errors(os.fspath(path), "cannot be written"),
-        # The oldest format, which every HDF5 that a Caffe was built with reads.
-        h5py.File(handle.name, "w", libver=("earliest", "latest"), locking=False) as file,
-    ):
-        yield file
+    with atomic_write(path) as handle:
+        sink = Sink(handle)
+        with (
+            _hdf5_errors(os.fspath(path), "cannot be written"),
+            # The oldest format, which every HDF5 that a Caffe was built with reads.
+            h5py.File(handle.name, "w", driver="fileobj", fileobj=sink, libver=("earliest", "latest")) as file,
+        ):
+            yield file
+        sink.check()
 
 
 def _write_hdf5_array(group: Any, name: str, array: np.ndarray, where: str) -> None:

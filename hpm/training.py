@@ -4,30 +4,30 @@
     train_phase("2d_to_3d", data="data", weights="cpm.caffemodel", out="run")
 
 A phase leaves in its folder the network and the solver that it ran (which ``caffe-compat train`` runs as well), its
-snapshots, and at its end ``<phase>.caffemodel``. A phase that was stopped goes on from its last snapshot.
+snapshots, and at its end ``<phase>.caffemodel``. A phase that was stopped goes on from its last snapshot. Where
+``torch.distributed`` is initialized, the processes train together: each reads batches of its own, gradients are
+averaged, and rank 0 writes.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 
+from caffe_compat.data import Source
 from caffe_compat.errors import UsageError
 from caffe_compat.files import atomic_write, open_file
-from caffe_compat.net import CaffeNet
+from caffe_compat.parallel import Rank, decided
 from caffe_compat.prototxt import format_message, quoted
-from caffe_compat.solver import Action, Event, Solver, SolverSettings, latest_snapshot, read_solver
-from caffe_compat.solver.events import Note
-from caffe_compat.training import Feed, open_solver
+from caffe_compat.solver import Action, Event, latest_snapshot, read_solver
+from caffe_compat.training import open_solver
 
 from .datasets.heatmaps import HeatMapOptions, HeatMaps
 from .networks import ORIGINAL, NetworkOptions, define
@@ -81,6 +81,8 @@ class TrainingOptions:
             that start from released weights; ``"scaled"``, values that keep the size of signals whatever the width.
         batches: batches whose gradients are added up for one step.
         snapshot, display: every so many iterations.
+        gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
+        bfloat16: forward passes in mixed precision.
         heat_maps: what the pre-training by heat maps learns from; no other phase reads it.
     """
 
@@ -92,6 +94,8 @@ class TrainingOptions:
     batches: int = 1
     snapshot: int | None = None
     display: int | None = None
+    gradients: Literal["caffe", "true"] = "caffe"
+    bfloat16: bool = False
     heat_maps: HeatMapOptions = field(default_factory=HeatMapOptions)
 
 
@@ -112,6 +116,8 @@ def train_phase(
     workers: int | None = None,
     observer: Callable[[Event], None] | None = None,
     requested: Callable[[], Action] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    stop_at_nan: bool = True,
 ) -> Path | None:
     """Train one phase to its end, from its last snapshot in ``out`` if there is one.
 
@@ -120,8 +126,9 @@ def train_phase(
         data: the folder that the lists' paths are relative to (see :class:`.datasets.layout.TrainingFolder`).
         out: a folder for everything that is written; it is made if missing.
         weights: to start from; None takes those that the phase before left in ``out``.
-        seed: of the run; None draws one. device, workers, observer, requested: as for
+        seed: of the run; None draws one. device, workers, observer, requested, stop_at_nan: as for
             :func:`caffe_compat.training.open_solver`.
+        progress: told before each iteration, and at the end, how many of how many are done.
 
     Returns:
         The trained model; None if ``requested`` stopped the run before its end.
@@ -132,7 +139,50 @@ def train_phase(
     """
     plan, folder = _phase(phase), Path(out).resolve()
     done = trained_model(phase, folder)
-    prefix = folder / plan.name
+    start = decided(lambda: _prepare(plan, folder, weights, options))
+    if start.is_done:
+        return done
+    settings = read_solver(folder / f"{plan.name}.solver.prototxt", base=data)
+    total = settings.max_iter
+    with open_solver(
+        settings,
+        snapshot=start.snapshot,
+        weights=start.weights,
+        device=device,
+        seed=seed,
+        base=data,
+        write_root=folder,
+        workers=workers,
+        gradients=options.gradients,
+        observer=observer,
+        requested=requested,
+        stop_at_nan=stop_at_nan,
+        bfloat16=options.bfloat16,
+        inputs=_heat_maps(Path(data), options) if plan.name == HEAT_MAPS else _nothing,
+    ) as running:
+        if progress is not None:
+            running.on_start.append(lambda: progress(running.iteration, total))
+        running.solve()
+        if progress is not None:
+            progress(running.iteration, total)
+        if running.stopped:
+            return None
+    decided(lambda: _keep(folder / f"{plan.name}_iter_{running.iteration}.caffemodel", done))
+    return done
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a phase starts: from a snapshot, or from weights; or it was trained before."""
+
+    is_done: bool = False
+    snapshot: Path | None = None
+    weights: tuple[Path, ...] = ()
+
+
+def _prepare(plan: Phase, folder: Path, weights: str | Path | None, options: TrainingOptions) -> _Start:
+    """Write the network and the solver, unless they are there already; find out where to start."""
+    done, prefix = trained_model(plan.name, folder), folder / plan.name
     definition, solver = folder / f"{plan.name}.prototxt", folder / f"{plan.name}.solver.prototxt"
     texts = {
         definition: format_message(_network(plan, options)),
@@ -144,89 +194,45 @@ def train_phase(
     if snapshot is not None or done.exists():
         _check_same(texts, plan)
         if done.exists():
-            return done
-    folder.mkdir(parents=True, exist_ok=True)
+            return _Start(is_done=True)
+        start = _Start(snapshot=snapshot)
+    else:
+        start = _Start(weights=_start(plan, folder, weights))
+        folder.mkdir(parents=True, exist_ok=True)
     for path, text in texts.items():
         with atomic_write(path) as handle:
             handle.write(text.encode())
-    settings, start = read_solver(solver, base=data), [] if snapshot is not None else _start(plan, folder, weights)
-    with (
-        _open_on_heat_maps(
-            settings, options, snapshot, start, device, seed, Path(data), folder, workers, observer, requested
-        )
-        if plan.name == HEAT_MAPS
-        else open_solver(
-            settings,
-            snapshot=snapshot,
-            weights=start,
-            device=device,
-            seed=seed,
-            base=data,
-            write_root=folder,
-            workers=workers,
-            observer=observer,
-            requested=requested,
-        )
-    ) as running:
-        running.solve()
-        if running.stopped:
-            return None
-    last = folder / f"{plan.name}_iter_{running.iteration}.caffemodel"
+    return start
+
+
+def _keep(last: Path, done: Path) -> None:
+    """Copy the last snapshot's weights to the name of the trained model."""
     with open_file(last) as source, atomic_write(done) as target:
         shutil.copyfileobj(source, target)
-    return done
 
 
-@contextmanager
-def _open_on_heat_maps(
-    settings: SolverSettings,
-    options: TrainingOptions,
-    snapshot: str | Path | None,
-    weights: Sequence[Path],
-    device: torch.device | str,
-    seed: int | None,
-    data: Path,
-    folder: Path,
-    workers: int | None,
-    observer: Callable[[Event], None] | None,
-    requested: Callable[[], Action] | None,
-) -> Iterator[Solver]:
-    """A solver whose Input layer :class:`HeatMaps` feeds; its readers end with the block."""
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        raise UsageError(f"{HEAT_MAPS} trains in one process; {dist.get_world_size()} were started")
-    definition, state = settings.train.definition()
-    solver = Solver(
-        replace(settings, weights=tuple(map(str, weights))),
-        CaffeNet(definition.message, state, dialect=definition.schema.name, path=definition.path),
-        lambda index: feed(index),
-        device=device,
-        seed=seed,
-        base=data,
-        write_root=folder,
-        observer=observer,
-        requested=requested,
-    )
-    if snapshot is not None:
-        solver.restore(snapshot)
-    # Only now is the seed known: without a given one it is the snapshot's.
-    if seed is None:
-        solver.tell(Note(f"random_seed is not set: this run has {solver.seed}"))
+def _nothing(seed: int, rank: Rank) -> Sequence[Source]:
+    return ()
+
+
+def _heat_maps(data: Path, options: TrainingOptions) -> Callable[[int, Rank], Sequence[Source]]:
+    """What makes the source of the pictures and maps of one process."""
     network = options.network
-    maps = HeatMaps(
-        data,
-        options.heat_maps,
-        size=network.image_size,
-        batch=network.train_frames(4),
-        seed=solver.seed,
-        shuffle=network.shuffle,
-    )
-    for text in maps.notes:
-        solver.tell(Note(text))
-    feed = Feed([maps], workers)
-    try:
-        yield solver
-    finally:
-        feed.close()
+
+    def make(seed: int, rank: Rank) -> Sequence[Source]:
+        maps = HeatMaps(
+            data,
+            options.heat_maps,
+            size=network.image_size,
+            batch=network.train_frames(4),
+            seed=seed,
+            shuffle=network.shuffle,
+            rank=rank.rank,
+            world_size=rank.size,
+        )
+        return (maps,)
+
+    return make
 
 
 def _phase(name: str) -> Phase:
@@ -235,18 +241,18 @@ def _phase(name: str) -> Phase:
     return PHASES[name]
 
 
-def _start(plan: Phase, folder: Path, weights: str | Path | None) -> list[Path]:
+def _start(plan: Phase, folder: Path, weights: str | Path | None) -> tuple[Path, ...]:
     """The weights to start from."""
     if weights is not None:
-        return [Path(weights).resolve()]
+        return (Path(weights).resolve(),)
     if plan.after is None:
-        return []
+        return ()
     before = trained_model(plan.after, folder)
     if not before.exists():
         raise UsageError(
             f"{plan.name} starts from the weights of {plan.after}; there is no {before}: train it or give weights"
         )
-    return [before]
+    return (before,)
 
 
 def _network(plan: Phase, options: TrainingOptions) -> Any:
@@ -292,6 +298,8 @@ def _solver_text(plan: Phase, options: TrainingOptions, definition: Path, prefix
             f"average_loss: {100 if options.display is None else max(1, options.display)}",
             f"snapshot: {plan.snapshot if options.snapshot is None else options.snapshot}",
             f"snapshot_prefix: {quoted(str(prefix))}",
+            *(["# with the true gradients where Caffe's differ"] if options.gradients == "true" else []),
+            *(["# in mixed precision"] if options.bfloat16 else []),
             "",
         )
     )
@@ -303,12 +311,17 @@ def _data_text(options: TrainingOptions) -> str:
 
 
 def _check_same(texts: Mapping[Path, str], plan: Phase) -> None:
-    """That what is in the folder was trained with these settings."""
+    """That what is in the folder was trained with these settings, wherever the folder was then."""
     for path, text in texts.items():
         if not path.exists():
             raise UsageError(f"there is a trained {plan.name} in {path.parent}, but no {path.name} that tells how")
         with open_file(path) as handle:
-            if handle.read().decode("utf-8", "replace") != text:
+            if _settings_in(handle.read().decode("utf-8", "replace")) != _settings_in(text):
                 raise UsageError(
                     f"{path} was written by a run with other settings; give those again, or another folder to write to"
                 )
+
+
+def _settings_in(text: str) -> list[str]:
+    """The lines of a file of :func:`_prepare` but those that tell where its folder is."""
+    return [line for line in text.splitlines() if not line.startswith(("net: ", "snapshot_prefix: "))]

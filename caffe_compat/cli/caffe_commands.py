@@ -26,7 +26,7 @@ from ..solver.settings import StateOverride
 from .caffe_log import CaffeLog, Charts
 from .options import dialect_option, plugin_option, python_option
 
-__all__ = ["device_query", "test", "time", "train"]
+__all__ = ["Signals", "amp_option", "device_query", "gradients_option", "nan_option", "test", "time", "train"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,7 +40,9 @@ class CaffeCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[_ARGUMENTS] = list(args)
         names = {name for option in self.params for name in option.opts if name.startswith("--")}
-        return super().parse_args(ctx, [_canonical(word, names) for word in args])
+        # Our log goes to stderr whatever they say, and there is nothing else that they could turn off.
+        kept = [word for word in args if word.lstrip("-") not in _TURNED_OFF or not word.startswith("-")]
+        return super().parse_args(ctx, [_canonical(word, names) for word in kept])
 
 
 def _canonical(word: str, names: set[str]) -> str:
@@ -72,6 +74,8 @@ _FLAGS: dict[str, dict[str, Any]] = {
 }
 # Flags of its logging library. Our log always goes to stderr.
 _LOGGING = ("logtostderr", "alsologtostderr", "colorlogtostderr", "minloglevel", "stderrthreshold", "v", "vmodule")
+_TURNED_OFF = tuple(f"no{name}" for name in _LOGGING[:3])
+_WITH_VALUE = (*_FLAGS, *_LOGGING[3:], "log_dir")
 
 
 def caffe_flags(*used: str) -> Callable[[F], F]:
@@ -104,6 +108,19 @@ write_root = click.option(
     "--write-root", type=click.Path(file_okay=False), help="Folder besides this one where files may be written."
 )
 workers = click.option("--workers", type=click.IntRange(0), help="Processes that read data; 0 reads in this one.")
+amp_option = click.option(
+    "--amp", "--bfloat16", "bfloat16", is_flag=True, help="Forward passes in mixed precision (bfloat16)."
+)
+gradients_option = click.option(
+    "--gradients",
+    type=click.Choice(["caffe", "true"]),
+    default="caffe",
+    show_default=True,
+    help="Caffe's own backward pass, or the true gradient in the layers of forks where the two differ.",
+)
+nan_option = click.option(
+    "--keep-going-on-nan", is_flag=True, help="Go on when the loss is not a number, as Caffe does."
+)
 
 
 # train
@@ -115,15 +132,9 @@ workers = click.option("--workers", type=click.IntRange(0), help="Processes that
 @write_root
 @workers
 @click.option("--log-dir", "charts_dir", type=click.Path(file_okay=False), help="Folder for TensorBoard.")
-@click.option("--amp", "--bfloat16", "bfloat16", is_flag=True, help="Forward passes in mixed precision (bfloat16).")
-@click.option(
-    "--gradients",
-    type=click.Choice(["caffe", "true"]),
-    default="caffe",
-    show_default=True,
-    help="Caffe's own backward pass, or the true gradient in the layers of forks where the two differ.",
-)
-@click.option("--keep-going-on-nan", is_flag=True, help="Go on when the loss is not a number, as Caffe does.")
+@amp_option
+@gradients_option
+@nan_option
 @dialect_option
 @python_option
 @plugin_option
@@ -183,7 +194,7 @@ def train(
         opened = training.open_solver(
             settings,
             snapshot=start,
-            weights=[] if start else [name.strip() for name in weights.split(",") if name.strip()],
+            weights=[] if start else _weights(weights),
             device=device,
             write_root=write_root,
             workers=workers,
@@ -218,6 +229,14 @@ def _with_state(settings: SolverSettings, level: int, stage: str, log: CaffeLog)
         log.warn(f"train_state.level {old.level} gives way to --level {level}, as in Caffe")
     state = StateOverride(old.phase, level, (*old.stages, *_stages(stage)))
     return replace(settings, train=replace(settings.train, state=state))
+
+
+def _weights(text: str) -> list[str]:
+    """The files that ``--weights`` names."""
+    names = [name.strip() for name in text.split(",")] if text else []
+    if "" in names:
+        raise UsageError(f"--weights {text!r}: file names with commas between were expected")
+    return names
 
 
 def _stages(text: str) -> tuple[str, ...]:
@@ -343,7 +362,7 @@ def test(
         log.line(f"Running for {iterations} iterations.", "caffe.cpp:281")
         scores = training.score(
             model,
-            [name.strip() for name in weights.split(",")],
+            _weights(weights),
             iterations,
             level=level,
             stages=_stages(stage),
@@ -439,7 +458,7 @@ def reordered(arguments: Sequence[str]) -> list[str]:
         if waiting:
             waiting = False
         elif word.startswith("-"):
-            waiting = "=" not in word and word.lstrip("-").replace("-", "_") in _FLAGS
+            waiting = "=" not in word and word.lstrip("-").replace("-", "_") in _WITH_VALUE
         elif word in commands:
             return [word, *words[:i], *words[i + 1 :]]
         else:

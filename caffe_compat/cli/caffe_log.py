@@ -22,7 +22,7 @@ from rich.text import Text
 from ..errors import FileError
 from ..extras import require
 from ..solver import Event, lines_of
-from ..solver.events import IterationShown, NetTested, NetTestStarted, Note, RateShown
+from ..solver.events import DebugLine, IterationShown, NetTested, NetTestStarted, Note, RateShown
 
 __all__ = ["CaffeLog", "Charts", "glog_prefix"]
 
@@ -49,9 +49,17 @@ _PLACES = tuple(
         (r"Snapshotting to H", "solver.cpp:474"),
         (r"MultiStep", "sgd_solver.cpp:50"),
         (r"Gradient clipping", "sgd_solver.cpp:99"),
-        (r"    \[(Forward|Backward)\]", "net.cpp:613"),
+        (r"    \[Forward\] Layer .*, top blob", "net.cpp:593"),
+        (r"    \[Forward\] Layer .*, param blob", "net.cpp:605"),
+        (r"    \[Backward\] Layer .*, bottom blob", "net.cpp:621"),
+        (r"    \[Backward\] Layer .*, param blob", "net.cpp:632"),
+        (r"    \[Backward\] All net params", "net.cpp:721"),
     )
 )
+
+
+# What Caffe logs as an error, though it is none.
+_AS_ERROR = "    [Backward] All net params"
 
 
 def glog_prefix(severity: str, place: str, now: datetime.datetime | None = None) -> str:
@@ -78,18 +86,20 @@ class CaffeLog:
         self._file = None if folder is None or quiet else _log_file(folder)
 
     def line(self, text: str, place: str = "caffe.cpp:250", severity: str = "I") -> None:
-        """One message; its own line breaks stay."""
+        """One message; its own line breaks stay. One that cannot be written is lost: a training outlives its log."""
         if self._quiet:
             return
         whole = glog_prefix(severity, place) + text
-        if self._progress is not None:
-            self._console.print(Text(whole), soft_wrap=True)
-        else:
-            sys.stderr.write(whole + "\n")
-            sys.stderr.flush()
-        if self._file is not None:
-            self._file.write(whole + "\n")
-            self._file.flush()
+        with suppress(OSError, ValueError, AttributeError):  # a full disk, a lost terminal, a closed or missing stderr
+            if self._progress is not None:
+                self._console.print(Text(whole), soft_wrap=True)
+            else:
+                sys.stderr.write(whole + "\n")
+                sys.stderr.flush()
+        with suppress(OSError):
+            if self._file is not None:
+                self._file.write(whole + "\n")
+                self._file.flush()
 
     def warn(self, text: str) -> None:
         self.line(text, severity="W")
@@ -97,6 +107,8 @@ class CaffeLog:
     def event(self, event: Event) -> None:
         """What happened in a solver."""
         severity = "W" if isinstance(event, Note) and event.warning else "I"
+        if isinstance(event, DebugLine) and event.text.startswith(_AS_ERROR):
+            severity = "E"
         for text in lines_of(event):
             place = next((place for pattern, place in _PLACES if pattern.match(text)), "solver.cpp:57")
             self.line(text, place, severity)
@@ -124,10 +136,12 @@ class CaffeLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-        if self._file is not None:
-            self._file.close()
+        with suppress(OSError, ValueError):
+            if self._progress is not None:
+                self._progress.stop()
+        with suppress(OSError):
+            if self._file is not None:
+                self._file.close()
 
 
 class _Rate(ProgressColumn):
@@ -157,21 +171,28 @@ def _log_file(folder: str) -> TextIO:
 
 
 class Charts:
-    """What a training shows, as scalars for TensorBoard.
+    """What a training shows, as scalars for TensorBoard. Those that cannot be written later on are lost.
 
     Raises:
-        MissingExtraError: the package is not installed.
+        MissingExtraError: the package is not installed. FileError: the folder cannot be written to.
     """
 
     def __init__(self, folder: str) -> None:
         require("tensorboard", "tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(folder)
+        try:
+            self._writer: Any = SummaryWriter(folder)
+        except OSError as error:
+            raise FileError(f"the charts cannot be written: {error.strerror}", path=folder) from error
         self._iteration = 0
 
     def event(self, event: Event) -> None:
         """Add what ``event`` tells."""
+        with suppress(OSError):
+            self._show(event)
+
+    def _show(self, event: Event) -> None:
         match event:
             case IterationShown(iteration=iteration, loss=loss, outputs=outputs):
                 self._writer.add_scalar("train/loss", loss, iteration)
@@ -199,4 +220,5 @@ class Charts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
+        with suppress(OSError):
+            self._writer.close()

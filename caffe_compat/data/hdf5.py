@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError
+from ..hdf5_files import Sink
 from ..registry import Shape
 from .lists import read_lines
 from .order import Cursor, permutation, stream
@@ -141,7 +142,9 @@ class HDF5Output:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         with _hdf5_errors(self.path, "written"):
-            self._file = h5py.File(self.path, "w")
+            self._raw = open(self.path, "w+b")  # noqa: SIM115  # until close()
+            self._sink = Sink(self._raw)
+            self._file = h5py.File(self.path, "w", driver="fileobj", fileobj=self._sink)
 
     def write(self, data: Tensor, label: Tensor) -> None:
         """Append the rows of both blobs, which must be equally many."""
@@ -166,10 +169,19 @@ class HDF5Output:
                 dataset.resize(before + len(array), axis=0)
                 dataset[before:] = array
             self._file.flush()
+            self._sink.check()
 
     def close(self) -> None:
-        """Finish the file."""
-        self._file.close()
+        """Finish the file. Raises FileError if that fails and nothing did before."""
+        failed = self._sink.error is not None
+        try:
+            with _hdf5_errors(self.path, "written"):
+                self._file.close()
+                self._raw.close()
+                self._sink.check()
+        except FileError:
+            if not failed:
+                raise
 
     def __enter__(self) -> HDF5Output:
         return self

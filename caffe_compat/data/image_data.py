@@ -81,8 +81,9 @@ class ImageData(Source):
                 self._setup.fail(f"a resized image {error}")
         else:
             first = int(self.cursor.samples(0)[0])
+            image = self._read(first)
             try:
-                data = self.transformer.output_shape(*self._read(first).shape)
+                data = self.transformer.output_shape(*image.shape)
             except FileError as error:
                 self._refuse(first, error)
         label = (self.batch_size, self.list.label_dim) if self.list.label_dim else (self.batch_size,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ def read_lines(path: str) -> list[tuple[int, bytes]]:
             data = file.read()
         except OSError as error:
             raise FileError(f"cannot be read: {error.strerror}", path=path) from error
+    data = data.removeprefix(codecs.BOM_UTF8)  # which editors for Windows put there
     lines = [(number, line) for number, raw in enumerate(data.split(b"\n"), 1) if (line := raw.strip())]
     if not lines:
         raise FileError("is empty: a line for every sample was expected", path=path)

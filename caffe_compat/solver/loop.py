@@ -20,7 +20,7 @@ from ..errors import FileAccessError, FileError, LayerError, UsageError, Weights
 from ..filling import fill_net
 from ..net import CaffeNet
 from ..weights import read_weights
-from .debug import backward_lines, forward_lines
+from .debug import Watched, backward_lines, forward_lines, watch
 from .events import (
     BlobOutput,
     Clipped,
@@ -44,7 +44,9 @@ from .snapshot import (
     Snapshot,
     fitted,
     net_state,
+    place_of,
     read_snapshot,
+    remove_unfinished,
     restore_blobs,
     restore_net_state,
     snapshot_paths,
@@ -54,6 +56,8 @@ from .structure import LearnableBlob, learnable_blobs
 
 __all__ = ["Action", "Batches", "LossNet", "Solver", "output_numbers"]
 
+# What a network remembers from pass to pass, by name.
+NetMemory = Mapping[str, np.ndarray]
 # The inputs of a network by name, for its k-th pass, counted from 0.
 Batches = Callable[[int], Mapping[str, Tensor]]
 
@@ -117,7 +121,8 @@ class Solver:
         batches: called with the number of a pass (iteration times iter_size, plus the place within the iteration);
             returns the inputs of the net by name.
         tests: for each of ``settings.tests``, its network and its batches. They share the weights of ``net``.
-        device: where to train. rank: of this process, for its own random draws.
+        device: where to train.
+        rank: of this process among ``world_size`` that train together, for its own random draws.
         seed: instead of ``settings.random_seed``; without either, one is drawn.
         base: the folder that file names in the settings are relative to. write_root: snapshots are written only below
             it; by default ``base``.
@@ -128,6 +133,8 @@ class Solver:
 
     Attributes:
         model: the module that is run, a :class:`LossNet`; it may be replaced by a wrapper of it (data parallelism).
+        gather: takes what the trained net of this process remembers and returns that of every rank; a snapshot, which
+            several processes must take together then, keeps it all.
         optimizer, iteration, current_step, stopped, loss: as they stand. ``loss`` is the smoothed one.
         on_start, on_gradients_ready: lists of functions without arguments, called at these points of an iteration:
             after the tests that begin it, even if one was stopped, and before the update.
@@ -146,6 +153,7 @@ class Solver:
         *,
         device: torch.device | str = "cpu",
         rank: int = 0,
+        world_size: int = 1,
         seed: int | None = None,
         base: str | Path = ".",
         write_root: str | Path | None = None,
@@ -157,7 +165,9 @@ class Solver:
         if len(tests) != len(settings.tests):
             raise UsageError(f"{len(tests)} test networks were given, {settings.path} has {len(settings.tests)}")
         self.settings, self.net, self.batches, self.tests = settings, net, batches, list(tests)
-        self.device, self.rank, self.base = torch.device(device), rank, Path(base)
+        self.device, self.base = torch.device(device), Path(base)
+        self.rank, self.world_size = rank, world_size
+        self.gather: Callable[[NetMemory], Sequence[NetMemory]] = lambda own: [own]
         self.tell: Observer = observer or (lambda event: None)
         self.requested = requested or (lambda: Action.NONE)
         self.stop_at_nan, self.bfloat16 = stop_at_nan, bfloat16
@@ -237,20 +247,21 @@ class Solver:
 
     def _check_prefix(self) -> None:
         """That snapshots may be and can be written, before hours of training."""
-        stem = (self.base / self.settings.snapshot_prefix).resolve()
-        if not stem.is_relative_to(self._write_root):
+        folder, name = place_of(self.settings.snapshot_prefix, self.base)
+        if not folder.resolve().is_relative_to(self._write_root):
             raise FileAccessError(
                 f"snapshot_prefix {self.settings.snapshot_prefix!r} lies outside {self._write_root}; allow another "
                 "folder with --write-root"
             )
-        probe = stem.with_name(f".{stem.name}.{secrets.token_hex(6)}.tmp")
+        probe = folder / f".{name}.{secrets.token_hex(6)}.tmp"
         try:
             probe.touch()
             probe.unlink()
         except OSError as error:
             raise FileError(
-                f"snapshots cannot be written there: {error.strerror}; does the folder exist?", path=str(stem.parent)
+                f"snapshots cannot be written there: {error.strerror}; does the folder exist?", path=str(folder)
             ) from error
+        remove_unfinished(self.settings.snapshot_prefix, self.base)
 
     # Training
 
@@ -267,6 +278,11 @@ class Solver:
         self.tell(SolvingStarted(self.net.message.name, settings.policy.name))
         if resume is not None:
             self.restore(resume)
+        if 0 < settings.max_iter <= self.iteration:
+            text = (
+                f"nothing is left to train: max_iter is {settings.max_iter}, and iteration {self.iteration} is reached"
+            )
+            self.tell(Note(text, warning=True))
         self.step(settings.max_iter - self.iteration)
         if settings.snapshot_after_train and (not settings.snapshot or self.iteration % settings.snapshot):
             self.snapshot()
@@ -325,11 +341,15 @@ class Solver:
             waits = getattr(self.model, "no_sync", None) if i < size - 1 else None
             with waits() if waits is not None else contextlib.nullcontext():
                 values = []  # lets go of the last pass before the next
-                loss, values = self._forward(debug)
+                watching: contextlib.AbstractContextManager[Watched] = (
+                    watch(self.net) if debug else contextlib.nullcontext({})
+                )
+                with watching as read:
+                    loss, values = self._forward(debug)
                 if loss.requires_grad:
                     loss.backward()
             if debug:
-                self._debug(backward_lines(self.net, values, self.learnable))
+                self._debug(backward_lines(self.net, values, read, self.learnable))
             total += float(loss.detach())
         return total / size, values
 
@@ -464,6 +484,7 @@ class Solver:
         Raises:
             FileAccessError, FileError: it cannot be written; the previous snapshot stays.
         """
+        memories = self.gather(net_state(self.net))
         if self.rank != 0:
             return None
         settings = self.settings
@@ -479,15 +500,17 @@ class Solver:
             paths,
             iteration=self.iteration,
             current_step=self.current_step,
-            resume=self._resume_state(),
+            resume=self._resume_state(memories),
             diffs=self._last_update if settings.snapshot_diff else None,
         )
         return paths.state
 
-    def _resume_state(self) -> ResumeState:
+    def _resume_state(self, memories: Sequence[NetMemory]) -> ResumeState:
         buffers: dict[str, np.ndarray] = {}
-        for label, net in self._nets():
-            buffers |= {f"{label}/{name}": array for name, array in net_state(net).items()}
+        labelled = [(_label(rank), memory) for rank, memory in enumerate(memories)]
+        labelled += [(f"test{k}", net_state(net)) for k, (net, _) in enumerate(self.tests)]
+        for label, memory in labelled:
+            buffers |= {f"{label}/{name}": array for name, array in memory.items()}
         return ResumeState(
             seed=self.seed,
             train_passes=self.train_passes,
@@ -495,11 +518,9 @@ class Solver:
             losses=tuple(self._average.losses),
             loss_index=self._average.index,
             smoothed_loss=self._average.smoothed,
+            world_size=len(memories),
             buffers=buffers,
         )
-
-    def _nets(self) -> list[tuple[str, CaffeNet]]:
-        return [("train", self.net), *((f"test{k}", net) for k, (net, _) in enumerate(self.tests))]
 
     def restore(self, path: str | Path) -> None:
         """Go on from a solverstate, of this library or of real Caffe.
@@ -516,7 +537,13 @@ class Solver:
         if snapshot.resume is None:
             # Where real Caffe would start again at the first batch; the numbers of passes go on here.
             self.train_passes = self.iteration * self.settings.iter_size
-            self.tell(Note(f"{path} comes without a .resume.npz: recurrent state starts at zero"))
+            if snapshot.unfit is None:
+                self.tell(Note(f"{path} comes without a .resume.npz: recurrent state starts at zero"))
+            else:
+                text = (
+                    f"{snapshot.unfit} belongs to another file than {path}, and is not used: recurrent state starts at"
+                )
+                self.tell(Note(f"{text} zero, and random draws with this run's own seed", warning=True))
             return
         self._restore_rest(snapshot.resume, Path(path))
 
@@ -552,10 +579,26 @@ class Solver:
                 self.settings.average_loss, list(resume.losses), resume.loss_index, resume.smoothed_loss
             )
             self._keeps_average = True
-        for label, net in self._nets():
-            arrays = {k.partition("/")[2]: v for k, v in resume.buffers.items() if k.partition("/")[0] == label}
-            if label == "train" or len(resume.test_passes) == len(self.tests):
-                restore_net_state(net, arrays, path)
+        if resume.world_size == self.world_size:
+            restore_net_state(self.net, _of(resume, _label(self.rank)), path)
+        else:
+            text = f"{path} was made by {resume.world_size} processes that trained together"
+            text += f", this run has {self.world_size}: samples come in another order"
+            state = ", and recurrent state starts at zero" if _of(resume, _label(0)) else ""
+            self.tell(Note(text + state, warning=True))
+        if len(resume.test_passes) == len(self.tests):
+            for k, (net, _) in enumerate(self.tests):
+                restore_net_state(net, _of(resume, f"test{k}"), path)
+
+
+def _label(rank: int) -> str:
+    """What begins the names of what a process's trained net remembers."""
+    return f"train:{rank}" if rank else "train"
+
+
+def _of(resume: ResumeState, label: str) -> NetMemory:
+    start = f"{label}/"
+    return {name.removeprefix(start): array for name, array in resume.buffers.items() if name.startswith(start)}
 
 
 def output_numbers(net: CaffeNet, values: Sequence[Tensor | None]) -> tuple[BlobOutput, ...]:

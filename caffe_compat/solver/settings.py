@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 
 from ..definition import Definition, read_definition
-from ..errors import PrototxtError, UsageError
+from ..errors import FileError, PrototxtError, UsageError
 from ..graph import NetState
 from ..prototxt import ParsedText, parse_message, read_message
 from ..schema import Schema, is_repeated
@@ -77,6 +77,11 @@ class NetSource:
             FileError, PrototxtError, NetworkError: the network cannot be read.
         """
         if self.path is not None:
+            if not self.path.exists():
+                raise FileError(
+                    "there is no such file; names in a solver file start from the working directory, as in Caffe",
+                    path=str(self.path),
+                )
             found = read_definition(self.path, dialect)
         else:
             found = Definition(self.field, self.message, self.schema, "as the solver's")

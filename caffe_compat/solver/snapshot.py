@@ -3,19 +3,24 @@
 ``<prefix>_iter_<n>.caffemodel`` and ``.solverstate`` (or ``.caffemodel.h5`` and ``.solverstate.h5``) are what real
 Caffe writes and reads. ``<prefix>_iter_<n>.resume.npz`` beside them holds the seed, how many batches each network has
 seen, recurrent state, what layers have counted and the losses being averaged, so that training goes on as if it had
-never stopped. Without it (a snapshot of real Caffe) training goes on too, with recurrent state at zero. Gradients are
+never stopped. Without it (a snapshot of real Caffe) training goes on too, with recurrent state at zero. It knows the
+solverstate that it belongs to, and is not used beside another one, which real Caffe wrote over ours, say. Gradients are
 never half accumulated in a snapshot: it is taken between iterations.
 """
 
 from __future__ import annotations
 
+import filecmp
+import glob
 import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ..errors import FileError, WeightsError
-from ..files import atomic_write
+from ..files import atomic_write, sha256_of
 from ..net import CaffeNet
 from ..registry import Layer, Shape
 from ..weights import (
@@ -38,13 +43,18 @@ from ..weights import (
 from ..wire import BlobView, SolverState
 from .structure import layers_of_snapshot
 
+if sys.platform != "win32":
+    import fcntl
+
 __all__ = [
     "ResumeState",
     "Snapshot",
     "SnapshotPaths",
     "latest_snapshot",
     "net_state",
+    "place_of",
     "read_snapshot",
+    "remove_unfinished",
     "restore_blobs",
     "restore_net_state",
     "snapshot_paths",
@@ -52,8 +62,9 @@ __all__ = [
     "write_snapshot",
 ]
 
-_VERSION = 1
+_VERSION = 2
 _STATE_NAME = re.compile(r"(?P<stem>.*_iter_(?P<iteration>\d+))\.solverstate(\.h5)?")
+_MODEL_NAME = re.compile(r"_iter_\d+\.caffemodel(\.h5)?$")
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,9 @@ class ResumeState:
         seed: of the run. train_passes: batches that the trained network has seen; test_passes: per test network.
         losses: of the last iterations, oldest first as far as the average needs them; loss_index: how many there were.
         smoothed_loss: their average as Caffe keeps it.
-        buffers: ``train/<name>`` and ``test<k>/<name>``: recurrent state, and what layers have counted.
+        world_size: how many processes trained together.
+        buffers: ``train/<name>`` and ``test<k>/<name>``: recurrent state, and what layers have counted;
+            ``train:<rank>/<name>`` for the processes after the first.
     """
 
     seed: int
@@ -73,6 +86,7 @@ class ResumeState:
     losses: tuple[float, ...] = ()
     loss_index: int = 0
     smoothed_loss: float = 0.0
+    world_size: int = 1
     buffers: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -89,12 +103,16 @@ class SnapshotPaths:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot read: Caffe's state, the path of the model, and what the third file adds (None without it)."""
+    """A snapshot read: Caffe's state, the path of the model, and what the third file adds (None without it).
+
+    ``unfit`` is the path of a third file that lies there but belongs to another solverstate.
+    """
 
     path: Path
     state: SolverState
     model: Path
     resume: ResumeState | None
+    unfit: Path | None = None
 
 
 def snapshot_paths(
@@ -104,6 +122,12 @@ def snapshot_paths(
     stem, end = f"{prefix}_iter_{iteration}", ".h5" if kind == "HDF5" else ""
     model, state = f"{stem}.caffemodel{end}", f"{stem}.solverstate{end}"
     return SnapshotPaths(base / model, base / state, base / f"{stem}.resume.npz", model, state)
+
+
+def place_of(prefix: str, base: Path = Path()) -> tuple[Path, str]:
+    """The folder of the snapshots of ``prefix``, and how their names begin: nothing for a prefix that ends in ``/``."""
+    path = base / f"{prefix}_iter_"
+    return path.parent, path.name.removesuffix("_iter_")
 
 
 def write_snapshot(
@@ -125,30 +149,29 @@ def write_snapshot(
     Raises:
         FileError: the folder is missing, or the disk full; what was there before stays.
     """
-    folder = paths.model.parent
     try:
-        work = Path(tempfile.mkdtemp(prefix=".snapshot.", dir=folder))
-    except OSError as error:
-        raise FileError(f"cannot be written: {error.strerror}", path=str(paths.model)) from error
-    try:
-        new = [work / path.name for path in (paths.model, paths.resume, paths.state)]
-        write_model(new[0], net, diffs, hdf5=new[0].suffix == ".h5")
-        if resume is not None:
-            _write_resume(new[1], resume)
-        write_solverstate(new[2], iteration, paths.learned_net, current_step, [_array(h) for h in history])
-        # The state comes last, for it is what a run is resumed from. One of an earlier run goes first: whoever is ended
-        # in between must not leave it beside another model.
-        paths.state.unlink(missing_ok=True)
-        for made, target in zip(new, (paths.model, paths.resume, paths.state), strict=True):
-            if made.exists():
-                os.replace(made, target)
-    except FileError as error:  # of a file in the working folder, which is about to vanish
+        with _working_folder(paths.model) as work:
+            new = [work / path.name for path in (paths.model, paths.resume, paths.state)]
+            write_model(new[0], net, diffs, hdf5=new[0].suffix == ".h5")
+            write_solverstate(new[2], iteration, paths.learned_net, current_step, [_array(h) for h in history])
+            if resume is not None:
+                _write_resume(new[1], resume, new[2])
+            # The state comes last, for it is what a run is resumed from. One of an earlier run goes first: whoever is
+            # ended in between must not leave it beside another model.
+            if not (_same(new[0], paths.model) and _same(new[2], paths.state)):
+                paths.state.unlink(missing_ok=True)
+            for made, target in zip(new, (paths.model, paths.resume, paths.state), strict=True):
+                if made.exists():
+                    os.replace(made, target)
+    except FileError as error:  # of a file in the working folder, which has vanished
         reason = str(error).removeprefix(f"{error.path}: ")
         raise FileError(f"{reason}; earlier snapshots are whole", path=str(paths.model)) from error
     except OSError as error:
         raise FileError(f"cannot be written: {error.strerror}", path=str(paths.model)) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+
+def _same(made: Path, there: Path) -> bool:
+    return there.exists() and filecmp.cmp(made, there, shallow=False)
 
 
 def write_model(path: Path, net: CaffeNet, diffs: Mapping[str, Tensor] | None = None, *, hdf5: bool = False) -> None:
@@ -195,31 +218,93 @@ def _array(tensor: Tensor) -> np.ndarray:
     return (tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()).numpy()
 
 
+# Folders for files that are not complete yet
+
+
+@contextmanager
+def _working_folder(model: Path) -> Iterator[Path]:
+    """A folder beside ``model`` for the block, locked so that :func:`remove_unfinished` lets it be. Raises OSError."""
+    prefix = _working_prefix(_MODEL_NAME.sub("", model.name))
+    while True:
+        work = Path(tempfile.mkdtemp(prefix=prefix, dir=model.parent))
+        lock = _lock(work, wait=True)
+        if work.exists():  # not removed before it was locked
+            break
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_unfinished(prefix: str, base: Path = Path()) -> None:
+    """Remove what processes that were killed while they wrote a snapshot of ``prefix`` have left."""
+    folder, name = place_of(prefix, base)
+    for work in folder.glob(f"{glob.escape(_working_prefix(name))}*"):
+        lock = _lock(work, wait=False)
+        if lock is not None:  # whoever wrote there has gone
+            shutil.rmtree(work, ignore_errors=True)
+            os.close(lock)
+
+
+def _working_prefix(name: str) -> str:
+    return f".{name}.snapshot."
+
+
+def _lock(folder: Path, wait: bool) -> int | None:
+    """A lock on ``folder`` until the result is closed or the process ends; None if taken, or where there are none."""
+    if sys.platform == "win32":
+        return None
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            return descriptor
+        except OSError:
+            os.close(descriptor)
+    return None
+
+
 # The third file
 
 
-def _write_resume(path: Path, state: ResumeState) -> None:
+def _write_resume(path: Path, state: ResumeState, solverstate: Path) -> None:
     facts = {key: value for key, value in asdict(state).items() if key != "buffers"}
-    text = json.dumps({"version": _VERSION, **facts}).encode()
+    text = json.dumps({"version": _VERSION, "solverstate": sha256_of(solverstate), **facts}).encode()
     with atomic_write(path) as handle:
         arrays: dict[str, Any] = {f"buffer:{name}": array for name, array in state.buffers.items()}
         np.savez(handle, facts=np.frombuffer(text, np.uint8), **arrays)
 
 
-def _read_resume(path: Path) -> ResumeState:
+def _read_resume(path: Path, solverstate: Path) -> ResumeState | None:
+    """What ``path`` holds; None if it belongs to another file than ``solverstate``."""
     try:
         with np.load(path, allow_pickle=False) as file:
             facts = json.loads(bytes(file["facts"]))
             buffers = {key[7:]: file[key] for key in file.files if key.startswith("buffer:")}
         if facts.pop("version") != _VERSION:
-            raise FileError("was written by another version of this program", path=str(path))
+            raise FileError(
+                "was written by another version of this program; delete it to go on without recurrent state",
+                path=str(path),
+            )
+        if facts.pop("solverstate") != sha256_of(solverstate):
+            return None
         facts["test_passes"], facts["losses"] = tuple(facts["test_passes"]), tuple(facts["losses"])
         return ResumeState(buffers=buffers, **facts)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        MemoryError,
+        zipfile.BadZipFile,
+    ) as e:
         raise FileError(
-            f"is damaged ({str(error) or type(error).__name__}); delete it to go on without recurrent state",
-            path=str(path),
-        ) from error
+            f"is damaged ({str(e) or type(e).__name__}); delete it to go on without recurrent state", path=str(path)
+        ) from e
 
 
 # Reading
@@ -245,8 +330,11 @@ def read_snapshot(path: str | Path, base: Path = Path()) -> Snapshot:
     if not model.exists():
         raise FileError(f"its model {state.learned_net} is neither in {base.resolve()} nor beside it", path=str(path))
     match = _STATE_NAME.fullmatch(path.name)
-    resume = path.with_name(f"{match['stem']}.resume.npz") if match else None
-    return Snapshot(path, state, model, _read_resume(resume) if resume is not None and resume.exists() else None)
+    beside = path.with_name(f"{match['stem']}.resume.npz") if match else None
+    if beside is None or not beside.exists():
+        return Snapshot(path, state, model, None)
+    resume = _read_resume(beside, path)
+    return Snapshot(path, state, model, resume, None if resume is not None else beside)
 
 
 def latest_snapshot(prefix: str, base: Path = Path(), newer_than: int = 0) -> Path | None:
@@ -255,11 +343,11 @@ def latest_snapshot(prefix: str, base: Path = Path(), newer_than: int = 0) -> Pa
     Args:
         newer_than: overlook those that were written before, in nanoseconds since 1970.
     """
-    stem = base / prefix
+    folder, name = place_of(prefix, base)
     found = []
-    for path in stem.parent.glob("*.solverstate*"):
+    for path in folder.glob("*.solverstate*"):
         match = _STATE_NAME.fullmatch(path.name)
-        ours = match and match["stem"] == f"{stem.name}_iter_{match['iteration']}"
+        ours = match and match["stem"] == f"{name}_iter_{match['iteration']}"
         if match and ours and path.stat().st_mtime_ns >= newer_than:
             found.append((int(match["iteration"]), path))
     return max(found)[1] if found else None

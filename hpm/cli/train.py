@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 import click
+import torch
 
-from caffe_compat.cli.caffe_commands import Signals
+from caffe_compat import parallel
+from caffe_compat.cli.caffe_commands import Signals, amp_option, gradients_option, nan_option
 from caffe_compat.cli.caffe_log import CaffeLog
-from caffe_compat.cli.options import device_option, note, parse_device
+from caffe_compat.cli.options import note, parse_device
 from caffe_compat.errors import UsageError
-from caffe_compat.solver import Action, Event
-from caffe_compat.solver.events import IterationShown
+from caffe_compat.solver import Action
 
 from ..datasets.heatmaps import HeatMapOptions
 from ..networks import NetworkOptions, scaled_channels
 from ..training import HEAT_MAPS, PHASES, PRETRAINING, TrainingOptions, train_phase
-from .options import Bars
 
 __all__ = ["train"]
 
@@ -59,7 +60,11 @@ _FOUR = ("2d_to_3d", "3d_to_2d", "finetune_whole", "mask3d")
 @click.option("--display", type=click.IntRange(1), help="Every so many iterations. [default: the original's]")
 @click.option("--seed", type=int)
 @click.option("--workers", type=click.IntRange(0), help="Processes that read data; 0 reads in this one.")
-@device_option
+@gradients_option
+@amp_option
+@nan_option
+@click.option("--device", help="cpu, cuda, cuda:1 ... [default: cpu]")
+@click.option("--require-gpu", is_flag=True, help="Train on a GPU, or fail.")
 def train(
     phase: str,
     data: str,
@@ -83,14 +88,19 @@ def train(
     display: int | None,
     seed: int | None,
     workers: int | None,
-    device: str,
+    gradients: Any,
+    bfloat16: bool,
+    keep_going_on_nan: bool,
+    device: str | None,
+    require_gpu: bool,
 ) -> int:
     """Train PHASE, or go on from its last snapshot in --out; all is the four phases after the 2D pre-training.
 
     The 2D pre-training is train_test_cpm, or pose_train_test_from_release: heat maps, from MPII's own annotation and
     pictures. To go on from the latter, name its model as --weights.
 
-    SIGINT writes a snapshot and stops.
+    SIGINT writes a snapshot and stops. Under torchrun (torchrun --nproc-per-node 2 -m hpm train ...) gradients are
+    averaged over all processes, each of which reads batches of its own.
     """
     if not width > 0:
         raise UsageError(f"--width {width}; a factor above 0 was expected")
@@ -116,40 +126,66 @@ def train(
         batches=batches,
         snapshot=snapshot,
         display=display,
+        gradients=gradients,
+        bfloat16=bfloat16,
         heat_maps=HeatMapOptions(
             annotation=(train_list if phase == HEAT_MAPS else None) or HeatMapOptions.annotation,
             pictures=pictures or HeatMapOptions.pictures,
         ),
     )
-    where = parse_device(device)
-    for number, name in enumerate(_FOUR if phase == "all" else (phase,)):
-        with ExitStack() as stack:
-            log = stack.enter_context(CaffeLog())
-            signals = stack.enter_context(Signals({"SIGINT": Action.STOP}))
-            bars = stack.enter_context(Bars())
-            total = PHASES[name].iterations if iterations is None else iterations
-
-            def observe(
-                event: Event, log: CaffeLog = log, bars: Bars = bars, total: int = total, name: str = name
-            ) -> None:
-                log.event(event)
-                if isinstance(event, IterationShown):
-                    bars.show(name, event.iteration, total)
-
-            done = train_phase(
-                name,
-                data,
-                out,
-                weights if number == 0 else None,
-                options,
-                seed=seed,
-                device=where,
-                workers=workers,
-                observer=observe,
-                requested=signals.requested,
-            )
-        if done is None:
-            note(f"{name} was stopped; run the same command to go on")
-            return 130
-        click.echo(f"{name}: {done}")
+    rank = parallel.this_rank()
+    where = _device(device, require_gpu, rank)
+    with parallel.joined(rank, where):
+        for number, name in enumerate(_FOUR if phase == "all" else (phase,)):
+            with ExitStack() as stack:
+                log = stack.enter_context(CaffeLog(quiet=rank.rank != 0))
+                signals = stack.enter_context(Signals({"SIGINT": Action.STOP}))
+                done = train_phase(
+                    name,
+                    data,
+                    out,
+                    weights if number == 0 else None,
+                    options,
+                    seed=seed,
+                    device=where,
+                    workers=workers,
+                    observer=log.event,
+                    requested=signals.requested,
+                    progress=_progress(log),
+                    stop_at_nan=not keep_going_on_nan,
+                )
+            if done is None:
+                if rank.rank == 0:
+                    note(f"{name} was stopped; run the same command to go on")
+                return 130
+            if rank.rank == 0:
+                click.echo(f"{name}: {done}")
     return 0
+
+
+def _device(text: str | None, gpu_required: bool, rank: parallel.Rank) -> torch.device:
+    """Where this process trains: each process of a machine on a GPU of its own, counted from 0."""
+    device: torch.device = parse_device(text or ("cuda" if gpu_required else "cpu"))
+    if gpu_required and device.type != "cuda":
+        raise UsageError(f"--device {device} is no GPU (--require-gpu)")
+    if device.type != "cuda" or rank.size == 1:
+        return device
+    count = torch.cuda.device_count()
+    if device.index is not None or rank.local_size > count:
+        raise UsageError(
+            f"--device {device}: {rank.local_size} processes on this machine with {count} GPUs; each takes one, "
+            "in their order, with --device cuda"
+        )
+    return torch.device("cuda", rank.local)
+
+
+def _progress(log: CaffeLog) -> Callable[[int, int], None]:
+    """Shows iterations on a terminal, from the one that comes first."""
+    shown: list[Callable[[int], None]] = []
+
+    def show(done: int, total: int) -> None:
+        if not shown:
+            shown.append(log.follow(done, total))
+        shown[0](done)
+
+    return show

@@ -1,10 +1,25 @@
 """Pictures of people with Gaussian maps of their parts: what the heat-map pre-training learns from.
 
-This stands in for the ``CPMData`` layer of the CPM release's Caffe, which 3Dpose_ssl names but does not have. The maps
-and the numbers of the augmentation are that layer's, as its source and the network's definition state them (S. Wei and
-others, "Convolutional Pose Machines", CVPR 2016). What differs: the picture is scaled, turned, cropped and mirrored by
-one cubic interpolation instead of by several, the person's centre is not rounded to a whole pixel before the crop, and
-people come in a new order in every epoch.
+This stands in for the ``CPMData`` layer of the CPM release's Caffe, which 3Dpose_ssl names but does not have. What is
+chosen, and where it comes from:
+
+- from the network's definition (``transform_param`` of ``pose_train_test_from_release``): crops of 368 and maps of
+  46 by 46 (stride 8); sigma 7 of the parts' maps; a person's size 1.171 in units of MPII's scale, half of the time with
+  a factor between 0.8 and 1.2; turned by up to 40 degrees; the centre in the middle of the crop
+  (``center_perterb_max`` 0); no CLAHE; and, by its Slice and its losses, which 15 maps each stage learns;
+- from that Caffe (github.com/shihenw/caffe, commit d154e896: the defaults of ``TransformationParameter`` in
+  caffe.proto, and data_transformer.cpp): sigma 21 of the centre's map; mirrored half of the time; 14 parts in the order
+  of :data:`PARTS` and the background, 1 minus the greatest of the parts; first the maps of the person in the centre,
+  then those of everybody; the maps' formula and where they end; scaled, turned, cropped, then mirrored; grey 128 beyond
+  the picture; (v - 128) / 256; hidden parts have maps, parts beyond the picture have none;
+- from the release's scripts (github.com/shihenw/convolutional-pose-machines-release, ``training/genJSON.m``): the
+  centre is MPII's ``objpos``, the size its ``scale``, and every annotated person of a training picture has its turn.
+
+The method is S. Wei and others, "Convolutional Pose Machines", CVPR 2016. The release's own networks (``genProto.py``)
+vary every person's size, between 0.7 and 1.3; the definition at hand wins.
+
+What differs: the picture is scaled, turned, cropped and mirrored by one cubic interpolation instead of by several, the
+person's centre is not rounded to a whole pixel before the crop, and people come in a new order in every epoch.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -133,3 +136,33 @@ def test_output_that_does_not_fit(tmp_path: Path) -> None:
             output.write(torch.zeros(2, 4), torch.zeros(2))
     with pytest.raises(FileError, match="cannot be written"):
         HDF5Output(tmp_path / "nowhere" / "out.h5")
+
+
+OUTPUT_ON_A_FULL_DISK = """
+import resource, sys, torch
+from caffe_compat.data import HDF5Output
+from caffe_compat.errors import FileError
+output = HDF5Output("out.h5")
+output.write(torch.ones(4, 3), torch.ones(4))
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
+try:
+    output.write(torch.ones(4000, 3), torch.ones(4000))
+except FileError as error:
+    print(error)
+output.close()
+"""
+
+
+def test_output_on_a_full_disk(tmp_path: Path) -> None:
+    """One error, and nothing from the library that writes the file."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", OUTPUT_ON_A_FULL_DISK],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "out.h5: cannot be written as HDF5: [Errno 27] File too large\n"

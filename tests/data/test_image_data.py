@@ -272,3 +272,18 @@ def test_asking_for_the_fork(tmp_path: Path) -> None:
     source = source_of(image_data("batch_size: 2"), tmp_path, dialect=FORK)
     assert source.batch(0)["label"].shape == (2, 1)
     assert source.random
+
+
+def test_a_first_image_that_is_missing_is_named_once(tmp_path: Path) -> None:
+    """Where no size is given, it tells the size of the blob."""
+    image_list(tmp_path, 3)
+    (tmp_path / "list.txt").write_text("none.png 0\n")
+    with pytest.raises(FileError, match=r"^\S*list\.txt: line 1: image \S*none\.png cannot be opened: No such file"):
+        source_of(image_data("batch_size: 1"), tmp_path).shapes()
+
+
+def test_a_byte_order_mark_before_a_list(tmp_path: Path) -> None:
+    image_list(tmp_path, 3)
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert order(source_of(image_data("batch_size: 3"), tmp_path), range(1)) == [0, 1, 2]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import cos, exp, radians, sin
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,12 +22,12 @@ from caffe_compat.data import Loader
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.solver import Action, Event
 from caffe_compat.solver.events import IterationShown
-from caffe_compat.weights import read_weights
+from caffe_compat.weights import read_solverstate, read_weights
 from hpm.cli import main
 from hpm.datasets.heatmaps import PARTS, HeatMapOptions, HeatMaps, View, augment, gaussian, label_maps
 from hpm.datasets.mpii import read_mpii
 from hpm.datasets.synthetic import SyntheticOptions, write
-from hpm.networks import NetworkOptions
+from hpm.networks import NetworkOptions, scaled_channels
 from hpm.skeleton import MPII16
 from hpm.training import HEAT_MAPS, TrainingOptions, train_phase, trained_model
 
@@ -233,6 +237,50 @@ def test_batches_depend_on_seed_index_and_rank_alone(data: Path) -> None:
     assert all(torch.equal(read[1][name], seventh[name]) for name in seventh)
 
 
+def test_ranks_share_out_the_batches_of_one_process(data: Path) -> None:
+    alone = _maps(data)
+    for index in range(3):
+        for rank in range(2):
+            own, expected = _maps(data, rank=rank, world_size=2).batch(index), alone.batch(2 * index + rank)
+            assert all(torch.equal(own[name], expected[name]) for name in expected)
+
+
+def _write_mat(path: Path, entries: list[dict[str, Any]]) -> None:
+    """The people of ``entries`` as MPII's release holds them, among what it holds besides."""
+    pictures: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        points = [{"x": x, "y": y, "id": k, "is_visible": k % 2} for k, (x, y) in enumerate(entry["joints"])]
+        at = {"x": entry["center"][0], "y": entry["center"][1]}
+        person = {"annopoints": {"point": _records(points)}, "objpos": at, "scale": entry["scale"]}
+        pictures.setdefault(entry["image"], []).append(person)
+    rows = [({"name": name}, _records(people)) for name, people in pictures.items()]
+    head_only, of_the_test = {"x1": 3.0, "y1": 4.0}, {"objpos": {"x": 5.0, "y": 6.0}, "scale": 1.0}
+    rows += [
+        ({"name": "head.png"}, head_only),
+        ({"name": "nobody.png"}, np.zeros((0, 0))),
+        ({"name": "t"}, of_the_test),
+    ]
+    annolist = np.zeros(len(rows), dtype=[("image", object), ("annorect", object)])
+    annolist[:] = rows
+    savemat(path, {"RELEASE": {"annolist": annolist, "img_train": np.array([1] * (len(rows) - 1) + [0])}})
+
+
+def _records(rows: list[dict[str, Any]]) -> np.ndarray:
+    """A struct array of MATLAB's."""
+    array = np.zeros(len(rows), dtype=[(name, object) for name in rows[0]])
+    array[:] = [tuple(row.values()) for row in rows]
+    return array
+
+
+def test_the_release_s_mat_gives_the_batches_of_a_json(data: Path) -> None:
+    _write_mat(data / "mpii.mat", json.loads((data / "mpii.json").read_text()))
+    options = replace(OPTIONS, annotation="mpii.mat")
+    assert len(read_mpii(data / "mpii.mat")) == 3
+    for index in range(3):
+        of_mat, of_json = _maps(data, options).batch(index), _maps(data).batch(index)
+        assert all(torch.equal(of_mat[name], of_json[name]) for name in of_json)
+
+
 def test_everybody_has_a_turn_in_every_epoch(data: Path) -> None:
     maps = HeatMaps(data, STILL, size=SIZE, batch=3, seed=1)
     whole = {row.numpy().tobytes() for row in maps.batch(0)["label"]}
@@ -371,15 +419,86 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(data: Path, tmp_path: Pa
         train_phase(HEAT_MAPS, data, tmp_path / "parts", options=other)
 
 
+def _words(data: Path, out: Path, *more: str) -> list[str]:
+    words = [HEAT_MAPS, "--data", str(data), "--out", str(out), "--width", "0.02", "--image-size", str(SIZE)]
+    words += ["--seed", "1", "--workers", "0", "--batch", "2", "--pictures", "pictures", "--train-list", "mpii.json"]
+    return [*words, *more]
+
+
 def test_the_command(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--data", str(data), "--out", str(tmp_path / "out"), "--width", "0.02", "--image-size", str(SIZE)]
-    words += ["--iterations", "1", "--seed", "1", "--workers", "0", "--batch", "2", "--pictures", "pictures"]
+    words = _words(data, tmp_path / "out", "--iterations", "1", "--gradients", "true")
     with pytest.raises(SystemExit) as leaving:
-        main(["train", HEAT_MAPS, *words, "--train-list", "mpii.json"])
+        main(["train", *words])
     captured = capsys.readouterr()
     assert leaving.value.code == 0, captured.err
     assert captured.out == f"{HEAT_MAPS}: {trained_model(HEAT_MAPS, tmp_path / 'out')}\n"
+    for wrong, message in (
+        (["mask3d", *words[1:]], f"only {HEAT_MAPS} reads them"),
+        ([*words[:-1], "caffe"], "was written by a run with other settings"),
+        ([*words, "--device", "cpu", "--require-gpu"], "--device cpu is no GPU (--require-gpu)"),
+        ([*words, "--device", "gpu", "--require-gpu"], "--device gpu: "),
+    ):
+        with pytest.raises(SystemExit) as leaving:
+            main(["train", *wrong])
+        assert leaving.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about a machine without a GPU")
+def test_no_gpu_where_one_is_required(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
-        main(["train", "mask3d", *words])
+        main(["train", *_words(data, tmp_path / "out", "--require-gpu")])
     assert leaving.value.code == 2
-    assert f"only {HEAT_MAPS} reads them" in capsys.readouterr().err
+    assert "--device cuda: " in capsys.readouterr().err
+
+
+def _torchrun(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "hpm",
+        "train",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*command, *words], env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.slow
+def test_two_processes_train_together_and_go_on(data: Path, tmp_path: Path) -> None:
+    more = ("--iterations", "3", "--snapshot", "1")
+    together = _torchrun(*_words(data, tmp_path / "two", *more))
+    assert together.returncode == 0, together.stderr
+    assert together.stdout == f"{HEAT_MAPS}: {trained_model(HEAT_MAPS, tmp_path / 'two')}\n"
+    whole = trained_model(HEAT_MAPS, tmp_path / "two").read_bytes()
+    # Adam's averages after a step from the same weights: the mean of both batches' gradients. Gradients are clipped, a
+    # sum over batches before it is divided by their number.
+    one = train_phase(
+        HEAT_MAPS,
+        data,
+        tmp_path / "one",
+        options=replace(TRAINING, network=_narrow(), initial="original", learning_rate=None, batches=2, snapshot=1),
+        seed=1,
+        workers=0,
+    )
+    assert one is not None
+    first = f"{HEAT_MAPS}_iter_1.solverstate"
+    alone, two = read_solverstate(tmp_path / "one" / first), read_solverstate(tmp_path / "two" / first)
+    for a, b in list(zip(alone.history, two.history, strict=True))[: len(two.history) // 2]:
+        np.testing.assert_allclose(2 * a.data, b.data, atol=1e-5 * np.abs(b.data).max() + 1e-12)
+    for path in [*(tmp_path / "two").glob("*_iter_[23].*"), trained_model(HEAT_MAPS, tmp_path / "two")]:
+        path.unlink()
+    again = _torchrun(*_words(data, tmp_path / "two", *more))
+    assert again.returncode == 0, again.stderr
+    assert f"Restoring previous solver status from {tmp_path / 'two' / first}" in again.stderr
+    assert trained_model(HEAT_MAPS, tmp_path / "two").read_bytes() == whole
+    wrong = _torchrun(*_words(data, tmp_path / "two", "--iterations", "9"))
+    assert wrong.returncode != 0
+    assert "was written by a run with other settings" in wrong.stderr
+
+
+def _narrow() -> NetworkOptions:
+    return replace(NETWORK, channels=scaled_channels(0.02))

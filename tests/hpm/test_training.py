@@ -102,6 +102,21 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(data: Path, tmp_path: Pa
     assert run(tmp_path / "parts", _StopAt(1)) == parts  # done: nothing is trained
 
 
+def test_a_run_goes_on_in_a_folder_that_was_moved(data: Path, tmp_path: Path) -> None:
+    run = {"options": PRETRAINING, "seed": 7, "workers": 0}
+    assert train_phase("train_test_cpm", data, tmp_path / "old", requested=_StopAt(1), **run) is None  # type: ignore[arg-type]
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = train_phase("train_test_cpm", data, tmp_path / "new", **run)  # type: ignore[arg-type]
+    assert moved is not None
+    assert not (tmp_path / "old").exists()
+    assert sorted(path.name for path in (tmp_path / "new").glob("*.solverstate")) == [
+        f"train_test_cpm_iter_{k}.solverstate" for k in (1, 2, 3)
+    ]
+    whole = train_phase("train_test_cpm", data, tmp_path / "whole", **run)  # type: ignore[arg-type]
+    assert whole is not None
+    assert moved.read_bytes() == whole.read_bytes()
+
+
 def test_other_settings_in_the_same_folder(data: Path, tmp_path: Path) -> None:
     run = {"options": PRETRAINING, "seed": 7, "workers": 0}
     train_phase("train_test_cpm", data, tmp_path, **run)  # type: ignore[arg-type]

@@ -383,6 +383,85 @@ def test_debug_info(tmp_path: Path) -> None:
     assert "L2 norm = (" in own[-1]
 
 
+SPLITS = """
+layer { name: "data" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" inner_product_param {
+  num_output: 3 weight_filler { type: "uniform" } } }
+layer { name: "relu" type: "ReLU" bottom: "a" top: "a" }
+layer { name: "twice" type: "Eltwise" bottom: "a" bottom: "a" top: "e" eltwise_param { coeff: 1 coeff: -3 } }
+layer { name: "stop" type: "Power" bottom: "a" top: "s" propagate_down: false }
+layer { name: "l" type: "EuclideanLoss" bottom: "e" bottom: "x" top: "l" loss_weight: 2 }
+layer { name: "half" type: "Power" bottom: "l" top: "h" power_param { scale: 0.5 } loss_weight: 4 }
+layer { name: "quiet" type: "Silence" bottom: "h" bottom: "s" }
+"""
+
+
+def test_debug_info_shows_the_splits_that_caffe_adds(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(SPLITS)
+    settings = parse_solver(
+        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 display: 1 debug_info: true iter_size: 2',
+        base=tmp_path,
+    )
+    lines: list[str] = []
+    x = torch.tensor([[1.0, -2.0, 3.0], [0.5, 0.0, -1.0]])
+    net = make_net(SPLITS, state=NetState("TRAIN"))
+    solver = Solver(
+        settings, net, lambda k: {"x": x}, base=tmp_path, seed=3, observer=lambda event: lines.extend(lines_of(event))
+    )
+    weight, bias = (net.get_parameter(f"a.{name}").detach().clone() for name in ("weight", "bias"))
+    solver.step(1)
+    own = [line.strip() for line in lines if line.startswith("    [")]
+    own = own[: len(own) // 2]  # of the first of two passes
+    before = (x @ weight.T + bias).requires_grad_()
+    a = before.relu()
+    a.retain_grad()
+    e = a - 3 * a
+    e.retain_grad()
+    loss = (e - x).square().sum() / 4
+    (4 * loss).backward()
+    assert e.grad is not None
+    assert a.grad is not None
+    assert before.grad is not None
+
+    def mean(tensor: Tensor) -> float:
+        return float(tensor.detach().abs().mean())
+
+    expected = [
+        ("[Forward] Layer data, top blob x data:", mean(x)),
+        ("[Forward] Layer x_data_0_split, top blob x_data_0_split_0 data:", mean(x)),
+        ("[Forward] Layer x_data_0_split, top blob x_data_0_split_1 data:", mean(x)),
+        ("[Forward] Layer a, top blob a data:", mean(before)),
+        ("[Forward] Layer a, param blob 0 data:", mean(weight)),
+        ("[Forward] Layer a, param blob 1 data:", mean(bias)),
+        ("[Forward] Layer relu, top blob a data:", mean(a)),
+        ("[Forward] Layer a_relu_0_split, top blob a_relu_0_split_0 data:", mean(a)),
+        ("[Forward] Layer a_relu_0_split, top blob a_relu_0_split_1 data:", mean(a)),
+        ("[Forward] Layer a_relu_0_split, top blob a_relu_0_split_2 data:", mean(a)),
+        ("[Forward] Layer twice, top blob e data:", mean(e)),
+        ("[Forward] Layer stop, top blob s data:", mean(a)),
+        ("[Forward] Layer l, top blob l data:", mean(loss)),
+        ("[Forward] Layer l_l_0_split, top blob l_l_0_split_0 data:", mean(loss)),
+        ("[Forward] Layer l_l_0_split, top blob l_l_0_split_1 data:", mean(loss)),
+        ("[Forward] Layer half, top blob h data:", mean(loss) / 2),
+        ("[Forward] Layer h_half_0_split, top blob h_half_0_split_0 data:", mean(loss) / 2),
+        ("[Forward] Layer h_half_0_split, top blob h_half_0_split_1 data:", mean(loss) / 2),
+        ("[Backward] Layer h_half_0_split, bottom blob h diff:", 4),
+        ("[Backward] Layer half, bottom blob l_l_0_split_1 diff:", 2),
+        ("[Backward] Layer l_l_0_split, bottom blob l diff:", 4),
+        ("[Backward] Layer l, bottom blob e diff:", mean(e.grad)),
+        ("[Backward] Layer twice, bottom blob a_relu_0_split_0 diff:", mean(e.grad)),
+        ("[Backward] Layer twice, bottom blob a_relu_0_split_1 diff:", 3 * mean(e.grad)),
+        ("[Backward] Layer a_relu_0_split, bottom blob a diff:", mean(a.grad)),
+        ("[Backward] Layer relu, bottom blob a diff:", mean(before.grad)),
+        ("[Backward] Layer a, param blob 0 diff:", mean(before.grad.T @ x)),
+        ("[Backward] Layer a, param blob 1 diff:", mean(before.grad.sum(0))),
+    ]
+    assert [line.rpartition(" ")[0] for line in own[:-1]] == [text for text, _ in expected]
+    found = [float(line.rpartition(" ")[2]) for line in own[:-1]]
+    assert found == pytest.approx([number for _, number in expected], rel=1e-5)
+    assert not any(module._forward_pre_hooks for module in net.modules())
+
+
 def recorded_solver_with_debug(folder: Path, lines: list[str]) -> Solver:
     (folder / "small.prototxt").write_text(NET)
     text = CASES["sgd_fixed"].replace("display: 0", "display: 1") + "debug_info: true"

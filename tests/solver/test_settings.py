@@ -6,7 +6,7 @@ import pytest
 import torch
 from recorded import FILES, NET
 
-from caffe_compat.errors import CaffeCompatError, PrototxtError, UsageError
+from caffe_compat.errors import CaffeCompatError, FileError, PrototxtError, UsageError
 from caffe_compat.graph import NetState
 from caffe_compat.solver import CaffeNesterov, parse_solver, read_solver
 
@@ -130,3 +130,9 @@ def test_what_caffe_lets_pass_is_a_warning() -> None:
         "base_lr is not set, so the learning rate is 0",
         "max_iter is not set, so solving takes no step",
     ]
+
+
+def test_a_network_that_is_not_in_the_working_directory(tmp_path: Path) -> None:
+    settings = parse_solver('net: "models/net.prototxt" base_lr: 1 lr_policy: "fixed" max_iter: 1', base=tmp_path)
+    with pytest.raises(FileError, match=r"models/net\.prototxt: there is no such file; names in a solver file start"):
+        settings.train.definition()

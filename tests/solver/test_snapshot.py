@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,6 +20,7 @@ from caffe_compat.filling import fill_net
 from caffe_compat.graph import NetState
 from caffe_compat.net import CaffeNet
 from caffe_compat.solver import Solver, latest_snapshot, parse_solver, read_snapshot, snapshot, write_snapshot
+from caffe_compat.solver.events import Note
 from caffe_compat.solver.structure import layers_of_snapshot
 from caffe_compat.weights import read_solverstate, read_weights
 
@@ -182,6 +186,8 @@ def test_a_crash_between_the_files_leaves_no_mixed_snapshot(tmp_path: Path, monk
     solver.step(1)
     solver.snapshot()
     again = recorded_case("adam", tmp_path)
+    with torch.no_grad():
+        again.net.get_parameter("ip.bias")[1] = 3
     again.step(3)
 
     class Killed(BaseException):
@@ -199,6 +205,104 @@ def test_a_crash_between_the_files_leaves_no_mixed_snapshot(tmp_path: Path, monk
         again.snapshot()
     # The model of the second run stands there now; the state of the first would go on with it.
     assert latest_snapshot("adam", tmp_path) == tmp_path / "adam_iter_2.solverstate"
+
+
+def test_a_crash_while_the_same_snapshot_is_written_again_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solver = recorded_case("adam", tmp_path)
+    solver.step(2)
+    state = solver.snapshot()
+    again = recorded_case("adam", tmp_path)
+    assert state is not None
+    again.restore(state)
+
+    def killed(source: Path | str, target: Path | str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        again.snapshot()
+    assert latest_snapshot("adam", tmp_path) == state
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    """By the next run of the same prefix; a writer that lives, and other prefixes, are let be."""
+    left, alive, other = (tmp_path / name for name in (".adam.snapshot.a", ".adam.snapshot.b", ".adam_2.snapshot.c"))
+    for folder in (left, alive, other):
+        folder.mkdir()
+        (folder / "adam_iter_3.caffemodel").write_bytes(b"half a model")
+    code = (
+        "import fcntl, os, sys; f = os.open(sys.argv[1], os.O_RDONLY); fcntl.flock(f, fcntl.LOCK_EX); "
+        "print('locked', flush=True); sys.stdin.read()"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code, str(alive)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "locked\n"
+    snapshot.remove_unfinished("adam", tmp_path)
+    assert (left.exists(), alive.exists(), other.exists()) == (False, True, True)
+    writer.kill()
+    writer.communicate()
+    snapshots = parse_solver(CASES["adam"] + "snapshot: 5", base=tmp_path)
+    (tmp_path / "small.prototxt").write_text(NET)
+    recorded_solver(snapshots, tmp_path)
+    assert (alive.exists(), other.exists()) == (False, True)
+
+
+def test_a_writer_holds_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    solver = recorded_case("adam", tmp_path)
+    seen: list[list[str]] = []
+    real = snapshot.write_solverstate
+
+    def write(path: Path, *rest: Any) -> None:
+        code = "import sys; from caffe_compat.solver.snapshot import remove_unfinished; remove_unfinished(sys.argv[1])"
+        root = str(Path(__file__).parents[2])
+        subprocess.run(
+            [sys.executable, "-c", code, "adam"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": root}, check=True
+        )
+        seen.append([p.name for p in path.parent.iterdir()])
+        real(path, *rest)
+
+    monkeypatch.setattr(snapshot, "write_solverstate", write)
+    assert solver.snapshot() is not None
+    assert seen == [["adam_iter_0.caffemodel"]]
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
+
+
+def test_the_third_file_belongs_to_one_solverstate(tmp_path: Path) -> None:
+    """Beside a state that another program wrote over ours it is named and not used."""
+    solver = recorded_case("adam", tmp_path)
+    solver.step(10)
+    state = solver.snapshot()
+    assert state is not None
+    assert read_snapshot(state).resume is not None
+    for end in ("caffemodel", "solverstate"):
+        (tmp_path / f"adam_iter_10.{end}").write_bytes((FILES / f"adam_iter_10.{end}").read_bytes())
+    found = read_snapshot(state)
+    assert (found.resume, found.unfit) == (None, tmp_path / "adam_iter_10.resume.npz")
+    notes: list[Note] = []
+    again = recorded_case(
+        "adam", tmp_path, seed=77, observer=lambda e: notes.append(e) if isinstance(e, Note) else None
+    )
+    again.restore(state)
+    (note,) = notes
+    assert note.warning
+    assert "adam_iter_10.resume.npz belongs to another file than" in note.text
+    assert (again.seed, again.train_passes, again.loss) == (77, 10, 0)
+
+
+def test_a_third_file_of_another_version_is_refused(tmp_path: Path) -> None:
+    solver = recorded_case("adam", tmp_path)
+    state = solver.snapshot()
+    assert state is not None
+    path = tmp_path / "adam_iter_0.resume.npz"
+    with np.load(path) as file:
+        facts = bytes(file["facts"]).replace(b'"version": 2', b'"version": 1')
+    np.savez(path, facts=np.frombuffer(facts, np.uint8))
+    with pytest.raises(FileError, match=r"resume\.npz: was written by another version of this program; delete it"):
+        solver.restore(state)
 
 
 def test_latest_snapshot_counts_as_numbers(tmp_path: Path) -> None:

@@ -168,7 +168,8 @@ def full(spec):
 """
 
 
-def test_a_full_disk_leaves_the_last_snapshot_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("form", "end"), [("BINARYPROTO", ""), ("HDF5", ".h5")])
+def test_a_full_disk_leaves_the_last_snapshot_whole(form: str, end: str, tmp_path: Path) -> None:
     net = (
         'layer { name: "data" type: "HDF5Data" top: "x" top: "y" '
         'hdf5_data_param { source: "rows.txt" batch_size: 4 } } '
@@ -176,18 +177,19 @@ def test_a_full_disk_leaves_the_last_snapshot_whole(tmp_path: Path) -> None:
         'layer { name: "ip" type: "InnerProduct" bottom: "z" top: "p" inner_product_param { num_output: 7 } } '
         'layer { name: "loss" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "loss" }'
     )
-    write_training(tmp_path, "random_seed: 1 snapshot: 3", net)
+    write_training(tmp_path, f"random_seed: 1 snapshot: 3 snapshot_format: {form}", net)
     (tmp_path / "full.py").write_text(FULL_DISK)
     command = ("train", "-solver=solver.prototxt", "--workers=0", "--plugin=full.py")
     process = start(tmp_path, *command)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 2, error
-    assert "caffe-compat: error: snap_iter_6.caffemodel: cannot be written: File too large" in error
+    last = error.splitlines()[-1]
+    assert f"caffe-compat: error: snap_iter_6.caffemodel{end}: cannot be written: File too large" in last
     assert sorted(path.name for path in tmp_path.glob("*snap*")) == [
-        "snap_iter_3.caffemodel",
+        f"snap_iter_3.caffemodel{end}",
         "snap_iter_3.resume.npz",
-        "snap_iter_3.solverstate",
+        f"snap_iter_3.solverstate{end}",
     ]
-    snapshot = read_snapshot("snap_iter_3.solverstate")
+    snapshot = read_snapshot(f"snap_iter_3.solverstate{end}")
     assert snapshot.resume is not None
     assert [blob.shape for blob in blobs(snapshot.model)] == [(7, 15), (7,)] * 2

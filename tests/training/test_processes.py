@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from tiny_training import NET, assert_same, blobs, caffe_compat, start, train, write_training
@@ -162,6 +163,7 @@ def test_killed_at_random_moments(form: str, tmp_path: Path) -> None:
     assert kills >= 3
     end = ".caffemodel" + (".h5" if form == "HDF5" else "")
     assert_same(f"snap_iter_30{end}", f"straight_iter_30{end}")
+    assert not list(tmp_path.glob(".*"))
 
 
 # Several processes
@@ -226,6 +228,66 @@ def test_two_processes_train_like_one_with_iter_size_2(tmp_path: Path) -> None:
         assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max()
 
 
+SEQUENCES = """
+layer { name: "data" type: "HDF5Data" top: "x" top: "clip" top: "y"
+  hdf5_data_param { source: "sequences.txt" batch_size: 4 } }
+layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "clip" top: "h"
+  recurrent_param { num_output: 5 weight_filler { type: "uniform" min: -0.5 max: 0.5 } } }
+layer { name: "out" type: "InnerProduct" bottom: "h" top: "p"
+  inner_product_param { num_output: 3 axis: 2 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "loss" }
+"""
+
+
+def test_every_process_goes_on_with_its_own_recurrent_state(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_training(tmp_path, "max_iter: 6 base_lr: 0.1 random_seed: 2 snapshot: 3", SEQUENCES)
+    rng = np.random.RandomState(1)
+    with h5py.File(tmp_path / "sequences.h5", "w") as file:
+        for name, shape in (("x", (40, 2, 3)), ("y", (40, 2, 3))):
+            file[name] = rng.standard_normal(shape).astype(np.float32)
+        file["clip"] = np.ones((40, 2), np.float32)
+    (tmp_path / "sequences.txt").write_text("sequences.h5\n")
+    command = ["train", "-solver=solver.prototxt", "--workers=0"]
+    assert launch(command, 2) == 0
+    for path in tmp_path.glob("snap_iter_6*"):
+        path.rename(path.with_name(path.name.replace("snap", "straight")))
+    with np.load(tmp_path / "snap_iter_3.resume.npz") as file:
+        hidden = [file[f"buffer:{rank}/lstm.hidden"] for rank in ("train", "train:1")]
+    assert np.abs(hidden[0] - hidden[1]).max() > 0.01
+    assert launch([*command, "-snapshot=snap_iter_3.solverstate"], 2) == 0
+    assert_same("snap_iter_6.caffemodel", "straight_iter_6.caffemodel")
+    capfd.readouterr()
+    assert launch([*command, "-snapshot=snap_iter_3.solverstate"], 1) == 0
+    warning = (
+        "was made by 2 processes that trained together, this run has 1: samples come in another order, and recurrent"
+    )
+    assert warning in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_sighup_during_a_test_takes_the_snapshot_after_it(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_DOWN)
+    net = PARALLEL.replace('type: "ReLU" bottom: "h" top: "h"', 'type: "SlowDown" bottom: "h" top: "h"')
+    write_training(tmp_path, "random_seed: 1 max_iter: 5 test_iter: 20 test_interval: 3 display: 1", net)
+    code = "import sys; from caffe_compat.parallel import launch; sys.exit(launch(sys.argv[1:], 2))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "train", "-solver=solver.prototxt", "--workers=0", "--plugin=slow.py"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "Iteration 3, Testing net" in line:
+            break
+    process.send_signal(signal.SIGHUP)
+    _, rest = process.communicate(timeout=120)
+    assert process.returncode == 0, rest
+    assert "snap_iter_5.solverstate" in rest
+    # Of the signals, one to each process, the second may count after the next iteration.
+    assert (tmp_path / "snap_iter_3.solverstate").exists()
+    assert (tmp_path / "snap_iter_3.resume.npz").exists()
+
+
 @pytest.mark.slow
 def test_a_failing_process_ends_the_others(tmp_path: Path) -> None:
     began = time.monotonic()
@@ -258,7 +320,7 @@ def test_torchrun_goes_on_after_a_lost_process(tmp_path: Path) -> None:
     (tmp_path / "crash.py").write_text(CRASH)
     (tmp_path / "snap_iter_5.solverstate").write_bytes(b"of an older run")
     os.utime("snap_iter_5.solverstate", (1, 1))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
     command = [*torchrun, "-m", "caffe_compat", "train", "-solver=solver.prototxt", "--plugin=crash.py", "--workers=0"]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -280,7 +342,10 @@ def test_sigint_stops_all_processes_after_one_iteration(tmp_path: Path) -> None:
     net = PARALLEL.replace('type: "ReLU" bottom: "h" top: "h"', 'type: "SlowDown" bottom: "h" top: "h"')
     for settings, sign in (
         ("max_iter: 400 test_iter: 1 test_interval: 1000", "Iteration 2 "),
-        ("max_iter: 400 test_iter: 1000 test_interval: 3 display: 1", "Iteration 3, Testing net"),
+        (
+            "max_iter: 400 test_iter: 1000 test_interval: 3 test_initialization: false display: 1",
+            "Iteration 3, Testing net",
+        ),
     ):
         write_training(tmp_path, f"random_seed: 1 {settings}", net)
         code = "import sys; from caffe_compat.parallel import launch; sys.exit(launch(sys.argv[1:], 2))"

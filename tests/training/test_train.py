@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TextIO
 
 import numpy as np
 import pytest
@@ -113,6 +115,19 @@ def test_the_log_is_in_caffes_format(tmp_path: Path, capfd: pytest.CaptureFixtur
         assert any(at == place and re.fullmatch(pattern, text) for at, text in left), (place, pattern)
 
 
+def test_debug_info_in_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_training(tmp_path, "random_seed: 1 max_iter: 1 debug_info: true")
+    assert train() == 0
+    found = re.findall(
+        r"^([IWE])\d{4} \S+ +\d+ (net\.cpp:\d+)\]     (.*?)(?: = \(|: )", capfd.readouterr().err, re.MULTILINE
+    )
+    assert found[0] == ("I", "net.cpp:593", "[Forward] Layer data, top blob x data")
+    assert ("I", "net.cpp:605", "[Forward] Layer first, param blob 0 data") in found
+    assert ("I", "net.cpp:621", "[Backward] Layer second, bottom blob h diff") in found
+    assert ("I", "net.cpp:632", "[Backward] Layer first, param blob 1 diff") in found
+    assert found[-1] == ("E", "net.cpp:721", "[Backward] All net params (data, diff)")
+
+
 def test_a_copy_of_the_log_as_glog_keeps_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_training(tmp_path, "random_seed: 1")
     (tmp_path / "logs").mkdir()
@@ -130,6 +145,7 @@ def test_a_copy_of_the_log_as_glog_keeps_it(tmp_path: Path, capfd: pytest.Captur
         ["-solver=solver.prototxt", "-sigint_effect=none"],
         ["--solver", "solver.prototxt", "--sigint_effect", "none"],
         ["-solver", "solver.prototxt", "-sigint-effect", "none", "-logtostderr=1", "--v=2", "-alsologtostderr"],
+        ["-nologtostderr", "-solver", "solver.prototxt", "-sigint_effect=none", "--noalsologtostderr"],
     ],
 )
 def test_spellings_of_gflags(flags: list[str], tmp_path: Path) -> None:
@@ -142,6 +158,8 @@ def test_spellings_of_gflags(flags: list[str], tmp_path: Path) -> None:
 def test_the_command_may_stand_anywhere() -> None:
     assert reordered(["-solver", "train", "train", "-gpu=0"]) == ["train", "-solver", "train", "-gpu=0"]
     assert reordered(["train", "--gpu", "all"]) == ["train", "--gpu", "all"]
+    assert reordered(["--logtostderr", "test", "-v", "2"]) == ["test", "--logtostderr", "-v", "2"]
+    assert reordered(["-log_dir", "logs", "-v", "2", "time"]) == ["time", "-log_dir", "logs", "-v", "2"]
     with pytest.raises(UsageError, match="unknown action 'paint'; Caffe's are train, test, time, device_query"):
         reordered(["-gpu", "0", "paint"])
     with pytest.raises(UsageError, match="usage: caffe COMMAND"):
@@ -158,6 +176,8 @@ def test_the_command_may_stand_anywhere() -> None:
         (["-solver", "solver.prototxt", "-gpu", "first"], "numbers separated by commas, or all"),
         (["-solver", "solver.prototxt", "-snapshot", "no_iter_3.solverstate"], "no_iter_3.solverstate"),
         (["-solver", "solver.prototxt", "-weights", "no.caffemodel"], "no.caffemodel"),
+        (["-solver", "solver.prototxt", "-weights=a.caffemodel,"], "file names with commas between were expected"),
+        (["-solver", "solver.prototxt", "-weights", ","], "file names with commas between were expected"),
         (["-solver", "solver.prototxt", "-solvr", "x"], "-solvr"),
         (["-solver", "solver.prototxt", "--require-gpu"], "pass --gpu 0"),
         (["-solver", "solver.prototxt", "-level", "x"], "level"),
@@ -226,6 +246,51 @@ def test_several_weights(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> N
     assert train("-weights", "a.caffemodel, snap_iter_1.caffemodel") == 0
     assert train("-weights=a.caffemodel,b.caffemodel") == 2
     assert "b.caffemodel" in capfd.readouterr().err
+
+
+def test_a_snapshot_beyond_the_end_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_training(tmp_path, "random_seed: 1 snapshot: 4")
+    assert train() == 0
+    assert "nothing is left" not in capfd.readouterr().err
+    write_training(tmp_path, "random_seed: 1 max_iter: 4")
+    assert train("-snapshot=snap_iter_8.solverstate") == 0
+    assert "nothing is left to train: max_iter is 4, and iteration 8 is reached" in capfd.readouterr().err
+
+
+def test_a_folder_of_snapshots_that_is_missing_is_found_out_at_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_training(tmp_path, 'random_seed: 1 snapshot: 4 snapshot_prefix: "out/"')
+    assert train() == 2
+    error = capfd.readouterr().err
+    assert "out: snapshots cannot be written there: No such file or directory; does the folder exist?" in error
+    assert "Iteration 0" not in error
+    (tmp_path / "out").mkdir()
+    assert train() == 0
+    assert (tmp_path / "out" / "solver_iter_8.solverstate").exists()
+
+
+@pytest.mark.parametrize("stderr", ["/dev/full", None, "a pipe that nobody reads"])
+def test_a_training_outlives_its_log(stderr: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, a closed stream, a terminal or a pipe that has gone."""
+    write_training(tmp_path, "random_seed: 1")
+    stream = None if stderr is None else _unwritable(stderr)
+    monkeypatch.setattr(sys, "stderr", stream)
+    status = train()
+    monkeypatch.undo()
+    assert status == 0
+    assert (tmp_path / "snap_iter_8.solverstate").exists()
+    if stream is not None:
+        with suppress(OSError):
+            stream.close()
+
+
+def _unwritable(kind: str) -> TextIO:
+    if kind.startswith("/"):
+        return open(kind, "w")
+    reading, writing = os.pipe()
+    os.close(reading)
+    return open(writing, "w")
 
 
 @pytest.mark.parametrize(("flags", "mode"), [(["-gpu=0"], ""), (["--gpu", "all"], ""), ([], "solver_mode: GPU")])

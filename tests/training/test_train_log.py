@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -52,6 +53,13 @@ def test_logs_of_caffe() -> None:
 def test_logs_without_times() -> None:
     log = parse_log(line.partition("] ")[2] for line in CAFFE.splitlines())
     assert [(row.iteration, row.seconds, row.rate) for row in log.train] == [(0, None, 0.01), (20, None, 1e-5)]
+
+
+def test_logs_whose_times_have_a_year() -> None:
+    """As newer versions of glog write them."""
+    text = re.sub(r"^I1231", "I20161231", CAFFE, flags=re.MULTILINE)
+    text = re.sub(r"^I0101", "I20170101", text, flags=re.MULTILINE)
+    assert repr(parse_log(text.splitlines())) == repr(parse_log(CAFFE.splitlines()))  # a NaN equals nothing
 
 
 def test_our_own_log(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
