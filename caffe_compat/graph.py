@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import GraphError, UsageError
+from .unknown import unknown_fields_of
 
-__all__ = ["Graph", "NetState", "Node", "build_graph", "included", "layer_name", "module_names"]
+__all__ = ["Graph", "NetState", "Node", "build_graph", "included", "layer_name", "module_names", "strange_phases"]
 
 
 # What Caffe calls the top of a loss that the definition gives none.
@@ -157,12 +158,25 @@ def included(layer: Any, state: NetState) -> bool:
     """Caffe's FilterNet: with include rules one must match; with exclude rules none may."""
     if layer.include and layer.exclude:
         raise GraphError(f"layer {layer.name!r} has include and exclude rules; Caffe allows only one kind")
+    for rule in (*layer.include, *layer.exclude):
+        for unknown in unknown_fields_of(rule):
+            if unknown.name != "phase":
+                # Left out, it would make the rule hold where it should not.
+                raise GraphError(f"layer {layer.name!r} has an include or exclude rule with {unknown}")
     if layer.include:
         return any(_matches(rule, state) for rule in layer.include)
     return not any(_matches(rule, state) for rule in layer.exclude)
 
 
+def strange_phases(layer: Any) -> list[str]:
+    """Phases that rules of ``layer`` name and Caffe does not have (MyCaffe has ``RUN``)."""
+    rules = (*layer.include, *layer.exclude)
+    return [unknown.text for rule in rules for unknown in unknown_fields_of(rule) if unknown.name == "phase"]
+
+
 def _matches(rule: Any, state: NetState) -> bool:
+    if any(unknown.name == "phase" for unknown in unknown_fields_of(rule)):
+        return False
     if rule.HasField("phase"):
         phase = rule.DESCRIPTOR.fields_by_name["phase"].enum_type.values_by_number[rule.phase].name
         if phase != state.phase:

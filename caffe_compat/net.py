@@ -15,7 +15,7 @@ from . import layers as _layers  # noqa: F401  importing registers every layer
 from .access import FileAccess
 from .errors import CaffeCompatError, LayerError, NetworkError, UnknownLayerError, UsageError, WeightsError
 from .fillers import fill
-from .graph import Graph, NetState, Node, build_graph, layer_name
+from .graph import Graph, NetState, Node, build_graph, layer_name, strange_phases
 from .params import NoSuchFieldError
 from .randomness import Randomness
 from .registry import Layer, LayerSpec, LayerType, Shape, check_count, find_layer
@@ -139,6 +139,7 @@ class CaffeNet(nn.Module):
             self.graph = build_graph(
                 message, NetState(state.phase, state.level, stages), is_source, _RESERVED, self._is_loss
             )
+            self._check_inputs()
             shapes, notes = _input_shapes(self.graph, input_shapes or {})
             self.notes += notes
             self._build(shapes, gradients, allow_python)
@@ -263,11 +264,26 @@ class CaffeNet(nn.Module):
                 raise NetworkError(f"{what}: {unknown}")
             self.warnings.append(f"{what}: {unknown} is ignored")
 
+    def _check_inputs(self) -> None:
+        for layer in self.message.layer:
+            for phase in strange_phases(layer):
+                self.warnings.append(
+                    f"layer {layer.name!r} ({layer.type}): a rule for phase {phase}, which Caffe does not have, never "
+                    "holds"
+                )
+        for node in self.graph.sources:
+            if node.type == "Input":
+                params = node.message.input_param
+                for message in (node.message, params, *params.shape):
+                    self._check_unknown(message, f"layer {node.name!r} (Input)")
+
     def _read_param_specs(self, node: Node, spec: LayerSpec, module: nn.Module, owners: dict[str, _Owner]) -> None:
         """lr_mult and decay_mult of every blob, and blobs shared by name."""
         names = blob_names(module)
         if len(node.message.param) > len(names):
             spec.fail(f"has {len(node.message.param)} param entries for {len(names)} blobs")
+        for i, entry in enumerate(node.message.param):
+            self._check_unknown(entry, f"layer {node.name!r} ({node.type}): param {i}")
         for i, name in enumerate(names):
             entry = node.message.param[i] if i < len(node.message.param) else None
             full = f"{node.module_name}.{name}"

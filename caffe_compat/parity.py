@@ -455,7 +455,7 @@ def _compare_blobs(
     for name, ours in values.items():
         if name in stored:
             result.blobs.append(_compare_any(name, ours, stored[name], tolerance))
-        else:
+        elif name not in net.input_names:
             result.skipped.append(f"{name}: not in the reference")
     for name in stored:
         if name not in values:
@@ -556,7 +556,16 @@ def _reading(entry: Any) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError, MemoryError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise FileError(f"{entry!r} cannot be read: {reason}") from error
+        name, path = _place(entry)
+        raise FileError(f"{name} cannot be read: {reason}", path=path) from error
+
+
+def _place(entry: Any) -> tuple[str, str | None]:
+    """The name of ``entry`` and the path of its file, as far as a damaged file tells."""
+    try:
+        return str(entry.name), str(entry.file.filename)
+    except Exception:  # as above
+        return "an entry", None
 
 
 def _own(group: h5py.Group) -> dict[str, Any]:

@@ -342,7 +342,8 @@ def decode_image(path: str | Path, channel_order: str = "bgr") -> np.ndarray:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error as error:
-        raise FileError(f"cannot be decoded: {str(error).strip().splitlines()[0]}", path=name) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise FileError(f"cannot be decoded: {reason}", path=name) from error
     if pixels is None:
         raise FileError("cannot be decoded: the image is damaged", path=name)
     if channel_order == "gray":

@@ -38,6 +38,7 @@ class Layer(nn.Module):
             without one starts at zero.
         allow_force_backward: False where Caffe's class keeps a net's ``force_backward`` from reaching its bottoms.
         forward_fills_diff: True where Caffe's forward pass leaves values in a bottom's diff that its backward reads.
+        single_precision: buffers that stay float32 when the net is cast to float16 or bfloat16.
         counts: names of the attributes that count from pass to pass (numbers or arrays); snapshots keep them.
         layer_name: the name in the network, for messages.
         randomness, files: set by the net that owns the layer.
@@ -46,6 +47,7 @@ class Layer(nn.Module):
     blob_names: tuple[str, ...] = ()
     allow_force_backward: bool = True
     forward_fills_diff: bool = False
+    single_precision: tuple[str, ...] = ()
     counts: tuple[str, ...] = ()
     layer_name: str = ""
 
@@ -75,6 +77,16 @@ class Layer(nn.Module):
         else:
             params.ignore("bias_filler")
             self.register_parameter("bias", None)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Layer:
+        """What ``.to()`` and its kin do, except that ``single_precision`` buffers are moved but never narrowed."""
+        before = {name: getattr(self, name) for name in self.single_precision}
+        super()._apply(fn, recurse)
+        for name, tensor in before.items():
+            moved = getattr(self, name)
+            if torch.finfo(moved.dtype).bits < 32:
+                setattr(self, name, tensor.to(moved.device, torch.float32))
+        return self
 
     def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Tops for ``meta`` bottoms.

@@ -438,7 +438,7 @@ def _upgrade_inputs(net: Any, where: str, notes: list[str]) -> list[None]:
     """Turn the network's own inputs into an Input layer at the top; [None] if one was made."""
     names = list(net.input)
     listed = ", ".join(repr(name) for name in names)
-    shapes = [list(shape.dim) for shape in net.input_shape]
+    shapes = list(net.input_shape)
     dims = list(net.input_dim)
     made: list[None] = []
     if shapes or dims:
@@ -448,12 +448,11 @@ def _upgrade_inputs(net: Any, where: str, notes: list[str]) -> list[None]:
                     f"{where}{len(names)} inputs ({listed}) need {4 * len(names)} input_dim, four for each, but "
                     f"{len(dims)} are given: {dims}. `input_shape {{ dim: ... }}` takes any number of axes"
                 )
-            shapes = [dims[4 * i : 4 * i + 4] for i in range(len(names))]
+            shapes = [net.input_shape.add(dim=dims[4 * i : 4 * i + 4]) for i in range(len(names))]
         if len(shapes) != len(names):
             raise NetworkError(f"{where}{len(names)} inputs ({listed}) but {len(shapes)} input_shape")
         layer = type(net)().layer.add(name="input", type="Input", top=names)
-        for shape in shapes:
-            layer.input_param.shape.add(dim=shape)
+        layer.input_param.shape.extend(shapes)  # with what in them is no number, which is refused later
         _replace(net, "layer", [layer, *net.layer])
         made = [None]
         notes.append(f"input {listed} became an Input layer")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from caffe_compat.checkpoint import DTYPES
-from caffe_compat.errors import NetworkError, UsageError
+from caffe_compat.checkpoint import DTYPES, check_dtype
+from caffe_compat.errors import NetworkError
 from caffe_compat.files import atomic_write
 from caffe_compat.net import CaffeNet
 
@@ -31,17 +31,18 @@ def export(net: CaffeNet) -> torch.export.ExportedProgram:
         with torch.no_grad():
             return torch.export.export(net, args=(), kwargs=inputs, strict=False)
     except Exception as error:  # torch.export raises whatever the tracing raised
-        raise NetworkError(f"torch.export cannot follow the net: {str(error).splitlines()[0]}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise NetworkError(f"torch.export cannot follow the net: {reason}") from error
 
 
 def write(net: CaffeNet, path: str | Path, *, dtype: str = "float32") -> None:
     """Export ``net`` and write it to ``path``, whole or not at all; its weights are stored as ``dtype``.
 
     Raises:
-        UsageError: not a dtype. NetworkError: see :func:`export`. FileError: ``path`` cannot be written.
+        UsageError: not a dtype, or weights that it cannot hold. NetworkError: see :func:`export`. FileError: ``path``
+            cannot be written.
     """
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r}: one of {', '.join(DTYPES)} was expected")
+    check_dtype(net, dtype)
     program = export(net.to(DTYPES[dtype]))
     with atomic_write(path) as file:
         torch.export.save(program, file)

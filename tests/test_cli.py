@@ -128,6 +128,44 @@ def test_convert_does_not_overwrite_what_it_reads(target: str, run: Callable[...
     assert {name: Path(name).read_bytes() for name in FILES} == before
 
 
+@pytest.mark.parametrize("target", ["net.prototxt", "net.caffemodel", "x.npy"])
+def test_run_does_not_overwrite_what_it_reads(target: str, run: Callable[..., Result], model: Path) -> None:
+    before = Path(target).read_bytes()
+    error = run("run", "net.prototxt", "net.caffemodel", "--input", "x=x.npy", "-o", target).error
+    assert f"-o {target} would overwrite" in error
+    assert Path(target).read_bytes() == before
+
+
+def test_run_says_that_there_were_no_weights(run: Callable[..., Result], model: Path) -> None:
+    result = run("run", "net.prototxt", "--input", "x=x.npy")
+    assert result.status == 0
+    assert result.err == (
+        "warning: net.prototxt came without weights: its layers have the values that their fillers draw\n"
+    )
+    assert run("run", "net.prototxt", "net.caffemodel", "--input", "x=x.npy").err == ""
+
+
+def test_warnings_of_the_library_take_one_line(run: Callable[..., Result], model: Path) -> None:
+    write_weights(Path("net.caffemodel"), [("fc", [WEIGHT, BIAS]), ("more", [BIAS])])
+    result = run("run", "net.prototxt", "net.caffemodel", "--input", "x=x.npy")
+    assert result.status == 0
+    (line,) = result.err.splitlines()
+    assert line.startswith("warning: ")
+    assert "'more'" in line
+
+
+@pytest.mark.parametrize("option", [["--optimize"], ["--preprocess", "order=bgr"]])
+def test_what_a_pt2_has_no_place_for(option: list[str], run: Callable[..., Result], model: Path) -> None:
+    error = run("convert", "net.prototxt", "net.caffemodel", "-o", "m.pt2", "--format", "pt2", *option).error
+    assert f"{option[0]} has no place in a torch.export program" in error
+    assert not Path("m.pt2").exists()
+
+
+def test_a_pt2_is_told_from_a_pt(run: Callable[..., Result], model: Path) -> None:
+    assert run("convert", "net.prototxt", "net.caffemodel", "-o", "m.pt2", "--format", "pt2").status == 0
+    assert "m.pt2: is a torch.export program (.pt2): torch.export.load runs it" in run("inspect", "m.pt2").error
+
+
 def test_convert_replaces_an_older_result(run: Callable[..., Result], model: Path) -> None:
     Path("m.pt").write_text("old")
     assert run(*CONVERT).status == 0
@@ -267,14 +305,6 @@ def test_errors_are_one_line(arguments: list[str], message: str, run: Callable[.
     assert sorted(os.listdir()) == FILES
 
 
-def test_wrong_usage_exits_with_2(run: Callable[..., Result]) -> None:
-    for arguments in (["nothing"], ["convert"], ["convert", "a", "b"], ["convert", "--no-such-option"], ["run", "x"]):
-        result = run(*arguments)
-        assert result.status == 2
-        assert "Error: " in result.err
-        assert "Traceback" not in result.err
-
-
 def test_names_cannot_break_the_line(run: Callable[..., Result], model: Path) -> None:
     Path("net.prototxt").write_text(NET + 'layer { name: "a\\nb" type: "N\\033[31m\\n" bottom: "z\\n\\r" top: "w" }')
     error = run(*CONVERT).error
@@ -346,6 +376,31 @@ def test_capture_script(run: Callable[..., Result], tmp_path: Path) -> None:
     assert (tmp_path / "c.py").read_text() == script
 
 
+# How a command is called
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nosuch",), "No such command 'nosuch' (caffe-compat --help)"),
+        (("convert",), "Missing argument 'MODEL' (caffe-compat convert --help)"),
+        (("inspect", "--jsn", "x"), "No such option '--jsn'"),
+        ((*CONVERT, "--phase", "both"), "'both' is not one of 'test', 'train'"),
+        ((*CONVERT, "--root", "nowhere"), "Directory 'nowhere' does not exist"),
+    ],
+)
+def test_misuse_takes_one_line(
+    arguments: tuple[str, ...], message: str, run: Callable[..., Result], model: Path
+) -> None:
+    assert message in run(*arguments).error
+
+
+def test_without_a_command_it_shows_its_help(run: Callable[..., Result]) -> None:
+    result = run()
+    assert result.status == 2
+    assert "capture-script" in result.err
+
+
 # Plugins
 
 
@@ -392,13 +447,24 @@ def test_a_terminal_that_knows_only_ascii(model: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_reader_that_leaves(model: Path) -> None:
-    command = [sys.executable, "-m", "caffe_compat", "layers"]
+@pytest.mark.parametrize("arguments", [("layers",), ("inspect", "net.prototxt")])
+def test_a_reader_that_leaves(arguments: tuple[str, ...], model: Path) -> None:
+    command = [sys.executable, "-m", "caffe_compat", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         assert running.stdout is not None
         assert running.stderr is not None
         running.stdout.close()
-        assert b"Traceback" not in running.stderr.read()
+        assert running.stderr.read() == b""
+    assert running.returncode == 141
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_a_full_disk_behind_stdout(model: Path) -> None:
+    command = [sys.executable, "-m", "caffe_compat", "inspect", "net.prototxt"]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == ["caffe-compat: error: the output cannot be written: No space left on device"]
 
 
 def test_upgrade_keeps_its_source(tmp_path: Path) -> None:

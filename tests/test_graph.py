@@ -68,6 +68,33 @@ def test_rules(rule: str, state: dict, there: bool) -> None:
     assert names(ruled(rule), **state) == ["always"] + ["a"] * there
 
 
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ('exclude { stag: "a" }', "stag .no such field in NetStateRule"),
+        ("include { min_level: a }", "min_level .value 'a' is not a whole number"),
+    ],
+)
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+def test_a_rule_that_is_not_understood_is_refused(rule: str, message: str, phase: str) -> None:
+    text = input_layer("x", 1, 3) + layer("r", "ReLU", "x", "y", rule)
+    with pytest.raises(GraphError, match=f"layer 'r' has an include or exclude rule with .*{message}"):
+        CaffeNet(parse(text), NetState(phase))
+
+
+def test_a_phase_that_caffe_does_not_have_never_comes() -> None:
+    text = input_layer("x", 1, 3)
+    text += layer("r", "ReLU", "x", "y", "include { phase: RUN }") + layer(
+        "s", "ReLU", "x", "z", "exclude { phase: RUN }"
+    )
+    for phase in ("TRAIN", "TEST"):
+        net = CaffeNet(parse(text), NetState(phase))
+        assert [node.name for node in net.graph.computed] == ["s"]
+        assert net.warnings == [
+            f"layer {name!r} (ReLU): a rule for phase RUN, which Caffe does not have, never holds" for name in "rs"
+        ]
+
+
 def test_one_layer_may_not_include_and_exclude() -> None:
     with pytest.raises(GraphError, match="'a' has include and exclude rules"):
         graph_of(ruled("include { phase: TEST } exclude { phase: TRAIN }"))

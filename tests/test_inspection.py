@@ -134,6 +134,19 @@ def test_unknown_layer_type_leaves_the_rest(tmp_path: Path) -> None:
     assert found.parameters == 186 + 72 + 679
 
 
+def test_a_rule_that_is_not_understood_hides_no_layer(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 } } }'
+        'layer { name: "r" type: "ReLU" bottom: "x" top: "y" include { fase: TEST } }'
+        'layer { name: "s" type: "ReLU" bottom: "x" top: "z" include { phase: TRAIN } }'
+    )
+    found = inspect_file(path).network
+    assert found is not None
+    assert [row.name for row in found.layers] == ["x", "r"]
+    assert "fase (no such field in NetStateRule)" in found.problem
+
+
 def test_missing_input_shape(tmp_path: Path) -> None:
     text = """
     layer { name: "data" type: "Data" top: "data" top: "label" data_param { source: "lmdb" batch_size: 3 } }

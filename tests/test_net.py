@@ -581,6 +581,29 @@ def test_other_precisions(dtype: torch.dtype, device: torch.device) -> None:
     np.testing.assert_allclose(found.cpu().double().numpy(), expected, rtol={torch.float64: 1e-6}.get(dtype, 0.03))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: three } } }',
+        'input: "x" input_shape { dim: 2 dim: three }',
+    ],
+)
+def test_a_size_that_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(NetworkError, match=r"dim .value 'three' is not a whole number in BlobShape"):
+        net_of(text + layer("r", "ReLU", "x", "y"))
+
+
+def test_unknown_fields_of_inputs_and_params_are_told() -> None:
+    text = input_layer("x", 2, 3).replace("shape {", "shap { dim: 4 } shape {") + ip(
+        "f", "x", "y", 4, "param { lr: 0 }"
+    )
+    warnings = net_of(text).warnings
+    assert [w.partition(": line")[0] for w in warnings] == ["layer 'x' (Input)", "layer 'f' (InnerProduct): param 0"]
+    assert all("no such field" in w for w in warnings)
+    with pytest.raises(NetworkError, match=r"param 0: .*lr_mult .value 'a'"):
+        net_of(text.replace("lr: 0", "lr_mult: a"))
+
+
 def test_a_copy_is_independent() -> None:
     net = filled(SHARED)
     before = net.run({"x": X})["b"]

@@ -417,6 +417,23 @@ def test_blobs_on_one_side_only(file: h5py.File) -> None:
     assert result.skipped == ["a: not in the reference"]
 
 
+def test_a_damaged_reference(tmp_path: Path) -> None:
+    net = filled(NET)
+    with h5py.File(tmp_path / "good.h5", "w") as file:
+        write_reference(file, net)
+    good = (tmp_path / "good.h5").read_bytes()
+    found = []
+    for place in range(64, len(good), 64):
+        path = tmp_path / f"{place}.h5"
+        path.write_bytes(good[:place] + b"\x55" * 4 + good[place:])
+        try:
+            with open_reference(path) as file:
+                verify_net(net, file)
+        except CaffeCompatError as error:
+            found.append(str(error))
+    assert any("/blob cannot be read" in text for text in found)
+
+
 def test_inputs_are_found_or_asked_for(file: h5py.File) -> None:
     net = filled(NET)
     write_reference(file, net)

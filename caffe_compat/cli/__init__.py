@@ -1,19 +1,24 @@
 """The command ``caffe-compat``: thin commands over public functions.
 
-Exit status: 0 done, 1 numbers differ from the reference, 2 a user's error (one line on stderr), 130 interrupted.
+Exit status: 0 done, 1 numbers differ from the reference, 2 a user's error (one line on stderr), 130 interrupted, 141
+whoever read our output has gone.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import click
 
-from ..errors import CaffeCompatError
+from ..errors import CaffeCompatError, CaffeCompatWarning
 
 __all__ = ["LazyGroup", "caffe", "main", "run_group"]
 
@@ -36,6 +41,9 @@ _COMMANDS = {
     "verify": "verify",
 }
 
+
+# What a shell reports of a program that SIGPIPE ended.
+_READER_GONE = 141
 
 # torch has no exception of its own for this on the CPU.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
@@ -90,6 +98,31 @@ def caffe(arguments: Sequence[str]) -> None:
     main(words)
 
 
+@contextmanager
+def _warnings_on_one_line() -> Iterator[None]:
+    """Show the library's warnings as the command shows its own, every one of them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CaffeCompatWarning)
+        before = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, CaffeCompatWarning):
+                click.echo(f"warning: {message}", err=True)
+            else:
+                before(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere: Python would try, and complain, once more when it ends."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit."""
     run_group(_group, "caffe-compat", arguments)
@@ -101,9 +134,17 @@ def run_group(group: click.Command, program: str, arguments: Sequence[str] | Non
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may lack the letters of a layer's name
     try:
-        status = group.main(arguments, prog_name=program, standalone_mode=False)
+        with _warnings_on_one_line():
+            status = group.main(arguments, prog_name=program, standalone_mode=False)
+    except click.UsageError as error:
+        if error.message.startswith("Usage:"):  # a group that was called without a command shows its help
+            error.show()
+        else:
+            where = f" ({error.ctx.command_path} --help)" if error.ctx else ""
+            _complain(f"{error.format_message().rstrip('.')}{where}", program)
+        status = 2
     except click.ClickException as error:
-        error.show()
+        _complain(error.format_message(), program)
         status = 2
     except click.exceptions.Abort:
         status = 130
@@ -120,9 +161,15 @@ def run_group(group: click.Command, program: str, arguments: Sequence[str] | Non
             raise
         _complain("not enough memory", program)
         status = 2
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; nothing is left to say
-        status = 0
+    except OSError as error:  # files have errors of their own: this is our output
+        if error.errno != errno.EPIPE:
+            _complain(f"the output cannot be written: {error.strerror}", program)
+        status = _READER_GONE if error.errno == errno.EPIPE else 2
+        _drop_output()
+    except SystemExit:
+        if not type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):
+            raise
+        status = _READER_GONE  # which click has noticed
     parallel = sys.modules.get("caffe_compat.parallel")  # not there, torch neither, for commands that do without
     leave: Callable[[int], NoReturn] = sys.exit if parallel is None else parallel.finish
     leave(status if isinstance(status, int) else 0)

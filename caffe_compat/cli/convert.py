@@ -20,6 +20,7 @@ from ..net import CaffeNet
 from ..parity import CaseResult, ieee_float32
 from ..preprocess import Preprocess
 from .options import (
+    check_output,
     device_option,
     dialect_option,
     load_plugins,
@@ -88,13 +89,17 @@ def convert(
         if is_text(model):
             raise UsageError(f"{model} is a prototxt; pass its weights (.caffemodel or .caffemodel.h5) too")
         weights = model
+    if format_ == "pt2":
+        for option, wanted in (("--optimize", optimize), ("--preprocess", preprocess)):
+            if wanted:
+                raise UsageError(f"{option} has no place in a torch.export program; --format pt keeps it")
     read = [
         model,
         weights,
         *([split_reference(reference)[0]] if reference else []),
         *parse_pairs(inputs, "--input").values(),
     ]
-    _check_output(output, read)
+    check_output(output, read)
     checksums = [Checksum(path) for path in dict.fromkeys([model, weights])]
     definition = read_definition(model, dialect)
     net, report = build_net(
@@ -138,12 +143,6 @@ def convert(
         )
     _summary(net, definition.schema.name, definition.dialect_reason, definition.notes, parity, output)
     return 0
-
-
-def _check_output(output: str, read: Sequence[str]) -> None:
-    for source in read:
-        if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
-            raise UsageError(f"-o {output} would overwrite {source}, which is read")
 
 
 def _preprocess_of(net: CaffeNet) -> Preprocess | None:

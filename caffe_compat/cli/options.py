@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -15,6 +18,7 @@ from ..plugins import load_plugins
 from ..registry import Shape
 
 __all__ = [
+    "check_output",
     "dialect_option",
     "load_plugins",
     "note",
@@ -61,12 +65,21 @@ plugin_option = click.option(
     "--plugin", "plugins", multiple=True, type=click.Path(), help="Python file that registers layers; it is run."
 )
 root_option = click.option(
-    "--root", type=click.Path(file_okay=False), help="Folder below which layers may read the files that they name."
+    "--root",
+    type=click.Path(exists=True, file_okay=False),
+    help="Folder below which layers may read the files that they name.",
 )
 python_option = click.option(
     "--allow-python-layers", is_flag=True, help="Let Python layers import and run the code that the network names."
 )
 device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
+
+
+def check_output(output: str, read: Iterable[str]) -> None:
+    """Raise UsageError if writing ``output`` would replace one of the files that are read."""
+    for source in read:
+        if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
+            raise UsageError(f"-o {output} would overwrite {source}, which is read")
 
 
 def parse_pairs(texts: Iterable[str], option: str) -> dict[str, str]:
@@ -118,6 +131,13 @@ def warn(texts: Iterable[str]) -> None:
         click.echo(f"warning: {text}", err=True)
 
 
+class _Console(Console):
+    """A console that leaves it to the command what happens when nobody reads any more; rich's own would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
     """A table on stdout; ``right`` names the columns that are aligned to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -126,7 +146,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Se
     for row in rows:
         table.add_row(*row)
     # Off a terminal nothing may be cut or wrapped: the output goes to a file or to another program.
-    console = Console(markup=False, highlight=False, emoji=False)
+    console = _Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = 10_000
     console.print(table, soft_wrap=False, crop=console.is_terminal)

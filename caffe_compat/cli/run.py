@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..checkpoint import is_checkpoint, read_checkpoint
+from ..definition import is_text
 from ..errors import UsageError
 from ..files import atomic_write
 from ..loading import load
@@ -18,6 +19,7 @@ from ..net import CaffeNet
 from ..plugins import load_plugins
 from ..preprocess import Preprocess, load_input
 from .options import (
+    check_output,
     device_option,
     dialect_option,
     parse_device,
@@ -29,6 +31,7 @@ from .options import (
     root_option,
     shape_option,
     state_options,
+    warn,
 )
 
 
@@ -72,6 +75,9 @@ def run(
     A .pt may know its own preprocessing; --preprocess overrides it.
     """
     load_plugins(plugins)
+    pairs = parse_pairs(inputs, "--input")
+    if output is not None:
+        check_output(output, [model, *([weights] if weights else []), *pairs.values()])
     net = load(
         model,
         weights,
@@ -85,7 +91,9 @@ def run(
         seed=0,
     ).to(parse_device(device))
     how = Preprocess.from_text(preprocess) if preprocess else _stored_preprocess(model)
-    given = _load_inputs(net, parse_pairs(inputs, "--input"), how)
+    given = _load_inputs(net, pairs, how)
+    if weights is None and is_text(model) and net.nodes_with_blobs():
+        warn([f"{model} came without weights: its layers have the values that their fillers draw"])
     wanted = blobs if blobs == "all" else [name for name in blobs.split(",") if name] or None
     values = {name: value.float().cpu() for name, value in net.run(given, blobs=wanted).items()}
     if output is not None:

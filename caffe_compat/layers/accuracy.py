@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ..registry import Layer, LayerSpec, layer
-from .loss import class_axis, class_labels, widened
+from .loss import class_axis, class_labels
+from .precision import widened
 
 __all__ = ["Accuracy"]
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..params import Params
 from ..registry import Layer, LayerSpec, layer
+from .precision import widened
 
 __all__ = ["BNLL", "ELU", "AbsVal", "Clip", "Exp", "Log", "Power", "ReLU", "Sigmoid", "Swish", "TanH", "Threshold"]
 
@@ -147,8 +148,9 @@ class Power(_Elementwise):
     def forward(self, x: Tensor) -> Tensor:
         if self.power * self.scale == 0:
             return torch.full_like(x, self.shift).pow(self.power)
-        y = _affine(x, self.scale, self.shift)
-        return y if self.power == 1 else y.pow(self.power)
+        if self.power == 1:
+            return _affine(x, self.scale, self.shift)
+        return _affine(widened(x), self.scale, self.shift).pow(self.power).to(x.dtype)
 
 
 @layer("Power", bottoms=1, tops=1)

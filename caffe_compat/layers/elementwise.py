@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..registry import Layer, LayerSpec, layer
+from .precision import widened
 
 __all__ = ["ArgMax", "EltwiseMax", "EltwiseProduct", "EltwiseSum", "Reduction", "Softmax"]
 
@@ -68,10 +69,16 @@ class EltwiseMax(Layer):
         return top
 
 
-@layer("Eltwise", bottoms=(2, None), tops=1)
+# Forks whose networks scale a blob by the sum of that one alone.
+_FLOW_FORKS = ("lmb-freiburg/flownet2", "liruoteng/FlowNet", "twhui/LiteFlowNet")
+
+
+@layer("Eltwise", bottoms=(1, None), tops=1)
 def eltwise(spec: LayerSpec) -> Layer:
     p = spec.params("eltwise_param")
     first = spec.bottom_shapes[0]
+    if len(spec.bottoms) == 1 and not (p.operation == "SUM" and set(spec.dialect.split("+")) & set(_FLOW_FORKS)):
+        spec.fail("takes at least 2 bottoms, found 1")
     for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
         if shape != first:
             spec.fail(f"bottom {name!r} has shape {list(shape)}, unlike {spec.bottoms[0]!r}, which has {list(first)}")
@@ -123,7 +130,8 @@ class Reduction(Layer):
         self.coefficient = coefficient
 
     def forward(self, x: Tensor) -> Tensor:
-        axes = tuple(range(self.axis, x.dim()))
+        axes, dtype = tuple(range(self.axis, x.dim())), x.dtype
+        x = widened(x)
         if self.operation == "MEAN":
             y = x.mean(axes)
         elif self.operation == "ASUM":
@@ -132,7 +140,7 @@ class Reduction(Layer):
             y = x.square().sum(axes)
         else:
             y = x.sum(axes)
-        return y if self.coefficient == 1 else y * self.coefficient
+        return (y if self.coefficient == 1 else y * self.coefficient).to(dtype)
 
 
 @layer("Reduction", bottoms=1, tops=1)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..registry import Layer, LayerSpec, layer
-from .loss import check_same_batch, class_axis, ignored_label, normalization_mode, normalizer, widened, with_gradient
+from .loss import check_same_batch, class_axis, ignored_label, normalization_mode, normalizer, with_gradient
+from .precision import widened
 from .softmax_loss import SoftmaxWithLoss
 
 __all__ = ["BoxAnnotatorOHEM", "SmoothL1Loss", "SoftmaxWithLossOHEM"]

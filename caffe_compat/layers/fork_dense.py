@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..registry import Layer, LayerSpec, layer
 from ..unknown import unknown_fields_of
-from .loss import check_same_batch, class_labels, widened, with_gradient
+from .loss import check_same_batch, class_labels, with_gradient
+from .precision import widened
 
 __all__ = ["AngleLoss", "ChannelNorm", "MultiSoftmax", "MultiSoftmaxLoss"]
 
@@ -74,7 +75,8 @@ class ChannelNorm(Layer):
     """x divided by its Euclidean norm over the channels at each position, plus 1e-6."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x / (x.square().sum(1, keepdim=True).sqrt() + 1e-6)
+        y = widened(x)
+        return (y / (y.square().sum(1, keepdim=True).sqrt() + 1e-6)).to(x.dtype)
 
 
 @layer("NORM", bottoms=1, tops=1, dialects=(_NORMALS,), verified=False)
@@ -91,16 +93,16 @@ class AngleLoss(Layer):
     """
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        labels = labels.detach().reshape(x.shape)
+        labels = widened(labels.detach()).reshape(x.shape)
         valid = labels[:, :1].abs() <= 10
-        cosine = (x * labels).sum(1, keepdim=True)
+        cosine = (widened(x) * labels).sum(1, keepdim=True)
         angles = torch.where(valid, torch.acos(cosine), 0)
 
         def slopes() -> Tensor:
             slope = -1 / ((1 - cosine * cosine).sqrt() + 1e-6)
-            return torch.where(valid, labels * slope, 0) / x.shape[0]
+            return (torch.where(valid, labels * slope, 0) / x.shape[0]).to(x.dtype)
 
-        return with_gradient(angles.sum() / x.shape[0], x, slopes)
+        return with_gradient((angles.sum() / x.shape[0]).to(x.dtype), x, slopes)
 
 
 @layer("ANGLE_LOSS", bottoms=2, tops=(0, 1), loss=True, dialects=(_NORMALS,), verified=False)

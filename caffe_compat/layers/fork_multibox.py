@@ -13,7 +13,8 @@ from ..boxes import encode, overlap
 from ..errors import LayerError
 from ..registry import Layer, LayerSpec, layer
 from .fork_ssd import check_predictions
-from .loss import normalization_mode, normalizer, widened
+from .loss import normalization_mode, normalizer
+from .precision import widened
 
 __all__ = ["MultiBoxLoss", "MultiBoxSettings"]
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..params import Params
 from ..registry import Layer, LayerSpec, layer
+from .precision import widened
 
 __all__ = ["PSROIPooling", "ROIAlign", "ROIPooling"]
 
@@ -113,7 +114,7 @@ class PSROIPooling(_BoxLayer):
         return bottoms[0].new_empty(bottoms[1].shape[0], self.outputs, *self.pooled)
 
     def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
-        x = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+        x = widened(features)
         boxes = boxes.detach().reshape(-1, 5).to(x.dtype)
         low = _round(boxes[:, 1:3]) * self.scale
         extent = ((_round(boxes[:, 3:5]) + 1) * self.scale - low).clamp_min(0.1)

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from ..params import Params
 from ..registry import Layer, LayerSpec, layer
+from .precision import widened
 
 __all__ = ["BatchStatisticsBN", "Interp", "MovingAverageBN", "NearestUpsample", "UnpoolingUpsample"]
 
@@ -27,6 +28,7 @@ class MovingAverageBN(Layer):
     bias: nn.Parameter
     mean: Tensor
     variance: Tensor
+    single_precision = ("mean", "variance")  # a variance soon exceeds what float16 holds
 
     def __init__(self, channels: int, params: Params) -> None:
         super().__init__()
@@ -45,12 +47,14 @@ class MovingAverageBN(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         mean, variance = self.mean.flatten(), self.variance.flatten()
-        slope, bias = self.slope.flatten(), self.bias.flatten()
+        # torch takes x in half precision, but all the rest in one.
+        slope, bias = self.slope.flatten().to(mean.dtype), self.bias.flatten().to(mean.dtype)
         if self.frozen or not self.training:
             return torch.batch_norm(x, slope, bias, mean, variance, False, 0.0, self.eps, False)
         with torch.no_grad():
             axes = (0, *range(2, x.dim()))
-            own = x.mean(axes), x.var(axes, correction=0)
+            wide = widened(x)
+            own = wide.mean(axes), wide.var(axes, correction=0)
             for blob, batch in zip((self.mean, self.variance), own, strict=True):
                 blob.mul_(self.momentum).add_((batch * (1 - self.momentum)).view_as(blob))
         return torch.batch_norm(x, slope, bias, None, None, True, 0.0, self.eps, False)
@@ -83,9 +87,9 @@ class BatchStatisticsBN(Layer):
         y = torch.batch_norm(x, self.scale.flatten(), self.shift.flatten(), None, None, True, 0.0, _SEGNET_EPS, False)
         if self.tops == 1:
             return y
-        wide = x.detach()
+        wide = widened(x.detach())
         statistics = (wide.mean((0, 2, 3), keepdim=True), wide.var((0, 2, 3), correction=0, keepdim=True))
-        return (y, *statistics[: self.tops - 1])
+        return (y, *(values.to(x.dtype) for values in statistics[: self.tops - 1]))
 
 
 @layer("BN", bottoms=1, tops=(1, 3), verified=False)

@@ -1,4 +1,4 @@
-"""Small layers of many forks that rearrange values: Axpy, Reorg, Reverse, ShuffleChannel, Transpose."""
+"""Small layers of many forks that rearrange values: Axpy, Flip, Reorg, Reverse, ShuffleChannel, Transpose."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..registry import Layer, LayerSpec, layer
 
-__all__ = ["Axpy", "Reorg", "Reverse", "ShuffleChannel", "Transpose"]
+__all__ = ["Axpy", "Flip", "Reorg", "Reverse", "ShuffleChannel", "Transpose"]
 
 
 class Axpy(Layer):
@@ -45,6 +45,25 @@ def reverse(spec: LayerSpec) -> Layer:
     if not 0 <= axis < rank:
         spec.fail(f"axis {axis} must be one of the {rank} of the bottom, counted from 0")
     return Reverse(axis)
+
+
+class Flip(Layer):
+    """Images (N, C, H, W) mirrored along ``axes``."""
+
+    def __init__(self, axes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flip(self.axes)
+
+
+@layer("Flip", bottoms=1, tops=1, verified=False)
+def flip(spec: LayerSpec) -> Layer:
+    params, shape = spec.params("flip_param"), spec.bottom_shapes[0]
+    if len(shape) != 4:
+        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; (images, channels, height, width) was expected")
+    return Flip((2,) * params.flip_height + (3,) * params.flip_width)
 
 
 class Transpose(Layer):

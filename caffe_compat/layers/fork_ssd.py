@@ -13,6 +13,7 @@ from ..boxes import area, decode, overlap, suppress
 from ..errors import LayerError
 from ..params import Params
 from ..registry import Layer, LayerSpec, layer
+from .precision import HALF_PRECISION, widened
 from .scale import filler_or_constant
 
 __all__ = ["DetectionEvaluate", "DetectionOutput", "Normalize", "Permute", "PriorBox"]
@@ -50,9 +51,10 @@ class Normalize(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         axes = tuple(range(1, x.dim())) if self.across else 1
-        norm = ((x * x).sum(axes, keepdim=True) + self.eps).sqrt()
+        y = widened(x)
+        norm = ((y * y).sum(axes, keepdim=True) + self.eps).sqrt()
         scale = self.scale if self.scale.dim() == 0 else self.scale.view(-1, *[1] * (x.dim() - 2))
-        return x / norm * scale
+        return (y / norm).to(x.dtype) * scale
 
 
 @layer("Normalize", bottoms=1, tops=1, verified=False)
@@ -100,7 +102,7 @@ class PriorBox(Layer):
         height, width = features.shape[2:]
         full = self.image or (image.shape[3], image.shape[2])
         step = self.step or (full[0] / width, full[1] / height)
-        dtype = torch.float32 if features.dtype in (torch.float16, torch.bfloat16) else features.dtype
+        dtype = torch.float32 if features.dtype in HALF_PRECISION else features.dtype
         x = (torch.arange(width, device=features.device, dtype=dtype) + self.offset) * step[0]
         y = (torch.arange(height, device=features.device, dtype=dtype) + self.offset) * step[1]
         centres = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1)[:, :, None]
@@ -125,6 +127,30 @@ def prior_box(spec: LayerSpec) -> Layer:
         _pair(spec, params, "img_w", "img_h", "img_size"),
         _pair(spec, params, "step_w", "step_h", "step"),
         params.get("offset", 0.5),
+        clip=params.clip,
+    )
+
+
+@layer("PriorBoxClustered", bottoms=2, tops=1, verified=False)
+def prior_box_clustered(spec: LayerSpec) -> Layer:
+    """The type of OpenVINO's fork: boxes of given widths and heights instead of sizes and ratios."""
+    params = spec.params("prior_box_param")
+    if not params.knows("width"):
+        spec.fail(f"under the dialect {spec.dialect}, prior_box_param has no width and height; pass another --dialect")
+    for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
+        if len(shape) != 4:
+            spec.fail(f"bottom {name!r} has shape {list(shape)}; (images, channels, height, width) was expected")
+    # Read by the fork's other type alone.
+    params.ignore("flip")
+    widths, heights = params.width, params.height
+    if not widths or len(widths) != len(heights) or min((*widths, *heights)) <= 0:
+        spec.fail(f"width {list(widths)} and height {list(heights)} must be positive numbers, equally many of both")
+    return PriorBox(
+        tuple(zip(widths, heights, strict=True)),
+        _prior_variances(spec, params),
+        _pair(spec, params, "img_w", "img_h", "img_size"),
+        _pair(spec, params, "step_w", "step_h", "step"),
+        params.offset,
         clip=params.clip,
     )
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from ..errors import LayerError
 from ..registry import Layer, LayerSpec, layer
+from .precision import widened
 
 __all__ = [
     "LOG_THRESHOLD",
@@ -31,7 +32,6 @@ __all__ = [
     "ignored_label",
     "normalization_mode",
     "normalizer",
-    "widened",
     "with_gradient",
 ]
 
@@ -66,11 +66,6 @@ def with_gradient(loss: Tensor, x: Tensor, gradient: Callable[[], Tensor]) -> Te
     with torch.no_grad():
         slope = gradient()
     return _GivenGradient.apply(loss.detach(), x, slope)
-
-
-def widened(x: Tensor) -> Tensor:
-    """``x`` in single precision if it has less: logarithms, thresholds and sums of a loss do not fit half precision."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def class_labels(labels: Tensor, classes: int, ignored: int | None, name: str) -> tuple[Tensor, Tensor | None]:

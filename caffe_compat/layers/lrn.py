@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..registry import Layer, LayerSpec, layer
+from .precision import widened
 
 __all__ = ["AcrossChannels", "WithinChannel"]
 
@@ -24,14 +25,14 @@ class AcrossChannels(Layer):
         return bottoms[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        channels = x.shape[1]
+        channels, wide = x.shape[1], widened(x)
         half = min(self.size // 2, channels)  # there is nothing further away
         # Adding up shifted slices costs a fraction of what torch's own average pooling over channels does.
-        square = F.pad(x * x, (0, 0, 0, 0, half, half))
+        square = F.pad(wide * wide, (0, 0, 0, 0, half, half))
         total = square[:, :channels]
         for shift in range(1, 2 * half + 1):
             total = total + square[:, shift : shift + channels]
-        return x * (total * (self.alpha / self.size) + self.k).pow(-self.beta)
+        return (wide * (total * (self.alpha / self.size) + self.k).pow(-self.beta)).to(x.dtype)
 
 
 class WithinChannel(Layer):
@@ -47,8 +48,9 @@ class WithinChannel(Layer):
         return bottoms[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = F.avg_pool2d(x * x, self.size, 1, self.size // 2)
-        return x * (mean * self.alpha + 1).pow(-self.beta)
+        wide = widened(x)
+        mean = F.avg_pool2d(wide * wide, self.size, 1, self.size // 2)
+        return (wide * (mean * self.alpha + 1).pow(-self.beta)).to(x.dtype)
 
 
 @layer("LRN", bottoms=1, tops=1)

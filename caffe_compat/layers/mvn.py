@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..registry import Layer, LayerSpec, layer
+from .precision import widened
 
 __all__ = ["MVN"]
 
@@ -47,13 +48,14 @@ class MVN(Layer):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim < 4:
             x = x.reshape(x.shape + (1,) * (4 - x.ndim))
+        wide = widened(x)
         if self.divide and not self.true_gradient:
-            result: Tensor = _CaffeGradient.apply(x, self.axes, self.eps)
-            return result
-        centred = x - x.mean(self.axes, keepdim=True)
-        if not self.divide:
-            return centred
-        return centred / (centred.square().mean(self.axes, keepdim=True).sqrt() + self.eps)
+            result: Tensor = _CaffeGradient.apply(wide, self.axes, self.eps)
+            return result.to(x.dtype)
+        centred = wide - wide.mean(self.axes, keepdim=True)
+        if self.divide:
+            centred = centred / (centred.square().mean(self.axes, keepdim=True).sqrt() + self.eps)
+        return centred.to(x.dtype)
 
 
 @layer("MVN", bottoms=1, tops=1)

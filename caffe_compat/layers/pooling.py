@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ..errors import LayerError
 from ..params import Params
 from ..registry import Layer, LayerSpec, layer
+from .precision import widened
 
 __all__ = ["SPP", "Pooling", "Windows", "average_pool", "max_pool", "stochastic_pool"]
 
@@ -103,14 +104,14 @@ def average_pool(x: Tensor, windows: Windows) -> Tensor:
     ceil_mode = windows.torch_ceil_mode(height, width)
     if ceil_mode is not None:
         return F.avg_pool2d(x, windows.kernel, windows.stride, windows.pad, ceil_mode, count_include_pad=True)
-    total = F.avg_pool2d(windows.padded(x, 0.0), windows.kernel, windows.stride, divisor_override=1)
+    total = F.avg_pool2d(windows.padded(widened(x), 0.0), windows.kernel, windows.stride, divisor_override=1)
     sides = []
     for size, count, k, s, p in zip(
         (height, width), windows.counts(height, width), windows.kernel, windows.stride, windows.pad, strict=True
     ):
         start = torch.arange(count, device=x.device) * s - p
         sides.append((start + k).clamp(max=size + p) - start)
-    return total / (sides[0][:, None] * sides[1]).to(x.dtype)
+    return (total / (sides[0][:, None] * sides[1]).to(total.dtype)).to(x.dtype)
 
 
 def stochastic_pool(x: Tensor, windows: Windows, generator: torch.Generator | None, training: bool) -> Tensor:
@@ -119,19 +120,20 @@ def stochastic_pool(x: Tensor, windows: Windows, generator: torch.Generator | No
     (N, C, H, W) gives (N, C, H', W'). Values are taken to be >= 0, as behind a ReLU; where a window's sum is not
     positive, the expected value is 0.
     """
-    x = windows.padded(x, 0.0)
+    dtype = x.dtype
+    x = windows.padded(widened(x), 0.0)
     if not training:
         total = F.avg_pool2d(x, windows.kernel, windows.stride, divisor_override=1)
         squares = F.avg_pool2d(x * x, windows.kernel, windows.stride, divisor_override=1)
         positive = total > 0
-        return torch.where(positive, squares / torch.where(positive, total, 1), 0)
+        return torch.where(positive, squares / torch.where(positive, total, 1), 0).to(dtype)
     cells = x.unfold(2, windows.kernel[0], windows.stride[0]).unfold(3, windows.kernel[1], windows.stride[1]).flatten(4)
     sums = cells.detach().cumsum(-1)
     # Caffe draws from (0, 1], so that a leading zero is never taken.
     draw = 1 - torch.rand(sums.shape[:-1], generator=generator, device=x.device, dtype=x.dtype)
     # argmax gives the first of equal ones: where the running sum first reaches the threshold.
     chosen = (sums >= (draw * sums[..., -1]).unsqueeze(-1)).to(torch.uint8).argmax(-1, keepdim=True)
-    return cells.gather(-1, chosen).squeeze(-1)
+    return cells.gather(-1, chosen).squeeze(-1).to(dtype)
 
 
 def _pool(x: Tensor, method: str, windows: Windows, layer: Layer) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from ..errors import LayerError
 from ..params import Params
 from ..registry import Layer, LayerSpec, layer
 
@@ -119,8 +120,15 @@ class _Recurrent(Layer):
             for name in self.states:
                 getattr(self, name).zero_()
 
-    def inputs(self, x: Tensor, rest: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def inputs(self, x: Tensor, cont: Tensor, rest: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """What the inputs contribute to each of the T steps: (N, rows of ``weight_x``)."""
+        # Only an input of another size than the net was built for can be at fault.
+        if cont.shape != x.shape[:2]:
+            raise LayerError(
+                f"layer {self.layer_name!r}: x has shape {list(x.shape)} and cont {list(cont.shape)}; "
+                f"(steps, streams), {list(x.shape[:2])}, was expected of cont",
+                layer=self.layer_name,
+            )
         projected = functional.linear(x.flatten(2), self.weight_x, self.bias)
         if self.static:
             projected = projected + functional.linear(rest[0].flatten(1), self.weight_static)
@@ -166,7 +174,7 @@ class LSTM(_Recurrent):
         h, c = self.first_states(x, rest)
         recurrent = self.weight_h.t()
         outputs = []
-        for inputs, go_on in zip(self.inputs(x, rest), cont.detach().unsqueeze(-1).unbind(0), strict=True):
+        for inputs, go_on in zip(self.inputs(x, cont, rest), cont.detach().unsqueeze(-1).unbind(0), strict=True):
             c, h = lstm_unit(c, torch.addmm(inputs, go_on * h, recurrent), go_on, self.gradients)
             outputs.append(h)
         top = torch.stack(outputs)
@@ -200,7 +208,7 @@ class RNN(_Recurrent):
         (h,) = self.first_states(x, rest)
         recurrent = self.weight_h.t()
         hidden = []
-        for inputs, go_on in zip(self.inputs(x, rest), cont.detach().unsqueeze(-1).unbind(0), strict=True):
+        for inputs, go_on in zip(self.inputs(x, cont, rest), cont.detach().unsqueeze(-1).unbind(0), strict=True):
             h = torch.tanh(torch.addmm(inputs, go_on * h, recurrent))
             hidden.append(h)
         top = torch.tanh(functional.linear(torch.stack(hidden), self.weight_out, self.bias_out))

@@ -19,9 +19,9 @@ from .loss import (
     ignored_label,
     normalization_mode,
     normalizer,
-    widened,
     with_gradient,
 )
+from .precision import widened
 
 __all__ = ["InfogainLoss", "SoftmaxWithLoss"]
 

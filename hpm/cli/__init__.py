@@ -6,14 +6,12 @@ stderr), 130 interrupted.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
 import click
 
 from caffe_compat.cli import LazyGroup, run_group
-from caffe_compat.errors import CaffeCompatWarning
 
 __all__ = ["main"]
 
@@ -41,15 +39,4 @@ def _group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", CaffeCompatWarning)
-        before = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *place: object, **more: object) -> None:
-            if issubclass(category, CaffeCompatWarning):
-                click.echo(f"warning: {message}", err=True)
-            else:
-                before(message, category, *place, **more)  # type: ignore[arg-type]
-
-        warnings.showwarning = show
-        run_group(_group, "hpm", arguments)
+    run_group(_group, "hpm", arguments)

@@ -171,6 +171,15 @@ def test_arg_max_has_no_gradient() -> None:
     assert not build('type: "ArgMax" argmax_param { out_max_val: true }', (2, 3))(random(2, 3)).requires_grad
 
 
+def test_eltwise_of_one_bottom_is_known_to_flow_networks_only() -> None:
+    text = 'type: "Eltwise" eltwise_param { operation: SUM coeff: 0.25 }'
+    x = torch.arange(6.0).reshape(2, 3)
+    assert torch.equal(build(text, (2, 3), dialect="twhui/LiteFlowNet")(x), 0.25 * x)
+    for other, dialect in ((text, None), (text.replace("SUM coeff: 0.25", "MAX"), "twhui/LiteFlowNet")):
+        with pytest.raises(LayerError, match="takes at least 2 bottoms, found 1"):
+            build(other, (2, 3), dialect=dialect)
+
+
 def test_arg_max_indices_are_exact_in_half_precision() -> None:
     x = torch.zeros(1, 5000, dtype=torch.float16)
     x[0, 4321] = 1

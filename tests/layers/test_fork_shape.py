@@ -37,6 +37,17 @@ def test_reverse_and_transpose() -> None:
         build('type: "Transpose" transpose_param { dim: 2 dim: 0 }', x.shape, dialect=CC)
 
 
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("across", [False, True])
+def test_flip(down: bool, across: bool) -> None:
+    x = np.random.RandomState(0).randn(2, 3, 4, 5)
+    text = f'type: "Flip" flip_param {{ flip_height: {str(down).lower()} flip_width: {str(across).lower()} }}'
+    expected = x[:, :, :: -1 if down else 1, :: -1 if across else 1].copy()
+    assert_equals(build(text, x.shape, dialect="happynear/caffe-windows")(torch.tensor(x)), expected)
+    with pytest.raises(LayerError, match="was expected"):
+        build(text, (2, 3), dialect="happynear/caffe-windows")
+
+
 def test_shuffle_channel() -> None:
     x = np.random.RandomState(0).randn(2, 6, 4, 5)
     expected = np.empty_like(x)

@@ -17,7 +17,7 @@ from caffe_compat.net import CaffeNet
 from caffe_compat.prototxt import parse_message
 from caffe_compat.upgrade import upgrade_net
 
-SSD = "weiliu89/caffe@ssd"
+SSD, OPENVINO = "weiliu89/caffe@ssd", "openvinotoolkit/training_toolbox_caffe"
 
 
 def test_permute() -> None:
@@ -128,6 +128,33 @@ def test_prior_box(param: str, extra: str) -> None:
 def test_prior_box_refuses(param: str, message: str) -> None:
     with pytest.raises(LayerError, match=message):
         build(f'type: "PriorBox" prior_box_param {{ {param} }}', (2, 5, 3, 4), (2, 3, 100, 120), dialect=SSD)
+
+
+@pytest.mark.parametrize(
+    "extra", ["", "clip: true", "step: 16 offset: 0.25", "step_h: 20 step_w: 10 img_h: 90 img_w: 70"]
+)
+def test_prior_box_clustered(extra: str) -> None:
+    high, wide = (90, 70) if "img_h" in extra else (100, 120)
+    step_h, step_w = (20, 10) if "step_h" in extra else (16, 16) if "step" in extra else (100 / 3, 120 / 4)
+    offset = 0.25 if "offset" in extra else 0.5
+    expected = []
+    for i in range(3):
+        for j in range(4):
+            x, y = (j + offset) * step_w, (i + offset) * step_h
+            for w, h in ((30.5, 20), (7, 55)):
+                expected += [(x - w / 2) / wide, (y - h / 2) / high, (x + w / 2) / wide, (y + h / 2) / high]
+    if "clip" in extra:
+        expected = list(np.clip(expected, 0, 1))
+    text = f"width: 30.5 width: 7 height: 20 height: 55 variance: [0.1, 0.2, 0.3, 0.4] flip: false {extra}"
+    text = f'type: "PriorBoxClustered" prior_box_param {{ {text} }}'
+    module = build(text, (2, 5, 3, 4), (2, 3, 100, 120), dialect=OPENVINO)
+    top = module(torch.empty(2, 5, 3, 4), torch.empty(2, 3, 100, 120))
+    torch.testing.assert_close(top[0, 0], torch.tensor(expected, dtype=torch.float32), rtol=1e-5, atol=1e-6)
+    assert_equals(top[0, 1], [0.1, 0.2, 0.3, 0.4] * (len(expected) // 4))
+    with pytest.raises(LayerError, match="equally many of both"):
+        build(text.replace("width: 7", ""), (2, 5, 3, 4), (2, 3, 100, 120), dialect=OPENVINO)
+    with pytest.raises(LayerError, match="has no width and height"):
+        build('type: "PriorBoxClustered"', (2, 5, 3, 4), (2, 3, 100, 120), dialect=SSD)
 
 
 def _iou(a: Any, b: Any) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from building import build
+from building import build, give_values
 from torch import Tensor, nn
 
 from caffe_compat.errors import LayerError
@@ -284,3 +284,10 @@ def test_lstm_unit_with_fractional_cont(gradients: str, device: torch.device) ->
 def test_refuses_what_does_not_fit(text: str, shapes: tuple[tuple[int, ...], ...], tops: int, message: str) -> None:
     with pytest.raises(LayerError, match=message):
         build(text, *shapes, tops=tops)
+
+
+def test_bottoms_of_other_sizes_must_fit_each_other() -> None:
+    module = give_values(build('type: "LSTM" recurrent_param { num_output: 6 }', *SHAPES))
+    assert module(torch.zeros(2, N, D), torch.zeros(2, N)).shape == (2, N, 6)
+    with pytest.raises(LayerError, match=r"cont \[5, 3\]; \(steps, streams\), \[2, 3\], was expected of cont"):
+        module(torch.zeros(2, N, D), torch.zeros(T, N))
