@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from caffe_compat.errors import FileError, UsageError
 from caffe_compat.extras import require
 from caffe_compat.files import open_file
 
-__all__ = ["PictureFiles", "read_frames"]
+__all__ = ["PictureFiles", "frame_rate", "read_frames"]
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -53,6 +54,20 @@ def read_frames(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> It
         raise UsageError("no pictures to read")
     for path in paths[::every]:
         yield read_image(str(path), color=True)
+
+
+def frame_rate(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> float | None:
+    """Frames per second that :func:`read_frames` keeps of a video; None of pictures, or if the video does not tell."""
+    path = Path(sources[0])
+    if len(sources) != 1 or path.is_dir() or path.suffix.lower() in _PICTURES:
+        return None
+    cv2 = require("cv2", "images")
+    capture = cv2.VideoCapture(str(path))
+    try:
+        rate = float(capture.get(cv2.CAP_PROP_FPS))
+    finally:
+        capture.release()
+    return rate / every if math.isfinite(rate) and rate > 0 else None
 
 
 def _video(path: Path, every: int) -> Iterator[np.ndarray]:

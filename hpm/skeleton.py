@@ -99,14 +99,17 @@ H36M16 = _skeleton(
     "Hip RHip RKnee RFoot LHip LKnee LFoot Spine Thorax Head LShoulder LElbow LWrist RShoulder RElbow RWrist",
     "0 0 1 2 0 4 5 0 7 8 8 10 11 8 13 14",
 )
-"""The order of every file of this data set: lists, CSV files, networks."""
+"""The order of every file of this data set: lists, CSV files, networks. From the original's own code."""
 
 H36M17 = _skeleton(
     "H36M17",
     "Hip RHip RKnee RFoot LHip LKnee LFoot Spine Thorax Nose Head LShoulder LElbow LWrist RShoulder RElbow RWrist",
     "0 0 1 2 0 4 5 0 7 8 9 8 11 12 8 14 15",
 )
-"""The 17 joints of Human3.6M that most papers use."""
+"""The 17 joints of Human3.6M that most papers use: 0 1 2 3 6 7 8 12 13 14 15 17 18 19 25 26 27 of the 32.
+
+As 3d-pose-baseline (``data_utils.py``) names them, and VideoPose3D (``h36m_dataset.py``) keeps them.
+"""
 
 H36M32 = _skeleton(
     "H36M32",
@@ -115,28 +118,37 @@ H36M32 = _skeleton(
     "RCollar RShoulder RElbow RWrist RThumbBase RThumb RHand RHandTip",
     "0 0 1 2 3 4 0 6 7 8 9 0 11 12 13 14 12 16 17 18 19 20 19 22 12 24 25 26 27 28 27 30",
 )
-"""All joints of Human3.6M's motion capture."""
+"""All joints of Human3.6M's motion capture: parents and sides as in VideoPose3D (``h36m_dataset.py``).
+
+3d-pose-baseline (``data_utils.py``) has names for the 17 that move; the other names are ours.
+"""
 
 MPII16 = _skeleton(
     "MPII16",
     "RFoot RKnee RHip LHip LKnee LFoot Hip Thorax UpperNeck HeadTop RWrist RElbow RShoulder LShoulder LElbow LWrist",
     "1 2 6 6 3 4 6 6 7 8 11 12 8 8 13 14",
 )
-"""MPII Human Pose: joint ids 0 to 15 of its annotation."""
+"""MPII Human Pose: joint ids 0 to 15 of its annotation, as its README lists them; it calls the feet ankles.
+
+Stacked Hourglass gives joints in this order, too (3d-pose-baseline's ``SH_NAMES``).
+"""
 
 COCO17 = _skeleton(
     "COCO17",
     "Nose LEye REye LEar REar LShoulder RShoulder LElbow RElbow LWrist RWrist LHip RHip LKnee RKnee LFoot RFoot",
     "0 0 0 1 2 0 0 5 6 7 8 5 6 11 12 13 14",
 )
-"""COCO keypoints; COCO calls the feet ankles."""
+"""COCO keypoints: ``categories[0].keypoints`` of its person_keypoints json; COCO calls the feet ankles."""
 
 KTH14 = _skeleton(
     "KTH14",
     "RFoot RKnee RHip LHip LKnee LFoot RWrist RElbow RShoulder LShoulder LElbow LWrist HeadBottom HeadTop",
     "1 2 12 12 3 4 7 8 12 12 9 10 12 12",
 )
-"""KTH Multiview Football II; a body without a pelvis joint, so the bottom of the head is the root."""
+"""KTH Multiview Football II: landmarks 1 to 14 of ``readme.txt`` in its ``code3d.zip``; it calls the feet ankles.
+
+A body without a pelvis joint, so the bottom of the head is the root.
+"""
 
 SKELETONS: dict[str, Skeleton] = {s.name: s for s in (H36M16, H36M17, H36M32, MPII16, COCO17, KTH14)}
 

@@ -13,10 +13,10 @@ from ..kth import KthFolder, PcpTable, evaluate_pcp
 from .options import (
     Bars,
     actions_option,
-    bounds_option,
     data_folder,
     data_option,
     label_bounds,
+    label_bounds_option,
     layout_option,
     parse_actions,
     protocol_option,
@@ -39,7 +39,7 @@ __all__ = ["evaluate"]
 )
 @click.option("-o", "--output", type=click.Path(), help="Write the table here instead of showing it.")
 @click.option("--allow-short", is_flag=True, help="Results may have fewer frames than the labels.")
-@bounds_option
+@label_bounds_option
 def evaluate(
     data_dir: str,
     coarse_3d: str | None,

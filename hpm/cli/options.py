@@ -35,6 +35,7 @@ __all__ = [
     "given_bounds",
     "label",
     "label_bounds",
+    "label_bounds_option",
     "layout_option",
     "model_arguments",
     "open_machine",
@@ -57,11 +58,16 @@ layout_option = click.option(
 )
 protocol_option = click.option("--protocol", type=click.Choice(["1", "3"]), default="1", show_default=True)
 actions_option = click.option("--actions", default="all", show_default=True, metavar="1,3,5-7", help="Which actions.")
+_FILE_OR_RELEASED = "16point_mean_limb_scaled_max_min.csv in the data folder; those of the released model]"
 bounds_option = click.option(
     "--bounds",
     metavar="CSV|published",
-    help="Max-min CSV of the training data. [default: the model's own; 16point_mean_limb_scaled_max_min.csv in the "
-    "data folder; those of the released model]",
+    help=f"Max-min CSV of the training data. [default: the model's own; {_FILE_OR_RELEASED}",
+)
+label_bounds_option = click.option(
+    "--bounds",
+    metavar="CSV|published",
+    help=f"Max-min CSV that the labels were made with. [default: {_FILE_OR_RELEASED}",
 )
 
 optimize_option = click.option(

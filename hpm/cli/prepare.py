@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import click
 
@@ -221,23 +222,38 @@ def kth(
         note(f"no pictures were written: there is no {folder}/Camera 1/00001.png; the lists name pictures not there")
 
 
+def _made_up(name: str) -> dict[str, Any]:
+    """The library's default as the option's."""
+    return {"default": getattr(SyntheticOptions, name), "show_default": True}
+
+
 @prepare.command()
 @out_option
-@click.option("--image-size", default=64, show_default=True, type=click.IntRange(16), help="Side of the pictures.")
-@click.option("--takes", default=3, show_default=True, type=click.IntRange(1), help="Of each action by each subject.")
-@click.option("--frames", default=50, show_default=True, type=click.IntRange(1), help="Of each take and camera.")
-@click.option("--singles", default=4000, show_default=True, type=click.IntRange(1), help="Pictures in place of MPII's.")
-@click.option("--run", default=10, show_default=True, type=click.IntRange(1), help="Frames of a shuffled run.")
+@click.option("--image-size", type=click.IntRange(16), help="Side of the pictures.", **_made_up("image_size"))
+@click.option("--takes", type=click.IntRange(1), help="Of each action by each subject.", **_made_up("takes"))
+@click.option("--frames", type=click.IntRange(1), help="Of each take and camera.", **_made_up("frames"))
+@click.option("--test-frames", type=click.IntRange(1), help="Of the held-out subject's.", **_made_up("test_frames"))
+@click.option("--singles", type=click.IntRange(1), help="Pictures in place of MPII's.", **_made_up("singles"))
+@click.option("--run", type=click.IntRange(1), help="Frames of a shuffled run.", **_made_up("run"))
 @click.option("--actions", default="", metavar="A,B", help="Kinds of motion; all if not given.")
-@click.option("--seed", default=1, show_default=True)
+@click.option("--seed", type=int, **_made_up("seed"))
 def synthetic(
-    out: str, image_size: int, takes: int, frames: int, singles: int, run: int, actions: str, seed: int
+    out: str,
+    image_size: int,
+    takes: int,
+    frames: int,
+    test_frames: int,
+    singles: int,
+    run: int,
+    actions: str,
+    seed: int,
 ) -> None:
     """A made-up data set: articulated bodies that move, seen by four cameras."""
     options = SyntheticOptions(
         image_size=image_size,
         takes=takes,
         frames=frames,
+        test_frames=test_frames,
         singles=singles,
         run=run,
         seed=seed,

@@ -20,7 +20,7 @@ from ..projector import POSE_2D
 from ..scaling import denormalise
 from ..skeleton import H36M16
 from ..visualize import Scene, save_contact_sheet, save_page, save_png, save_video
-from .options import Bars, bounds_option, data_folder, data_option, label_bounds, protocol_option
+from .options import Bars, data_folder, data_option, label_bounds, label_bounds_option, protocol_option
 
 __all__ = ["visualize"]
 
@@ -47,7 +47,7 @@ __all__ = ["visualize"]
 @click.option("--fps", default=10.0, show_default=True, help="Speed of videos and pages.")
 @click.option("-o", "--output", required=True, type=click.Path(), help=".png, .mp4, .gif or .html.")
 @protocol_option
-@bounds_option
+@label_bounds_option
 def visualize(
     data_dir: str,
     action: int,
