@@ -468,7 +468,8 @@ class CaffeNet(nn.Module):
         wanted = self._wanted(blobs)
         device, dtype = self.device_and_dtype()
         given = {
-            name: torch.as_tensor(np.asarray(x, order="C") if isinstance(x, np.ndarray) else x).to(device, dtype)
+            # Torch takes no array that must not be written to, such as a mapped file.
+            name: torch.as_tensor(np.require(x, requirements="CW") if isinstance(x, np.ndarray) else x).to(device, dtype)
             for name, x in (inputs or {}).items()
         }
         with torch.no_grad():

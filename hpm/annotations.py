@@ -38,7 +38,9 @@ __all__ = [
     "ResultFolder",
     "ResultWriter",
     "check_lengths",
+    "count_lines",
     "format_list_line",
+    "known_actions",
     "protocol",
     "python2_number",
     "read_errors",
@@ -70,6 +72,15 @@ ACTIONS: dict[int, str] = {
     15: "WalkTogether",
 }
 """The 15 actions of Human3.6M by the number in the file names."""
+
+
+def known_actions(actions: Iterable[int]) -> list[int]:
+    """The numbers of actions in a list. Raises UsageError if one is not 1 to 15."""
+    wanted = list(actions)
+    if unknown := [action for action in wanted if action not in ACTIONS]:
+        raise UsageError(f"action {unknown[0]}; Human3.6M has actions 1 to {len(ACTIONS)}")
+    return wanted
+
 
 BLOCK = 1024
 
@@ -349,11 +360,36 @@ def refined_line(pose_mm: np.ndarray) -> str:
     return ",".join(map(python2_number, pose_mm.tolist())) + "\n"
 
 
-def check_lengths(counts: dict[str, int]) -> None:
-    """Raise UsageError unless all files, by name, have as many frames."""
-    if len(set(counts.values())) > 1:
+def check_lengths(counts: dict[str, int], results: str | None = None, *, allow_short: bool = False) -> None:
+    """Raise UsageError unless all files, by name, have as many frames.
+
+    Args:
+        results: the file that may have fewer frames than the others with ``allow_short``.
+    """
+    short = results is not None and counts[results] == min(counts.values())
+    if len(set(counts.values())) > 1 and not (short and allow_short):
         found = ", ".join(f"{name} has {count}" for name, count in counts.items())
-        raise UsageError(f"different numbers of frames: {found}")
+        hint = (
+            "; the original left out an incomplete last batch: --allow-short (allow_short=True) takes such results as "
+            "they are"
+        )
+        raise UsageError(f"different numbers of frames: {found}{hint if short else ''}")
+
+
+def count_lines(path: str | os.PathLike[str]) -> int:
+    """How many lines the readers here find in a file, if they find nothing wrong with it. Raises FileError."""
+    count, newlines = 0, 0
+    with open_file(path) as handle:
+        while chunk := handle.read(1 << 20):
+            # What follows the last character that is not blank are no lines.
+            if filled := chunk.rstrip(_BLANK):
+                count = newlines + filled.count(b"\n") + 1
+            newlines += chunk.count(b"\n")
+    return count
+
+
+# What Windows editors begin a text with, and what is no part of a line.
+_BOM, _BLANK = b"\xef\xbb\xbf", b"\r\n \t"
 
 
 class _BadLine(Exception):
@@ -361,13 +397,17 @@ class _BadLine(Exception):
 
 
 def _blocks(path: str | os.PathLike[str], parse: Callable[[str], T], block: int) -> Iterator[list[T]]:
-    name, rows, number = os.fspath(path), list[T](), 0
+    name, rows, number, blank = os.fspath(path), list[T](), 0, 0
     with open_file(path) as handle:
         for number, raw in enumerate(handle, 1):
             try:
-                line = raw.decode("utf-8").strip("\r\n \t")
+                line = raw.removeprefix(_BOM if number == 1 else b"").strip(_BLANK).decode("utf-8")
                 if not line:
-                    raise _BadLine("it is empty")
+                    # Editors leave some at the end, where they mean nothing.
+                    blank = blank or number
+                    continue
+                if blank:
+                    raise FileError(f"line {blank}: it is empty", path=name)
                 rows.append(parse(line))
             except UnicodeDecodeError as error:
                 raise FileError(f"line {number}: no UTF-8 text", path=name) from error
@@ -376,7 +416,7 @@ def _blocks(path: str | os.PathLike[str], parse: Callable[[str], T], block: int)
             if len(rows) == block:
                 yield rows
                 rows = []
-    if not number:
+    if not number or blank == 1:
         raise FileError("is empty; a line per frame was expected", path=name)
     if rows:
         yield rows

@@ -8,47 +8,39 @@ weights and the settings; pictures that changed behind the same names go unnotic
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from caffe_compat.data.images import read_image
-from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, FileError, UsageError
-from caffe_compat.files import atomic_write, open_file, sha256_of
+from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, UsageError
+from caffe_compat.files import sha256_of
 
-from .annotations import ACTIONS, PoseList, ResultFolder, ResultWriter, stream_list
+from .annotations import ACTIONS, PoseList, ResultFolder, ResultWriter, known_actions, stream_list
+from .datasets.layout import make_folder
 from .limbs import LABELS, LimbEvidence, limb_evidence
 from .model import PoseMachine
 from .projector import POSE_3D
+from .records import Finished, kept, write_record
 
-__all__ = ["ActionPredicted", "CoarseSummary", "predict_actions", "predict_list"]
+__all__ = ["CoarseSummary", "predict_actions", "predict_list"]
 
 # Frames that are read ahead while the network works: enough to keep the readers busy, few enough for memory.
 _BLOCK = 60
-
-
-@dataclass(frozen=True)
-class ActionPredicted:
-    """One finished action. ``kept``: found finished from an earlier run."""
-
-    action: int
-    frames: int
-    kept: bool
 
 
 @dataclass
 class CoarseSummary:
     """What became of every action that was asked for."""
 
-    done: list[ActionPredicted] = field(default_factory=list)
+    done: list[Finished] = field(default_factory=list)
     problems: dict[int, str] = field(default_factory=dict)
 
 
@@ -84,16 +76,11 @@ def predict_actions(
         UsageError: an action other than 1 to 15, or a window of no frames.
         FileError: the folder to write to cannot be made.
     """
-    wanted = list(actions)
-    if unknown := [action for action in wanted if action not in ACTIONS]:
-        raise UsageError(f"action {unknown[0]}; Human3.6M has actions 1 to {len(ACTIONS)}")
+    wanted = known_actions(actions)
     if window < 1:
         raise UsageError(f"window {window}; 1 frame or more was expected")
     results = ResultFolder(Path(save))
-    try:
-        results.root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot be made: {error.strerror}", path=str(results.root)) from error
+    make_folder(results.root)
     summary, fixed = CoarseSummary(), {"window": window, "model": _fingerprint(machine)}
     for action in wanted:
         try:
@@ -150,7 +137,7 @@ def _one(
     window: int,
     readers: int,
     progress: Callable[[int, int, int], None] | None,
-) -> ActionPredicted:
+) -> Finished:
     made_from = {**fixed, "list": sha256_of(path), "images": str(images.resolve())}
     outputs = [results.normalised(action)]
     if machine.values == POSE_3D:
@@ -158,7 +145,7 @@ def _one(
         if machine.has_correction:
             outputs.append(results.change_mm(action))
     record = results.root / f"result{action}.json"
-    if (earlier := _finished(record, made_from, outputs)) is not None:
+    if (earlier := kept(record, Finished, made_from, outputs)) is not None:
         return earlier
     # Counted, and every line checked, before any work.
     frames = sum(len(lines) for lines in stream_list(path))
@@ -168,7 +155,7 @@ def _one(
         for lines, pose, change in predict_list(machine, path, images, window=window, readers=readers):
             columns = [pose]
             if machine.values == POSE_3D:
-                columns += [machine.millimetres(x) for x in (pose, change) if x is not None]
+                columns += [machine.millimetres_as_layers(x) for x in (pose, change) if x is not None]
                 if lines.pose3d is not None:
                     limbs += limb_evidence(lines.pose3d, machine.bounds)
             for writer, values in zip(writers, columns, strict=True):
@@ -182,38 +169,14 @@ def _one(
             CaffeCompatWarning,
             stacklevel=3,
         )
-    finished = ActionPredicted(action, frames, False)
-    content = {
-        "made_from": made_from,
-        "outputs": {out.name: sha256_of(out) for out in outputs},
-        "done": asdict(finished),
-    }
-    # Last of all: with it the action counts as finished.
-    with atomic_write(record) as handle:
-        handle.write((json.dumps(content, indent=1) + "\n").encode())
+    finished = Finished(action, frames, kept=False)
+    write_record(record, finished, made_from, outputs)
     return finished
-
-
-def _finished(record: Path, made_from: dict[str, Any], outputs: list[Path]) -> ActionPredicted | None:
-    """What an earlier run made of the same inputs, if its files are still as it left them."""
-    if not record.exists() or not all(path.exists() for path in outputs):
-        return None
-    try:
-        with open_file(record) as handle:
-            content = json.load(handle)
-        if content["made_from"] == made_from and content["outputs"] == {p.name: sha256_of(p) for p in outputs}:
-            return ActionPredicted(**{**content["done"], "kept": True})
-    except (ValueError, KeyError, TypeError):
-        # No record of ours, or half of one: the action is done again.
-        return None
-    return None
 
 
 def _fingerprint(machine: PoseMachine) -> str:
     digest = hashlib.sha256(f"{machine.pose_blob} {machine.image_size} {machine.optimized}".encode())
-    for name, tensor in machine.net.state_dict().items():
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensor.detach().float().cpu().numpy()).tobytes())
+    digest.update(machine.fingerprint().encode())
     for values in (machine.bounds.maximum, machine.bounds.minimum):
         digest.update(np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()

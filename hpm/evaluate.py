@@ -22,6 +22,7 @@ from .annotations import (
     DataFolder,
     ResultFolder,
     check_lengths,
+    known_actions,
     protocol,
     read_list,
     read_refined,
@@ -169,12 +170,12 @@ def evaluate(
             evidence.
 
     Raises:
-        UsageError: neither folder is given.
+        UsageError: neither folder is given, or an action other than 1 to 15.
     """
     if coarse is None and refined is None:
         raise UsageError("nothing to evaluate: give a folder of coarse results, of refined results, or both")
     evaluation = Evaluation(data.protocol)
-    wanted = list(actions)
+    wanted = known_actions(actions)
     for number, action in enumerate(wanted):
         if progress is not None:
             progress(number, len(wanted))
@@ -202,8 +203,8 @@ def evaluate(
                     continue
                 path, pose_mm = found
                 n = len(pose_mm)
-                if not (allow_short and n <= len(truth_mm)):
-                    check_lengths({str(path): n, str(data.ground_truth(action)): len(truth_mm)})
+                counts = {str(path): n, str(data.ground_truth(action)): len(truth_mm)}
+                check_lengths(counts, str(path), allow_short=allow_short)
                 row = measure(name, stage, pose_mm, truth_mm[:n], None if starts is None else starts[:n])
                 evaluation.rows.append(row)
                 for reason in left_right_suspect(pose_mm, H36M16, truth_mm[:n]).reasons:

@@ -85,7 +85,8 @@ def predict_footage(
             of the 3D poses are of lengths that no body has; with the evidence.
 
     Raises:
-        UsageError: a 2D network, boxes or 2D poses of another form or number than the frames, no frames.
+        UsageError: a 2D network, boxes or 2D poses of another form or number than the frames, or far larger than the
+            pictures, no frames.
         FileError: something cannot be written.
     """
     if machine.values != POSE_3D:
@@ -112,7 +113,7 @@ def predict_footage(
             part = slice(count, count + len(pictures))
             points = None if pose2d_pixels is None else _rows(pose2d_pixels, part, "2D poses")
             crops = _squares(pictures, None if boxes is None else _boxes(boxes, part), points, margin).whole()
-            squares = _crops(pictures, crops, machine.image_size[0])
+            squares = _crops(pictures, crops, machine.image_size[0], count)
             _write(root, count, squares)
             found = machine.predict(squares, None, window)
             writers["coarse_norm.csv"].write(found.pose)
@@ -154,7 +155,12 @@ def predict_footage(
             CaffeCompatWarning,
             stacklevel=2,
         )
-    return Footage(root, count, refiner is not None)
+    footage = Footage(root, count, refiner is not None)
+    stale = count
+    while footage.crop(stale).exists():
+        footage.crop(stale).unlink()  # a longer run's; frames may come from that very folder, so not before
+        stale += 1
+    return footage
 
 
 def _joints(flat: np.ndarray) -> np.ndarray:
@@ -210,11 +216,14 @@ def _squares(pictures: list[np.ndarray], boxes: np.ndarray | None, points: np.nd
     return Crop(boxes[:, :2] + boxes[:, 2:] / 2 - side[:, None] / 2, side)
 
 
-def _crops(pictures: list[np.ndarray], crops: Crop, size: int) -> list[np.ndarray]:
-    return [
-        crop_picture(picture, corner, int(side), size)
-        for picture, corner, side in zip(pictures, crops.corner, crops.side, strict=True)
-    ]
+def _crops(pictures: list[np.ndarray], crops: Crop, size: int, first: int) -> list[np.ndarray]:
+    squares = []
+    for number, (picture, corner, side) in enumerate(zip(pictures, crops.corner, crops.side, strict=True), first):
+        try:
+            squares.append(crop_picture(picture, corner, int(side), size))
+        except UsageError as error:
+            raise UsageError(f"frame {number}: {error}") from error
+    return squares
 
 
 def _write(root: Path, first: int, squares: list[np.ndarray]) -> None:

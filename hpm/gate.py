@@ -19,7 +19,7 @@ from caffe_compat.errors import ParityError, UsageError
 from caffe_compat.files import sha256_of
 from caffe_compat.parity import CaseResult
 
-from .pickles import read_projector_pickle
+from .pickles import is_pickle, read_projector_pickle
 from .projector import LAYERS, Projector
 
 __all__ = ["parity_of", "parity_record", "read_projector", "require_parity", "verified_pickle"]
@@ -53,7 +53,8 @@ def read_projector(
 
     Raises:
         ParityError: no parity record, or arrays that differ from those of ``verified_by``.
-        UsageError: ``verified_by`` with a ``.pt``, which answers for itself. FileError, WeightsError: see the readers.
+        UsageError: neither kind of file, or ``verified_by`` with a ``.pt``, which answers for itself.
+        FileError, WeightsError: see the readers.
     """
     name = os.fspath(path)
     if is_checkpoint(name):
@@ -62,6 +63,10 @@ def read_projector(
         content = read_checkpoint(name)
         require_parity(parity_of(content), name, allow_unverified=allow_unverified)
         return Projector.from_state(content.state_dict).to(dtype=torch.float32)
+    if not is_pickle(name):
+        raise UsageError(
+            f"{name} is neither a .pt nor a pickle of 12 arrays; 'hpm convert' makes a .pt of a caffemodel"
+        )
     if verified_by is not None:
         return verified_pickle(path, verified_by)
     if not allow_unverified:

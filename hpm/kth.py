@@ -106,9 +106,9 @@ def evaluate_pcp(
                 found = read_stage(stage, coarse, refined, camera, bounds)
                 if found is None:
                     continue
-                _, pose = found
-                if not (allow_short and len(pose) <= len(truth)):
-                    check_lengths({f"{stage} of camera {camera}": len(pose), "its list": len(truth)})
+                path, pose = found
+                counts = {str(path): len(pose), str(data.ground_truth(camera)): len(truth)}
+                check_lengths(counts, str(path), allow_short=allow_short)
                 both = pose, truth[: len(pose)].reshape(pose.shape)
                 ours, theirs = (convert(poses, H36M16, KTH14) for poses in both)
                 table.rows.append((camera, stage, len(pose), pcp(ours, theirs)))

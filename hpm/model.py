@@ -35,12 +35,12 @@ from caffe_compat.extras import require
 from caffe_compat.loading import build_net
 from caffe_compat.parity import CaseResult, ieee_float32, open_reference, pick_group, verify_net
 from caffe_compat.preprocess import Preprocess
-from caffe_compat.registry import Shape
 
+from . import ends
 from .gate import parity_of, parity_record, require_parity
 from .projector import LAYERS, POSE_2D, POSE_3D, Projector, project
 from .refine import Refiner, RefineSettings
-from .scaling import REFINEMENT_BOUNDS, Bounds, denormalise, or_built_in
+from .scaling import REFINEMENT_BOUNDS, Bounds, denormalise, denormalise_as_layers, or_built_in
 from .skeleton import H36M16
 from .stored import check_agreement, extra_entries, stored_bounds, stored_pose_blob
 from .subnets import Halves, input_shapes, layers_for
@@ -97,7 +97,7 @@ class PoseMachine:
         self._parity: ParityRecord | None = None
         self._verified_weights = ""
         self.parity = parity
-        self.pose_blob = _pose_blob(net) if pose_blob is None else pose_blob
+        self.pose_blob = ends.pose_blob(net) if pose_blob is None else pose_blob
         self._named_blob = pose_blob
         self._sources = tuple(sources)
         self._name = net.message.name or "this model"
@@ -108,10 +108,10 @@ class PoseMachine:
         self._wanted = [b for b in (self.pose_blob, self._change_blob) if b is not None]
         self._needed = layers_for(net, self._wanted)
         self._input_shapes = input_shapes(net, self._needed)
-        self._images, self._clip = _inputs(self._input_shapes)
+        self._images, self._clip = ends.image_and_clip(net, self._needed, self._input_shapes)
         self.optimized = False
         self._halves = Halves(net, self._needed, self._images, self._wanted)
-        self.values = _width(net, self.pose_blob)
+        self.values = ends.pose_values(net, self.pose_blob)
         self._fresh = True
 
     # Where it comes from and goes to
@@ -207,14 +207,14 @@ class PoseMachine:
     @property
     def parity(self) -> ParityRecord | None:
         """The record that these weights reproduced their reference; None once they are changed."""
-        if self._parity is not None and _digest(self.net) != self._verified_weights:
+        if self._parity is not None and self.fingerprint() != self._verified_weights:
             return None
         return self._parity
 
     @parity.setter
     def parity(self, record: ParityRecord | None) -> None:
         self._parity = record
-        self._verified_weights = "" if record is None else _digest(self.net)
+        self._verified_weights = "" if record is None else self.fingerprint()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a ``.pt`` with parity record and bounds, if there are. On a GPU, recurrent state is forgotten.
@@ -299,6 +299,7 @@ class PoseMachine:
         Args:
             frames: ``"bgr"``: uint8 (n, height, width, 3), or n such pictures of any sizes, blue first as OpenCV reads
                 them, resized to :attr:`image_size`. ``"preprocessed"``: float (n, 3, height, width), (v - 128) / 256.
+                Poses are tensors if these are, or the first of a sequence is.
             clip: (n,) 0 where a sequence starts, else 1; None for one sequence since :meth:`reset_state`.
             window: frames that the network sees together, the batch of the original. Results depend on it: the second
                 LSTM runs from a window's end to its start. The last one may be shorter. Of frames that come in several
@@ -311,7 +312,7 @@ class PoseMachine:
             raise UsageError(f"window {window}; 1 frame or more was expected")
         count = len(frames)
         starts = self._starts(clip, count)
-        as_tensor = isinstance(frames, Tensor)
+        as_tensor = isinstance(frames[0] if count else frames, Tensor)
         parts: list[dict[str, Tensor]] = []
         at_once = self._halves.frames_at_once(window)
         with ieee_float32():
@@ -379,21 +380,31 @@ class PoseMachine:
         """(n, 3, height, width) in the network's units."""
         height, width = self.image_size
         if pixels == "preprocessed":
+            if not isinstance(frames, (np.ndarray, Tensor)):
+                raise UsageError(
+                    f"preprocessed frames in one array or tensor were expected, found {type(frames).__name__}"
+                )
             shape, floating = tuple(frames.shape), "float" in str(frames.dtype)
             if len(shape) != 4 or shape[1:] != (3, height, width) or not floating:
                 raise UsageError(
                     f"preprocessed frames of shape (n, 3, {height}, {width}) and a floating-point type were expected, "
                     f"found {shape} and {frames.dtype}"
                 )
+            # The recurrent state would carry it on to all later frames.
+            finite = frames.isfinite() if isinstance(frames, Tensor) else np.isfinite(frames)
+            if not finite.all():
+                raise UsageError("preprocessed frames with values that are not finite")
             return frames
         if pixels != "bgr":
             raise UsageError(f"pixels {pixels!r}: 'bgr' or 'preprocessed' was expected")
         pictures = [frame.detach().cpu().numpy() if isinstance(frame, Tensor) else frame for frame in frames]
         for picture in pictures:
-            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+            known = isinstance(picture, np.ndarray)
+            if not known or picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+                found = f"{picture.shape} and {picture.dtype}" if known else f"type {type(picture).__name__}"
                 raise UsageError(
                     "frames of shape (n, height, width, 3) and type uint8, blue first, were expected, found a frame of "
-                    f"{tuple(picture.shape)} and {picture.dtype}; for (v - 128) / 256 say pixels='preprocessed'"
+                    f"{found}; for (v - 128) / 256 say pixels='preprocessed'"
                 )
         fitted = [p if p.shape[:2] == (height, width) else _resized(p, height, width) for p in pictures]
         return (np.stack(fitted).transpose(0, 3, 1, 2).astype(np.float32) - np.float32(_MEAN)) * np.float32(_SCALE)
@@ -465,6 +476,17 @@ class PoseMachine:
         Warns:
             CaffeCompatWarning: once, if the bounds are not known and those of the published data are assumed.
         """
+        self._tell_of_bounds()
+        if isinstance(pose, Tensor):
+            return denormalise(pose, self.bounds)
+        return denormalise(np.asarray(pose, np.float64), self.bounds)
+
+    def millimetres_as_layers(self, pose: np.ndarray) -> np.ndarray:
+        """(n, 48) as the original's layers write them; see :func:`.scaling.denormalise_as_layers`. Warns likewise."""
+        self._tell_of_bounds()
+        return denormalise_as_layers(pose, self.bounds)
+
+    def _tell_of_bounds(self) -> None:
         if self._bounds is None and not self._told:
             self._told = True
             warnings.warn(
@@ -472,11 +494,8 @@ class PoseMachine:
                 "of the released model (maximum and minimum of 3Dpose_ssl's training data), wrong for a network that "
                 "was trained on other data: give its max-min CSV as --bounds (bounds=...)",
                 CaffeCompatWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        if isinstance(pose, Tensor):
-            return denormalise(pose, self.bounds)
-        return denormalise(np.asarray(pose, np.float64), self.bounds)
 
     # Parity
 
@@ -507,50 +526,13 @@ class PoseMachine:
         self.parity = parity_record(reference, group, results, self.device) if all(r.passed for r in results) else None
         return results
 
-    def same_weights(self, other: PoseMachine) -> bool:
-        """Whether all tensors of both are equal, by name and value."""
-        return _digest(self.net) == _digest(other.net)
-
-
-def _digest(net: CaffeNet) -> str:
-    """Of all weights, to see a change of any."""
-    digest = hashlib.sha256()
-    for name, tensor in net.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _pose_blob(net: CaffeNet) -> str:
-    inverted = [node for node in net.graph.nodes if node.type == "InvertedOrder"]
-    if not inverted:
-        raise UsageError("the net has no InvertedOrder layer to tell its pose by; name the pose's blob")
-    return str(net.graph.blobs[inverted[-1].tops[0]])
-
-
-def _width(net: CaffeNet, blob: str) -> int:
-    value = max(v for v, name in enumerate(net.graph.blobs) if name == blob)
-    shape = net.shapes[value]
-    values = int(np.prod(shape[1:]))
-    if values not in (POSE_3D, POSE_2D):
-        raise UsageError(
-            f"blob {blob!r} has shape {list(shape)}; {POSE_3D} values a frame (3D) or {POSE_2D} (2D) were expected"
-        )
-    return values
-
-
-def _inputs(shapes: Mapping[str, Shape]) -> tuple[str, str | None]:
-    """The inputs with the images and with the clip values; None if the pose needs no clip."""
-    images = [name for name, shape in shapes.items() if len(shape) == 4 and shape[1] == 3]
-    others = [name for name in shapes if name not in images]
-    labels = [name for name in others if len(shapes[name]) == 2 and name in ("clip", "label_clip")]
-    if len(images) != 1 or others != labels or len(labels) > 1:
-        found = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
-        raise UsageError(
-            f"the net's inputs are {found}; images (n, 3, height, width) and a clip (n, 1), or a label_clip that ends "
-            "in it, were expected"
-        )
-    return images[0], labels[0] if labels else None
+    def fingerprint(self) -> str:
+        """Of all tensors by name and value, to see a change of any, or that two machines have the same."""
+        digest = hashlib.sha256()
+        for name, tensor in self.net.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
 
 def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:

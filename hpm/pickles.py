@@ -17,6 +17,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from caffe_compat.files import atomic_write, open_file
 
 from .projector import LAYERS, Projector
 
-__all__ = ["read_npz", "read_projector_pickle", "safe_load", "write_projector_pickle"]
+__all__ = ["is_pickle", "read_npz", "read_projector_pickle", "safe_load", "write_projector_pickle"]
 
 MAX_BYTES = 1 << 30
 
@@ -72,6 +73,14 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
                 }
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError, OSError) as error:
             raise FileError(f"no npz file, or a damaged one: {error}", path=name) from error
+
+
+def is_pickle(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is named .pkl, or begins as pickles of arrays do. Raises FileError."""
+    with open_file(path) as handle:
+        head = handle.read(2)
+    # Protocol 2 and later; before it, a list or a tuple.
+    return Path(path).suffix.lower() == ".pkl" or head[:1] == b"\x80" or head in (b"(l", b"(c", b"]q")
 
 
 def read_projector_pickle(path: str | os.PathLike[str]) -> Projector:
@@ -222,7 +231,8 @@ class _Machine:
         self.at = 0
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        # Copies that text turned into bytes makes; a pickle that repeats them does not get to multiply its size.
+        # Bytes of texts and items of lists that arrays took copies of; a pickle that repeats them does not get to
+        # multiply its size.
         self.copied = 0
 
     def run(self) -> Any:
@@ -365,20 +375,35 @@ class _Machine:
         if not isinstance(kind, _DType):
             raise _Refused("an array without an element type")
         if kind.objects:
-            target.value = _object_array(content, shape)
+            target.value = self.object_array(content, shape)
         else:
             target.value = _view(self.bytes_of(content), kind.dtype, shape, bool(fortran))
         target.built = True
 
     def bytes_of(self, content: Any) -> bytes:
         if isinstance(content, str):
-            self.copied += len(content)
-            if self.copied > 2 * len(self.data):
-                raise _Refused("it uses its texts over and over")
+            self.copy(len(content))
             return content.encode("latin1")
         if not isinstance(content, bytes):
             raise _Refused(f"an array whose content is a {type(content).__name__}")
         return content
+
+    def object_array(self, content: Any, shape: tuple[int, ...]) -> Any:
+        if type(content) is not list or any(size < 0 for size in shape) or math.prod(shape) != len(content):
+            found = f"{len(content) if isinstance(content, list) else 'no'} objects"
+            raise _Refused(f"{found} for an array of shape {shape}")
+        if shape == ():
+            return content[0]
+        self.copy(len(content))
+        array = np.empty(len(content), object)
+        for k, value in enumerate(content):
+            array[k] = value
+        return array.reshape(shape)
+
+    def copy(self, count: int) -> None:
+        self.copied += count
+        if self.copied > 2 * len(self.data):
+            raise _Refused("it uses its texts or lists over and over")
 
     def remember(self, key: int) -> None:
         if not self.stack or isinstance(self.stack[-1], _Mark):
@@ -407,17 +432,6 @@ def _shape(value: Any) -> tuple[int, ...]:
     if not isinstance(value, tuple) or not all(type(size) is int for size in value):
         raise _Refused("a shape that is no tuple of integers")
     return value
-
-
-def _object_array(content: Any, shape: tuple[int, ...]) -> Any:
-    if type(content) is not list or any(size < 0 for size in shape) or math.prod(shape) != len(content):
-        raise _Refused(f"{len(content) if isinstance(content, list) else 'no'} objects for an array of shape {shape}")
-    if shape == ():
-        return content[0]
-    array = np.empty(len(content), object)
-    for k, value in enumerate(content):
-        array[k] = value
-    return array.reshape(shape)
 
 
 def _number(layout: str) -> Callable[[_Machine], None]:

@@ -38,6 +38,9 @@ _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 # The joints whose movement the paper's thresholds measure.
 _TORSO = [H36M16.index(name) for name in ("Hip", "LShoulder", "RShoulder", "LHip", "RHip")]
 
+# Values that half of the frames reach where a unit was mistaken. In the right ones bodies lie about 0 to 1.
+_FARTHEST = {POSE_3D: 100.0, POSE_2D: 20.0}
+
 # Frames whose first steps are computed together: enough to keep matrix products busy, few enough to stay in the cache.
 _BLOCK = 256
 # Faithful frames between two looks for moments that have decayed to nothing.
@@ -140,7 +143,7 @@ class Refiner:
             arrays of the kind of ``coarse``; tensors are on the refiner's device.
 
         Raises:
-            UsageError: shapes that do not fit each other, or values that are not finite.
+            UsageError: shapes that do not fit each other, values that are not finite, or clearly of another unit.
         """
         x, y = self._input(coarse, POSE_3D, "coarse 3D"), self._input(pose2d, POSE_2D, "2D")
         if len(x) != len(y):
@@ -168,6 +171,9 @@ class Refiner:
         bad = (~flat.isfinite().all(1)).nonzero().flatten().tolist()
         if bad:
             raise UsageError(f"{what} poses that are not finite, {len(bad)} in all, the first at index {bad[0]}")
+        if len(flat) and (reach := float(flat.abs().amax(1).median())) > _FARTHEST[width]:
+            other = {POSE_3D: "normalised ones were expected", POSE_2D: "fractions of the crop's side were expected"}
+            raise UsageError(f"{what} poses that reach {reach:.0f}: millimetres or pixels? {other[width]}")
         return flat
 
     def _block(self, x: Tensor, pose2d: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

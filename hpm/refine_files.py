@@ -8,7 +8,6 @@ line and writes none twice. Memory does not grow with the number of frames.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -20,22 +19,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, FileError, UsageError
-from caffe_compat.files import atomic_write, open_file, sha256_of
+from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, UsageError
+from caffe_compat.files import atomic_write, sha256_of
 
 from .annotations import (
     ACTIONS,
     DataFolder,
     ResultFolder,
     check_lengths,
+    count_lines,
+    known_actions,
     python2_number,
     refined_line,
     stream_list,
     stream_results,
 )
+from .datasets.layout import make_folder
 from .limbs import LABELS, LimbEvidence, limb_evidence
 from .metrics import mpjpe_per_frame
 from .projector import POSE_2D, POSE_3D, RELU_SCALE, project
+from .records import Finished, kept, write_record
 from .refine import Refiner
 from .scaling import Bounds, denormalise
 from .skeleton import H36M16, LeftRightEvidence, left_right_suspect
@@ -44,18 +47,14 @@ __all__ = ["ActionRefined", "RefineSummary", "refine_actions"]
 
 
 @dataclass(frozen=True)
-class ActionRefined:
+class ActionRefined(Finished):
     """One finished action; errors are MPJPE in mm."""
 
-    action: int
-    frames: int
     coarse_mm: float
     change_mm: float
     refined_mm: float
     discarded: int
     """Frames whose refined pose went too far and was replaced by the corrected one."""
-    kept: bool
-    """Found finished from an earlier run."""
     suspicions: tuple[str, ...] = ()
     """Signs that left and right are exchanged in an input, or that bounds do not fit it."""
 
@@ -101,13 +100,8 @@ def refine_actions(
     """
     summary = RefineSummary()
     folder, results = ResultFolder(Path(coarse)), ResultFolder(Path(save))
-    try:
-        results.root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot be made: {error.strerror}", path=str(results.root)) from error
-    wanted = list(actions)
-    if unknown := [action for action in wanted if action not in ACTIONS]:
-        raise UsageError(f"action {unknown[0]}; Human3.6M has actions 1 to {len(ACTIONS)}")
+    make_folder(results.root)
+    wanted = known_actions(actions)
     by = refiner.bounds if label_bounds is None else label_bounds
     fixed = {"settings": asdict(refiner.settings), "dtype": str(refiner.dtype), "weights": _fingerprint(refiner, by)}
     for action in wanted:
@@ -137,11 +131,9 @@ class _Inputs:
         missing = sorted(str(path) for path in paths if not path.exists())
         if missing:
             raise UsageError(f"missing: {', '.join(missing)}")
-        counts = {str(path): _count_lines(path) for path in (self.coarse, self.pose2d, self.truth)}
-        frames = counts[str(self.coarse)]
-        if not (allow_short and all(count >= frames for count in counts.values())):
-            check_lengths(counts)
-        return frames
+        counts = {str(path): count_lines(path) for path in (self.coarse, self.pose2d, self.truth)}
+        check_lengths(counts, str(self.coarse), allow_short=allow_short)
+        return counts[str(self.coarse)]
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(coarse (n, 48), 2D (n, 32), true 3D (n, 48)), normalised, block by block."""
@@ -172,7 +164,7 @@ def _one(
     files = {str(path): sha256_of(path) for path in (inputs.coarse, inputs.pose2d, inputs.truth)}
     made_from = {**fixed, "inputs": files, "frames": frames}
     record = folder / f"refine3d_{action}.json"
-    if (earlier := _finished(record, made_from, outputs)) is not None:
+    if (earlier := kept(record, ActionRefined, made_from, outputs)) is not None:
         return earlier
     refiner.reset()
     totals, discarded, finished = np.zeros(3), 0, 0
@@ -204,29 +196,9 @@ def _one(
     if (reason := limbs.reason(LABELS)) is not None:
         suspicions.append(f"{label_bounds.source} may not be right for {inputs.truth}: {reason}")
     before, changed, after = (totals / frames).tolist()
-    done = ActionRefined(action, frames, before, changed, after, discarded, False, tuple(suspicions))
-    content = {"made_from": made_from, "outputs": {p.name: sha256_of(p) for p in outputs}, "done": asdict(done)}
-    # Last of all: with it the action counts as finished.
-    with atomic_write(record) as handle:
-        handle.write((json.dumps(content, indent=1) + "\n").encode())
+    done = ActionRefined(action, frames, False, before, changed, after, discarded, tuple(suspicions))
+    write_record(record, done, made_from, outputs)
     return done
-
-
-def _finished(record: Path, made_from: dict[str, Any], outputs: tuple[Path, Path]) -> ActionRefined | None:
-    """What an earlier run made of the same inputs, if its files are still as it left them."""
-    if not record.exists() or not all(path.exists() for path in outputs):
-        return None
-    try:
-        with open_file(record) as handle:
-            content = json.load(handle)
-        same = content["made_from"] == json.loads(json.dumps(made_from))
-        if same and content["outputs"] == {path.name: sha256_of(path) for path in outputs}:
-            values = content["done"]
-            return ActionRefined(**{**values, "kept": True, "suspicions": tuple(values["suspicions"])})
-    except (ValueError, KeyError, TypeError):
-        # No record of ours, or half of one: the action is done again.
-        return None
-    return None
 
 
 def _millimetres(bounds: Bounds, pose: np.ndarray) -> np.ndarray:
@@ -240,12 +212,3 @@ def _fingerprint(refiner: Refiner, label_bounds: Bounds) -> str:
     for array in (*refiner.projector.arrays(), *bounds):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _count_lines(path: Path) -> int:
-    count, last = 0, b"\n"
-    with open_file(path) as handle:
-        while chunk := handle.read(1 << 20):
-            count += chunk.count(b"\n")
-            last = chunk[-1:]
-    return count + (last != b"\n")

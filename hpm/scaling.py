@@ -27,6 +27,7 @@ __all__ = [
     "bounds_of",
     "centre_on_root",
     "denormalise",
+    "denormalise_as_layers",
     "normalise",
     "or_built_in",
     "order_suspicion",
@@ -79,7 +80,7 @@ def read_bounds(path: str | os.PathLike[str], joints: Skeleton = H36M16) -> Boun
     with open_file(path) as handle:
         data = handle.read(1 << 20)
     rows = []
-    for number, line in enumerate(data.decode("utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(data.decode("utf-8-sig", errors="replace").splitlines(), 1):
         if not line.strip():
             continue
         try:
@@ -168,6 +169,19 @@ def denormalise(pose_normalised: Pose, bounds: Bounds) -> Pose:
     """Normalised values to hip-centred millimetres."""
     minimum, size = _like(pose_normalised, bounds)
     return pose_normalised * size + minimum
+
+
+def denormalise_as_layers(pose_normalised: np.ndarray, bounds: Bounds) -> np.ndarray:
+    """Normalised values (frames, width) to millimetres as the original's MPJPEEvaluation layers compute and write them.
+
+    In single precision, and with their range for a hip at the origin, whatever the range in ``bounds``: with that of
+    the refinement, which is a hundred times as wide, the hip's columns would not be the layers'.
+    """
+    maximum, minimum = (row.astype(np.float32) for row in (bounds.maximum, bounds.minimum))
+    if bounds.range[:3].max() <= 1e-3:
+        maximum[:3] = bounds.minimum[:3] + _CAFFE_HIP_RANGE
+    result: np.ndarray = np.asarray(pose_normalised, np.float32) * (maximum - minimum) + minimum
+    return result
 
 
 def _like(pose: Pose, bounds: Bounds) -> tuple[Pose, Pose]:

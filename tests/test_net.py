@@ -70,10 +70,12 @@ def test_outputs_and_chosen_blobs() -> None:
         net.run({"x": X}, blobs=["third"])
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_run_takes_any_array() -> None:
     net = filled(BRANCHED)
     wide = np.repeat(X.astype(np.float64), 2, axis=1)
-    for x in (wide[:, ::2], np.asfortranarray(X), X[::-1][::-1], torch.from_numpy(X).double(), X.tolist()):
+    fixed = np.frombuffer(X.tobytes(), np.float32).reshape(X.shape)
+    for x in (wide[:, ::2], np.asfortranarray(X), X[::-1][::-1], torch.from_numpy(X).double(), X.tolist(), fixed):
         np.testing.assert_allclose(net.run({"x": x})["second"], by_hand(net, X)["second"], rtol=1e-5)
     scalar = filled(input_layer("s") + layer("p", "Power", "s", "y", "power_param { scale: 3 }"))
     assert float(scalar.run({"s": np.array(2.0)})["y"]) == 6

@@ -64,7 +64,8 @@ def coarse(
     """Predict the poses of the actions' lists with MODEL (a .pt, or a prototxt and its WEIGHTS).
 
     A 3D network writes result<k>_norm.csv, result<k>_unnorm.csv and result<k>_change_unnorm.csv, a 2D network
-    result<k>_norm.csv. Finished actions are kept when the command runs again.
+    result<k>_norm.csv: save those to DATA/ours_2d/bilstm2d-p1-800000 (or -p3-), where hpm refine --pose2d ours looks.
+    Finished actions are kept when the command runs again.
     """
     data = data_folder(data_dir, protocol, layout)
     machine = open_machine(model, weights, pose_blob).to(parse_device(device))

@@ -13,7 +13,7 @@ from caffe_compat.errors import UsageError
 
 from ..convert import projector_of, save_projector
 from ..gate import parity_of, verified_pickle
-from ..pickles import read_projector_pickle, write_projector_pickle
+from ..pickles import is_pickle, read_projector_pickle, write_projector_pickle
 from ..projector import POSE_3D
 from ..scaling import Bounds
 from ..stored import check_agreement, stored_bounds
@@ -55,10 +55,12 @@ def convert(
     for source in (model, weights):
         if source is not None and Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
             raise UsageError(f"-o {output} would overwrite {source}, which is read")
+    if inputs and reference is None:
+        raise UsageError(f"--input {inputs[0]} is for --reference")
     chosen = given_bounds(bounds)
     if ending == ".pkl" and chosen is not None:
         raise UsageError(f"-o {output}: a pickle holds the 12 arrays alone, no --bounds")
-    if Path(model).suffix.lower() == ".pkl":
+    if is_pickle(model):
         if ending == ".pkl" or weights is not None or reference is not None:
             raise UsageError(f"{model} is a pickle; it becomes a .pt and takes neither WEIGHTS nor --reference")
         projector = read_projector_pickle(model) if verified_by is None else verified_pickle(model, verified_by)

@@ -21,6 +21,7 @@ from caffe_compat.errors import CaffeCompatWarning, UsageError
 from ..annotations import ACTIONS, DataFolder
 from ..kth import CAMERAS, KthFolder
 from ..model import PoseMachine
+from ..pickles import is_pickle
 from ..scaling import REFINEMENT_BOUNDS, Bounds, bounds_difference, or_built_in, order_suspicion, read_bounds
 from ..skeleton import H36M16
 from ..stored import check_agreement
@@ -92,6 +93,11 @@ def open_machine(model: str, weights: str | None, pose_blob: str | None) -> Pose
         if weights is not None:
             raise UsageError(f"{model} holds its own weights; {weights} would be ignored")
         return PoseMachine.from_pretrained(model, pose_blob=pose_blob)
+    if is_pickle(model):
+        raise UsageError(
+            f"{model} is a pickle, which holds the correction module and projector alone: 'hpm refine' takes it with "
+            "--verified-by, 'hpm convert' makes a .pt of it"
+        )
     if weights is None and is_text(model):
         raise UsageError(f"{model} is a prototxt; pass its weights (.caffemodel or .caffemodel.h5) too")
     return PoseMachine.from_caffe(model, weights or model, pose_blob=pose_blob)

@@ -73,13 +73,17 @@ def verify(
         raise UsageError("pass either --reference FILE[:GROUP] or --released-coarse DIR")
     if released_coarse is not None and data_dir is None:
         raise UsageError("--released-coarse needs the lists of the frames it was made of: pass --data-dir")
+    if reference is not None and (data_dir is not None or images is not None):
+        raise UsageError("--data-dir and --images are for --released-coarse; --reference holds its own frames")
+    if released_coarse is not None and inputs:
+        raise UsageError(f"--input {inputs[0]} is for --reference")
     target = output or (model if is_checkpoint(model) else None)
     if target is None:
         raise UsageError("where to? Pass -o MODEL.pt for the model with its record")
-    data = data_folder(data_dir, protocol) if data_dir is not None else None
+    data = None if data_dir is None else data_folder(data_dir, protocol)
     machine = open_machine(model, weights, pose_blob).to(parse_device(device))
     own = machine.known_bounds
-    if data is not None and released_coarse is not None:
+    if data is not None:
         machine.bounds, _ = choose_bounds(bounds, data, model, own)
     elif (chosen := given_bounds(bounds)) is not None:
         check_agreement(model, own, chosen)
@@ -118,7 +122,7 @@ def _withdraw(machine: PoseMachine, model: str, target: str) -> None:
         if not Path(path).exists() or not is_checkpoint(path):
             continue
         claims = PoseMachine.from_pretrained(path)
-        if claims.parity is None or not claims.same_weights(machine):
+        if claims.parity is None or claims.fingerprint() != machine.fingerprint():
             continue
         if path == target:
             before, claims.parity = claims.parity.reference, None

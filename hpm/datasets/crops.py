@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_compat.errors import FileError
+from caffe_compat.errors import FileError, UsageError
 from caffe_compat.extras import require
 from caffe_compat.files import atomic_write, open_file
 
@@ -18,12 +18,22 @@ from .views import View
 __all__ = ["crop_picture", "write_crop", "write_view"]
 
 _STAMP = "crops.sha256"
+# Sides of the picture. A person who fills it, seen half, has a square of some two.
+_LARGEST = 20
 
 
 def crop_picture(picture: np.ndarray, corner: np.ndarray, side: int, size: int) -> np.ndarray:
-    """The square of ``picture`` (height, width, 3) at ``corner`` (x, y), scaled to ``size``; black beyond the edges."""
+    """The square of ``picture`` (height, width, 3) at ``corner`` (x, y), scaled to ``size``; black beyond the edges.
+
+    Raises:
+        UsageError: a square so much larger than the picture that there is nothing to see in it.
+    """
     cv2 = require("cv2", "images")
     height, width = picture.shape[:2]
+    if side > _LARGEST * max(height, width):
+        raise UsageError(
+            f"a square of {side} pixels about a person in a picture of {width} x {height}: a joint, or a box, far out"
+        )
     x, y = (int(v) for v in corner)
     square = np.zeros((side, side, 3), np.uint8)
     left, top, right, bottom = max(x, 0), max(y, 0), min(x + side, width), min(y + side, height)
@@ -34,9 +44,13 @@ def crop_picture(picture: np.ndarray, corner: np.ndarray, side: int, size: int) 
 
 
 def write_crop(path: Path, picture: np.ndarray, corner: np.ndarray, side: int, size: int) -> None:
-    """Write a crop; see :func:`crop_picture`. Raises FileError."""
+    """Write a crop; see :func:`crop_picture`, whose UsageError becomes one that names ``path``. Raises FileError."""
     cv2 = require("cv2", "images")
-    if not cv2.imwrite(str(path), crop_picture(picture, corner, side, size)):
+    try:
+        crop = crop_picture(picture, corner, side, size)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+    if not cv2.imwrite(str(path), crop):
         raise FileError("the picture cannot be written", path=str(path))
 
 

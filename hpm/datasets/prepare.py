@@ -162,7 +162,7 @@ def prepare_human36m(
             if view.subject in (*plan.train, *plan.test):
                 yield view.every(options.every)
 
-    survey = _survey(wanted(), options.every, plan.train, plan.test, progress)
+    survey = _survey(wanted(), options.every, plan.train, progress)
     limbs = survey.train_bones.mean if options.limbs is None else options.limbs
     if options.limbs is None and not survey.train_bones.frames:
         raise UsageError(f"no frames of {', '.join(plan.train)} to take limb lengths from; give limbs and bounds")
@@ -248,7 +248,6 @@ def _survey(
     views: Iterable[View],
     every: int,
     train_on: Collection[str],
-    test_on: Collection[str],
     progress: Callable[[str, int, int | None], None] | None,
 ) -> _Survey:
     found, evidence = _Survey(), dict[str, LeftRightEvidence]()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hpm.projector import LAYERS, RELU_SCALE, Affine, ProjectionLoss, Projector, correct, project
 from hpm.refine import RefineSettings
+from hpm.scaling import REFINEMENT_BOUNDS
 
 
 @functools.cache
@@ -25,7 +26,10 @@ def seeded_projector(hidden: int = 1024, wide: int = 1024) -> Projector:
 
 
 def autograd_refine(projector: Projector, settings: RefineSettings, coarse: Tensor, pose2d: Tensor) -> list[Tensor]:
-    """The pose (frames, 48) of each step's forward pass, by autograd and Adam as TensorFlow writes it."""
+    """The pose (frames, 48) of each step's forward pass, by autograd and Adam as TensorFlow writes it.
+
+    A step that moved the torso by less than ``stop_mm`` is a frame's last; its pose stands for those of later steps.
+    """
     loss = ProjectionLoss(coarse.device, coarse.dtype)
     names = LAYERS if settings.update_projector else LAYERS[:2]
     start = [part for name in names for part in getattr(projector, name)]
@@ -49,7 +53,21 @@ def autograd_refine(projector: Projector, settings: RefineSettings, coarse: Tens
                     m.mul_(0.9).add_(gradient, alpha=0.1)
                     v.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
                     parameter.addcdiv_(m, v.sqrt() + 1e-8, value=-rate)
+            if (
+                settings.stop_mm is not None
+                and step
+                and _moved_mm(*poses[step][-1:], *poses[step - 1][-1:]) < settings.stop_mm
+            ):
+                for later in poses[step + 1 :]:
+                    later.append(pose.detach())
+                break
         with torch.no_grad():
             for parameter, value in zip(moved, start, strict=True):
                 parameter.copy_(value)
     return [torch.cat(step) for step in poses]
+
+
+def _moved_mm(pose: Tensor, other: Tensor) -> float:
+    """The farthest that pelvis, shoulders or hips of one frame (1, 48) moved."""
+    moved = (pose - other) * torch.tensor(REFINEMENT_BOUNDS.range, dtype=pose.dtype)
+    return float(moved.reshape(16, 3)[[0, 10, 13, 4, 1]].norm(dim=-1).max())

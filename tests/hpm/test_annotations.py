@@ -16,6 +16,7 @@ from hpm.annotations import (
     ResultFolder,
     ResultWriter,
     check_lengths,
+    count_lines,
     format_list_line,
     python2_number,
     read_errors,
@@ -98,6 +99,8 @@ def _line(count: int, clip: str = "1") -> str:
         ("0.5,0.5\n", "line 1: a path, a space and numbers"),
         (_line(80) + "\n" + _line(80), "line 2: it is empty"),
         ("", "is empty; a line per frame"),
+        ("\r\n \n", "is empty; a line per frame"),
+        ("\n" + _line(80), "line 1: it is empty"),
         ("\xff\xfe", "line 1: no UTF-8"),
     ],
 )
@@ -107,6 +110,31 @@ def test_bad_lists(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(FileError, match=message) as caught:
         read_list(path, need_3d=True)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("before", "end", "after"),
+    [("", "\n", ""), ("", "\r\n", ""), ("\ufeff", "\r\n", "\r\n \r\n"), ("", "\n", "\n" * 5000), ("", "\n", "\t")],
+)
+def test_marks_and_line_ends_of_editors(before: str, end: str, after: str, tmp_path: Path) -> None:
+    """What Windows puts before a text and at the end of its lines, and blank lines after the last."""
+    lines, results = tmp_path / "test3.txt", tmp_path / "result3_norm.csv"
+    lines.write_bytes((before + _line(80).replace("\n", end) * 3 + after).encode())
+    results.write_bytes((before + ("," + "2.5," * 47 + "0" + end) * 3 + after).encode())
+    found = read_list(lines)
+    assert found.paths == ["a.jpg"] * 3
+    assert found.clip is not None
+    assert found.clip.tolist() == [1, 1, 1]
+    assert read_results(results, 48).shape == (3, 48)
+    assert count_lines(lines) == count_lines(results) == 3
+
+
+def test_lines_are_counted_across_blocks_and_without_a_last_end(tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    path.write_bytes(b"x" * ((1 << 20) - 1) + b"\n" + b"\n" * (1 << 20) + b"y")
+    assert count_lines(path) == (1 << 20) + 2
+    path.write_bytes(b"")
+    assert count_lines(path) == 0
 
 
 @pytest.mark.parametrize(
@@ -192,3 +220,10 @@ def test_lengths() -> None:
     check_lengths({"a": 3, "b": 3})
     with pytest.raises(UsageError, match="different numbers of frames: a has 3, b has 5"):
         check_lengths({"a": 3, "b": 5})
+    # Results may be shorter where that is allowed, and the error says so where it would help.
+    for counts in ({"a": 3, "b": 5}, {"a": 3, "b": 4, "c": 5}):
+        check_lengths(counts, "a", allow_short=True)
+        with pytest.raises(UsageError, match=r"a has 3, b .*an incomplete last batch: --allow-short"):
+            check_lengths(counts, "a")
+        with pytest.raises(UsageError, match=r"b has \d(, c has 5)?$"):
+            check_lengths(counts, "b", allow_short=True)

@@ -93,6 +93,8 @@ def test_missing_and_broken_files_are_named_and_the_rest_goes_on(tmp_path: Path)
     assert [(row.stage, row.frames) for row in short.rows] == [("refined", 5)]
     with pytest.raises(UsageError, match="nothing to evaluate"):
         evaluate(DataFolder(tmp_path))
+    with pytest.raises(UsageError, match=r"action 16; Human3\.6M has actions 1 to 15"):
+        evaluate(DataFolder(tmp_path), tmp_path / "results", actions=[1, 16])
 
 
 def test_formats_say_the_same(tmp_path: Path) -> None:

@@ -210,6 +210,14 @@ def test_pickles_there_and_back(run: Run, verified: Path, tmp_path: Path) -> Non
     assert run("convert", middle, "-o", second).status == 0
     assert first.read_bytes() == second.read_bytes()
     assert "would overwrite" in run("convert", middle, "-o", middle).error
+    plain = first.rename(tmp_path / "refine weights")
+    assert ", verified" in run("convert", plain, "-o", middle, "--verified-by", verified).out
+    for command in (
+        ("coarse", plain, "--data-dir", tmp_path, "--save", tmp_path / "out"),
+        ("verify", plain, "-o", middle),
+    ):
+        options = ("--reference", verified) if command[0] == "verify" else ()
+        assert "holds the correction module and projector alone" in run(*command, *options).error
     assert "ends in .pt or .pkl" in run("convert", first, "-o", tmp_path / "a.onnx").error
     first.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     assert "refused" in run("convert", first, "-o", middle).error
@@ -262,10 +270,10 @@ def test_exchanged_bounds_are_a_warning(run: Run, reference: Path, tmp_path: Pat
     data = reference / "synthetic_pose" / "data"
     rows = np.loadtxt(data / "16point_mean_limb_scaled_max_min.csv", delimiter=",").reshape(2, 16, 3)
     np.savetxt(tmp_path / "b.csv", rows[:, list(H36M16.swaps)].reshape(2, 48), delimiter=",", fmt="%.9g")
-    command = ("evaluate", "--data-dir", data, "--coarse-3d", tmp_path, "--actions", 13)
+    command = ("evaluate", "--data-dir", data, "--coarse-3d", tmp_path, "--actions", 8)
     assert "may not be right" not in run(*command).err
     err = run(*command, "--bounds", tmp_path / "b.csv").err
-    assert "warning: action 13 Walking" in err
+    assert "warning: action 8 Sitting" in err
     assert "with left and right of the bounds exchanged, no bone differs by more than 0.0%" in err
 
 
@@ -314,11 +322,21 @@ def test_footage(run: Run, verified: Path, tmp_path: Path) -> None:
     assert np.abs(flat.min((1, 2)) - 0.1).max() < 0.03
     assert run(*basic, "--boxes", tmp_path / "boxes.csv").out.startswith("6 frames, coarse")
     assert not (out / "refined_mm.txt").exists()
+    again = run("predict", folder / "0.png", folder / "1.png", *basic[2:])
+    assert again.out.startswith("2 frames, coarse")
+    assert sorted(path.name for path in (out / "crops").iterdir()) == ["000000.jpg", "000001.jpg"]
+    assert run(*basic, "--boxes", tmp_path / "boxes.csv").out.startswith("6 frames, coarse")
     pictures = list(read_frames([folder]))
     # The box's square: 60 wide about its centre, so from x = 10.
     crop = cv2.resize(pictures[3][10:70, 10:70], (64, 64))
     assert np.abs(cv2.imread(str(out / "crops" / "000003.jpg")).astype(float) - crop).mean() < 3
     assert "shape (6, 17, 2)" in run(*basic, "--keypoints", keypoints).error
+    for far in (3000, 1e6, 1e12):
+        points[3, 5] = far
+        np.save(keypoints, points)
+        error = run(*basic, "--keypoints", keypoints, "--joints", "COCO17").error
+        assert "frame 3: a square of " in error
+        assert "in a picture of 120 x 90: a joint, or a box, far out" in error
     np.save(keypoints, points[:5])
     assert "5 2D poses" in run(*basic, "--keypoints", keypoints, "--joints", "COCO17").error
     np.save(keypoints, np.full((6, 17, 2), np.nan))
@@ -440,6 +458,12 @@ def test_preparing(run: Run, tmp_path: Path) -> None:
         (("evaluate", "--data-dir", "."), "nothing to evaluate"),
         (("verify", "no.pt"), "pass either --reference"),
         (("verify", "no.pt", "--released-coarse", "x"), "pass --data-dir"),
+        (
+            ("verify", "no.pt", "--reference", "x", "--data-dir", "."),
+            "--data-dir and --images are for --released-coarse",
+        ),
+        (("verify", "no.pt", "--released-coarse", "x", "--data-dir", ".", "--input", "a=b"), "a=b is for --reference"),
+        (("convert", "no.pt", "-o", "x.pt", "--input", "a=b"), "--input a=b is for --reference"),
         (("train", "mask3d", "--data", ".", "--out", "x", "--width", "0"), "a factor above 0"),
     ],
 )

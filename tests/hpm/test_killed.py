@@ -35,41 +35,52 @@ def model(reference: Path, tmp_path: Path) -> Path:
     return tmp_path / "model.pt"
 
 
-def _finished(*command: object) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "hpm", *map(str, command)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def _killed(rng: random.Random, out: Path, longest: float, *command: object) -> bool:
-    """Kill a run some time after it has begun to write; whether it was still at work."""
+def _at_work(out: Path, *command: object) -> subprocess.Popen[bytes]:
+    """The command, once it has begun to write to ``out``."""
     before = set(out.iterdir()) if out.exists() else set()
     running = subprocess.Popen(
-        [sys.executable, "-m", "hpm", *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "hpm", *map(str, command), "--save", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     while running.poll() is None and not (out.exists() and set(out.iterdir()) - before):
         time.sleep(0.001)
-    time.sleep(rng.uniform(0, longest))
+    return running
+
+
+def _finished(out: Path, *command: object) -> float:
+    """How long the command writes, in seconds."""
+    running, start = _at_work(out, *command), time.monotonic()
+    _, complaints = running.communicate()
+    assert running.returncode == 0, complaints.decode()
+    return time.monotonic() - start
+
+
+def _killed(out: Path, after: float, *command: object) -> bool:
+    """Kill a run some seconds after it has begun to write; whether it was still at work."""
+    running = _at_work(out, *command)
+    time.sleep(after)
     running.send_signal(signal.SIGKILL)
-    return running.wait() != 0
+    running.communicate()
+    return running.returncode != 0
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def _outlives(seed: int, longest: float, save: Path, peace: Path, *command: object) -> None:
+def _outlives(seed: int, save: Path, peace: Path, *command: object) -> None:
     """Kill the command again and again, let it finish, and compare with one that nobody disturbed."""
     rng = random.Random(seed)
     killed = left = 0
+    # Actions that are done are kept, so a run after a kill has less to do.
+    longest = _finished(peace, *command) / len(ACTIONS)
     for _ in range(KILLS):
-        killed += _killed(rng, save, longest, *command, "--save", save)
+        killed += _killed(save, rng.uniform(0, longest), *command)
         left += any(path.suffix == ".tmp" for path in save.iterdir())
     assert killed >= KILLS // 2
     assert left  # else nothing was cut off amid its writing
-    _finished(*command, "--save", save)
-    _finished(*command, "--save", peace)
+    _finished(save, *command)
     assert _contents(save) == _contents(peace)
 
 
@@ -78,7 +89,7 @@ def test_coarse(model: Path, tmp_path: Path) -> None:
         write_action(tmp_path, action, 150)
     actions = ",".join(map(str, ACTIONS))
     command = ("coarse", model, "--data-dir", tmp_path, "--actions", actions, "--readers", 1)
-    _outlives(1, 0.6, tmp_path / "killed", tmp_path / "peace", *command)
+    _outlives(1, tmp_path / "killed", tmp_path / "peace", *command)
     for action in ACTIONS:
         lines = ResultFolder(tmp_path / "killed").coarse_mm(action).read_text().splitlines()
         assert [int(line.partition(",")[0]) for line in lines] == list(range(1, 151))
@@ -99,6 +110,6 @@ def test_refine(mode: str, model: Path, tmp_path: Path) -> None:
     actions = ",".join(map(str, ACTIONS))
     command = ("refine", "--model", model, "--data-dir", tmp_path, "--coarse-3d", coarse.root, "--pose2d", "gt")
     command += ("--actions", actions, "--mode", mode)
-    _outlives(2, 0.8, tmp_path / "killed", tmp_path / "peace", *command)
+    _outlives(2, tmp_path / "killed", tmp_path / "peace", *command)
     for action in ACTIONS:
         assert len(ResultFolder(tmp_path / "killed").refined_mm(action).read_text().splitlines()) == count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from tiny import SIDE, random_frames
 
 from caffe_compat import load
 from caffe_compat.checkpoint import ParityRecord, read_checkpoint, save_checkpoint
+from caffe_compat.definition import read_definition
 from caffe_compat.errors import CaffeCompatWarning, FileError, ParityError, UsageError, WeightsError
 from caffe_compat.parity import NET_TOLERANCE, compare, open_reference
+from caffe_compat.prototxt import format_message
 from hpm.convert import projector_of, save_projector
 from hpm.gate import read_projector
 from hpm.model import PoseMachine
@@ -102,12 +105,25 @@ def test_pixels(tiny: PoseMachine) -> None:
     with pytest.raises(UsageError, match="window 0"):
         tiny.coarse(frames, window=0)
     assert tiny.coarse(frames[:0]).shape == (0, 16, 3)
+    for none in ([1, 2], "walk.mp4"):
+        with pytest.raises(UsageError, match=r"found a frame of type (int|str)"):
+            tiny.coarse(none)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="one array or tensor were expected, found list"):
+        tiny.coarse(list(ready), pixels="preprocessed")
+    ready[1, 0, 5, 5] = np.nan
+    for bad in (ready, torch.from_numpy(ready)):
+        with pytest.raises(UsageError, match="not finite"):
+            tiny.coarse(bad, pixels="preprocessed")
 
 
 def test_same_kind_out_and_units_by_name(tiny: PoseMachine, device: torch.device) -> None:
     tiny.to(device)
     frames, pose2d = random_frames(4), np.random.RandomState(1).rand(4, 16, 2)
     normalised = tiny.coarse(frames)
+    tiny.reset_state()
+    several = tiny.coarse([torch.from_numpy(frame) for frame in frames])
+    assert isinstance(several, torch.Tensor)
+    np.testing.assert_array_equal(several.cpu().numpy(), normalised)
     tiny.reset_state()
     tensor = tiny.coarse(torch.from_numpy(frames), clip=torch.tensor([0, 1, 1, 1]), unit="mm")
     assert isinstance(normalised, np.ndarray)
@@ -159,6 +175,34 @@ def test_a_2d_network_says_so() -> None:
         machine.coarse(random_frames(3))
     with pytest.raises(UsageError, match="no correction module"):
         machine.project(np.zeros((1, 48), np.float32))
+
+
+def test_a_label_may_have_any_name_and_width(tmp_path: Path) -> None:
+    """A definition of one's own, as "our2d" has: its lists hold 2D poses alone, and their blob is called otherwise."""
+    ours = define("pose_2d", NARROW)
+    text = format_message(ours.message).replace("label_clip", "annotation").replace("label_dim: 81", "label_dim: 33")
+    text = re.sub(r"slice_point: 80|(top|bottom): \"label3d\"", "", text).replace(
+        'type: "Silence"', 'type: "Silence" bottom: "label2d"'
+    )
+    (tmp_path / "our2d.prototxt").write_text(text)
+    net = seeded_net(read_definition(tmp_path / "our2d.prototxt"))
+    assert net.graph.inputs
+    assert [list(net.shapes[v])[1:] for v in net.graph.inputs] == [[3, 64, 64], [33]]
+    frames, clip = random_frames(5), [0, 1, 1, 0, 1]
+    expected = PoseMachine(seeded_net(ours)).pose2d(frames, clip)
+    np.testing.assert_array_equal(PoseMachine(net).pose2d(frames, clip), expected)
+
+
+def test_inputs_that_are_neither_pictures_nor_clip_values(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(
+        """layer { name: "a" type: "Input" top: "data" top: "more"
+                   input_param { shape { dim: 2 dim: 3 dim: 8 dim: 8 } shape { dim: 2 dim: 48 } } }
+           layer { name: "f" type: "InnerProduct" bottom: "data" top: "f" inner_product_param { num_output: 48 } }
+           layer { name: "s" type: "Eltwise" bottom: "f" bottom: "more" top: "s" }
+           layer { name: "i" type: "InvertedOrder" bottom: "s" top: "pose" }"""
+    )
+    with pytest.raises(UsageError, match=r"inputs are data \[2, 3, 8, 8\], more \[2, 48\]; images"):
+        PoseMachine(seeded_net(read_definition(tmp_path / "net.prototxt")))
 
 
 def test_layers_without_weights(reference: Path) -> None:
@@ -249,6 +293,8 @@ def test_pickles_pass_by_equal_arrays(tiny: PoseMachine, recorded: Path, tmp_pat
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(UsageError, match="verified_by is for pickles"):
         read_projector(good, verified_by=good)
+    with pytest.raises(UsageError, match=r"tiny_mask3d\.caffemodel is neither a \.pt nor a pickle"):
+        read_projector(recorded.parent / "tiny_mask3d.caffemodel", allow_unverified=True)
     weight, bias = projector.project_2
     write_projector_pickle(pickled, replace(projector, project_2=Affine(weight, bias + 1e-6)))
     with pytest.raises(ParityError, match="project_2's bias differs"):

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from caffe_compat.errors import FileError, WeightsError
-from hpm.pickles import read_npz, read_projector_pickle, safe_load, write_projector_pickle
+from hpm.pickles import is_pickle, read_npz, read_projector_pickle, safe_load, write_projector_pickle
 from hpm.projector import LAYERS, Affine, Projector
 
 
@@ -133,6 +133,11 @@ def _hostile() -> dict[str, bytes]:
         + b"q\x000"
         + (announced + b"(K\x01M\xc4\x09\x85" + dtype + b"\x89h\x00tb0") * 50
         + b"N.",
+        "list used over and over": b"("
+        + b"N" * 10_000
+        + b"lq\x000"
+        + (announced + b"(K\x01M\x10\x27\x85" + dtype.replace(b"f4", b"O8") + b"\x89h\x00tb0") * 50
+        + b"N.",
     }
 
 
@@ -201,6 +206,17 @@ def test_projector_pickle_round_trip(tmp_path: Path) -> None:
     assert [a.shape for a in arrays[:4]] == [(48, 5), (5,), (5, 48), (48,)]
     np.testing.assert_array_equal(arrays[0], projector.change_tmp.weight.numpy().T)
     assert b"numpy._core" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4])
+def test_pickles_are_known_by_their_beginning(protocol: int, reference: Path, tmp_path: Path) -> None:
+    array = np.zeros(3, np.float32)
+    for value in ([array], (array, array, array, array)):
+        (tmp_path / "arrays").write_bytes(pickle.dumps(value, protocol))
+        assert is_pickle(tmp_path / "arrays")
+    folder = reference / "tiny_mask3d"
+    for name in ("deploy.prototxt", "tiny_mask3d.caffemodel", "tiny_mask3d.caffemodel.h5"):
+        assert not is_pickle(folder / name)
 
 
 def test_bad_projector_pickles(tmp_path: Path) -> None:

@@ -126,6 +126,15 @@ def test_stop_and_discard(mode: str) -> None:
         expected = torch.stack([steps[k - 1][frame] for frame, k in enumerate(taken)])
         torch.testing.assert_close(ours.pose, expected, rtol=1e-9, atol=1e-9)
     else:
+        # A frame's steps, its last one too, enter the moments that the next frame starts with.
+        steps = autograd_refine(projector, settings, coarse, pose2d)
+        distance = np.stack([moved(b, a) for a, b in pairwise(steps)])
+        for stop in np.quantile(distance, [0.1, 0.3, 0.6]):
+            stopping = replace(settings, stop_mm=float(stop))
+            steps = autograd_refine(projector, stopping, coarse, pose2d)
+            ours = Refiner(projector, stopping, dtype=torch.float64).refine(coarse, pose2d)
+            assert len(set(ours.steps.tolist())) > 1
+            torch.testing.assert_close(ours.pose, steps[-1], rtol=1e-9, atol=1e-9)
         at_once = Refiner(projector, replace(settings, stop_mm=1e9), dtype=torch.float64).refine(coarse, pose2d)
         two = Refiner(projector, replace(settings, steps=2), dtype=torch.float64).refine(coarse, pose2d)
         assert at_once.steps.tolist() == [2] * 25
@@ -228,6 +237,8 @@ def test_long_runs_meet_no_denormal_numbers() -> None:
             np.zeros((3, 32)),
             "coarse 3D poses that are not finite, 3 in all, the first at index 0",
         ),
+        (np.full((3, 48), -450.0), np.zeros((3, 32)), r"coarse 3D poses that reach 450: millimetres .* normalised"),
+        (np.zeros((3, 48)), np.full((3, 32), 200.0), r"2D poses that reach 200: .* fractions of the crop's side"),
     ],
 )
 def test_bad_input(coarse: np.ndarray, pose2d: np.ndarray, message: str) -> None:

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from caffe_compat import NetState
+from caffe_compat.access import FileAccess
+from caffe_compat.cxx_format import cxx_rows
+from caffe_compat.definition import read_definition
 from caffe_compat.errors import FileError, UsageError
+from caffe_compat.loading import build_net
 from hpm.scaling import (
     REFINEMENT_BOUNDS,
     Bounds,
@@ -18,6 +23,7 @@ from hpm.scaling import (
     bounds_of,
     centre_on_root,
     denormalise,
+    denormalise_as_layers,
     normalise,
     or_built_in,
     order_suspicion,
@@ -179,3 +185,27 @@ def test_how_bounds_differ() -> None:
     other = Bounds(maximum, minimum, "other")
     assert bounds_difference(REFINEMENT_BOUNDS, other) == "RFoot's minimum of y is -690.71 mm there, -690.76 mm here"
     assert or_built_in(other) is other
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_what_the_layers_write_to_the_last_digit(published: bool, reference: Path, tmp_path: Path) -> None:
+    """Against MPJPEEvaluation, whose files are those of real Caffe byte for byte."""
+    if published:
+        write_bounds(tmp_path / "max_min.csv", REFINEMENT_BOUNDS)
+    else:
+        (tmp_path / "max_min.csv").write_bytes((reference / "max_min.csv").read_bytes())
+    files = FileAccess(tmp_path)
+    text = """
+        layer { name: "a" type: "Input" top: "a" top: "b"
+                input_param { shape { dim: 50 dim: 48 } shape { dim: 50 dim: 48 } } }
+        layer { name: "e" type: "MPJPEEvaluation" bottom: "a" bottom: "b" top: "e"
+                mpjpe_param { scale: 1 sample_num: 1000 save_filepath: "out.csv" max_min_source: "max_min.csv" } }"""
+    (tmp_path / "net.prototxt").write_text(text)
+    definition = read_definition(str(tmp_path / "net.prototxt"))
+    net, _ = build_net(definition, None, state=NetState("TEST"), files=files, seed=0)
+    poses = np.random.RandomState(1).uniform(-0.2, 1.2, (50, 48)).astype(np.float32)
+    net.run({"a": poses, "b": poses})
+    bounds = or_built_in(read_bounds(tmp_path / "max_min.csv"))
+    assert (bounds is REFINEMENT_BOUNDS) == published
+    rows = cxx_rows(denormalise_as_layers(poses, bounds), ",")
+    assert files.written["out.csv"] == "".join(f"{k},{row}\n" for k, row in enumerate(rows, 1))
