@@ -469,7 +469,7 @@ class CaffeNet(nn.Module):
         device, dtype = self.device_and_dtype()
         given = {
             # Torch takes no array that must not be written to, such as a mapped file.
-            name: torch.as_tensor(np.require(x, requirements="CW") if isinstance(x, np.ndarray) else x).to(device, dtype)
+            name: torch.as_tensor(np.require(x, None, ("C", "W")) if isinstance(x, np.ndarray) else x).to(device, dtype)
             for name, x in (inputs or {}).items()
         }
         with torch.no_grad():

@@ -1,6 +1,7 @@
-"""Convolution and pooling over time of the first C3D: bottoms are (N, C, length, height, width).
+"""Convolution and pooling over time of C3D: bottoms are (N, C, length, height, width).
 
-They are of the first generation (``layers { type: CONVOLUTION3D }``) and keep the names of that.
+Those of its first version are of the first generation (``layers { type: CONVOLUTION3D }``) and keep the names of that;
+version 1.1 has the same layers under current names, with messages of their own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ..registry import Layer, LayerSpec, layer
 __all__ = ["Convolution3D", "Pooling3D"]
 
 _FORK = "facebookarchive/C3D"
+_NEXT = "facebookarchive/C3D:C3D-v1.1/src/caffe/proto/caffe.proto"
 Triple = tuple[int, int, int]
 
 
@@ -44,7 +46,16 @@ class Convolution3D(Layer):
 
 @layer("CONVOLUTION3D", bottoms=1, tops=1, dialects=(_FORK,), verified=False)
 def convolution_3d(spec: LayerSpec) -> Layer:
-    shape, params = _volume(spec), spec.params("convolution_param")
+    return _convolution(spec, spec.params("convolution_param"))
+
+
+@layer("Convolution3D", bottoms=1, tops=1, dialects=(_NEXT,), verified=False)
+def convolution_3d_next(spec: LayerSpec) -> Layer:
+    return _convolution(spec, spec.params("convolution3d_param"))
+
+
+def _convolution(spec: LayerSpec, params: Params) -> Layer:
+    shape = _volume(spec)
     # Only how the filters are dealt out for multiplication; each sees all channels.
     params.ignore("filter_group")
     kernel, stride = _sizes(spec, params)
@@ -78,7 +89,16 @@ class Pooling3D(Layer):
 
 @layer("POOLING3D", bottoms=1, tops=1, dialects=(_FORK,), verified=False)
 def pooling_3d(spec: LayerSpec) -> Layer:
-    shape, params = _volume(spec), spec.params("pooling_param")
+    return _pooling(spec, spec.params("pooling_param"))
+
+
+@layer("Pooling3D", bottoms=1, tops=1, dialects=(_NEXT,), verified=False)
+def pooling_3d_next(spec: LayerSpec) -> Layer:
+    return _pooling(spec, spec.params("pooling3d_param"))
+
+
+def _pooling(spec: LayerSpec, params: Params) -> Layer:
+    shape = _volume(spec)
     kernel, stride = _sizes(spec, params)
     mean = params.pool == "AVE"
     if not mean and (params.pool != "MAX" or params.pad):

@@ -1,4 +1,5 @@
-"""Region proposals of MS-CNN and Cascade R-CNN: boxes out of the maps that score and adjust a field around each cell.
+"""Boxes of MS-CNN and Cascade R-CNN: proposals out of the maps that score and adjust a field around each cell, and
+what becomes of these.
 
 How many boxes come out depends on the values; before the first pass it is one, as in Caffe. None has a gradient.
 """
@@ -13,10 +14,11 @@ import torch
 from torch import Tensor
 
 from ..boxes import area, suppress
+from ..errors import LayerError
 from ..params import Params
 from ..registry import Layer, LayerSpec, layer
 
-__all__ = ["BoxGroupOutput", "BoxOutput", "DecodeBBox"]
+__all__ = ["BoxGroupOutput", "BoxOutput", "DecodeBBox", "FrcnnOutput", "ScaleRoute"]
 
 # What Caffe gives in place of no box at all: (image, x1, y1, x2, y2).
 _NONE = (0.0, 1.0, 1.0, 10.0, 10.0)
@@ -215,10 +217,15 @@ class BoxGroupOutput(_Proposals):
         return self.chosen(boxes, scores, self._measure)
 
     def _measure(self, kept: Tensor, others: Tensor) -> Tensor:
-        size = torch.minimum(kept[..., 2:], others[..., 2:]) - torch.maximum(kept[..., :2], others[..., :2])
-        # Boxes that share a single row do not meet, as in the fork; those that share a column do.
-        shared = torch.where((size[..., 0] < 0) | (size[..., 1] <= 0), 0, (size[..., 0] + 1) * (size[..., 1] + 1))
-        return _ratio(shared, area(kept, 1), area(others, 1), self.settings.mode)
+        return _pixel_overlap(kept, others, self.settings.mode)
+
+
+def _pixel_overlap(kept: Tensor, others: Tensor, mode: str) -> Tensor:
+    """Of boxes that have their last pixels in them."""
+    size = torch.minimum(kept[..., 2:], others[..., 2:]) - torch.maximum(kept[..., :2], others[..., :2])
+    # Boxes that share a single row do not meet, as in the fork; those that share a column do.
+    shared = torch.where((size[..., 0] < 0) | (size[..., 1] <= 0), 0, (size[..., 0] + 1) * (size[..., 1] + 1))
+    return _ratio(shared, area(kept, 1), area(others, 1), mode)
 
 
 def _ratio(shared: Tensor, kept: Tensor, others: Tensor, mode: str) -> Tensor:
@@ -248,6 +255,16 @@ def box_group_output(spec: LayerSpec) -> Layer:
     return BoxGroupOutput(_settings(spec, params), fields, strides, scored=len(spec.tops) == 2)
 
 
+def _adjusted(boxes: Tensor, change: Tensor) -> Tensor:
+    """``boxes`` (..., 4) with their last pixels in them, centres moved by parts of their size and sizes changed."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    size = high - low + 1
+    centre = change[..., :2] * size + (low + high) * 0.5
+    size = change[..., 2:].exp() * size
+    low = centre - (size - 1) / 2
+    return torch.cat([low, low + size - 1], -1)
+
+
 class DecodeBBox(Layer):
     """Boxes (image, x1, y1, x2, y2) adjusted by the second four of eight numbers each, centre and size.
 
@@ -268,12 +285,7 @@ class DecodeBBox(Layer):
     def forward(self, offsets: Tensor, boxes: Tensor, *matches: Tensor) -> Tensor:
         change = offsets.flatten(1)[:, 4:] * offsets.new_tensor(self.std) + offsets.new_tensor(self.mean)
         before = boxes.reshape(-1, 5)
-        low, high = before[:, 1:3], before[:, 3:]
-        size = high - low + 1
-        centre = change[:, :2] * size + (low + high) * 0.5
-        size = change[:, 2:].exp() * size
-        low = centre - (size - 1) / 2
-        after = torch.cat([before[:, :1], low, low + size - 1], 1)
+        after = torch.cat([before[:, :1], _adjusted(before[:, 1:], change)], 1)
         if self.training:
             kept = (after[:, 1:3] <= after[:, 3:]).all(1)
             if matches:
@@ -293,3 +305,140 @@ def decode_bbox(spec: LayerSpec) -> Layer:
         spec.fail("a third bottom is for the TRAIN phase only")
     mean, std = _adjustment(spec)
     return DecodeBBox(mean, std, spec.params("decode_bbox_param").gt_iou_thr if matches else 0.0)
+
+
+class ScaleRoute(Layer):
+    """The boxes (image, x1, y1, x2, y2) with a scale from ``low`` to below ``high``, and the rows of the other bottoms
+    that belong to them. A scale is the root of the area.
+
+    If there is none, the box whose scale is nearest to ``middle``, by its ratio to it.
+    """
+
+    def __init__(self, low: float, high: float, middle: float) -> None:
+        super().__init__()
+        self.low = low
+        self.high = high
+        self.middle = middle
+
+    def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        tops = tuple(x.new_empty(1, *_three(x)) for x in bottoms)
+        return tops[0] if len(tops) == 1 else tops
+
+    @torch.no_grad()
+    def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        scale = area(bottoms[0].reshape(-1, 5)[:, 1:].float(), 1).sqrt()
+        chosen = ((scale >= self.low) & (scale < self.high)).nonzero()[:, 0]
+        if not len(chosen):
+            distance = (scale / self.middle).log2().abs()
+            if not distance.isfinite().any():
+                raise LayerError(f"layer {self.layer_name!r} (ScaleRoute): no box has an area", layer=self.layer_name)
+            chosen = torch.where(distance.isfinite(), distance, torch.inf).argmin()[None]
+        tops = tuple(x[chosen].reshape(-1, *_three(x)) for x in bottoms)
+        return tops[0] if len(tops) == 1 else tops
+
+
+def _three(x: Tensor) -> tuple[int, ...]:
+    """The axes behind the first, at least three."""
+    return (*x.shape[1:], *[1] * (4 - x.dim()))
+
+
+@layer("ScaleRoute", bottoms=(1, None), tops=(1, None), dialects=("zhaoweicai/cascade-rcnn",), verified=False)
+def scale_route(spec: LayerSpec) -> Layer:
+    params, shapes = spec.params("scale_route_param"), spec.bottom_shapes
+    if len(spec.tops) != len(shapes):
+        spec.fail(f"has {len(shapes)} bottoms and {len(spec.tops)} tops; as many were expected")
+    for name, shape in zip(spec.bottoms, shapes, strict=True):
+        if not 1 <= len(shape) <= 4 or shape[0] != shapes[0][0]:
+            spec.fail(f"bottom {name!r} has shape {list(shape)}; a row for each of {shapes[0][0]} boxes was expected")
+    if math.prod(shapes[0][1:]) != 5 or shapes[0][1] != 5:
+        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shapes[0])}; rows of 5 numbers were expected")
+    low, high = params.get("low_scale", 0.0), params.get("high_scale", math.inf)
+    if high < low or (params.has("low_scale") and low <= 0):
+        spec.fail(f"low_scale {low:g} must be positive, and high_scale {high:g} not below it")
+    ends = [end for end in (low, high) if 0 < end < math.inf]
+    middle = math.prod(ends) ** (1 / len(ends)) if ends else 256.0
+    return ScaleRoute(low, high, middle)
+
+
+class FrcnnOutput(Layer):
+    """Detections of one image: rows (0, x1, y1, x2, y2, class, score), (detections + 1, 7, 1, 1).
+
+    The first row is (0, -1 ...) always. Ordered by class, the best first within a class. Before the first pass there is
+    that row only, as in Caffe. Bottoms: probabilities (N, classes) with class 0 for none, adjustments (N, 4 x classes)
+    or (N, 8) of the boxes, these (N, 5 or 6), and height and width of the image, which boxes are cut off at.
+
+    Args:
+        confidence: scores must reach it. overlap, mode: as in :class:`ProposalSettings`.
+        most: how many are kept of all classes, 0 for all.
+        aware: every class has adjustments of its own.
+    """
+
+    def __init__(
+        self,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        confidence: float,
+        overlap: float,
+        mode: str,
+        most: int,
+        *,
+        aware: bool,
+    ) -> None:
+        super().__init__()
+        self.mean = mean
+        self.std = std
+        self.confidence = confidence
+        self.overlap = overlap
+        self.mode = mode
+        self.most = most
+        self.aware = aware
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        return bottoms[0].new_empty(1, 7, 1, 1)
+
+    @torch.no_grad()
+    def forward(self, prob: Tensor, offsets: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
+        prob, boxes = prob.flatten(1), boxes.flatten(1)
+        if torch.any(boxes[:, 0] != 0) or torch.any(boxes[:, 3:5] < boxes[:, 1:3]):
+            raise LayerError(
+                f"layer {self.layer_name!r} (FrcnnOutput): the boxes must be of the first image and have their end "
+                "behind their start",
+                layer=self.layer_name,
+            )
+        change = offsets.reshape(len(prob), -1, 4) * offsets.new_tensor(self.std) + offsets.new_tensor(self.mean)
+        adjusted = _adjusted(boxes[:, None, 1:5], change)
+        limit = image.flatten()[[1, 0]]
+        corners = torch.cat([adjusted[..., :2].clamp_min(0), torch.minimum(adjusted[..., 2:], limit)], -1)
+        found = [corners.new_zeros(0, 7)]
+        for label in range(1, prob.shape[1]):
+            here = prob[:, label] >= self.confidence
+            score, order = prob[here, label].sort(descending=True, stable=True)
+            own = corners[here, label if self.aware else 1][order]
+            kept = suppress(own[None], torch.ones_like(here[here])[None], self.overlap, measure=self._measure)[0]
+            rows = [torch.zeros_like(score), *own.unbind(1), torch.full_like(score, label), score]
+            found.append(torch.stack(rows, 1)[kept])
+        detections = torch.cat(found)
+        if 0 < self.most < len(detections):
+            best = detections[:, 6].argsort(descending=True, stable=True)[: self.most]
+            detections = detections[best.sort().values]
+        first = detections.new_tensor([[0, *[-1] * 6]])
+        return torch.cat([first, detections])[..., None, None]
+
+    def _measure(self, kept: Tensor, others: Tensor) -> Tensor:
+        return _pixel_overlap(kept, others, self.mode)
+
+
+@layer("FrcnnOutput", bottoms=4, tops=1, dialects=("zhaoweicai/cascade-rcnn",), verified=False)
+def frcnn_output(spec: LayerSpec) -> Layer:
+    params, (prob, offsets, boxes, image) = spec.params("frcnn_output_param"), spec.bottom_shapes
+    aware = spec.params("bbox_reg_param").cls_aware
+    mean, std = _adjustment(spec)
+    rows, classes = prob[0] if prob else 0, math.prod(prob[1:])
+    fits = classes > 1 and offsets[:1] == boxes[:1] == (rows,) and math.prod(boxes[1:]) in (5, 6)
+    if not fits or math.prod(offsets[1:]) != (4 * classes if aware else 8) or math.prod(image) != 2:
+        spec.fail(
+            f"bottoms of {list(map(list, spec.bottom_shapes))}; for each of N boxes the probabilities of the classes, "
+            f"{'4 adjustments for each class' if aware else '8 adjustments'} and 5 or 6 numbers, and the size of one "
+            "image, were expected"
+        )
+    return FrcnnOutput(mean, std, params.conf_thr, params.iou_thr, params.nms_type, params.max_det_num, aware=aware)

@@ -1,4 +1,4 @@
-"""CONVOLUTION3D and POOLING3D against slow definitions."""
+"""CONVOLUTION3D and POOLING3D, and their namesakes of version 1.1, against slow definitions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from building import assert_equals, build, give_values, precise
 from caffe_compat.errors import LayerError
 
 FORK = "facebookarchive/C3D"
+NEXT = "facebookarchive/C3D:C3D-v1.1/src/caffe/proto/caffe.proto"
+CONVOLUTIONS = [(FORK, "CONVOLUTION3D", "convolution_param"), (NEXT, "Convolution3D", "convolution3d_param")]
+POOLINGS = [(FORK, "POOLING3D", "pooling_param"), (NEXT, "Pooling3D", "pooling3d_param")]
 
 
-def test_convolution_3d(device: torch.device) -> None:
+@pytest.mark.parametrize(("dialect", "kind", "param"), CONVOLUTIONS)
+def test_convolution_3d(device: torch.device, dialect: str, kind: str, param: str) -> None:
     x = np.random.RandomState(0).randn(2, 3, 4, 6, 7)
-    text = """type: "CONVOLUTION3D" convolution_param { num_output: 5 kernel_size: 3 kernel_depth: 2 stride: 2
-    temporal_stride: 1 pad: 1 temporal_pad: 1 filter_group: 5 }"""
-    module = give_values(build(text, x.shape, dialect=FORK), device).to(precise(device))
+    text = f"""type: "{kind}" {param} {{ num_output: 5 kernel_size: 3 kernel_depth: 2 stride: 2
+    temporal_stride: 1 pad: 1 temporal_pad: 1 filter_group: 5 }}"""
+    module = give_values(build(text, x.shape, dialect=dialect), device).to(precise(device))
     weight, bias = (blob.detach().cpu().numpy() for blob in (module.weight, module.bias))
     assert weight.shape == (5, 3, 2, 3, 3)
     assert bias.shape == (1, 1, 1, 1, 5)
@@ -32,11 +36,12 @@ def test_convolution_3d(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("mean", [False, True])
-def test_pooling_3d(device: torch.device, mean: bool) -> None:
+@pytest.mark.parametrize(("dialect", "kind", "param"), POOLINGS)
+def test_pooling_3d(device: torch.device, mean: bool, dialect: str, kind: str, param: str) -> None:
     x = np.random.RandomState(0).randn(2, 3, 5, 7, 8)
     pad = 1 if mean else 0
-    text = f"""type: "POOLING3D"
-    pooling_param {{ pool: {"AVE" if mean else "MAX"} kernel_size: 3 kernel_depth: 2 stride: 2
+    text = f"""type: "{kind}"
+    {param} {{ pool: {"AVE" if mean else "MAX"} kernel_size: 3 kernel_depth: 2 stride: 2
     temporal_stride: 2 pad: {pad} }}"""
     sizes = [math.ceil((n + 2 * p - k) / 2) + 1 for n, k, p in zip(x.shape[2:], (2, 3, 3), (0, pad, pad), strict=True)]
     expected = np.empty((2, 3, *sizes))
@@ -49,7 +54,7 @@ def test_pooling_3d(device: torch.device, mean: bool) -> None:
             spans.append(slice(max(start, 0), min(end, n)))
         window = x[(slice(None), slice(None), *spans)]
         expected[(slice(None), slice(None), *at)] = window.sum((2, 3, 4)) / count if mean else window.max((2, 3, 4))
-    module = build(text, x.shape, dialect=FORK)
+    module = build(text, x.shape, dialect=dialect)
     assert_equals(module(torch.tensor(x, dtype=precise(device), device=device)), expected)
 
 

@@ -1,4 +1,4 @@
-"""BoxOutput, BoxGroupOutput and DecodeBBox against slow definitions."""
+"""The layers of MS-CNN and Cascade R-CNN that make and choose boxes against slow definitions."""
 
 from __future__ import annotations
 
@@ -150,3 +150,115 @@ def test_decode_bbox(phase: str) -> None:
     torch.testing.assert_close(
         module(*given), torch.tensor(np.array(expected), dtype=torch.float32), rtol=1e-5, atol=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("", [0, 1, 2, 3, 4, 5]),
+        ("low_scale: 20 high_scale: 40", [0, 3]),  # the lower end belongs to it, the upper does not
+        ("high_scale: 20", [1, 4, 5]),
+        ("low_scale: 40", [2]),
+        ("low_scale: 21 high_scale: 29", [3]),  # none: 30 is nearer to the root of 21 x 29 than 20
+        ("low_scale: 100", [2]),
+        ("high_scale: 0.5", [4]),
+    ],
+)
+def test_scale_route(text: str, chosen: list[int], device: torch.device) -> None:
+    sides = [(20, 20), (8, 12.5), (32, 50), (30, 30), (0, 5), (4, 1)]  # areas are their products, the last pixel in it
+    boxes = torch.tensor([(0, 3, 4, 2 + w, 3 + h) for w, h in sides], device=device)
+    boxes[4, 3] = 0  # it ends before its start, and so has no area
+    rows = torch.arange(12.0, device=device).reshape(6, 2)
+    module = build(f'type: "ScaleRoute" scale_route_param {{ {text} }}', (6, 5, 1, 1), (6, 2), tops=2, dialect=CASCADE)
+    tops = module(boxes[..., None, None], rows)
+    assert [tuple(top.shape) for top in tops] == [(len(chosen), 5, 1, 1), (len(chosen), 2, 1, 1)]
+    torch.testing.assert_close(tops[0][..., 0, 0], boxes[chosen])
+    torch.testing.assert_close(tops[1][..., 0, 0], rows[chosen])
+    assert [tuple(top.shape) for top in module.infer(boxes, rows)] == [(1, 5, 1, 1), (1, 2, 1, 1)]
+
+
+def test_scale_route_errors() -> None:
+    module = build('type: "ScaleRoute" scale_route_param { low_scale: 9 }', (1, 5), dialect=CASCADE)
+    with pytest.raises(LayerError, match="no box has an area"):
+        module(torch.tensor([[0.0, 5, 5, 4, 4]]))
+    with pytest.raises(LayerError, match="a row for each of 2 boxes"):
+        build('type: "ScaleRoute"', (2, 5), (3, 4), tops=2, dialect=CASCADE)
+    with pytest.raises(LayerError, match="low_scale 9 must be positive"):
+        build('type: "ScaleRoute" scale_route_param { low_scale: 9 high_scale: 8 }', (2, 5), dialect=CASCADE)
+
+
+@pytest.mark.parametrize("aware", [False, True])
+@pytest.mark.parametrize("most", [0, 7])
+def test_frcnn_output(aware: bool, most: int, device: torch.device) -> None:
+    random = np.random.RandomState(4)
+    prob = random.rand(20, 4).astype(np.float32)
+    offsets = (random.randn(20, 16 if aware else 8) * 0.5).astype(np.float32)
+    low = random.uniform(0, 60, (20, 2))
+    boxes = np.concatenate([np.zeros((20, 1)), low, low + random.uniform(20, 50, (20, 2))], 1).astype(np.float32)
+    mean, std = [0.1, -0.1, 0.2, 0.05], [0.2, 0.1, 0.3, 0.25]
+    height, width = 70, 90
+
+    def measure(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+        if any(c[2] < c[0] or c[3] < c[1] for c in (a, b)):
+            return 0
+        w, h = (min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for i in (0, 1))
+        shared = (w + 1) * (h + 1) if w >= 0 and h > 0 else 0
+        first, second = ((c[2] - c[0] + 1) * (c[3] - c[1] + 1) for c in (a, b))
+        return shared / (first + second - shared)
+
+    found = []
+    for label in (1, 2, 3):
+        own = []
+        for row in range(20):
+            if prob[row, label] < 0.25:
+                continue
+            at = 4 * (label if aware else 1)
+            dx, dy, dw, dh = offsets[row, at : at + 4] * std + mean
+            _, x1, y1, x2, y2 = map(float, boxes[row])
+            w, h = x2 - x1 + 1, y2 - y1 + 1
+            left, top = dx * w + (x1 + x2) / 2, dy * h + (y1 + y2) / 2
+            w, h = w * math.exp(dw), h * math.exp(dh)
+            left, top = left - (w - 1) / 2, top - (h - 1) / 2
+            right, bottom = min(left + w - 1, width), min(top + h - 1, height)
+            own.append((max(left, 0), max(top, 0), right, bottom, float(prob[row, label])))
+        found += [(0, *box[:4], label, box[4]) for box in _greedy(own, 0.3, 100, measure)]
+    assert len(found) > 7
+    if most:
+        best = sorted(found, key=lambda row: -row[6])[:most]
+        found = [row for row in found if row in best]
+    expected = [(0, -1, -1, -1, -1, -1, -1), *found]
+    text = f"""type: "FrcnnOutput" bbox_reg_param {{ {" ".join(f"bbox_mean: {v}" for v in mean)}
+    {" ".join(f"bbox_std: {v}" for v in std)} cls_aware: {str(aware).lower()} }}
+    frcnn_output_param {{ conf_thr: 0.25 iou_thr: 0.3 max_det_num: {most} }}"""
+    shapes = (prob.shape, (*offsets.shape, 1, 1), (*boxes.shape, 1, 1), (1, 2, 1, 1))
+    module = build(text, *shapes, dialect=CASCADE)
+    size = np.array([height, width], dtype=np.float32)
+    given = [
+        torch.tensor(v, device=device).reshape(shape)
+        for v, shape in zip((prob, offsets, boxes, size), shapes, strict=True)
+    ]
+    top = module(*given)
+    torch.testing.assert_close(top[..., 0, 0].cpu(), torch.tensor(expected, dtype=torch.float32), rtol=1e-5, atol=1e-4)
+    assert module.infer(*given).shape == (1, 7, 1, 1)
+
+
+def test_frcnn_output_errors() -> None:
+    text = 'type: "FrcnnOutput" bbox_reg_param { cls_aware: false }'
+    module = build(text, (3, 2), (3, 8), (3, 5), (1, 2), dialect=CASCADE)
+    boxes = torch.tensor([[0.0, 1, 1, 5, 5]] * 3)
+    nothing = module(torch.full((3, 2), -1.0), torch.zeros(3, 8), boxes, torch.tensor([[9.0, 9.0]]))
+    assert nothing.flatten().tolist() == [0, *[-1] * 6]
+    boxes[1, 0] = 1
+    with pytest.raises(LayerError, match="of the first image"):
+        module(torch.rand(3, 2), torch.zeros(3, 8), boxes, torch.tensor([[9.0, 9.0]]))
+    with pytest.raises(LayerError, match="4 adjustments for each class"):
+        build('type: "FrcnnOutput"', (3, 3), (3, 8), (3, 5), (1, 2), dialect=CASCADE)
+    with pytest.raises(LayerError, match="save_output_param"):
+        build(
+            f'{text} frcnn_output_param {{ save_output_param {{ output_directory: "out" }} }}',
+            (3, 2),
+            (3, 8),
+            (3, 5),
+            (1, 2),
+            dialect=CASCADE,
+        )
