@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,20 +53,21 @@ def measure_layers() -> dict[str, Measured]:
 
 
 def layer_table(measured: dict[str, Measured]) -> list[str]:
-    """One row per registered layer type; those without a stored case say so."""
+    """One row per registered layer type; those that only forks have, and that no case covers, in a list below."""
     lines = ["| layer type | cases from | cases | forward | gradients |", "|---|---|---:|---:|---:|"]
-    checked = {name for name in layer_types() if _is_checked(name)}
+    unchecked = [name for name in layer_types() if name not in measured and not _is_checked(name)]
     for name in layer_types():
         entry = measured.get(name)
         if entry is None:
-            source = "" if name in checked else ": built from the fork's source, never compared with it"
-            lines.append(f"| {name} | none stored{source} | | | |")
+            if name not in unchecked:
+                lines.append(f"| {name} | none stored | | | |")
             continue
         forward = f"{entry.forward:.1e}" + (" and its files, byte for byte" if entry.files else "")
         backward = f"{entry.backward:.1e}" if entry.backward is not None else ""
         state = f" (FAILED: {', '.join(entry.failed)})" if entry.failed else ""
         lines.append(f"| {name} | {entry.origin} | {entry.cases} | {forward}{state} | {backward} |")
-    return lines
+    below = f"Built from the sources of forks, never compared with what these compute ({len(unchecked)}): "
+    return [*lines, "", *textwrap.wrap(f"{below}{', '.join(unchecked)}.", 132, break_on_hyphens=False)]
 
 
 def _is_checked(name: str) -> bool:
