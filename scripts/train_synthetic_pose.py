@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/train_synthetic_pose.py WORK_FOLDER [--ship]
 
-About a quarter of an hour of one core, and as much of another to read pictures ahead. A run that was stopped goes on
+About twenty minutes of one core, and a part of another to read pictures ahead. A run that was stopped goes on
 from its last snapshot. ``--ship`` writes ``reference_outputs/synthetic_pose``; without it everything stays in
 WORK_FOLDER.
 """
@@ -37,31 +37,39 @@ from hpm.training import TrainingOptions, train_phase
 
 SHIPPED = Path(__file__).parent.parent / "reference_outputs" / "synthetic_pose"
 DATA = SyntheticOptions()
+# Another body, other motions and backgrounds. The recipe was chosen with the errors of the held-out subject of DATA in
+# sight; those of this one were looked at only when it stood.
+UNSEEN = replace(DATA, seed=77, takes=1, singles=10)
 WINDOW = 5
 SEED = 1
 
 NETWORK = NetworkOptions(
     image_size=DATA.image_size,
-    channels=(8, 16, 32, 64, 32, 64),
+    channels=(8, 16, 32, 64, 32, 96),
     hidden=192,
-    projector=384,
-    batch=50,  # five runs of ten frames: one window at a time, as the original, is too noisy for so few steps
-    mpii_batch=10,
+    projector=640,
+    batch=25,  # five runs of five frames: one window at a time, as the original, is too noisy for so few steps
+    mpii_batch=5,
     test_batch=WINDOW,
     shuffle=False,  # the list of runs is shuffled already, and batches have to begin where runs do
     train_list="h36m/16skel_train_runs.txt",
 )
-PICTURES = replace(NETWORK, batch=32, shuffle=True, train_list="h36m/17skel_train_2d.txt")
+PICTURES = replace(NETWORK, batch=16, shuffle=True, train_list="h36m/17skel_train_2d.txt")
+# The projector needs many steps more than it needs many pictures in each.
+FEW = replace(NETWORK, batch=10)
 
-# Ten to twenty times the original's rates, falling to zero, for hundreds of times fewer steps.
+# Three to forty times the original's rates, falling to zero, for tens to hundreds of times fewer steps. The correction
+# module and the projector begin with the original's small weights: training reaches few of the directions that a pose
+# can move in, and in the others a projector that began with large ones keeps its random answers, which mislead the
+# refinement. Their first rate is low because 0.001 leaves a tenth of the projector's units alive.
 RECIPE = {
-    "train_test_cpm": TrainingOptions(PICTURES, iterations=2000, learning_rate=5e-4),
-    "2d_to_3d": TrainingOptions(NETWORK, iterations=2000, learning_rate=1e-3),
-    "3d_to_2d": TrainingOptions(NETWORK, iterations=2000, learning_rate=1e-3),
-    "finetune_whole": TrainingOptions(NETWORK, iterations=1200, learning_rate=2e-4),
-    "mask3d": TrainingOptions(NETWORK, iterations=1200, learning_rate=2e-4),
+    "train_test_cpm": TrainingOptions(PICTURES, iterations=5000, learning_rate=5e-4, initial="scaled"),
+    "2d_to_3d": TrainingOptions(NETWORK, iterations=6000, learning_rate=1e-3, initial="scaled"),
+    "3d_to_2d": TrainingOptions(FEW, iterations=8000, learning_rate=3e-4),
+    "finetune_whole": TrainingOptions(NETWORK, iterations=4000, learning_rate=4e-4),
+    "mask3d": TrainingOptions(NETWORK, iterations=8000, learning_rate=4e-4),
 }
-COMMON = {"schedule": "linear", "initial": "scaled", "snapshot": 1000, "display": 100}
+COMMON = {"schedule": "linear", "snapshot": 1000, "display": 100}
 
 # What ships for tests: these actions, the first frames of the pictures of these cameras.
 TEST_ACTIONS, TEST_FRAMES, TEST_CAMERAS = (2, 8, 13), 20, ("cam1", "cam3")
@@ -69,10 +77,7 @@ TEST_ACTIONS, TEST_FRAMES, TEST_CAMERAS = (2, 8, 13), 20, ("cam1", "cam3")
 
 def main(work: Path, ship: bool) -> None:
     torch.set_num_threads(1)
-    data = TrainingFolder(work / "data")
-    if not (work / "data is whole").exists():
-        write(DATA, data.root)
-        (work / "data is whole").touch()
+    data, unseen = made(DATA, work / "data"), made(UNSEEN, work / "unseen")
     times = work / "seconds.json"
     seconds = json.loads(times.read_text()) if times.exists() else {}
     for phase, options in RECIPE.items():
@@ -83,12 +88,25 @@ def main(work: Path, ship: bool) -> None:
         assert model is not None
         seconds.setdefault(phase, round(time.process_time() - start))
         times.write_text(json.dumps(seconds))
-    measured = {"processor_seconds": seconds, "mm": measure(model, data, data)}
+    measured = {
+        "processor_seconds": seconds,
+        "mm": measure(model, data, data),
+        "mm_of_unseen_subject": measure(model, data, unseen),
+    }
     if ship:
         shipped = store(data, model)
         measured["mm_of_test_set"] = measure(model, data, shipped)
         (SHIPPED / "measured.json").write_text(json.dumps(measured, indent=1) + "\n")
     print(json.dumps(measured, indent=1))
+
+
+def made(options: SyntheticOptions, root: Path) -> TrainingFolder:
+    """The data set, which is made once."""
+    whole = root.with_name(f"{root.name} is whole")
+    if not whole.exists():
+        write(options, root)
+        whole.touch()
+    return TrainingFolder(root)
 
 
 def show(event: Event) -> None:
@@ -124,7 +142,7 @@ def millimetres(pose: np.ndarray, bounds: Bounds) -> np.ndarray:
 
 def measure(model: Path, trained: TrainingFolder, tested: TrainingFolder) -> dict[str, dict[str, float]]:
     """MPJPE of the held-out subject by action, mm. Refinement gets the true 2D poses; the mean pose is of training."""
-    bounds = read_bounds(trained.bounds)
+    bounds, label_bounds = read_bounds(trained.bounds), read_bounds(tested.bounds)
     labels = read_list(trained.train_list, need_3d=True).pose3d
     assert labels is not None
     mean = millimetres(labels, bounds).mean(0)
@@ -136,7 +154,7 @@ def measure(model: Path, trained: TrainingFolder, tested: TrainingFolder) -> dic
         entries = read_list(path, need_3d=True)
         assert entries.pose3d is not None
         assert entries.clip is not None
-        truth = millimetres(entries.pose3d, bounds)
+        truth = millimetres(entries.pose3d, label_bounds)
         coarse, change, projector = predict(model, pictures(tested.h36m, entries), entries.clip.astype(np.float32))
         poses = {"mean pose": np.broadcast_to(mean, truth.shape)}
         poses |= {"coarse": millimetres(coarse, bounds), "change": millimetres(change, bounds)}

@@ -39,7 +39,8 @@ class SyntheticOptions:
 
     Attributes:
         subjects: who is trained on. held_out: who is tested on.
-        takes, test_takes: performances of each action by each subject. frames: of each, as each camera sees it.
+        takes, test_takes: performances of each action by each subject. frames, test_frames: of each, as each camera
+            sees it. Many short performances teach more than few long ones, whose frames are much alike.
         frame_rate: per second: every 5th of 50.
         singles: pictures with 2D poses only, in place of MPII's, from cameras anywhere.
         image_size: side of the pictures, pixels. noise: standard deviation added to every value of a pixel.
@@ -49,19 +50,20 @@ class SyntheticOptions:
 
     subjects: tuple[str, ...] = ("S1", "S5", "S6", "S7", "S8")
     held_out: str = "S9"
-    takes: int = 3
+    takes: int = 30
     test_takes: int = 1
-    frames: int = 50
+    frames: int = 10
+    test_frames: int = 50
     frame_rate: float = 10.0
     singles: int = 4000
     image_size: int = 64
     noise: float = 6.0
-    run: int = 10
+    run: int = 5
     actions: tuple[str, ...] = _ACTIONS
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("takes", "test_takes", "frames", "singles", "image_size", "run"):
+        for name in ("takes", "test_takes", "frames", "test_frames", "singles", "image_size", "run"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; 1 or more was expected")
         if unknown := [action for action in self.actions if action not in ACTIONS]:
@@ -114,6 +116,7 @@ def sequences(options: SyntheticOptions, *, held_out: bool) -> list[Sequence3D]:
     people = [*options.subjects, options.held_out]
     chosen = people[-1:] if held_out else people[:-1]
     takes = options.test_takes if held_out else options.takes
+    seconds = np.arange(options.test_frames if held_out else options.frames) / options.frame_rate
     found = []
     for subject in chosen:
         who = people.index(subject)
@@ -121,7 +124,7 @@ def sequences(options: SyntheticOptions, *, held_out: bool) -> list[Sequence3D]:
         for number, action in enumerate(options.actions):
             for take in range(takes):
                 key = (options.seed, 2, who, number, take)
-                world = _performance(action, options, limbs, np.random.default_rng(key))
+                world = _performance(action, seconds, limbs, np.random.default_rng(key))
                 for eye, camera in enumerate(cameras()):
                     name = f"{subject}_{action}_{take + 1}_cam{eye + 1}"
                     found.append(_seen(name, subject, action, (*key, eye), world, camera))
@@ -134,11 +137,8 @@ def _limbs(rng: np.random.Generator) -> dict[str, float]:
     return {name: length * tall * (1 + rng.uniform(-0.03, 0.03)) for name, length in MEAN_LIMBS.items()}
 
 
-def _performance(
-    action: str, options: SyntheticOptions, limbs: dict[str, float], rng: np.random.Generator
-) -> np.ndarray:
+def _performance(action: str, seconds: np.ndarray, limbs: dict[str, float], rng: np.random.Generator) -> np.ndarray:
     """Joints (frames, 17, 3) in the world, mm, feet on the ground, on a small round about the room's middle."""
-    seconds = np.arange(options.frames) / options.frame_rate
     angles = motion(action, seconds, rng)
     joints = pose(angles, limbs)
     joints[..., 2] += ground_shift(joints)[:, None]

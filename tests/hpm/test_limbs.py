@@ -21,9 +21,9 @@ def _exchanged(bounds: Bounds) -> Bounds:
 
 @pytest.fixture
 def labels(reference: Path) -> tuple[np.ndarray, Bounds]:
-    """Normalised labels (frames, 48) of a walk, and their bounds."""
+    """Normalised labels (frames, 48) of sitting, and their bounds."""
     data = reference / "synthetic_pose" / "data"
-    pose = read_list(data / "gt" / "test" / "test13.txt", need_3d=True).pose3d
+    pose = read_list(data / "gt" / "test" / "test8.txt", need_3d=True).pose3d
     assert pose is not None
     return pose, read_bounds(data / "16point_mean_limb_scaled_max_min.csv")
 

@@ -19,7 +19,14 @@ from hpm.scaling import bone_lengths, denormalise, read_bounds
 from hpm.skeleton import H36M16, H36M17, left_right_suspect
 
 SMALL = SyntheticOptions(
-    subjects=("S1", "S5"), takes=1, frames=6, run=3, singles=5, image_size=24, actions=("Walking", "Sitting")
+    subjects=("S1", "S5"),
+    takes=1,
+    frames=6,
+    test_frames=4,
+    run=3,
+    singles=5,
+    image_size=24,
+    actions=("Walking", "Sitting"),
 )
 
 
@@ -146,9 +153,9 @@ def test_lists_have_the_original_s_layout(folder: TrainingFolder) -> None:
     for path, values, lines in (
         (folder.train_list, 81, 2 * 2 * 4 * 6),
         (folder.runs_list, 81, 2 * 2 * 4 * 6),
-        (folder.test_list, 81, 2 * 4 * 6),
-        (folder.test_data().ground_truth(13), 81, 4 * 6),
-        (folder.test_data().ground_truth(8), 81, 4 * 6),
+        (folder.test_list, 81, 2 * 4 * 4),
+        (folder.test_data().ground_truth(13), 81, 4 * 4),
+        (folder.test_data().ground_truth(8), 81, 4 * 4),
         (folder.images_list, 36, 2 * 2 * 4 * 6),
         (folder.mpii_list, 33, 5),
     ):

@@ -41,7 +41,7 @@ def test_the_tour_ends_with_tables_a_picture_and_a_page(tmp_path: Path) -> None:
         )
         coarse, change, refined = (float(value) for _, value in means)
         assert [stage for stage, _ in means] == ["coarse", "change", "refined"]
-        assert refined < change < coarse
+        assert refined < min(change, coarse)
         assert f"| mean of 3 actions | refined | 120 | {refined} |" in done.stdout
     for action in ACTIONS:
         assert read_results(out / "coarse" / f"result{action}_norm.csv", POSE_3D).shape == (40, 48)
