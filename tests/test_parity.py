@@ -226,7 +226,7 @@ def test_ieee_arithmetic_is_scoped(legacy: bool) -> None:
         before = precision_settings()
         assert set(before) - loose
         with contextlib.suppress(RuntimeError), torch.autocast("cpu", dtype=torch.bfloat16), ieee_float32():
-            assert set(precision_settings()) == loose
+            assert set(precision_settings()) <= loose
             assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
             raise RuntimeError("what was set comes back after an error too")
         assert precision_settings() == before
