@@ -27,6 +27,7 @@ from .graph import NetState, Node
 from .net import CaffeNet
 from .prototxt import parse_message
 from .registry import Layer
+from .schema import dialect_names, load_schema, split_dialect
 from .upgrade import upgrade_net
 
 __all__ = [
@@ -247,13 +248,23 @@ def _statistics(x: Tensor) -> Tensor:
 
 
 def run_cases(
-    path: str | Path, names: Sequence[str] = (), device: torch.device | str = "cpu", *, gradients: bool = True
+    path: str | Path,
+    names: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+    *,
+    gradients: bool = True,
+    dialect: str | None = None,
 ) -> Iterator[CaseResult]:
     """Run the cases of a file, all or those whose name starts with one of ``names``.
 
+    Args:
+        dialect: as :func:`run_case` takes it.
+
     Raises:
-        FileError: no such file, not HDF5, or no case in it.
+        FileError: no such file, not HDF5, or no case in it. DialectError: no such dialect.
     """
+    if dialect not in (None, "auto"):
+        load_schema(*split_dialect(dialect))  # what is wrong with the name is no fault of the cases
     with open_reference(path) as file:
         found = {
             key: entry
@@ -263,27 +274,47 @@ def run_cases(
         if not found:
             raise FileError(f"holds no case{' named ' + ', '.join(names) if names else ''}", path=str(path))
         for key, case in found.items():
-            yield run_case(key, case, device, root=Path(path).parent, gradients=gradients)
+            yield run_case(key, case, device, root=Path(path).parent, gradients=gradients, dialect=dialect)
 
 
 def run_case(
-    name: str, case: h5py.Group, device: torch.device | str = "cpu", *, root: Path | None = None, gradients: bool = True
+    name: str,
+    case: h5py.Group,
+    device: torch.device | str = "cpu",
+    *,
+    root: Path | None = None,
+    gradients: bool = True,
+    dialect: str | None = None,
 ) -> CaseResult:
-    """Build the case's network, run it forward and, where the case has gradients, backward, and compare everything."""
+    """Build the case's network, run it forward and, where the case has gradients, backward, and compare everything.
+
+    Args:
+        root: folder of the files that the layers name.
+        dialect: the fork whose meaning counts, instead of the one that the case's attribute ``dialect`` names;
+            ``"auto"`` chooses by the network, as is done where the case has no such attribute.
+    """
     result = CaseResult(name)
     try:
         with ieee_float32():
-            _run_case(case, result, torch.device(device), root, gradients)
+            _run_case(case, result, torch.device(device), root, gradients, dialect)
     except CaffeCompatError as error:
         result.unsupported = str(error)
     return result
 
 
-def _run_case(case: h5py.Group, result: CaseResult, device: torch.device, root: Path | None, gradients: bool) -> None:
+def _run_case(
+    case: h5py.Group,
+    result: CaseResult,
+    device: torch.device,
+    root: Path | None,
+    gradients: bool,
+    dialect: str | None,
+) -> None:
     prototxt = _attribute(case, "prototxt")
     if prototxt is None:
         raise UsageError("the case has no attribute prototxt")
-    parsed = parse_message(_text(prototxt), path=result.name)
+    chosen = _recorded_dialect(case) if dialect is None else dialect
+    parsed = parse_message(_text(prototxt), dialect=None if chosen == "auto" else chosen, path=result.name)
     message = upgrade_net(parsed.message, parsed.schema).message
     net = CaffeNet(
         message,
@@ -311,6 +342,15 @@ def _run_case(case: h5py.Group, result: CaseResult, device: torch.device, root: 
         _compare_gradients(case, net, values, bottoms, last, result, tolerance)
     elif _children(case, "top_diff"):
         result.skipped.append("gradients were not asked for")
+
+
+def _recorded_dialect(case: h5py.Group) -> str:
+    """The fork that the case was recorded with; ``"auto"`` if it does not say."""
+    recorded = _text(_attribute(case, "dialect", "auto"))
+    # A file of cases is data: it may name a dialect that ships, not a file to read.
+    if recorded != "auto" and not set(split_dialect(recorded)) <= set(dialect_names()):
+        raise UsageError(f"the case's attribute dialect names {recorded!r}, which is none that ships; pass --dialect")
+    return recorded
 
 
 def _compare_gradients(

@@ -252,13 +252,31 @@ def test_verify_cases(run: Callable[..., Result], tmp_path: Path) -> None:
     assert "no case named bad" in run("verify", "--cases", cases, "--case", "bad").error
 
 
+def test_verify_reads_a_case_as_the_fork_it_names(run: Callable[..., Result], tmp_path: Path) -> None:
+    cases, shape = tmp_path / "cases.h5", (2, 3, 4, 1)
+    inputs = "".join(
+        f'layer {{ name: "{n}" type: "Input" top: "{n}" input_param {{ shape {{ dim: {list(shape)} }} }} }}'
+        for n in "ab"
+    )
+    with h5py.File(cases, "w") as file:
+        case = file.create_group("c")
+        case.attrs["prototxt"] = inputs + 'layer { name: "l" type: "SmoothL1Loss" bottom: ["a", "b"] top: "l" }'
+        case.attrs["dialect"] = "daijifeng001/caffe-rfcn"  # divides by examples and positions, SSD by examples
+        case["bottom/a"], case["bottom/b"] = np.full(shape, 2.5, np.float32), np.zeros(shape, np.float32)
+        case["top/l"] = np.float32(24 * 2 / 8)
+    assert run("verify", "--cases", cases).status == 0
+    assert run("verify", "--cases", cases, "--dialect", "daijifeng001/caffe-rfcn").status == 0
+    assert run("verify", "--cases", cases, "--dialect", "weiliu89/caffe@ssd").status == 1
+    assert run("verify", "--cases", cases, "--dialect", "auto").status == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["verify"], "pass either --cases FILE or MODEL --reference FILE"),
         (["verify", "--reference", "ref.h5"], "MODEL is a .pt, or a prototxt and its weights"),
         (["verify", "net.prototxt", "--cases", "ref.h5"], "net.prototxt would be ignored"),
-        (["verify", "--cases", "ref.h5", "--dialect", "bvlc"], "--dialect would be ignored"),
+        (["verify", "--cases", "ref.h5", "--dialect", "nobody/nothing"], "no dialect 'nobody/nothing'"),
         (["verify", "--cases", "ref.h5", "--phase", "test"], "--phase would be ignored"),
         (["verify", "net.prototxt", "--reference", "ref.h5", "--case", "x"], "--case chooses from --cases FILE"),
         (["verify", "net.prototxt", "--reference", "gone.h5"], "gone.h5: cannot be opened: No such file"),

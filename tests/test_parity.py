@@ -347,6 +347,49 @@ def test_cases_by_name(tmp_path: Path) -> None:
         list(run_cases(tmp_path / "f.h5", ["C"]))
 
 
+RFCN, SSD = "daijifeng001/caffe-rfcn", "weiliu89/caffe@ssd"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked_for", "divisor"),
+    [
+        (RFCN, None, 8),
+        (SSD, None, 2),
+        (RFCN, SSD, 2),
+        (SSD, RFCN, 8),
+        (None, RFCN, 8),
+    ],
+)
+def test_a_case_means_what_its_fork_means(
+    recorded: str | None, asked_for: str | None, divisor: int, file: h5py.File
+) -> None:
+    """SSD divides this loss by the 2 examples, R-FCN by their 2 x 4 positions."""
+    case = file.create_group("c")
+    shape = (2, 3, 4, 1)
+    case.attrs["prototxt"] = (
+        input_layer("a", *shape) + input_layer("b", *shape) + layer("l", "SmoothL1Loss", "a b", "l")
+    )
+    if recorded is not None:
+        case.attrs["dialect"] = recorded
+    case["bottom/a"], case["bottom/b"] = np.full(shape, 2.5, np.float32), np.zeros(shape, np.float32)
+    case["top/l"] = np.float32(24 * 2 / divisor)
+    assert run_case("c", case, dialect=asked_for).passed
+    case["top/l"][()] = 24 * 2 / (10 - divisor)
+    assert not run_case("c", case, dialect=asked_for).passed
+
+
+def test_a_case_may_be_read_as_its_network_says(file: h5py.File) -> None:
+    case = file.create_group("c")
+    case.attrs["prototxt"] = input_layer("x", 2, 3) + layer("r", "ReLU6", "x", "y")
+    case["bottom/x"], case["top/y"] = 10 * X, np.clip(10 * X, 0, 6)
+    assert run_case("c", case).passed
+    case.attrs["dialect"] = "alexgkendall/caffe-segnet"
+    assert run_case("c", case, dialect="auto").passed
+    case.attrs["dialect"] = "own/caffe.proto"
+    assert "names 'own/caffe.proto', which is none that ships" in run_case("c", case).unsupported
+    assert run_case("c", case, dialect="auto").passed
+
+
 def test_files_that_hold_no_cases(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no")
     h5py.File(tmp_path / "empty", "w").close()

@@ -38,7 +38,6 @@ _MODEL_OPTIONS = {
     "phase": "--phase",
     "level": "--level",
     "stages": "--stage",
-    "dialect": "--dialect",
     "input_shapes": "--input-shape",
     "root": "--root",
     "allow_python_layers": "--allow-python-layers",
@@ -82,8 +81,9 @@ def verify(
 ) -> int:
     """Compare with recorded outputs of real Caffe, blob by blob.
 
-    Either --cases FILE, or MODEL (a .pt, or a prototxt and its weights) with --reference FILE. Exit status 1 if
-    anything departs.
+    Either --cases FILE, or MODEL (a .pt, or a prototxt and its weights) with --reference FILE. A case is read as the
+    fork that it was recorded with, if it says which; --dialect NAME puts another in its place, and --dialect auto
+    chooses by the case's network. Exit status 1 if anything departs.
     """
     load_plugins(plugins)
     if (cases is None) == (reference is None):
@@ -96,7 +96,8 @@ def verify(
         for name, option in _MODEL_OPTIONS.items():
             if given(name) is ParameterSource.COMMANDLINE:
                 raise UsageError(f"every case of {cases} says how it is run; {option} would be ignored")
-        results = list(run_cases(cases, names, torch_device))
+        asked_for = dialect if given("dialect") is ParameterSource.COMMANDLINE else None
+        results = list(run_cases(cases, names, torch_device, dialect=asked_for))
     else:
         if names:
             raise UsageError("--case chooses from --cases FILE; it would be ignored")
