@@ -55,7 +55,7 @@ class SmoothL1Loss(Layer):
         return (loss, errors.sum(1, keepdim=True).detach().to(a.dtype)) if self.with_sums else loss
 
 
-@layer("SmoothL1Loss", bottoms=(2, 4), tops=(0, 1), loss=True, verified=False)
+@layer("SmoothL1Loss", bottoms=(2, 4), tops=(0, 1), loss=True)
 def smooth_l1_loss(spec: LayerSpec) -> Layer:
     """Fast R-CNN's and SSD's (two or three bottoms) and Faster R-CNN's (two or four, with sigma)."""
     _check_alike(spec)
@@ -81,12 +81,12 @@ def _normalized_smooth_l1(spec: LayerSpec) -> Layer:
     return SmoothL1Loss(1.0, fixed, spec.gradients, tops=len(spec.tops))
 
 
-@layer("SmoothL1Loss", bottoms=(2, 3), tops=(0, 2), loss=True, dialects=("daijifeng001/caffe-rfcn",), verified=False)
+@layer("SmoothL1Loss", bottoms=(2, 3), tops=(0, 2), loss=True, dialects=("daijifeng001/caffe-rfcn",))
 def smooth_l1_loss_rfcn(spec: LayerSpec) -> Layer:
     return _normalized_smooth_l1(spec)
 
 
-@layer("SmoothL1LossOHEM", bottoms=(2, 3), tops=(0, 2), loss=True, verified=False)
+@layer("SmoothL1LossOHEM", bottoms=(2, 3), tops=(0, 2), loss=True)
 def smooth_l1_loss_ohem(spec: LayerSpec) -> Layer:
     return _normalized_smooth_l1(spec)
 
@@ -122,7 +122,7 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
         return (*tops, losses.reshape(labels.shape).to(x.dtype))
 
 
-@layer("SoftmaxWithLossOHEM", bottoms=2, tops=(0, 3), loss=True, verified=False)
+@layer("SoftmaxWithLossOHEM", bottoms=2, tops=(0, 3), loss=True)
 def softmax_with_loss_ohem(spec: LayerSpec) -> Layer:
     check_same_batch(spec)
     axis = class_axis(spec, spec.params("softmax_param").axis, "softmax_param.axis")
@@ -153,7 +153,7 @@ class BoxAnnotatorOHEM(Layer):
         return torch.where(kept.view(labels.shape), labels, self.ignored), torch.where(kept_weights, weights, 0)
 
 
-@layer("BoxAnnotatorOHEM", bottoms=4, tops=2, verified=False)
+@layer("BoxAnnotatorOHEM", bottoms=4, tops=2)
 def box_annotator_ohem(spec: LayerSpec) -> Layer:
     params = spec.params("box_annotator_ohem_param")
     if params.roi_per_img < 1:

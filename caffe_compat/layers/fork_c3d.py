@@ -49,7 +49,7 @@ def convolution_3d(spec: LayerSpec) -> Layer:
     return _convolution(spec, spec.params("convolution_param"))
 
 
-@layer("Convolution3D", bottoms=1, tops=1, dialects=(_NEXT,), verified=False)
+@layer("Convolution3D", bottoms=1, tops=1, dialects=(_NEXT,))
 def convolution_3d_next(spec: LayerSpec) -> Layer:
     return _convolution(spec, spec.params("convolution3d_param"))
 
@@ -92,7 +92,7 @@ def pooling_3d(spec: LayerSpec) -> Layer:
     return _pooling(spec, spec.params("pooling_param"))
 
 
-@layer("Pooling3D", bottoms=1, tops=1, dialects=(_NEXT,), verified=False)
+@layer("Pooling3D", bottoms=1, tops=1, dialects=(_NEXT,))
 def pooling_3d_next(spec: LayerSpec) -> Layer:
     return _pooling(spec, spec.params("pooling3d_param"))
 

@@ -30,7 +30,7 @@ class ReLU6(Layer):
         return torch.where(y < 6, y, 6.0)
 
 
-@layer("ReLU6", bottoms=1, tops=1, verified=False)
+@layer("ReLU6", bottoms=1, tops=1)
 def relu6(spec: LayerSpec) -> Layer:
     slope = 0.0
     if spec.knows("relu6_param"):
@@ -66,7 +66,7 @@ class DepthwiseConvolution(Layer):
         return functional.conv2d(x, self.weight, self.bias, self.stride, self.pad, self.dilation, x.shape[1])
 
 
-@layer("ConvolutionDepthwise", bottoms=1, tops=1, verified=False)
+@layer("ConvolutionDepthwise", bottoms=1, tops=1)
 def convolution_depthwise(spec: LayerSpec) -> Layer:
     shape, params = spec.bottom_shapes[0], spec.params("convolution_param")
     # The type does not look at them: every channel is a group and makes one channel.
@@ -101,7 +101,7 @@ def _repeated(spec: LayerSpec, params: Params, name: str, default: int | None) -
     return values[0], values[-1]
 
 
-@layer("DepthwiseConvolution", bottoms=(1, None), tops=(1, None), verified=False)
+@layer("DepthwiseConvolution", bottoms=(1, None), tops=(1, None))
 def depthwise_convolution(spec: LayerSpec) -> nn.Module:
     """Convolution, whose group must be the channels: on the GPU, the forks take that for granted."""
     params, shape = spec.params("convolution_param"), spec.bottom_shapes[0]
@@ -131,7 +131,7 @@ class SpatialDropout(Layer):
         return x * (kept / (1 - self.ratio))
 
 
-@layer("SpatialDropout", bottoms=1, tops=1, verified=False)
+@layer("SpatialDropout", bottoms=1, tops=1)
 def spatial_dropout(spec: LayerSpec) -> Layer:
     params = spec.params("spatial_dropout_param" if spec.knows("spatial_dropout_param") else "dropout_param")
     if params.get("dropout_scale", 1.0) != 1 or not params.get("scale_train", True):

@@ -71,14 +71,13 @@ def _edit_distance(a: list[int], b: list[int]) -> int:
     bottoms=(1, 2),
     tops=1,
     dialects=("senlinuc/caffe_ocr", "yuqj1991/caffe_train"),
-    verified=False,
 )
 def ctc_greedy_decoder(spec: LayerSpec) -> Layer:
     params = spec.params("ctc_decoder_param")
     return _decoder(spec, params.blank_index, merge=params.ctc_merge_repeated)
 
 
-@layer("CTCGreedyDecoder", bottoms=(1, 2), tops=1, dialects=("dlunion/CC4.0",), verified=False)
+@layer("CTCGreedyDecoder", bottoms=(1, 2), tops=1, dialects=("dlunion/CC4.0",))
 def ctc_greedy_decoder_of_cc(spec: LayerSpec) -> Layer:
     """The same, but the blank is the one of the loss, and repetitions never count."""
     params = spec.params("ctc_loss_param")

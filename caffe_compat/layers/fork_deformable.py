@@ -58,7 +58,7 @@ class DeformableConvolution(Layer):
 
 
 # unsky/FPN has a type of this name, too, that does not move anything: it multiplies the bottom itself.
-@layer("DeformableConvolution", bottoms=2, tops=1, dialects=("makefile/frcnn",), verified=False)
+@layer("DeformableConvolution", bottoms=2, tops=1, dialects=("makefile/frcnn",))
 def deformable_convolution(spec: LayerSpec) -> Layer:
     params, (shape, moves) = spec.params("deformable_convolution_param"), spec.bottom_shapes
     # It chooses between two ways to the same numbers.

@@ -29,7 +29,7 @@ class MultiSoftmax(Layer):
         return torch.softmax(x, 1)
 
 
-@layer("MULTI_SOFTMAX", bottoms=1, tops=1, dialects=(_FLOW,), verified=False)
+@layer("MULTI_SOFTMAX", bottoms=1, tops=1, dialects=(_FLOW,))
 def multi_softmax(spec: LayerSpec) -> Layer:
     _check_map(spec)
     _refuse_factors(spec)
@@ -59,7 +59,7 @@ class MultiSoftmaxLoss(Layer):
         return (loss, prob.detach().to(x.dtype)) if self.with_prob else loss
 
 
-@layer("MULTI_SOFTMAX_LOSS", bottoms=2, tops=(0, 2), loss=True, dialects=(_FLOW,), verified=False)
+@layer("MULTI_SOFTMAX_LOSS", bottoms=2, tops=(0, 2), loss=True, dialects=(_FLOW,))
 def multi_softmax_loss(spec: LayerSpec) -> Layer:
     _check_map(spec)
     _refuse_weight(spec)
@@ -79,7 +79,7 @@ class ChannelNorm(Layer):
         return (y / (y.square().sum(1, keepdim=True).sqrt() + 1e-6)).to(x.dtype)
 
 
-@layer("NORM", bottoms=1, tops=1, dialects=(_NORMALS,), verified=False)
+@layer("NORM", bottoms=1, tops=1, dialects=(_NORMALS,))
 def norm(spec: LayerSpec) -> Layer:
     _check_map(spec)
     return ChannelNorm()
@@ -105,7 +105,7 @@ class AngleLoss(Layer):
         return with_gradient((angles.sum() / x.shape[0]).to(x.dtype), x, slopes)
 
 
-@layer("ANGLE_LOSS", bottoms=2, tops=(0, 1), loss=True, dialects=(_NORMALS,), verified=False)
+@layer("ANGLE_LOSS", bottoms=2, tops=(0, 1), loss=True, dialects=(_NORMALS,))
 def angle_loss(spec: LayerSpec) -> Layer:
     _check_map(spec)
     check_same_batch(spec)

@@ -64,7 +64,7 @@ class CenterLoss(Layer):
         return loss.to(x.dtype)
 
 
-@layer("CenterLoss", bottoms=2, tops=(0, 1), loss=True, verified=False)
+@layer("CenterLoss", bottoms=2, tops=(0, 1), loss=True)
 def center_loss(spec: LayerSpec) -> Layer:
     params = spec.params("center_loss_param")
     shape, labels = spec.bottom_shapes

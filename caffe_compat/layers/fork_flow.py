@@ -86,7 +86,7 @@ class Correlation(Layer):
         return top.to(dtype)
 
 
-@layer("Correlation", bottoms=2, tops=1, verified=False)
+@layer("Correlation", bottoms=2, tops=1)
 def correlation(spec: LayerSpec) -> Layer:
     params = spec.params("correlation_param")
     first, second = spec.bottom_shapes
@@ -154,7 +154,7 @@ class Warp(Layer):
         return interpolated(x, positions[:, 0], positions[:, 1], hold=False)
 
 
-@layer("Warp", bottoms=2, tops=1, dialects=(_LITE,), verified=False)
+@layer("Warp", bottoms=2, tops=1, dialects=(_LITE,))
 def warp(spec: LayerSpec) -> Layer:
     _check_flow(spec)
     return Warp()
@@ -182,7 +182,7 @@ class FlowWarp(Layer):
         return torch.where(inside[:, None], top, self.fill)
 
 
-@layer("FlowWarp", bottoms=2, tops=1, dialects=(_FLOWNET2,), verified=False)
+@layer("FlowWarp", bottoms=2, tops=1, dialects=(_FLOWNET2,))
 def flow_warp(spec: LayerSpec) -> Layer:
     _check_flow(spec)
     return FlowWarp(math.nan if spec.params("flow_warp_param").fill_value == "NOT_A_NUMBER" else 0.0)
@@ -244,7 +244,7 @@ class Resample(Layer):
         return torch.where(total == 0, 0, weights / total)
 
 
-@layer("Resample", bottoms=(1, 2), tops=1, dialects=_FORKS, verified=False)
+@layer("Resample", bottoms=(1, 2), tops=1, dialects=_FORKS)
 def resample(spec: LayerSpec) -> Layer:
     params = spec.params("resample_param")
     params.ignore("factor")  # which the fork does not read
@@ -293,7 +293,7 @@ class Downsample(Layer):
         return (1 - (place[:, None] - cells).abs() / step).clamp_min(0)
 
 
-@layer("Downsample", bottoms=(1, 2), tops=1, dialects=_FORKS, verified=False)
+@layer("Downsample", bottoms=(1, 2), tops=1, dialects=_FORKS)
 def downsample(spec: LayerSpec) -> Layer:
     size = _map_size(spec, spec.params("downsample_param"), "top_height", "top_width")
     shape, top = spec.bottom_shapes[0], size or spec.bottom_shapes[1][2:]
@@ -345,7 +345,7 @@ class ChannelLength(Layer):
         return length
 
 
-@layer("ChannelNorm", bottoms=1, tops=1, dialects=(_FLOWNET2, _LITE), verified=False)
+@layer("ChannelNorm", bottoms=1, tops=1, dialects=(_FLOWNET2, _LITE))
 def channel_norm(spec: LayerSpec) -> Layer:
     _check_map(spec)
     return ChannelLength()
@@ -365,7 +365,7 @@ class Grid(Layer):
         return torch.stack([columns, rows], 1)
 
 
-@layer("Grid", bottoms=1, tops=1, dialects=(_LITE,), verified=False)
+@layer("Grid", bottoms=1, tops=1, dialects=(_LITE,))
 def grid(spec: LayerSpec) -> Layer:
     _check_map(spec)
     return Grid()
@@ -387,7 +387,7 @@ class ExpMax(Layer):
         return (((y - y.detach().amax(1, keepdim=True)) * self.inner).exp() * self.outer).to(x.dtype)
 
 
-@layer("ExpMax", bottoms=1, tops=1, dialects=(_LITE,), verified=False)
+@layer("ExpMax", bottoms=1, tops=1, dialects=(_LITE,))
 def exp_max(spec: LayerSpec) -> Layer:
     params = spec.params("expmax_param")
     _check_map(spec)
@@ -406,7 +406,7 @@ class NegSquare(Layer):
         return -(x * x)
 
 
-@layer("NegSquare", bottoms=1, tops=1, dialects=(_LITE,), verified=False)
+@layer("NegSquare", bottoms=1, tops=1, dialects=(_LITE,))
 def neg_square(spec: LayerSpec) -> Layer:
     return NegSquare()
 
@@ -428,7 +428,7 @@ class Mean(Layer):
         return tops[0] if len(tops) == 1 else tuple(tops)
 
 
-@layer("Mean", bottoms=(1, None), tops=(1, None), dialects=_FORKS, verified=False)
+@layer("Mean", bottoms=(1, None), tops=(1, None), dialects=_FORKS)
 def mean(spec: LayerSpec) -> Layer:
     params = spec.params("mean_param")
     if params.has("file"):
@@ -483,7 +483,7 @@ class L1Loss(Layer):
         return (total / divisor).to(x.dtype)
 
 
-@layer("L1Loss", bottoms=(1, 2), tops=(0, 1), loss=True, dialects=_FORKS, verified=False)
+@layer("L1Loss", bottoms=(1, 2), tops=(0, 1), loss=True, dialects=_FORKS)
 def l1_loss(spec: LayerSpec) -> Layer:
     params, shape = spec.params("l1_loss_param"), spec.bottom_shapes[0]
     if len(shape) != 4 or any(other != shape for other in spec.bottom_shapes):

@@ -95,7 +95,7 @@ class Lstm(Layer):
         return torch.cat(steps)
 
 
-@layer("Lstm", bottoms=(1, 2), tops=1, verified=False)
+@layer("Lstm", bottoms=(1, 2), tops=1)
 def lstm(spec: LayerSpec) -> Layer:
     shape, params = spec.bottom_shapes[0], spec.params("lstm_param")
     streams, outputs = params.batch_size, params.num_output

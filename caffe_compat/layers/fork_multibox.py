@@ -173,7 +173,7 @@ class MultiBoxLoss(Layer):
         return losses + (losses.clamp_max(_MOST_LOSS) - losses).detach()
 
 
-@layer("MultiBoxLoss", bottoms=4, tops=(0, 1), loss=True, verified=False)
+@layer("MultiBoxLoss", bottoms=4, tops=(0, 1), loss=True)
 def multi_box_loss(spec: LayerSpec) -> Layer:
     params = spec.params("multibox_loss_param")
     mining = params.mining_type if params.knows("mining_type") else "MAX_NEGATIVE"

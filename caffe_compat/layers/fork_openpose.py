@@ -85,7 +85,7 @@ class ImResize(Layer):
         return weights
 
 
-@layer("ImResize", bottoms=1, tops=1, dialects=(_FORK,), verified=False)
+@layer("ImResize", bottoms=1, tops=1, dialects=(_FORK,))
 def im_resize(spec: LayerSpec) -> Layer:
     shape, params = spec.bottom_shapes[0], spec.params("imresize_param")
     if len(shape) != 4 or min(shape) < 1:
@@ -154,7 +154,7 @@ class Nms(Layer):
         return top[None].to(x.dtype)
 
 
-@layer("Nms", bottoms=1, tops=1, dialects=(_FORK,), verified=False)
+@layer("Nms", bottoms=1, tops=1, dialects=(_FORK,))
 def nms(spec: LayerSpec) -> Layer:
     shape, params = spec.bottom_shapes[0], spec.params("nms_param")
     params.ignore("num_peak")  # which the fork does not read

@@ -163,7 +163,7 @@ class BoxOutput(_Proposals):
         return _ratio(shared, area(kept), area(others), self.settings.mode)
 
 
-@layer("BoxOutput", bottoms=(1, None), tops=(1, 2), verified=False)
+@layer("BoxOutput", bottoms=(1, None), tops=(1, 2))
 def box_output(spec: LayerSpec) -> Layer:
     params = spec.params("box_output_param")
     widths, heights, strides = params.field_w, params.field_h, params.downsample_rate
@@ -233,7 +233,7 @@ def _ratio(shared: Tensor, kept: Tensor, others: Tensor, mode: str) -> Tensor:
     return torch.where((kept > 0) & (others > 0) & (whole > 0), shared / whole, 0)
 
 
-@layer("BoxGroupOutput", bottoms=(2, None), tops=(1, 2), verified=False)
+@layer("BoxGroupOutput", bottoms=(2, None), tops=(1, 2))
 def box_group_output(spec: LayerSpec) -> Layer:
     params = spec.params("box_group_output_param")
     groups, shapes = params.box_group_param, spec.bottom_shapes
@@ -294,7 +294,7 @@ class DecodeBBox(Layer):
         return after.reshape(-1, *boxes.shape[1:])
 
 
-@layer("DecodeBBox", bottoms=(2, 3), tops=1, verified=False)
+@layer("DecodeBBox", bottoms=(2, 3), tops=1)
 def decode_bbox(spec: LayerSpec) -> Layer:
     offsets, boxes, *matches = spec.bottom_shapes
     if offsets[1:2] != (8,) or boxes[1:2] != (5,) or any(shape[:1] != offsets[:1] for shape in (boxes, *matches)):
@@ -342,7 +342,7 @@ def _three(x: Tensor) -> tuple[int, ...]:
     return (*x.shape[1:], *[1] * (4 - x.dim()))
 
 
-@layer("ScaleRoute", bottoms=(1, None), tops=(1, None), dialects=("zhaoweicai/cascade-rcnn",), verified=False)
+@layer("ScaleRoute", bottoms=(1, None), tops=(1, None), dialects=("zhaoweicai/cascade-rcnn",))
 def scale_route(spec: LayerSpec) -> Layer:
     params, shapes = spec.params("scale_route_param"), spec.bottom_shapes
     if len(spec.tops) != len(shapes):
@@ -428,7 +428,7 @@ class FrcnnOutput(Layer):
         return _pixel_overlap(kept, others, self.mode)
 
 
-@layer("FrcnnOutput", bottoms=4, tops=1, dialects=("zhaoweicai/cascade-rcnn",), verified=False)
+@layer("FrcnnOutput", bottoms=4, tops=1, dialects=("zhaoweicai/cascade-rcnn",))
 def frcnn_output(spec: LayerSpec) -> Layer:
     params, (prob, offsets, boxes, image) = spec.params("frcnn_output_param"), spec.bottom_shapes
     aware = spec.params("bbox_reg_param").cls_aware

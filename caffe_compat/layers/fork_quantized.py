@@ -91,7 +91,7 @@ class Quant(Layer):
         return slope if self.clip is None else torch.where(x <= self.clip, slope, 0)
 
 
-@layer("Quant", bottoms=1, tops=1, dialects=(_FORK,), verified=False)
+@layer("Quant", bottoms=1, tops=1, dialects=(_FORK,))
 def quant(spec: LayerSpec) -> Layer:
     params = spec.params("quant_param")
     params.ignore("thrs")  # which the fork does not read: it takes the middle between two centers
@@ -132,7 +132,7 @@ class BinaryConvolution(Convolution):
         return super().slide(x, _binary(weight, self.scaled))
 
 
-@layer("BinaryConvolution", bottoms=(1, None), tops=(1, None), dialects=(_FORK,), verified=False)
+@layer("BinaryConvolution", bottoms=(1, None), tops=(1, None), dialects=(_FORK,))
 def binary_convolution(spec: LayerSpec) -> nn.Module:
     params, plain = spec.params("binary_convolution_param"), convolution(spec)
     scaled = params.use_alpha
@@ -157,7 +157,7 @@ class BinaryInnerProduct(InnerProduct):
         return functional.linear(x.flatten(self.axis), _binary(self.weight, self.scaled), self.bias)
 
 
-@layer("BinaryInnerProduct", bottoms=1, tops=1, dialects=(_FORK,), verified=False)
+@layer("BinaryInnerProduct", bottoms=1, tops=1, dialects=(_FORK,))
 def binary_inner_product(spec: LayerSpec) -> nn.Module:
     params, plain = spec.params("binary_inner_product_param"), inner_product(spec)
     scaled = params.use_alpha

@@ -42,7 +42,7 @@ class Resize(Layer):
         return (1 - (place[:, None] - torch.arange(before, device=x.device)).abs()).clamp_min(0)
 
 
-@layer("Resize", bottoms=(1, 2), tops=1, dialects=("zimenglan-sysu-512/pose_action_caffe",), verified=False)
+@layer("Resize", bottoms=(1, 2), tops=1, dialects=("zimenglan-sysu-512/pose_action_caffe",))
 def resize(spec: LayerSpec) -> Layer:
     _check_maps(spec)
     if len(spec.bottoms) == 2:

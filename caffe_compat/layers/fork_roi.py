@@ -89,7 +89,7 @@ class ROIPooling(_BoxLayer):
         return start.clamp(0, size), end.clamp(0, size)
 
 
-@layer("ROIPooling", bottoms=2, tops=1, verified=False)
+@layer("ROIPooling", bottoms=2, tops=1)
 def roi_pooling(spec: LayerSpec) -> Layer:
     _check_boxes(spec)
     params = spec.params("roi_pooling_param")
@@ -140,7 +140,7 @@ class PSROIPooling(_BoxLayer):
         return inside / (end - start).clamp_min(1)[..., None]
 
 
-@layer("PSROIPooling", bottoms=2, tops=1, verified=False)
+@layer("PSROIPooling", bottoms=2, tops=1)
 def psroi_pooling(spec: LayerSpec) -> Layer:
     _check_boxes(spec)
     params = spec.params("psroi_pooling_param")
@@ -198,7 +198,7 @@ class ROIAlign(_BoxLayer):
         return first.long(), second.long(), place.clamp(0, size - 1) - first, off
 
 
-@layer("ROIAlign", bottoms=2, tops=1, dialects=("zhaoweicai/mscnn", "zhaoweicai/cascade-rcnn"), verified=False)
+@layer("ROIAlign", bottoms=2, tops=1, dialects=("zhaoweicai/mscnn", "zhaoweicai/cascade-rcnn"))
 def roi_align(spec: LayerSpec) -> Layer:
     _check_boxes(spec)
     params = spec.params("roi_pooling_param")

@@ -111,7 +111,7 @@ def _pixel_overlap(kept: Tensor, others: Tensor) -> Tensor:
     return shared / (first + second - shared)
 
 
-@layer("Proposal", bottoms=3, tops=(1, 2), dialects=(_PVANET, _MINI), verified=False)
+@layer("Proposal", bottoms=3, tops=(1, 2), dialects=(_PVANET, _MINI))
 def proposal(spec: LayerSpec) -> Layer:
     params, (scores, offsets, image) = spec.params("proposal_param"), spec.bottom_shapes
     ratios, scales = params.ratio, params.scale

@@ -92,7 +92,7 @@ class BatchStatisticsBN(Layer):
         return (y, *(values.to(x.dtype) for values in statistics[: self.tops - 1]))
 
 
-@layer("BN", bottoms=1, tops=(1, 3), verified=False)
+@layer("BN", bottoms=1, tops=(1, 3))
 def bn(spec: LayerSpec) -> Layer:
     shape = spec.bottom_shapes[0]
     if len(shape) != 4:
@@ -148,7 +148,7 @@ class Interp(Layer):
         return functional.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
-@layer("Interp", bottoms=1, tops=1, verified=False)
+@layer("Interp", bottoms=1, tops=1)
 def interp(spec: LayerSpec) -> Layer:
     shape, params = spec.bottom_shapes[0], spec.params("interp_param")
     if len(shape) != 4:
@@ -197,7 +197,7 @@ class NearestUpsample(Layer):
         return x.repeat_interleave(self.scale, -2).repeat_interleave(self.scale, -1)
 
 
-@layer("Upsample", bottoms=(1, 2), tops=1, verified=False)
+@layer("Upsample", bottoms=(1, 2), tops=1)
 def upsample(spec: LayerSpec) -> Layer:
     """SegNet's with two bottoms, YOLO's with one."""
     shape, params = spec.bottom_shapes[0], spec.params("upsample_param")

@@ -18,7 +18,7 @@ class Axpy(Layer):
         return a.reshape(*x.shape[:2], *[1] * (x.dim() - 2)) * x + y
 
 
-@layer("Axpy", bottoms=3, tops=1, verified=False)
+@layer("Axpy", bottoms=3, tops=1)
 def axpy(spec: LayerSpec) -> Layer:
     scale, x, y = spec.bottom_shapes
     if len(x) < 2 or x != y or math.prod(scale) != x[0] * x[1] or scale[:2] != x[:2]:
@@ -39,7 +39,7 @@ class Reverse(Layer):
         return x.flip(self.axis)
 
 
-@layer("Reverse", bottoms=1, tops=1, verified=False)
+@layer("Reverse", bottoms=1, tops=1)
 def reverse(spec: LayerSpec) -> Layer:
     axis, rank = spec.params("reverse_param").axis, len(spec.bottom_shapes[0])
     if not 0 <= axis < rank:
@@ -58,7 +58,7 @@ class Flip(Layer):
         return x.flip(self.axes)
 
 
-@layer("Flip", bottoms=1, tops=1, verified=False)
+@layer("Flip", bottoms=1, tops=1)
 def flip(spec: LayerSpec) -> Layer:
     params, shape = spec.params("flip_param"), spec.bottom_shapes[0]
     if len(shape) != 4:
@@ -77,7 +77,7 @@ class Transpose(Layer):
         return x.permute(self.order).contiguous()
 
 
-@layer("Transpose", bottoms=1, tops=1, verified=False)
+@layer("Transpose", bottoms=1, tops=1)
 def transpose(spec: LayerSpec) -> Layer:
     rank, order = len(spec.bottom_shapes[0]), spec.params("transpose_param").dim
     if sorted(order) != list(range(rank)):
@@ -96,7 +96,7 @@ class ShuffleChannel(Layer):
         return x.unflatten(1, (self.group, -1)).transpose(1, 2).flatten(1, 2)
 
 
-@layer("ShuffleChannel", bottoms=1, tops=1, verified=False)
+@layer("ShuffleChannel", bottoms=1, tops=1)
 def shuffle_channel(spec: LayerSpec) -> Layer:
     shape, group = spec.bottom_shapes[0], spec.params("shuffle_channel_param").group
     if len(shape) < 2 or group < 1 or shape[1] % group:
@@ -128,7 +128,7 @@ class Reorg(Layer):
         return blocks.reshape(images, channels * s * s, height // s, width // s)
 
 
-@layer("Reorg", bottoms=1, tops=1, verified=False)
+@layer("Reorg", bottoms=1, tops=1)
 def reorg(spec: LayerSpec) -> Layer:
     shape, params = spec.bottom_shapes[0], spec.params("reorg_param")
     if not params.has("stride") or params.stride < 1:

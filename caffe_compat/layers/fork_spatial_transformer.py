@@ -60,7 +60,6 @@ class SpatialTransformer(Layer):
     bottoms=2,
     tops=1,
     dialects=("daerduoCarey/SpatialTransformerLayer", "dlunion/CC4.0"),
-    verified=False,
 )
 def spatial_transformer(spec: LayerSpec) -> Layer:
     params, (shape, theta) = spec.params("st_param"), spec.bottom_shapes

@@ -30,7 +30,7 @@ class Permute(Layer):
         return x.permute(self.order).contiguous()
 
 
-@layer("Permute", bottoms=1, tops=1, verified=False)
+@layer("Permute", bottoms=1, tops=1)
 def permute(spec: LayerSpec) -> Layer:
     rank, order = len(spec.bottom_shapes[0]), spec.params("permute_param").order
     if len(set(order)) < len(order) or any(axis >= rank for axis in order):
@@ -57,7 +57,7 @@ class Normalize(Layer):
         return (y / norm).to(x.dtype) * scale
 
 
-@layer("Normalize", bottoms=1, tops=1, verified=False)
+@layer("Normalize", bottoms=1, tops=1)
 def normalize(spec: LayerSpec) -> Layer:
     shape = spec.bottom_shapes[0]
     if not spec.knows("norm_param"):
@@ -115,7 +115,7 @@ class PriorBox(Layer):
         return torch.stack([boxes.reshape(-1), variances.reshape(-1)])[None].to(features.dtype)
 
 
-@layer("PriorBox", bottoms=2, tops=1, verified=False)
+@layer("PriorBox", bottoms=2, tops=1)
 def prior_box(spec: LayerSpec) -> Layer:
     params = spec.params("prior_box_param")
     for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
@@ -131,7 +131,7 @@ def prior_box(spec: LayerSpec) -> Layer:
     )
 
 
-@layer("PriorBoxClustered", bottoms=2, tops=1, verified=False)
+@layer("PriorBoxClustered", bottoms=2, tops=1)
 def prior_box_clustered(spec: LayerSpec) -> Layer:
     """The type of OpenVINO's fork: boxes of given widths and heights instead of sizes and ratios."""
     params = spec.params("prior_box_param")
@@ -282,7 +282,7 @@ class DetectionOutput(Layer):
         return kept & chosen.view(kept.shape)
 
 
-@layer("DetectionOutput", bottoms=(3, 4), tops=1, verified=False)
+@layer("DetectionOutput", bottoms=(3, 4), tops=1)
 def detection_output(spec: LayerSpec) -> Layer:
     params = spec.params("detection_output_param")
     if not params.knows("nms_param"):
@@ -438,7 +438,7 @@ def _pixel_overlap(a: Tensor, b: Tensor) -> Tensor:
     return shared / (area(a, 1) + area(b, 1) - shared)
 
 
-@layer("DetectionEvaluate", bottoms=2, tops=1, verified=False)
+@layer("DetectionEvaluate", bottoms=2, tops=1)
 def detection_evaluate(spec: LayerSpec) -> Layer:
     params = spec.params("detection_evaluate_param")
     if not params.has("num_classes"):

@@ -94,7 +94,7 @@ class YoloDetectionOutput(_YoloDetections):
         return confidences, best & (confidences >= self.confidence)
 
 
-@layer("Yolov3DetectionOutput", bottoms=(1, None), tops=1, dialects=_FORKS, verified=False)
+@layer("Yolov3DetectionOutput", bottoms=(1, None), tops=1, dialects=_FORKS)
 def yolov3_detection_output(spec: LayerSpec) -> Layer:
     params = spec.params("yolov3_detection_output_param")
     if params.get("gaussian_box", False):
@@ -118,7 +118,7 @@ def yolov3_detection_output(spec: LayerSpec) -> Layer:
     return Yolov3DetectionOutput(anchors, params.confidence_threshold, params.nms_threshold)
 
 
-@layer("YoloDetectionOutput", bottoms=(1, 2), tops=1, dialects=_FORKS[:2], verified=False)
+@layer("YoloDetectionOutput", bottoms=(1, 2), tops=1, dialects=_FORKS[:2])
 def yolo_detection_output(spec: LayerSpec) -> Layer:
     params = spec.params("yolo_detection_output_param")
     # The first is overridden by the bottom's width, the second is not used, and the third only names classes.
