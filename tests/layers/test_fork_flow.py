@@ -10,6 +10,8 @@ import torch
 from building import assert_equals, build, precise
 
 from caffe_compat.errors import LayerError
+from caffe_compat.prototxt import parse_message
+from caffe_compat.registry import LayerSpec, find_layer
 
 FLOWNET, LITE, FIRST = "lmb-freiburg/flownet2", "twhui/LiteFlowNet", "liruoteng/FlowNet"
 
@@ -68,6 +70,34 @@ def test_correlation_errors(text: str, message: str) -> None:
         build('type: "Correlation"', (2, 3, 7, 9), (2, 3, 7, 8), dialect=FLOWNET)
 
 
+@pytest.mark.parametrize(("kernel", "stride", "step"), [(1, 1, 2), (3, 2, 1)])
+def test_gradient_of_differences_compares_the_maps_at_one_place(kernel: int, stride: int, step: int) -> None:
+    random = np.random.RandomState(0)
+    a, b, reach = random.randn(2, 3, 7, 9), random.randn(2, 3, 7, 9), 2 // step
+    param = f"max_displacement: 2 pad: 3 kernel_size: {kernel} stride_1: {stride} stride_2: {step}"
+    text = f'type: "Correlation" correlation_param {{ {param} correlation_type: SUBTRACT }}'
+    given = [torch.tensor(x, requires_grad=True) for x in (a, b)]
+    top = build(text, a.shape, b.shape, dialect=FLOWNET)(*given)
+    above = random.randn(*top.shape)
+    top.backward(torch.tensor(above))
+    wide = [np.pad(x, [(0, 0), (0, 0), (3, 3), (3, 3)]) for x in (a, b)]
+    sign = np.where(wide[0] >= wide[1], 1, -1)
+    expected = [np.zeros(x.shape) for x in wide]
+    for channel, y, x in np.ndindex(*top.shape[1:]):
+        down, right = (channel // (2 * reach + 1) - reach) * step, (channel % (2 * reach + 1) - reach) * step
+        for j, i in np.ndindex(kernel, kernel):
+            row, column = y * stride + 2 + j, x * stride + 2 + i
+            part = above[:, channel, y, x, None] / (kernel * kernel * 3)
+            expected[0][:, :, row, column] += part * sign[:, :, row + down, column + right]
+            expected[1][:, :, row + down, column + right] -= part * sign[:, :, row, column]
+    for x, diff in zip(given, expected, strict=True):
+        assert x.grad is not None
+        assert_equals(x.grad, diff[:, :, 3:-3, 3:-3])
+    true = build(text, (1, 2, 4, 5), (1, 2, 4, 5), dialect=FLOWNET, gradients="true")
+    maps = [torch.tensor(random.randn(1, 2, 4, 5), requires_grad=True) for _ in range(2)]
+    assert torch.autograd.gradcheck(true, maps)
+
+
 def test_warp(device: torch.device) -> None:
     random = np.random.RandomState(0)
     x = random.randn(2, 3, 4, 5)
@@ -87,8 +117,20 @@ def test_warp(device: torch.device) -> None:
     inner = torch.tensor(random.uniform(0.1, 2.9, (1, 2, 3, 4)), requires_grad=True)
     values = torch.tensor(random.randn(1, 2, 3, 4), requires_grad=True)
     assert torch.autograd.gradcheck(build('type: "Warp"', (1, 2, 3, 4), (1, 2, 3, 4), dialect=LITE), (values, inner))
+    lost = torch.tensor([[[[1.0, math.nan]], [[0.0, 0.0]]]])
+    assert_equals(
+        build('type: "Warp"', (1, 1, 1, 2), lost.shape, dialect=LITE)(torch.ones(1, 1, 1, 2), lost),
+        [[[[1.0, math.nan]]]],
+    )
     with pytest.raises(LayerError, match="were expected"):
         build('type: "Warp"', (1, 3, 4, 5), (1, 2, 4, 4), dialect=LITE)
+
+
+def test_half_precision_finds_every_cell() -> None:
+    x = torch.arange(64.0 * 64).remainder(97).reshape(1, 1, 64, 64)
+    places = torch.stack(torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="xy"))[None]
+    module = build('type: "Warp"', x.shape, places.shape, dialect=LITE)
+    assert torch.equal(module(x.half(), places.half()).float(), x)
 
 
 @pytest.mark.parametrize("fill", ["ZERO", "NOT_A_NUMBER"])
@@ -204,8 +246,28 @@ def test_sizes_are_checked() -> None:
         build('type: "Downsample"', (1, 2, 4, 4), dialect=FLOWNET)
     with pytest.raises(LayerError, match="corners need two cells"):
         build('type: "Downsample"', (1, 2, 4, 4), (1, 2, 1, 4), dialect=FLOWNET)
-    with pytest.raises(LayerError, match="type NEAREST is not supported"):
-        build('type: "Resample" resample_param { type: NEAREST }', (1, 2, 4, 4), (1, 2, 3, 3), dialect=FLOWNET)
+    with pytest.raises(LayerError, match="type AREA is not supported"):
+        build('type: "Resample" resample_param { type: AREA }', (1, 2, 4, 4), (1, 2, 3, 3), dialect=FLOWNET)
+    with pytest.raises(LayerError, match="leave the map"):
+        build('type: "Resample" resample_param { type: NEAREST }', (1, 2, 4, 16), (1, 2, 4, 2), dialect=FLOWNET)
+
+
+@pytest.mark.parametrize("size", [(3, 4), (5, 9), (14, 13)])
+def test_resample_nearest(size: tuple[int, int], device: torch.device) -> None:
+    x = np.random.RandomState(0).randn(2, 3, 7, 9)
+    fy, fx = 7 / size[0], 9 / size[1]
+    expected = np.zeros((2, 3, *size))
+    for row, column in np.ndindex(*size):
+        # C rounds halves away from zero.
+        j, i = (math.floor(n * own + other / 2) for n, own, other in ((row, fy, fx), (column, fx, fy)))
+        expected[:, :, row, column] = x[:, :, j, i]
+    given = torch.tensor(x, device=device, dtype=precise(device), requires_grad=True)
+    text = f'type: "Resample" resample_param {{ height: {size[0]} width: {size[1]} type: NEAREST antialias: false }}'
+    top = build(text, x.shape, dialect=FLOWNET)(given)
+    assert_equals(top, expected)
+    top.sum().backward()
+    assert given.grad is not None
+    assert given.grad.sum().item() == top.numel()
 
 
 def test_channel_norm(device: torch.device) -> None:
@@ -223,12 +285,37 @@ def test_channel_norm(device: torch.device) -> None:
     assert module(torch.full((1, 3, 1, 1), 300.0, dtype=torch.float16)).item() == pytest.approx(519.6, rel=1e-3)
 
 
+@pytest.mark.parametrize(("gradients", "expected"), [("caffe", 0.375), ("true", 0.75)])
+def test_channel_norm_gradient_of_a_short_vector(gradients: str, expected: float) -> None:
+    x = torch.tensor([0.75e-9, 0.0, 7**0.5 / 4 * 1e-9], dtype=torch.float64, requires_grad=True)
+    top = build('type: "ChannelNorm"', (1, 3, 1, 1), dialect=FLOWNET, gradients=gradients)(x.view(1, 3, 1, 1))
+    top.sum().backward()
+    assert x.grad is not None
+    assert x.grad[0].item() == pytest.approx(expected)
+    none = torch.zeros(1, 3, 1, 1, requires_grad=True)
+    build('type: "ChannelNorm"', (1, 3, 1, 1), dialect=FLOWNET, gradients=gradients)(none).sum().backward()
+    assert none.grad is not None
+    assert not none.grad.any()
+
+
 def test_grid_and_neg_square(device: torch.device) -> None:
     x = torch.randn(2, 3, 4, 5, device=device)
     top = build('type: "Grid"', x.shape, dialect=LITE)(x)
     expected = [[[[w, h][c] for w in range(5)] for h in range(4)] for c in range(2)]
     assert_equals(top, np.array([expected, expected], dtype=np.float32))
     assert_equals(build('type: "NegSquare"', x.shape, dialect=LITE)(x), -(x.cpu() ** 2))
+
+
+@pytest.mark.parametrize(("top", "gradients"), [("y", "caffe"), ("x", "caffe"), ("y", "true"), ("x", "true")])
+def test_neg_square_gradient(top: str, gradients: str) -> None:
+    parsed = parse_message(f'layer {{ name: "l" type: "NegSquare" bottom: "x" top: "{top}" }}', dialect=LITE)
+    message = parsed.message.layer[0]
+    spec = LayerSpec("l", "NegSquare", "TEST", ("x",), (top,), ((3,),), LITE, message, gradients)
+    x = torch.tensor([2.0, -0.5, 3.0], requires_grad=True)
+    find_layer("NegSquare", LITE).build(spec)(x).backward(torch.tensor([1.0, 2.0, -3.0]))
+    assert x.grad is not None
+    expected = [-4.0, 2.0, 18.0] if gradients == "true" else [1.0, 4.0, 9.0] if top == "x" else [0.0, 0.0, 0.0]
+    assert x.grad.tolist() == expected
 
 
 def test_exp_max(device: torch.device) -> None:
@@ -242,10 +329,15 @@ def test_exp_max(device: torch.device) -> None:
     natural.sum().backward()
     assert given.grad is not None
     assert_equals(given.grad, natural)  # the maximum counts as a constant
-    with pytest.raises(LayerError, match="takes one image"):
-        build(text, (2, 3, 4, 5), dialect=LITE)
     with pytest.raises(LayerError, match="must be positive"):
         build('type: "ExpMax" expmax_param { base: 0 }', x.shape, dialect=LITE)
+
+
+def test_exp_max_looks_for_the_maxima_of_the_first_image_only() -> None:
+    x = torch.randn(3, 4, 2, 5, dtype=torch.float64)
+    top = build('type: "ExpMax"', x.shape, dialect=LITE)(x)
+    assert_equals(top[0], (x[0] - x[0].amax(0)).exp())
+    assert_equals(top[1:], x[1:].exp())
 
 
 @pytest.mark.parametrize(("operation", "sign"), [("ADD", 1), ("SUBTRACT", -1)])
@@ -304,6 +396,16 @@ def test_l1_loss(lengths: bool, entries: bool, plateau: float, device: torch.dev
             sides.append(_l1(moved - b, **settings))
         tolerance = 1e-3 if device.type == "mps" else 1e-6
         assert given[0].grad[at].item() == pytest.approx((sides[0] - sides[1]) / 2e-6, abs=tolerance)
+
+
+def test_l1_loss_of_another_power() -> None:
+    x = torch.tensor([[[[3.0]], [[4.0]]]], dtype=torch.float64, requires_grad=True)
+    text = 'type: "L1Loss" l1_loss_param { l2_per_location: true power: 0.25 epsilon: 2 }'
+    loss = build(text, (1, 2, 1, 1), dialect=LITE)(x)
+    assert loss.item() == pytest.approx(27**0.25)
+    loss.backward()
+    assert x.grad is not None
+    assert_equals(x.grad.flatten(), [3 / 2 / 27**0.75, 4 / 2 / 27**0.75])
 
 
 def test_l1_loss_at_zero() -> None:

@@ -1,0 +1,38 @@
+"""Gradients that are stated instead of derived: a backward pass of Caffe need not be the derivative of the forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+__all__ = ["with_slopes"]
+
+
+class _StatedSlopes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *terms: Tensor) -> Tensor:
+        ctx.save_for_backward(*terms[1::2])
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        found: list[Tensor | None] = [None]
+        for i, slope in enumerate(ctx.saved_tensors):
+            found += [gradient * slope if ctx.needs_input_grad[1 + 2 * i] else None, None]
+        return tuple(found)
+
+
+def with_slopes(value: Tensor, *terms: tuple[Tensor, Tensor]) -> Tensor:
+    """``value``, whose gradient goes to every x of ``terms``, pairs (x, slope), times its slope; and nowhere else.
+
+    All are of one shape.
+    """
+    if not (torch.is_grad_enabled() and any(x.requires_grad for x, _ in terms)):
+        return value.detach()
+    flat = [tensor for x, slope in terms for tensor in (x, slope.detach())]
+    result: Tensor = _StatedSlopes.apply(value.detach(), *flat)
+    return result
