@@ -20,11 +20,11 @@ import torch
 from peers import drop, fastest, verdict
 
 from caffe_compat import CaffeNet, NetState
-from caffe_compat.loading import build_net
-from caffe_compat.parity import ieee_float32
+from caffe_compat.network.loading import build_net
+from caffe_compat.verify.parity import ieee_float32
 from hpm.model import PoseMachine
 from hpm.networks import NetworkOptions, define
-from hpm.subnets import layers_for, subnet
+from hpm.networks.subnetworks import layers_for, subnet
 
 WINDOW = 5
 NARROW = NetworkOptions(image_size=64, channels=(8, 16, 32, 64, 32, 64), hidden=192, projector=384)

@@ -22,10 +22,10 @@ import cv2
 import numpy as np
 import torch
 
-from caffe_compat.data import Loader, Source, make_sources
-from caffe_compat.graph import NetState, build_graph
-from caffe_compat.prototxt import parse_message
-from caffe_compat.sources import is_source
+from caffe_compat.network.graph import NetState, build_graph
+from caffe_compat.network.sources import is_source
+from caffe_compat.schema.prototxt import parse_message
+from caffe_compat.training.data import Loader, Source, make_sources
 
 SIZE = 368
 BATCH = 8

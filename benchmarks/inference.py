@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 import caffe_compat
 from caffe_compat import CaffeNet
-from caffe_compat.layers.convolution import Convolution
+from caffe_compat.layers.bvlc.convolution import Convolution
 
 
 def plain(net: CaffeNet) -> nn.Sequential:

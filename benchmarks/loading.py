@@ -28,10 +28,10 @@ from networks import chain, pose_network, trunk, write_weights
 from peers import OpenCV, drop, fastest, verdict
 
 import caffe_compat
-from caffe_compat.checkpoint import save_checkpoint
-from caffe_compat.files import Checksum
+from caffe_compat.formats.files import Checksum
+from caffe_compat.formats.weights import read_weights
+from caffe_compat.network.checkpoint import save_checkpoint
 from caffe_compat.schema import load_schema
-from caffe_compat.weights import read_weights
 
 TASKS = ("import", "load", "convert")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_compat.net import CaffeNet
-from caffe_compat.prototxt import parse_message
-from caffe_compat.weights import write_caffemodel
+from caffe_compat.formats.weights import write_caffemodel
+from caffe_compat.network.net import CaffeNet
+from caffe_compat.schema.prototxt import parse_message
 
 # Convolutions of 3x3 by name and output channels; "pool" halves the image.
 _TRUNK: tuple[tuple[str, int] | str, ...] = (

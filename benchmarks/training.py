@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 
 from caffe_compat.schema import load_schema
-from caffe_compat.solver import Solver, SolverSettings, parse_solver
-from caffe_compat.solver.settings import NetSource
-from caffe_compat.training import open_solver
+from caffe_compat.training.session import open_solver
+from caffe_compat.training.solver import Solver, SolverSettings, parse_solver
+from caffe_compat.training.solver.settings import NetSource
 from hpm.networks import DIALECT, NetworkOptions, mask3d
 
 DATA = Path(__file__).parent.parent / "reference_outputs" / "train_data"

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from .access import FileAccess
 from .errors import CaffeCompatError, CaffeCompatWarning
-from .graph import NetState
-from .loading import load
-from .net import CaffeNet
-from .registry import Layer, LayerSpec, layer
+from .network.graph import NetState
+from .network.loading import load
+from .network.net import CaffeNet
+from .network.registry import Layer, LayerSpec, layer
 
 __all__ = [
     "CaffeCompatError",

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from caffe_compat.checkpoint import DTYPES, check_dtype
 from caffe_compat.errors import NetworkError
-from caffe_compat.files import atomic_write
-from caffe_compat.net import CaffeNet
+from caffe_compat.formats.files import atomic_write
+from caffe_compat.network.checkpoint import DTYPES, check_dtype
+from caffe_compat.network.net import CaffeNet
 
 __all__ = ["export", "write"]
 

@@ -28,22 +28,22 @@ from torch import Tensor
 
 from caffe_compat import CaffeNet, NetState
 from caffe_compat.access import FileAccess
-from caffe_compat.checkpoint import ParityRecord, load_checkpoint, read_checkpoint, save_checkpoint
-from caffe_compat.definition import Definition, read_definition
 from caffe_compat.errors import CaffeCompatWarning, UsageError, WeightsError
 from caffe_compat.extras import require
-from caffe_compat.loading import build_net
-from caffe_compat.parity import CaseResult, ieee_float32, open_reference, pick_group, verify_net
-from caffe_compat.preprocess import Preprocess
+from caffe_compat.inference.preprocess import Preprocess
+from caffe_compat.network.checkpoint import ParityRecord, load_checkpoint, read_checkpoint, save_checkpoint
+from caffe_compat.network.definition import Definition, read_definition
+from caffe_compat.network.loading import build_net
+from caffe_compat.verify.parity import CaseResult, ieee_float32, open_reference, pick_group, verify_net
 
-from . import ends
-from .gate import parity_of, parity_record, require_parity
+from .files.checkpoint_extras import check_agreement, extra_entries, stored_bounds, stored_pose_blob
+from .networks import endpoints as ends
+from .networks.subnetworks import Halves, input_shapes, layers_for
+from .parity_gate import parity_of, parity_record, require_parity
 from .projector import LAYERS, POSE_2D, POSE_3D, Projector, project
 from .refine import Refiner, RefineSettings
 from .scaling import REFINEMENT_BOUNDS, Bounds, denormalise, denormalise_as_layers, or_built_in
 from .skeleton import H36M16
-from .stored import check_agreement, extra_entries, stored_bounds, stored_pose_blob
-from .subnets import Halves, input_shapes, layers_for
 
 __all__ = ["PoseMachine", "Prediction"]
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from caffe_compat.errors import FileError, UsageError
-from caffe_compat.files import atomic_write, open_file
+from caffe_compat.formats.files import atomic_write, open_file
 
 from .skeleton import H36M16, Skeleton
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from caffe_compat.files import sha256_of
+from caffe_compat.formats.files import sha256_of
 
 FOLDER = Path(__file__).parent.parent / "reference_outputs"
 

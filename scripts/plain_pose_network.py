@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from caffe_compat.weights import read_weights
+from caffe_compat.formats.weights import read_weights
 
 # Arrays of more values than this are stored as fingerprints.
 WHOLE = 10_000

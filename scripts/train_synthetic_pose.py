@@ -21,19 +21,19 @@ import numpy as np
 import torch
 from plain_pose_network import record
 
-from caffe_compat.loading import build_net
-from caffe_compat.prototxt import format_message
-from caffe_compat.solver import Event
-from caffe_compat.solver.events import IterationShown
-from hpm.annotations import ACTIONS, PoseList, read_list
+from caffe_compat.network.loading import build_net
+from caffe_compat.schema.prototxt import format_message
+from caffe_compat.training.solver import Event
+from caffe_compat.training.solver.events import IterationShown
 from hpm.datasets.layout import TrainingFolder
 from hpm.datasets.synthetic import SyntheticOptions, write
+from hpm.drivers.training import TrainingOptions, train_phase
+from hpm.files.lists import ACTIONS, PoseList, read_list
 from hpm.metrics import mpjpe
 from hpm.networks import NetworkOptions, define
 from hpm.projector import Projector
 from hpm.refine import Refiner, RefineSettings
 from hpm.scaling import Bounds, denormalise, read_bounds
-from hpm.training import TrainingOptions, train_phase
 
 SHIPPED = Path(__file__).parent.parent / "reference_outputs" / "synthetic_pose"
 DATA = SyntheticOptions()

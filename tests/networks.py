@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from caffe_compat import CaffeNet
-from caffe_compat.prototxt import parse_message
-from caffe_compat.upgrade import upgrade_net
-from caffe_compat.weights import write_caffemodel
-from caffe_compat.wire import varint
+from caffe_compat.formats.weights import write_caffemodel
+from caffe_compat.formats.wire import varint
+from caffe_compat.schema.prototxt import parse_message
+from caffe_compat.schema.upgrade import upgrade_net
 
 
 def parse(text: str) -> Any:

@@ -19,7 +19,9 @@ from networks import filled, input_layer, ip, layer
 
 import caffe_compat
 from caffe_compat import CaffeNet, NetState, load
-from caffe_compat.checkpoint import (
+from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, FileError, UsageError
+from caffe_compat.formats.files import sha256_of
+from caffe_compat.network.checkpoint import (
     ParityRecord,
     is_checkpoint,
     load_checkpoint,
@@ -27,10 +29,8 @@ from caffe_compat.checkpoint import (
     save_checkpoint,
     versions,
 )
-from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, FileError, UsageError
-from caffe_compat.files import sha256_of
-from caffe_compat.prototxt import parse_message
 from caffe_compat.schema import dialect_names
+from caffe_compat.schema.prototxt import parse_message
 
 TEXT = (
     'name: "small" force_backward: true '

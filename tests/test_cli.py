@@ -18,8 +18,8 @@ from networks import input_layer, ip, layer, parse, write_weights
 
 import caffe_compat
 from caffe_compat import cli
-from caffe_compat.checkpoint import read_checkpoint
-from caffe_compat.registry import _TYPES
+from caffe_compat.network.checkpoint import read_checkpoint
+from caffe_compat.network.registry import _TYPES
 
 REFERENCE = Path(__file__).parent.parent / "reference_outputs"
 TINY = REFERENCE / "tiny_mask3d"

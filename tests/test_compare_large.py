@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from caffe_compat.errors import UsageError
-from caffe_compat.parity import NET_TOLERANCE, Tolerance, compare, compare_fingerprint
+from caffe_compat.verify.parity import NET_TOLERANCE, Tolerance, compare, compare_fingerprint
 
 # In no round number of pieces.
 SHAPE = (7, 11, 1201)

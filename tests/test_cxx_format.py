@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from caffe_compat.cxx_format import cxx_number, cxx_rows
+from caffe_compat.formats.cxx_numbers import cxx_number, cxx_rows
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from caffe_compat.errors import FileError
-from caffe_compat.files import Checksum, atomic_write, sha256_of
+from caffe_compat.formats.files import Checksum, atomic_write, sha256_of
 
 
 def test_a_checksum_is_that_of_the_whole_file(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "file"
     script = (
-        "import sys, time\nfrom caffe_compat.files import atomic_write\n"
+        "import sys, time\nfrom caffe_compat.formats.files import atomic_write\n"
         "with atomic_write(sys.argv[1]) as f:\n"
         " f.write(b'half'); f.flush(); print('writing', flush=True); time.sleep(60)\n"
     )

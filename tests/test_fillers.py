@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from caffe_compat.errors import UsageError
-from caffe_compat.fillers import check_filler, fill
-from caffe_compat.params import Params, unread_fields
-from caffe_compat.prototxt import parse_message
+from caffe_compat.network.fillers import check_filler, fill
+from caffe_compat.schema.params import Params, unread_fields
+from caffe_compat.schema.prototxt import parse_message
 
 # Large enough that a mean and a spread tell two fillers apart, with every axis different.
 SHAPE = (40, 25, 4, 3)

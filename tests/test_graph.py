@@ -9,9 +9,9 @@ from networks import input_layer, layer, parse
 from torch import nn
 
 from caffe_compat.errors import GraphError, UsageError
-from caffe_compat.graph import Graph, NetState, build_graph, layer_name, module_names
-from caffe_compat.net import CaffeNet
-from caffe_compat.sources import is_source
+from caffe_compat.network.graph import Graph, NetState, build_graph, layer_name, module_names
+from caffe_compat.network.net import CaffeNet
+from caffe_compat.network.sources import is_source
 
 
 def graph_of(text: str, **state: object) -> Graph:

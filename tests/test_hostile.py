@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 from networks import field, input_layer, ip, layer, write_weights
 
-from caffe_compat.prototxt import parse_message
-from caffe_compat.wire import varint
+from caffe_compat.formats.wire import varint
+from caffe_compat.schema.prototxt import parse_message
 
 HERE = Path(__file__).parent
 REFERENCE = HERE.parent / "reference_outputs"

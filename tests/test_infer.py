@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from caffe_compat.errors import DialectError, WireError
-from caffe_compat.prototxt import format_message, parse_message
+from caffe_compat.formats.wire import read_net
 from caffe_compat.schema import load_schema
 from caffe_compat.schema.infer import Missing, infer_binary, infer_text
-from caffe_compat.upgrade import decode_net
-from caffe_compat.wire import read_net
+from caffe_compat.schema.prototxt import format_message, parse_message
+from caffe_compat.schema.upgrade import decode_net
 
 FOLDER = Path(__file__).parent.parent / "reference_outputs"
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_compat.checkpoint import ParityRecord, save_checkpoint
 from caffe_compat.errors import CaffeCompatError, FileError, PrototxtError, UsageError
-from caffe_compat.inspection import Inspection, NetworkInspection, inspect_file, inspect_pair
-from caffe_compat.loading import load
-from caffe_compat.preprocess import Preprocess
-from caffe_compat.weights import write_binaryproto, write_caffemodel, write_caffemodel_hdf5, write_solverstate
+from caffe_compat.formats.weights import write_binaryproto, write_caffemodel, write_caffemodel_hdf5, write_solverstate
+from caffe_compat.inference.preprocess import Preprocess
+from caffe_compat.network.checkpoint import ParityRecord, save_checkpoint
+from caffe_compat.network.loading import load
+from caffe_compat.reports.inspection import Inspection, NetworkInspection, inspect_file, inspect_pair
 
 NET = """
 name: "small"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from caffe_compat.files import sha256_of
+from caffe_compat.formats.files import sha256_of
 
 REFERENCE = Path(__file__).parent.parent / "reference_outputs"
 MANIFEST = json.loads((REFERENCE / "manifest.json").read_text(encoding="utf-8"))

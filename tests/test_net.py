@@ -16,10 +16,10 @@ from torch import Tensor, nn
 import caffe_compat
 from caffe_compat import CaffeCompatWarning, CaffeNet, NetState
 from caffe_compat.errors import LayerError, NetworkError, UnknownLayerError, UsageError, WeightsError
-from caffe_compat.filling import FillReport, fill_net
-from caffe_compat.net import ParamSpec
-from caffe_compat.prototxt import parse_message
-from caffe_compat.weights import read_weights, write_caffemodel_hdf5
+from caffe_compat.formats.weights import read_weights, write_caffemodel_hdf5
+from caffe_compat.network.filling import FillReport, fill_net
+from caffe_compat.network.net import ParamSpec
+from caffe_compat.schema.prototxt import parse_message
 
 X = np.random.RandomState(1).uniform(-1, 1, (2, 3)).astype(np.float32)
 
@@ -683,7 +683,7 @@ def test_a_recurrent_net_exports_and_compiles() -> None:
 
 
 def test_a_plain_module_keeps_its_own_initial_values(tmp_path: Path, device: torch.device) -> None:
-    from caffe_compat.registry import _TYPES, LayerSpec
+    from caffe_compat.network.registry import _TYPES, LayerSpec
 
     @caffe_compat.layer("TestPlain", bottoms=1, tops=1)
     def plain(spec: LayerSpec) -> nn.Module:
@@ -722,7 +722,7 @@ def test_a_loss_without_a_top_counts() -> None:
 def test_input_shapes_declare_inputs_without_one() -> None:
     text = 'input: "x" ' + ip("fc", "x", "y", 4)
     parsed = parse_message(text)
-    message = caffe_compat.upgrade.upgrade_net(parsed.message, parsed.schema).message
+    message = caffe_compat.schema.upgrade.upgrade_net(parsed.message, parsed.schema).message
     with pytest.raises(NetworkError, match=r"if it is an input .* --input-shape 'x=N,C,H,W'"):
         CaffeNet(message)
     net = CaffeNet(message, input_shapes={"x": (2, 3)})

@@ -13,15 +13,15 @@ from networks import input_layer, layer
 from torch import nn
 
 import caffe_compat
-from caffe_compat import fused
-from caffe_compat.checkpoint import save_checkpoint
 from caffe_compat.errors import LayerError, UsageError
-from caffe_compat.fused import Fused, has_fused_kernels
-from caffe_compat.graph import NetState
-from caffe_compat.net import CaffeNet
-from caffe_compat.optimization import InferenceNet
-from caffe_compat.prototxt import parse_message
-from caffe_compat.registry import Layer, LayerSpec
+from caffe_compat.inference import fused
+from caffe_compat.inference.fused import Fused, has_fused_kernels
+from caffe_compat.inference.optimization import InferenceNet
+from caffe_compat.network.checkpoint import save_checkpoint
+from caffe_compat.network.graph import NetState
+from caffe_compat.network.net import CaffeNet
+from caffe_compat.network.registry import Layer, LayerSpec
+from caffe_compat.schema.prototxt import parse_message
 
 DATA = input_layer("data", 2, 6, 9, 7)
 
@@ -392,7 +392,7 @@ def test_recurrent_state_is_its_own() -> None:
 
 
 def test_the_layers_of_a_user_are_left_alone() -> None:
-    from caffe_compat.layers.activation import ReLU
+    from caffe_compat.layers.bvlc.activation import ReLU
 
     class Louder(ReLU):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -415,7 +415,7 @@ class Uncopyable(Layer):
 
 @pytest.fixture
 def uncopyable(monkeypatch: pytest.MonkeyPatch) -> None:
-    from caffe_compat import registry
+    from caffe_compat.network import registry
 
     monkeypatch.setattr(registry, "_TYPES", dict(registry._TYPES))
 

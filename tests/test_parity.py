@@ -16,7 +16,7 @@ import torch
 from networks import filled, input_layer, ip, layer, net_of
 
 from caffe_compat.errors import CaffeCompatError, FileError, UsageError
-from caffe_compat.parity import (
+from caffe_compat.verify.parity import (
     BlobResult,
     CaseResult,
     Tolerance,

@@ -14,10 +14,10 @@ import torch
 
 from caffe_compat.errors import FileError, MissingExtraError, UsageError
 from caffe_compat.extras import require
-from caffe_compat.imagesize import image_size
-from caffe_compat.preprocess import MAX_PIXELS, Preprocess, decode_image, load_input
+from caffe_compat.formats.imagesize import image_size
+from caffe_compat.formats.weights import write_binaryproto
+from caffe_compat.inference.preprocess import MAX_PIXELS, Preprocess, decode_image, load_input
 from caffe_compat.schema import load_schema
-from caffe_compat.weights import write_binaryproto
 
 
 def pixels(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

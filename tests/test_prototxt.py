@@ -12,10 +12,10 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
 from caffe_compat.errors import FileError, PrototxtError
-from caffe_compat.prototxt import format_message, format_value, parse_message, read_message
+from caffe_compat.formats.textformat import MAX_DEPTH, parse_text
 from caffe_compat.schema import is_repeated, load_schema
-from caffe_compat.textformat import MAX_DEPTH, parse_text
-from caffe_compat.unknown import TEXT_FIELD, Unknown, keep_unknown_text, unknown_fields_of
+from caffe_compat.schema.prototxt import format_message, format_value, parse_message, read_message
+from caffe_compat.schema.unknown import TEXT_FIELD, Unknown, keep_unknown_text, unknown_fields_of
 
 FOLDER = Path(__file__).parent.parent / "reference_outputs"
 

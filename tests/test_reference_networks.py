@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import caffe_compat
-from caffe_compat.parity import open_reference, verify_net
+from caffe_compat.verify.parity import open_reference, verify_net
 
 
 def _check(

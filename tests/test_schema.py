@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from caffe_compat.errors import DialectError, FileError, PrototxtError
-from caffe_compat.prototxt import parse_message
 from caffe_compat.schema import (
     BVLC,
     dialect_names,
@@ -21,6 +20,7 @@ from caffe_compat.schema import (
     merged_file,
 )
 from caffe_compat.schema.protofile import DISPLACED, parse_proto
+from caffe_compat.schema.prototxt import parse_message
 
 PROTO = """
 // a comment with { braces }
@@ -169,7 +169,7 @@ def foreign():
     found = descriptor_pool.Default().FindMessageTypeByName("caffe.NetParameter")
     return message_factory.GetMessageClass(found)
 def ours():
-    from caffe_compat.prototxt import parse_message
+    from caffe_compat.schema.prototxt import parse_message
     return parse_message('name: "x" layer { name: "a" type: "ReLU" }').message
 """
 

@@ -10,10 +10,10 @@ import torch
 from networks import filled, input_layer, layer
 
 from caffe_compat.access import FileAccess
-from caffe_compat.graph import NetState
-from caffe_compat.net import CaffeNet
-from caffe_compat.prototxt import parse_message
-from caffe_compat.upgrade import upgrade_net
+from caffe_compat.network.graph import NetState
+from caffe_compat.network.net import CaffeNet
+from caffe_compat.schema.prototxt import parse_message
+from caffe_compat.schema.upgrade import upgrade_net
 
 
 def sliding(kind: str, how: str, bottoms: str = "x", tops: str = "c") -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from caffe_compat import survey as module
 from caffe_compat.errors import FileError, UsageError
-from caffe_compat.survey import BUILT, GRAPH, KNOWN, RAN, READ, UNREAD, FileResult, survey, survey_file
+from caffe_compat.reports import survey as module
+from caffe_compat.reports.survey import BUILT, GRAPH, KNOWN, RAN, READ, UNREAD, FileResult, survey, survey_file
 
 INPUT = 'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 9 } } }\n'
 CONV = (

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import LayerError, NetworkError, PrototxtError, WireError
-from caffe_compat.prototxt import format_message, parse_message, read_message
+from caffe_compat.formats.weights import read_weights
 from caffe_compat.schema import load_schema
-from caffe_compat.unknown import unknown_fields_of
-from caffe_compat.upgrade import (
+from caffe_compat.schema.prototxt import format_message, parse_message, read_message
+from caffe_compat.schema.unknown import unknown_fields_of
+from caffe_compat.schema.upgrade import (
     Upgraded,
     decode_net,
     upgrade_caffemodel,
@@ -20,7 +21,6 @@ from caffe_compat.upgrade import (
     upgrade_prototxt,
     upgrade_solver,
 )
-from caffe_compat.weights import read_weights
 
 FORMATS = Path(__file__).parent.parent / "reference_outputs" / "formats"
 TEST = 1

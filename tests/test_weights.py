@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import FileError, WeightsError
-from caffe_compat.files import atomic_write, sha256_of
-from caffe_compat.weights import (
+from caffe_compat.formats.files import atomic_write, sha256_of
+from caffe_compat.formats.weights import (
     read_binaryproto,
     read_solverstate,
     read_weights,
@@ -24,7 +24,7 @@ from caffe_compat.weights import (
     write_caffemodel_hdf5,
     write_solverstate,
 )
-from caffe_compat.wire import BlobView
+from caffe_compat.formats.wire import BlobView
 
 REFERENCE = Path(__file__).parent.parent / "reference_outputs"
 CAFFEMODELS = sorted(REFERENCE.glob("*/*.caffemodel"))

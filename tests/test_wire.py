@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import FileError, WireError
-from caffe_compat.wire import BlobView, read_blob, read_net, read_solver_state, varint
+from caffe_compat.formats.wire import BlobView, read_blob, read_net, read_solver_state, varint
 
 REFERENCE = Path(__file__).parent.parent / "reference_outputs"
 

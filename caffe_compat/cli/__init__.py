@@ -170,6 +170,8 @@ def run_group(group: click.Command, program: str, arguments: Sequence[str] | Non
         if not type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):
             raise
         status = _READER_GONE  # which click has noticed
-    parallel = sys.modules.get("caffe_compat.parallel")  # not there, torch neither, for commands that do without
+    parallel = sys.modules.get(
+        "caffe_compat.training.parallel"
+    )  # not there, torch neither, for commands that do without
     leave: Callable[[int], NoReturn] = sys.exit if parallel is None else parallel.finish
     leave(status if isinstance(status, int) else 0)

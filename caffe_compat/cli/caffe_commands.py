@@ -17,12 +17,14 @@ from typing import Any, Literal, TypeVar
 import click
 import torch
 
-from .. import parallel, timing, training
 from ..errors import UsageError
-from ..plugins import load_plugins
-from ..solver import Action, Event, SolverSettings, read_solver
-from ..solver.events import BlobOutput
-from ..solver.settings import StateOverride
+from ..network.plugins import load_plugins
+from ..reports import timing
+from ..training import parallel
+from ..training import session as training
+from ..training.solver import Action, Event, SolverSettings, read_solver
+from ..training.solver.events import BlobOutput
+from ..training.solver.settings import StateOverride
 from .caffe_log import CaffeLog, Charts
 from .options import dialect_option, plugin_option, python_option
 

@@ -21,8 +21,8 @@ from rich.text import Text
 
 from ..errors import FileError
 from ..extras import require
-from ..solver import Event, lines_of
-from ..solver.events import DebugLine, IterationShown, NetTested, NetTestStarted, Note, RateShown
+from ..training.solver import Event, lines_of
+from ..training.solver.events import DebugLine, IterationShown, NetTested, NetTestStarted, Note, RateShown
 
 __all__ = ["CaffeLog", "Charts", "glog_prefix"]
 

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from ..access import FileAccess
-from ..checkpoint import ParityRecord, save_checkpoint, versions
-from ..definition import is_text, read_definition
 from ..errors import UsageError
-from ..files import Checksum, sha256_of
-from ..graph import NetState
-from ..loading import build_net
-from ..net import CaffeNet
-from ..parity import CaseResult, ieee_float32
-from ..preprocess import Preprocess
+from ..formats.files import Checksum, sha256_of
+from ..inference.preprocess import Preprocess
+from ..network.checkpoint import ParityRecord, save_checkpoint, versions
+from ..network.definition import is_text, read_definition
+from ..network.graph import NetState
+from ..network.loading import build_net
+from ..network.net import CaffeNet
+from ..verify.parity import CaseResult, ieee_float32
 from .options import (
     check_output,
     device_option,

@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
-from ..inspection import (
+from ..network.plugins import load_plugins
+from ..network.registry import Shape
+from ..reports.inspection import (
     BlobRow,
     CheckpointInspection,
     Inspection,
@@ -20,8 +22,6 @@ from ..inspection import (
     inspect_file,
     inspect_pair,
 )
-from ..plugins import load_plugins
-from ..registry import Shape
 from .options import dialect_option, parse_shapes, plugin_option, print_table, shape_option, state_options, warn
 
 

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import UsageError
-from ..plugins import load_plugins
-from ..registry import Shape
+from ..network.plugins import load_plugins
+from ..network.registry import Shape
 
 __all__ = [
     "check_output",

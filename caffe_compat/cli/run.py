@@ -10,14 +10,14 @@ import click
 import numpy as np
 import torch
 
-from ..checkpoint import is_checkpoint, read_checkpoint
-from ..definition import is_text
 from ..errors import UsageError
-from ..files import atomic_write
-from ..loading import load
-from ..net import CaffeNet
-from ..plugins import load_plugins
-from ..preprocess import Preprocess, load_input
+from ..formats.files import atomic_write
+from ..inference.preprocess import Preprocess, load_input
+from ..network.checkpoint import is_checkpoint, read_checkpoint
+from ..network.definition import is_text
+from ..network.loading import load
+from ..network.net import CaffeNet
+from ..network.plugins import load_plugins
 from .options import (
     check_output,
     device_option,

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from ..capture import capture_script as _capture_script
-from ..definition import is_text
 from ..errors import UsageError
-from ..files import atomic_write
-from ..registry import layer_types
+from ..formats.files import atomic_write
+from ..network.definition import is_text
+from ..network.registry import layer_types
+from ..reports.survey import survey as _survey
 from ..schema import dialect_names, load_schema
-from ..survey import survey as _survey
-from ..upgrade import upgrade_caffemodel, upgrade_prototxt
+from ..schema.upgrade import upgrade_caffemodel, upgrade_prototxt
+from ..verify.capture import capture_script as _capture_script
 from .options import dialect_option, load_plugins, note, plugin_option, print_table
 
 

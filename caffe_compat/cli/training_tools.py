@@ -11,8 +11,8 @@ import click
 
 from ..errors import FileError, UsageError
 from ..extras import require
-from ..files import atomic_write
-from ..train_log import LogRow, TrainLog, read_log
+from ..formats.files import atomic_write
+from ..formats.logs import LogRow, TrainLog, read_log
 
 _MARK = "caffe-compat shim"
 # To sh, the second line starts Python on this very file; to Python, it is a string. No limit on the length of the path.

@@ -13,10 +13,10 @@ import numpy as np
 from click.core import ParameterSource
 
 from ..errors import FileError, UsageError
-from ..files import open_file
-from ..loading import load
-from ..net import CaffeNet
-from ..parity import CaseResult, open_reference, pick_group, run_cases, verify_net
+from ..formats.files import open_file
+from ..network.loading import load
+from ..network.net import CaffeNet
+from ..verify.parity import CaseResult, open_reference, pick_group, run_cases, verify_net
 from .options import (
     device_option,
     dialect_option,

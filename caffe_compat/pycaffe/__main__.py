@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import CaffeCompatError, FileError
-from ..files import open_file
+from ..formats.files import open_file
 from .install import install
 
 __all__ = ["main"]

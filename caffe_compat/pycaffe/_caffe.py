@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..layers.python_layer import Blob
+from ..layers.bvlc.python_layer import Blob
 from .blob import BlobVec
 from .layer import Layer, layer_type_list
 from .nccl import NCCL, has_nccl

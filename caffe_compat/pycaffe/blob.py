@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from ..layers.python_layer import Blob
-from ..net import CaffeNet
-from ..registry import Shape
+from ..layers.bvlc.python_layer import Blob
+from ..network.net import CaffeNet
+from ..network.registry import Shape
 
 __all__ = ["Array", "BlobVec", "NetBlob", "ParamBlob", "flush_parameters", "is_host"]
 

@@ -12,9 +12,9 @@ from scipy import ndimage
 
 from ..errors import FileError, MissingExtraError, UsageError
 from ..extras import require
-from ..files import open_file
-from ..imagesize import image_size
-from ..registry import Shape
+from ..formats.files import open_file
+from ..formats.imagesize import image_size
+from ..network.registry import Shape
 from .proto import caffe_pb2
 
 __all__ = [

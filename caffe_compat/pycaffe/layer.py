@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..data import READERS
-from ..layers.python_layer import PythonLayer
-from ..registry import layer_types
+from ..layers.bvlc.python_layer import PythonLayer
+from ..network.registry import layer_types
+from ..training.data import READERS
 
 __all__ = ["Layer", "layer_type_list"]
 

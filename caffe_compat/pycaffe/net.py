@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import READERS, MemoryData, Source, make_source
-from ..definition import Definition, read_definition
 from ..errors import CaffeCompatError, CaffeCompatWarning, LayerError, NetworkError, UsageError
-from ..filling import fill_net
-from ..graph import NetState, build_graph
-from ..layers.python_layer import Python
-from ..layers.source import DummyData
-from ..net import CaffeNet
-from ..registry import Shape
-from ..solver.snapshot import write_model
-from ..sources import is_source
-from ..training import TrainingFiles
-from ..weights import read_weights
+from ..formats.weights import read_weights
+from ..layers.bvlc.python_layer import Python
+from ..layers.bvlc.source import DummyData
+from ..network.definition import Definition, read_definition
+from ..network.filling import fill_net
+from ..network.graph import NetState, build_graph
+from ..network.net import CaffeNet
+from ..network.registry import Shape
+from ..network.sources import is_source
+from ..training.data import READERS, MemoryData, Source, make_source
+from ..training.session import TrainingFiles
+from ..training.solver.snapshot import write_model
 from .blob import BlobVec, NetBlob, ParamBlob, flush_parameters
 from .runtime import draw_seed, keep_freed_memory, log, runtime
 from .steps import DummyDataStep, ModuleStep, PythonStep, SourceStep, SplitStep, Step

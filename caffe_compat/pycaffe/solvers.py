@@ -1,4 +1,4 @@
-"""``caffe.SGDSolver`` and its kin: pycaffe's interface over :class:`caffe_compat.solver.Solver`."""
+"""``caffe.SGDSolver`` and its kin: pycaffe's interface over :class:`caffe_compat.training.solver.Solver`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..errors import UsageError
-from ..graph import NetState
-from ..solver import Event, SolverSettings, lines_of, read_solver
-from ..solver.loop import Solver as _Loop
-from ..solver.policies import rate, step_after
+from ..network.graph import NetState
+from ..training.solver import Event, SolverSettings, lines_of, read_solver
+from ..training.solver.loop import Solver as _Loop
+from ..training.solver.policies import rate, step_after
 from .blob import flush_parameters
 from .net import Net, SteppedNet, build
 from .runtime import draw_seed, log, runtime, set_random_seed

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CaffeCompatError, LayerError
-from ..layers.python_layer import Blob, PythonLayer
-from ..layers.source import DummyData
-from ..net import CaffeNet, blob_names
-from ..registry import Layer, LayerSpec, Shape, find_layer
+from ..layers.bvlc.python_layer import Blob, PythonLayer
+from ..layers.bvlc.source import DummyData
+from ..network.net import CaffeNet, blob_names
+from ..network.registry import Layer, LayerSpec, Shape, find_layer
 from .blob import BlobVec, NetBlob, flush_parameters, is_host
 from .wiring import Wire
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..graph import Node
-from ..net import CaffeNet
-from ..registry import find_layer
-from ..solver.structure import layers_of_snapshot
+from ..network.graph import Node
+from ..network.net import CaffeNet
+from ..network.registry import find_layer
+from ..training.solver.structure import layers_of_snapshot
 
 __all__ = ["Wire", "need_backward", "wire"]
 

@@ -17,7 +17,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from ..errors import DialectError, FileError
-from ..files import open_file
+from ..formats.files import open_file
 from .protofile import ProtoFile, parse_proto
 
 __all__ = [

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import DialectError, WireError
-from ..wire import BYTES, FIXED32, FIXED64, NET_LAYER, NET_V1_LAYERS, VARINT, Source
+from ..formats.wire import BYTES, FIXED32, FIXED64, NET_LAYER, NET_V1_LAYERS, VARINT, Source
 from . import BVLC, Schema, dialect_names, dialects_mentioning, load_schema, merged_file, read_dialect
 from .protofile import FieldDef
 

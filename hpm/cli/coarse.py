@@ -7,7 +7,7 @@ import click
 from caffe_compat.cli.options import device_option, parse_device
 from caffe_compat.errors import UsageError
 
-from ..coarse import predict_actions
+from ..drivers.coarse import predict_actions
 from ..projector import POSE_3D
 from .options import (
     Bars,

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import click
 
-from caffe_compat.checkpoint import is_checkpoint, read_checkpoint
 from caffe_compat.cli.options import note, parse_pairs
 from caffe_compat.cli.verify import load_inputs, print_results, split_reference
 from caffe_compat.errors import UsageError
+from caffe_compat.network.checkpoint import is_checkpoint, read_checkpoint
 
-from ..convert import projector_of, save_projector
-from ..gate import parity_of, verified_pickle
-from ..pickles import is_pickle, read_projector_pickle, write_projector_pickle
+from ..files.checkpoint_extras import check_agreement, stored_bounds
+from ..files.pickles import is_pickle, read_projector_pickle, write_projector_pickle
+from ..networks.projector_network import projector_of, save_projector
+from ..parity_gate import parity_of, verified_pickle
 from ..projector import POSE_3D
 from ..scaling import Bounds
-from ..stored import check_agreement, stored_bounds
 from .options import given_bounds, model_arguments, open_machine
 
 __all__ = ["convert"]

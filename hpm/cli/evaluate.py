@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from caffe_compat.cli.options import note
-from caffe_compat.files import atomic_write
+from caffe_compat.formats.files import atomic_write
 
-from ..evaluate import Evaluation
-from ..evaluate import evaluate as evaluate_actions
-from ..kth import KthFolder, PcpTable, evaluate_pcp
+from ..drivers.evaluate import Evaluation
+from ..drivers.evaluate import evaluate as evaluate_actions
+from ..drivers.evaluate_kth import KthFolder, PcpTable, evaluate_pcp
 from .options import (
     Bars,
     actions_option,

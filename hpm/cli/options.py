@@ -13,18 +13,18 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from caffe_compat.checkpoint import is_checkpoint
 from caffe_compat.cli.options import note
-from caffe_compat.definition import is_text
 from caffe_compat.errors import CaffeCompatWarning, UsageError
+from caffe_compat.network.checkpoint import is_checkpoint
+from caffe_compat.network.definition import is_text
 
-from ..annotations import ACTIONS, DataFolder
-from ..kth import CAMERAS, KthFolder
+from ..drivers.evaluate_kth import CAMERAS, KthFolder
+from ..files.checkpoint_extras import check_agreement
+from ..files.lists import ACTIONS, DataFolder
+from ..files.pickles import is_pickle
 from ..model import PoseMachine
-from ..pickles import is_pickle
 from ..scaling import REFINEMENT_BOUNDS, Bounds, bounds_difference, or_built_in, order_suspicion, read_bounds
 from ..skeleton import H36M16
-from ..stored import check_agreement
 
 __all__ = [
     "Bars",

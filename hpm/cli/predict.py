@@ -15,16 +15,16 @@ import numpy as np
 from caffe_compat.cli.options import device_option, parse_device
 from caffe_compat.cli.verify import load_inputs
 from caffe_compat.errors import CaffeCompatWarning, FileError, UsageError
-from caffe_compat.files import open_file
+from caffe_compat.formats.files import open_file
 
-from ..annotations import read_results
-from ..export import ENDINGS, export_poses, smoothed
-from ..footage import Footage, predict_footage
-from ..pictures import PictureFiles, frame_rate, read_frames
+from ..drivers.predict import Footage, predict_footage
+from ..files.checkpoint_extras import check_agreement
+from ..files.exports import ENDINGS, export_poses, smoothed
+from ..files.lists import read_results
+from ..files.pictures import PictureFiles, frame_rate, read_frames
 from ..projector import POSE_2D
 from ..refine import RefineSettings
 from ..skeleton import H36M16, SKELETONS, convert, skeleton
-from ..stored import check_agreement
 from ..visualize import Scene
 from .options import Bars, given_bounds, open_machine, optimize_option
 from .visualize import save_scene

@@ -10,10 +10,10 @@ import torch
 
 from caffe_compat.cli.options import device_option, parse_device, print_table
 
-from ..gate import read_projector
+from ..drivers.refine import refine_actions
+from ..files.checkpoint_extras import bounds_in
+from ..parity_gate import read_projector
 from ..refine import PAPER, Refiner, RefineSettings
-from ..refine_files import refine_actions
-from ..stored import bounds_in
 from .options import (
     Bars,
     actions_option,

@@ -9,16 +9,16 @@ from typing import Any
 import click
 import torch
 
-from caffe_compat import parallel
 from caffe_compat.cli.caffe_commands import Signals, amp_option, gradients_option, nan_option
 from caffe_compat.cli.caffe_log import CaffeLog
 from caffe_compat.cli.options import note, parse_device
 from caffe_compat.errors import UsageError
-from caffe_compat.solver import Action
+from caffe_compat.training import parallel
+from caffe_compat.training.solver import Action
 
 from ..datasets.heatmaps import HeatMapOptions
+from ..drivers.training import HEAT_MAPS, PHASES, PRETRAINING, TrainingOptions, train_phase
 from ..networks import NetworkOptions, scaled_channels
-from ..training import HEAT_MAPS, PHASES, PRETRAINING, TrainingOptions, train_phase
 
 __all__ = ["train"]
 

@@ -12,10 +12,10 @@ import numpy as np
 from caffe_compat.cli.options import note
 from caffe_compat.errors import CaffeCompatWarning, UsageError
 
-from ..annotations import ACTIONS, check_lengths, read_list, read_results
-from ..evaluate import read_stage
+from ..drivers.evaluate import read_stage
+from ..files.lists import ACTIONS, check_lengths, read_list, read_results
+from ..files.pictures import PictureFiles
 from ..limbs import LABELS, limb_evidence
-from ..pictures import PictureFiles
 from ..projector import POSE_2D
 from ..scaling import denormalise
 from ..skeleton import H36M16

@@ -9,7 +9,7 @@ import numpy as np
 
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.extras import require
-from caffe_compat.files import atomic_write, open_file
+from caffe_compat.formats.files import atomic_write, open_file
 
 from .cameras import Crop
 from .layout import make_folder

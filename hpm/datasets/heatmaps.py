@@ -34,11 +34,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from caffe_compat.data.images import opencv, read_image
-from caffe_compat.data.order import Cursor, draw
-from caffe_compat.data.source import Empty, Folder, Setup, Source, Values
 from caffe_compat.errors import FileError, UsageError
-from caffe_compat.registry import Shape
+from caffe_compat.network.registry import Shape
+from caffe_compat.training.data.images import opencv, read_image
+from caffe_compat.training.data.order import Cursor, draw
+from caffe_compat.training.data.source import Empty, Folder, Setup, Source, Values
 
 from ..skeleton import MPII16, swap_sides
 from .mpii import MpiiPerson, read_mpii

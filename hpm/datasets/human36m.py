@@ -22,9 +22,9 @@ import numpy as np
 
 from caffe_compat.errors import CaffeCompatWarning, FileError, UsageError
 from caffe_compat.extras import require
-from caffe_compat.files import open_file
+from caffe_compat.formats.files import open_file
 
-from ..pickles import read_npz
+from ..files.pickles import read_npz
 from ..scaling import bone_lengths
 from ..skeleton import H36M16, H36M17, H36M32, convert
 from .human36m_cameras import human36m_cameras

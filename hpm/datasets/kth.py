@@ -17,9 +17,9 @@ import numpy as np
 
 from caffe_compat.errors import FileError
 from caffe_compat.extras import require
-from caffe_compat.files import open_file
+from caffe_compat.formats.files import open_file
 
-from ..annotations import format_list_line
+from ..files.lists import format_list_line
 from ..scaling import Bounds, bone_lengths, centre_on_root, normalise, scale_limbs
 from ..skeleton import H36M16, KTH14, convert
 from .bodies import MEAN_LENGTHS

@@ -16,9 +16,9 @@ from typing import BinaryIO
 import numpy as np
 
 from caffe_compat.errors import FileError
-from caffe_compat.files import atomic_write
+from caffe_compat.formats.files import atomic_write
 
-from ..annotations import DataFolder, write_list
+from ..files.lists import DataFolder, write_list
 from ..scaling import Bounds, write_bounds
 
 __all__ = ["ListFiles", "TrainingFolder", "image_line", "make_folder", "write_both_bounds", "write_lines"]

@@ -17,9 +17,9 @@ from scipy.io.matlab import MatReadError
 
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.extras import require
-from caffe_compat.files import open_file
+from caffe_compat.formats.files import open_file
 
-from ..annotations import format_list_line
+from ..files.lists import format_list_line
 from ..skeleton import H36M16, MPII16, convert
 from .cameras import square_crops
 from .crops import write_crop

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from caffe_compat.errors import CaffeCompatWarning, FileError, UsageError
-from caffe_compat.files import atomic_write, open_file
+from caffe_compat.formats.files import atomic_write, open_file
 
-from ..annotations import ACTIONS, PROTOCOLS, format_list_line, protocol
+from ..files.lists import ACTIONS, PROTOCOLS, format_list_line, protocol
 from ..scaling import (
     Bounds,
     bone_lengths,

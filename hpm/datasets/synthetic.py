@@ -18,8 +18,8 @@ import numpy as np
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.extras import require
 
-from ..annotations import ACTIONS as ACTION_NUMBERS
-from ..annotations import format_list_line
+from ..files.lists import ACTIONS as ACTION_NUMBERS
+from ..files.lists import format_list_line
 from ..scaling import Bounds, bounds_of, normalise, scale_limbs
 from ..skeleton import H36M16, H36M17, convert
 from .bodies import ACTIONS, MEAN_LENGTHS, MEAN_LIMBS, ground_shift, motion, pose

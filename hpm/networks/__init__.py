@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from caffe_compat.definition import Definition
 from caffe_compat.errors import UsageError
+from caffe_compat.network.definition import Definition
 from caffe_compat.schema import load_schema
 
 from .builder import DIALECT
@@ -58,7 +58,7 @@ NETWORKS: Mapping[str, Callable[[NetworkOptions], Any]] = MappingProxyType(
 
 
 def define(name: str, options: NetworkOptions = ORIGINAL) -> Definition:
-    """Network ``name`` of :data:`NETWORKS`, ready for :func:`caffe_compat.loading.build_net`.
+    """Network ``name`` of :data:`NETWORKS`, ready for :func:`caffe_compat.network.loading.build_net`.
 
     Raises:
         UsageError: no such network.

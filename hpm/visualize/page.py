@@ -20,7 +20,7 @@ import numpy as np
 
 from caffe_compat.errors import UsageError
 from caffe_compat.extras import require
-from caffe_compat.files import atomic_write
+from caffe_compat.formats.files import atomic_write
 
 from .figure import Progress
 from .scene import LABELS, SIDE_COLOURS, Scene, sides

@@ -14,7 +14,7 @@ import numpy as np
 
 from caffe_compat.errors import FileError, MissingExtraError, UsageError
 from caffe_compat.extras import require
-from caffe_compat.files import atomic_write
+from caffe_compat.formats.files import atomic_write
 
 from .figure import Figure, Progress
 from .scene import Scene

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from caffe_compat.data import Source, make_sources
-from caffe_compat.graph import NetState, build_graph
-from caffe_compat.prototxt import parse_message
-from caffe_compat.sources import is_source
+from caffe_compat.network.graph import NetState, build_graph
+from caffe_compat.network.sources import is_source
+from caffe_compat.schema.prototxt import parse_message
+from caffe_compat.training.data import Source, make_sources
 
 OUTPUTS = Path(__file__).parents[2] / "reference_outputs"
 FORK = "chanyn/3Dpose_ssl"

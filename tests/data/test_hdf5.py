@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from caffe_compat.data import HDF5Output
 from caffe_compat.errors import FileError, LayerError
+from caffe_compat.training.data import HDF5Output
 
 from .helpers import source_of
 
@@ -140,7 +140,7 @@ def test_output_that_does_not_fit(tmp_path: Path) -> None:
 
 OUTPUT_ON_A_FULL_DISK = """
 import resource, sys, torch
-from caffe_compat.data import HDF5Output
+from caffe_compat.training.data import HDF5Output
 from caffe_compat.errors import FileError
 output = HDF5Output("out.h5")
 output.write(torch.ones(4, 3), torch.ones(4))

@@ -50,7 +50,7 @@ def test_a_shuffled_epoch_has_every_line_once(tmp_path: Path) -> None:
 
 def test_orders_are_the_same_everywhere() -> None:
     """A seed must mean the same order under every version of every library."""
-    from caffe_compat.data.order import draw, permutation, stream
+    from caffe_compat.training.data.order import draw, permutation, stream
 
     assert permutation(stream(5, "TRAIN", "d", "shuffle"), 8).tolist() == [1, 3, 6, 5, 2, 0, 7, 4]
     assert draw(stream(5, "TRAIN", "d"), 77)[0] == 10831650579184488637

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from caffe_compat.data.images import MAX_PIXELS, decode_image, read_image
 from caffe_compat.errors import FileError
+from caffe_compat.training.data.images import MAX_PIXELS, decode_image, read_image
 
 IMAGE = np.random.RandomState(3).randint(0, 256, (11, 17, 3)).astype(np.uint8)
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from caffe_compat.data import Loader, Source
-from caffe_compat.data.source import Empty, Values
 from caffe_compat.errors import CaffeCompatError, FileError, LayerError, UsageError
-from caffe_compat.weights import write_binaryproto
+from caffe_compat.formats.weights import write_binaryproto
+from caffe_compat.training.data import Loader, Source
+from caffe_compat.training.data.source import Empty, Values
 
 from .helpers import image_data, image_list, source_of, sources_of
 
@@ -171,7 +171,7 @@ import multiprocessing, os, sys, time
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from pathlib import Path
 from data.helpers import image_data, source_of
-from caffe_compat.data import Loader
+from caffe_compat.training.data import Loader
 if __name__ == "__main__":
     loader = Loader([source_of(image_data(), Path({str(tmp_path)!r}))], workers=2)
     next(loader)

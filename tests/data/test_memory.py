@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from caffe_compat.data import Loader, MemoryData
 from caffe_compat.errors import LayerError, UsageError
+from caffe_compat.training.data import Loader, MemoryData
 
 from .helpers import source_of
 

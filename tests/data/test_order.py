@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_compat.data.order import Cursor, draw, permutation, stream
+from caffe_compat.training.data.order import Cursor, draw, permutation, stream
 
 
 def test_streams_are_told_apart() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import FileError, LayerError
-from caffe_compat.weights import write_binaryproto
+from caffe_compat.formats.weights import write_binaryproto
 
 from .helpers import image_data, image_list, source_of
 

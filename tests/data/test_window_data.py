@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from caffe_compat.data.window_data import _round, _warp
 from caffe_compat.errors import FileError, LayerError
-from caffe_compat.weights import write_binaryproto
+from caffe_compat.formats.weights import write_binaryproto
+from caffe_compat.training.data.window_data import _round, _warp
 
 from .helpers import source_of
 

@@ -9,9 +9,9 @@ import torch
 
 from caffe_compat import CaffeNet
 from caffe_compat.access import FileAccess
-from caffe_compat.definition import Definition
-from caffe_compat.graph import NetState
-from caffe_compat.loading import build_net
+from caffe_compat.network.definition import Definition
+from caffe_compat.network.graph import NetState
+from caffe_compat.network.loading import build_net
 
 
 def param_value(layer: str, i: int, shape: tuple[int, ...]) -> np.ndarray:

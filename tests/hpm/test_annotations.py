@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import FileError, UsageError
-from caffe_compat.parity import open_reference
-from hpm.annotations import (
+from caffe_compat.verify.parity import open_reference
+from hpm.files.lists import (
     ACTIONS,
     PROTOCOLS,
     DataFolder,

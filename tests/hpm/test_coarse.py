@@ -12,11 +12,11 @@ from tiny import SIDE, write_action
 
 from caffe_compat.access import FileAccess
 from caffe_compat.errors import FileError, UsageError
-from hpm.annotations import DataFolder, ResultFolder, read_list, read_results
-from hpm.coarse import predict_actions
+from hpm.drivers.coarse import predict_actions
+from hpm.drivers.released import verify_released
+from hpm.files.lists import DataFolder, ResultFolder, read_list, read_results
 from hpm.model import PoseMachine
 from hpm.networks import NetworkOptions, define, scaled_channels
-from hpm.released import verify_released
 from hpm.scaling import read_bounds
 
 NARROW = NetworkOptions(image_size=SIDE, channels=scaled_channels(1 / 16), hidden=24, projector=40)
@@ -75,7 +75,7 @@ def test_no_frame_is_dropped_and_blocks_do_not_show(
     pictures = write_action(tmp_path, 3, 14)
     files = []
     for block in (60, 4):
-        monkeypatch.setattr("hpm.coarse._BLOCK", block)
+        monkeypatch.setattr("hpm.drivers.coarse._BLOCK", block)
         out = tmp_path / f"out{block}"
         summary = predict_actions(
             tiny, DataFolder(tmp_path).ground_truth, tmp_path / "h36m", out, actions=[3], window=4

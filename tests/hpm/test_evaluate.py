@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import CaffeCompatWarning, UsageError
-from hpm.annotations import DataFolder, ResultFolder, ResultWriter, format_list_line, refined_line, write_list
-from hpm.evaluate import evaluate
+from hpm.drivers.evaluate import evaluate
+from hpm.files.lists import DataFolder, ResultFolder, ResultWriter, format_list_line, refined_line, write_list
 from hpm.scaling import REFINEMENT_BOUNDS, denormalise, normalise
 from hpm.skeleton import H36M16, swap_sides
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import UsageError
-from hpm.annotations import read_list
-from hpm.export import export_poses, smoothed, to_bvh
+from hpm.files.exports import export_poses, smoothed, to_bvh
+from hpm.files.lists import read_list
 from hpm.scaling import bone_lengths, denormalise, read_bounds
 from hpm.skeleton import H36M16
 

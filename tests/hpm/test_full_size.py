@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from seeded import frame, seeded_net
 
-from caffe_compat.parity import open_reference, verify_net
+from caffe_compat.verify.parity import open_reference, verify_net
 from hpm.networks import define
 
 

@@ -18,18 +18,18 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from caffe_compat.data import Loader
 from caffe_compat.errors import FileError, UsageError
-from caffe_compat.solver import Action, Event
-from caffe_compat.solver.events import IterationShown
-from caffe_compat.weights import read_solverstate, read_weights
+from caffe_compat.formats.weights import read_solverstate, read_weights
+from caffe_compat.training.data import Loader
+from caffe_compat.training.solver import Action, Event
+from caffe_compat.training.solver.events import IterationShown
 from hpm.cli import main
 from hpm.datasets.heatmaps import PARTS, HeatMapOptions, HeatMaps, View, augment, gaussian, label_maps
 from hpm.datasets.mpii import read_mpii
 from hpm.datasets.synthetic import SyntheticOptions, write
+from hpm.drivers.training import HEAT_MAPS, TrainingOptions, train_phase, trained_model
 from hpm.networks import NetworkOptions, scaled_channels
 from hpm.skeleton import MPII16
-from hpm.training import HEAT_MAPS, TrainingOptions, train_phase, trained_model
 
 SIZE = 56
 CELLS = SIZE // 8

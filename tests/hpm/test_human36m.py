@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from human36m_files import FEW, PERFORMANCES, SERIALS, Recordings, grey, write_cdf
 
-from caffe_compat.data.lists import read_image_list
 from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, FileError, UsageError
-from hpm.annotations import read_list
+from caffe_compat.training.data.lists import read_image_list
 from hpm.datasets.bodies import MEAN_LENGTHS
 from hpm.datasets.crops import crop_picture
 from hpm.datasets.detections import read_detections
@@ -23,6 +22,7 @@ from hpm.datasets.human36m import find_reader, read_baseline, read_cdf, read_fet
 from hpm.datasets.human36m_cameras import human36m_cameras
 from hpm.datasets.prepare import PrepareOptions, prepare_human36m, read_limbs
 from hpm.datasets.views import LeaveOut, View, split_action
+from hpm.files.lists import read_list
 from hpm.scaling import bone_lengths, denormalise, read_bounds
 from hpm.skeleton import COCO17, H36M16, H36M17, H36M32, MPII16, convert
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpm.annotations import read_list
+from hpm.files.lists import read_list
 from hpm.limbs import LABELS, PREDICTIONS, LimbEvidence, limb_evidence
 from hpm.scaling import REFINEMENT_BOUNDS, Bounds, denormalise, normalise, read_bounds
 from hpm.skeleton import H36M16

@@ -13,20 +13,20 @@ from seeded import seeded_net
 from tiny import SIDE, random_frames
 
 from caffe_compat import load
-from caffe_compat.checkpoint import ParityRecord, read_checkpoint, save_checkpoint
-from caffe_compat.definition import read_definition
 from caffe_compat.errors import CaffeCompatWarning, FileError, ParityError, UsageError, WeightsError
-from caffe_compat.parity import NET_TOLERANCE, compare, open_reference
-from caffe_compat.prototxt import format_message
-from hpm.convert import projector_of, save_projector
-from hpm.gate import read_projector
+from caffe_compat.network.checkpoint import ParityRecord, read_checkpoint, save_checkpoint
+from caffe_compat.network.definition import read_definition
+from caffe_compat.schema.prototxt import format_message
+from caffe_compat.verify.parity import NET_TOLERANCE, compare, open_reference
+from hpm.files.checkpoint_extras import bounds_in
+from hpm.files.pickles import read_projector_pickle, write_projector_pickle
 from hpm.model import PoseMachine
 from hpm.networks import NetworkOptions, define, scaled_channels
-from hpm.pickles import read_projector_pickle, write_projector_pickle
+from hpm.networks.projector_network import projector_of, save_projector
+from hpm.parity_gate import read_projector
 from hpm.projector import Affine
 from hpm.refine import Refiner, RefineSettings
 from hpm.scaling import REFINEMENT_BOUNDS, Bounds, denormalise
-from hpm.stored import bounds_in
 
 NARROW = NetworkOptions(image_size=SIDE, channels=scaled_channels(1 / 16), hidden=24, projector=40)
 

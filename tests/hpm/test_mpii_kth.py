@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from caffe_compat.data.lists import read_image_list
 from caffe_compat.errors import FileError, UsageError
+from caffe_compat.training.data.lists import read_image_list
 from hpm.datasets.bodies import MEAN_LENGTHS, motion, pose
 from hpm.datasets.kth import camera_pose, prepare_kth, read_kth
 from hpm.datasets.mpii import prepare_mpii, read_mpii

@@ -15,11 +15,11 @@ from seeded import frame, seeded_net
 from caffe_compat import CaffeNet
 from caffe_compat.access import FileAccess
 from caffe_compat.errors import UsageError
-from caffe_compat.graph import NetState
-from caffe_compat.loading import build_net
-from caffe_compat.parity import open_reference, verify_net
-from caffe_compat.prototxt import format_message, parse_message, read_message
+from caffe_compat.network.graph import NetState
+from caffe_compat.network.loading import build_net
 from caffe_compat.schema import is_repeated
+from caffe_compat.schema.prototxt import format_message, parse_message, read_message
+from caffe_compat.verify.parity import open_reference, verify_net
 from hpm.networks import NETWORKS, ORIGINAL, NetworkOptions, define, scaled_channels
 
 SEED = Path(__file__).parents[3] / "shared" / "seed"

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from caffe_compat.errors import FileError, WeightsError
-from hpm.pickles import is_pickle, read_npz, read_projector_pickle, safe_load, write_projector_pickle
+from hpm.files.pickles import is_pickle, read_npz, read_projector_pickle, safe_load, write_projector_pickle
 from hpm.projector import LAYERS, Affine, Projector
 
 

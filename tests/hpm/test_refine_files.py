@@ -14,8 +14,9 @@ import pytest
 from refinement import seeded_projector
 
 from caffe_compat.errors import CaffeCompatWarning, UsageError
-from caffe_compat.parity import open_reference
-from hpm.annotations import (
+from caffe_compat.verify.parity import open_reference
+from hpm.drivers.refine import refine_actions
+from hpm.files.lists import (
     DataFolder,
     ResultFolder,
     ResultWriter,
@@ -25,7 +26,6 @@ from hpm.annotations import (
     write_list,
 )
 from hpm.refine import Refiner, RefineSettings
-from hpm.refine_files import refine_actions
 
 
 def _write(root: Path, action: int, coarse: np.ndarray, pose2d: np.ndarray, truth: np.ndarray) -> None:
@@ -144,9 +144,9 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from refinement import seeded_projector
-from hpm.annotations import DataFolder
+from hpm.files.lists import DataFolder
 from hpm.refine import Refiner
-from hpm.refine_files import refine_actions
+from hpm.drivers.refine import refine_actions
 def progress(action, done, frames):
     if (action, done) == (2, 1024):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from caffe_compat.cli.verify import split_reference
-from hpm.gate import read_projector
+from hpm.files.pickles import read_projector_pickle, write_projector_pickle
 from hpm.model import PoseMachine
-from hpm.pickles import read_projector_pickle, write_projector_pickle
+from hpm.parity_gate import read_projector
 from hpm.projector import LAYERS
 
 VARIABLES = ("HPM_PROTOTXT", "HPM_CAFFEMODEL", "HPM_PICKLE", "HPM_REFERENCE")

@@ -10,10 +10,10 @@ import torch
 
 from caffe_compat import NetState
 from caffe_compat.access import FileAccess
-from caffe_compat.cxx_format import cxx_rows
-from caffe_compat.definition import read_definition
 from caffe_compat.errors import FileError, UsageError
-from caffe_compat.loading import build_net
+from caffe_compat.formats.cxx_numbers import cxx_rows
+from caffe_compat.network.definition import read_definition
+from caffe_compat.network.loading import build_net
 from hpm.scaling import (
     REFINEMENT_BOUNDS,
     Bounds,

@@ -11,11 +11,11 @@ from seeded import seeded_net
 from tiny import SIDE, random_frames
 
 from caffe_compat import CaffeNet, NetState
-from caffe_compat.prototxt import parse_message
-from hpm import subnets
+from caffe_compat.schema.prototxt import parse_message
 from hpm.model import PoseMachine
 from hpm.networks import NetworkOptions, define, scaled_channels
-from hpm.subnets import Halves, layers_for
+from hpm.networks import subnetworks as subnets
+from hpm.networks.subnetworks import Halves, layers_for
 
 NARROW = NetworkOptions(image_size=SIDE, channels=scaled_channels(1 / 16), hidden=24, projector=40)
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from caffe_compat.data.lists import read_image_list
 from caffe_compat.errors import FileError, UsageError
+from caffe_compat.training.data.lists import read_image_list
 from hpm.datasets.bodies import ACTIONS, MEAN_LENGTHS, MEAN_LIMBS, ground_shift, motion, pose
 from hpm.datasets.cameras import Camera, Crop, look_at, square_crops
 from hpm.datasets.layout import TrainingFolder

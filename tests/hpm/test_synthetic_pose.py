@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from caffe_compat import CaffeNet, load
-from caffe_compat.parity import open_reference, pick_group, verify_net
-from hpm.annotations import PoseList, read_list
+from caffe_compat.verify.parity import open_reference, pick_group, verify_net
 from hpm.datasets.layout import TrainingFolder
+from hpm.files.lists import PoseList, read_list
 from hpm.metrics import mpjpe
 from hpm.projector import Projector
 from hpm.refine import Refiner, RefineSettings

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpm.annotations import read_refined, read_results
+from hpm.files.lists import read_refined, read_results
 from hpm.projector import POSE_3D
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "pose_tour.sh"

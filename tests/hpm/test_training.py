@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from caffe_compat.errors import UsageError
-from caffe_compat.loading import build_net
-from caffe_compat.solver import Action, Event, read_solver
-from caffe_compat.solver.events import IterationShown
-from caffe_compat.weights import read_weights
+from caffe_compat.formats.weights import read_weights
+from caffe_compat.network.loading import build_net
+from caffe_compat.training.solver import Action, Event, read_solver
+from caffe_compat.training.solver.events import IterationShown
 from hpm.datasets.synthetic import SyntheticOptions, write
+from hpm.drivers.training import HEAT_MAPS, PHASES, TrainingOptions, train_phase, trained_model
 from hpm.networks import NetworkOptions, define
-from hpm.training import HEAT_MAPS, PHASES, TrainingOptions, train_phase, trained_model
 
 NETWORK = NetworkOptions(image_size=56, channels=(2, 3, 4, 5, 6, 7), hidden=8, projector=9, batch=6, mpii_batch=2)
 OPTIONS = TrainingOptions(NETWORK, iterations=3, learning_rate=1e-3, initial="scaled", snapshot=2, display=1)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from caffe_compat import layers as _layers  # noqa: F401  importing registers every layer
-from caffe_compat.prototxt import parse_message
-from caffe_compat.registry import LayerSpec, check_count, find_layer
+from caffe_compat.network.registry import LayerSpec, check_count, find_layer
+from caffe_compat.schema.prototxt import parse_message
 
 
 def build(

@@ -6,7 +6,7 @@ import torch
 from building import build
 
 from caffe_compat.errors import LayerError
-from caffe_compat.registry import find_layer
+from caffe_compat.network.registry import find_layer
 
 SHAPE = (3, 5, 4, 2)
 

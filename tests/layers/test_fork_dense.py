@@ -11,10 +11,10 @@ import torch
 from building import assert_equals, precise
 
 from caffe_compat.errors import LayerError
-from caffe_compat.prototxt import parse_message
-from caffe_compat.registry import LayerSpec, find_layer
+from caffe_compat.network.registry import LayerSpec, find_layer
 from caffe_compat.schema import load_schema
-from caffe_compat.upgrade import upgrade_net
+from caffe_compat.schema.prototxt import parse_message
+from caffe_compat.schema.upgrade import upgrade_net
 
 FLOW, NORMALS = "Arroosh/optical_flow_prediction", "xiaolonw/caffe-3dnormal_joint_pose"
 SHAPE = (2, 4, 3, 5)

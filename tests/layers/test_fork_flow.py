@@ -10,8 +10,8 @@ import torch
 from building import assert_equals, build, precise
 
 from caffe_compat.errors import LayerError
-from caffe_compat.prototxt import parse_message
-from caffe_compat.registry import LayerSpec, find_layer
+from caffe_compat.network.registry import LayerSpec, find_layer
+from caffe_compat.schema.prototxt import parse_message
 
 FLOWNET, LITE, FIRST = "lmb-freiburg/flownet2", "twhui/LiteFlowNet", "liruoteng/FlowNet"
 

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from caffe_compat import CaffeNet
 from caffe_compat.errors import LayerError
-from caffe_compat.graph import NetState
-from caffe_compat.prototxt import parse_message
+from caffe_compat.network.graph import NetState
+from caffe_compat.schema.prototxt import parse_message
 
 FORK = "zhaoweicai/hwgq"
 CENTERS = (0.538, 1.076, 1.614)

@@ -80,7 +80,7 @@ def test_roi_pooling(
 
 
 def test_roi_pooling_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("caffe_compat.layers.fork_roi._TABLE_VALUES", 1)
+    monkeypatch.setattr("caffe_compat.layers.forks.roi._TABLE_VALUES", 1)
     x = np.random.RandomState(0).randn(2, 3, 11, 9).astype(np.float32)
     boxes = _boxes(7, 2, 20, 3)
     module = build(

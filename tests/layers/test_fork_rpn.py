@@ -11,7 +11,7 @@ import torch
 from building import build
 
 from caffe_compat.errors import LayerError, UnknownLayerError
-from caffe_compat.layers.fork_rpn import base_anchors
+from caffe_compat.layers.forks.rpn import base_anchors
 
 PVANET, MINI = "sanghoon/caffe@dev_pvanet", "luoyetx/mini-caffe"
 

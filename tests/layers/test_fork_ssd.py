@@ -13,9 +13,9 @@ from building import assert_equals, build, give_values, precise
 
 from caffe_compat.access import FileAccess
 from caffe_compat.errors import LayerError
-from caffe_compat.net import CaffeNet
-from caffe_compat.prototxt import parse_message
-from caffe_compat.upgrade import upgrade_net
+from caffe_compat.network.net import CaffeNet
+from caffe_compat.schema.prototxt import parse_message
+from caffe_compat.schema.upgrade import upgrade_net
 
 SSD, OPENVINO = "weiliu89/caffe@ssd", "openvinotoolkit/training_toolbox_caffe"
 

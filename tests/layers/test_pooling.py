@@ -10,8 +10,8 @@ from building import assert_equals, build, precise
 from torch.autograd import gradcheck
 
 from caffe_compat.errors import LayerError
-from caffe_compat.layers.pooling import Windows
-from caffe_compat.randomness import Randomness
+from caffe_compat.layers.bvlc.pooling import Windows
+from caffe_compat.network.randomness import Randomness
 
 LOWEST = float(np.finfo(np.float32).min)
 

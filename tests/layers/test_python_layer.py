@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from caffe_compat.errors import LayerError
-from caffe_compat.graph import NetState
-from caffe_compat.layers import python_layer
-from caffe_compat.layers.python_layer import Blob, PythonLayer, register_python_layer
-from caffe_compat.net import CaffeNet
-from caffe_compat.prototxt import parse_message
+from caffe_compat.layers.bvlc import python_layer
+from caffe_compat.layers.bvlc.python_layer import Blob, PythonLayer, register_python_layer
+from caffe_compat.network.graph import NetState
+from caffe_compat.network.net import CaffeNet
+from caffe_compat.schema.prototxt import parse_message
 
 INPUT = 'force_backward: true layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } } '
 
@@ -221,7 +221,7 @@ def brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = tmp_path / "brought.py"
     path.write_text(
         "from pathlib import Path\n"
-        "from caffe_compat.layers.python_layer import PythonLayer\n"
+        "from caffe_compat.layers.bvlc.python_layer import PythonLayer\n"
         "Path(__file__).with_name('trace').touch()\n"
         "class Same(PythonLayer):\n"
         "    def reshape(self, bottom, top):\n"

@@ -6,7 +6,7 @@ import torch
 from building import assert_equals, build, give_values, precise
 
 from caffe_compat.errors import LayerError
-from caffe_compat.fillers import fill
+from caffe_compat.network.fillers import fill
 
 SHAPE = (2, 3, 5, 4)
 # axis and num_axes, and the first and last axis of the bottom that they stand for.

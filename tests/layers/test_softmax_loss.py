@@ -10,7 +10,7 @@ from building import build
 
 from caffe_compat.access import FileAccess
 from caffe_compat.errors import FileAccessError, LayerError
-from caffe_compat.weights import write_binaryproto
+from caffe_compat.formats.weights import write_binaryproto
 
 SHAPE = (2, 5, 3, 4)
 

@@ -7,7 +7,7 @@ import torch
 from building import build
 
 from caffe_compat.errors import LayerError
-from caffe_compat.randomness import Randomness
+from caffe_compat.network.randomness import Randomness
 
 
 def dummy(parameters: str, tops: int = 1, device: torch.device | str = "cpu") -> Any:

@@ -9,9 +9,9 @@ import torch
 from building import build
 
 from caffe_compat.access import FileAccess
-from caffe_compat.cxx_format import cxx_number
 from caffe_compat.errors import FileAccessError, FileError, LayerError
-from caffe_compat.layers.ssl3d_evaluation import read_bounds
+from caffe_compat.formats.cxx_numbers import cxx_number
+from caffe_compat.layers.ssl3d.evaluation import read_bounds
 
 FORK = "chanyn/3Dpose_ssl"
 PARENTS = (0, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)

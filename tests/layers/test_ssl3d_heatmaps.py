@@ -8,7 +8,7 @@ import torch
 from building import build
 
 from caffe_compat.errors import LayerError
-from caffe_compat.randomness import Randomness
+from caffe_compat.network.randomness import Randomness
 
 FORK = "chanyn/3Dpose_ssl"
 

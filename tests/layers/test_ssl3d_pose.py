@@ -6,7 +6,7 @@ import torch
 from building import build
 
 from caffe_compat.errors import CaffeCompatError, LayerError
-from caffe_compat.randomness import Randomness
+from caffe_compat.network.randomness import Randomness
 
 PARENTS = (0, 0, 1, 2, 0, 4, 5, 0, 7, 8, 8, 10, 11, 8, 13, 14)
 FORK = "chanyn/3Dpose_ssl"

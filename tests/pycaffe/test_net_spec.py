@@ -13,11 +13,11 @@ from pycaffe_models import BRANCHES
 
 from caffe_compat import pycaffe as caffe
 from caffe_compat.errors import MissingExtraError, UsageError
-from caffe_compat.prototxt import parse_message
 from caffe_compat.pycaffe import coord_map, draw
 from caffe_compat.pycaffe import layers as L
 from caffe_compat.pycaffe import params as P
 from caffe_compat.pycaffe.net_spec import assign_proto, param_name_dict
+from caffe_compat.schema.prototxt import parse_message
 
 
 def spec() -> Any:

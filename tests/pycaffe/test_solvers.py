@@ -13,9 +13,9 @@ import torch
 from pycaffe_models import write
 
 from caffe_compat.errors import FileError, UsageError
-from caffe_compat.net import CaffeNet
+from caffe_compat.network.net import CaffeNet
 from caffe_compat.pycaffe.runtime import runtime
-from caffe_compat.solver import Solver, read_solver
+from caffe_compat.training.solver import Solver, read_solver
 
 NET = """
 name: "regression"

@@ -10,10 +10,10 @@ import h5py
 import numpy as np
 import torch
 
-from caffe_compat.net import CaffeNet
-from caffe_compat.prototxt import parse_message
-from caffe_compat.solver import Solver, SolverSettings, parse_solver
-from caffe_compat.upgrade import upgrade_net
+from caffe_compat.network.net import CaffeNet
+from caffe_compat.schema.prototxt import parse_message
+from caffe_compat.schema.upgrade import upgrade_net
+from caffe_compat.training.solver import Solver, SolverSettings, parse_solver
 
 REFERENCE = Path(__file__).parents[2] / "reference_outputs"
 FILES = REFERENCE / "solvers"

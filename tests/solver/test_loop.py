@@ -12,10 +12,18 @@ from recorded import CASES, FILES, INPUTS, NET, make_net, recorded_case, recorde
 from torch import Tensor
 
 from caffe_compat.errors import LayerError, UsageError, WeightsError
-from caffe_compat.graph import NetState
-from caffe_compat.solver import Action, Event, Solver, lines_of, parse_solver
-from caffe_compat.solver.events import BlobOutput, Clipped, IterationShown, NetTested, NetTestStarted, Note, RateShown
-from caffe_compat.weights import read_weights
+from caffe_compat.formats.weights import read_weights
+from caffe_compat.network.graph import NetState
+from caffe_compat.training.solver import Action, Event, Solver, lines_of, parse_solver
+from caffe_compat.training.solver.events import (
+    BlobOutput,
+    Clipped,
+    IterationShown,
+    NetTested,
+    NetTestStarted,
+    Note,
+    RateShown,
+)
 
 LEAST = 'net: "net.prototxt" base_lr: 0.05 lr_policy: "fixed" max_iter: 6 snapshot_prefix: "s" '
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from caffe_compat.errors import UsageError, WeightsError
-from caffe_compat.solver import (
+from caffe_compat.training.solver import (
     CaffeAdaDelta,
     CaffeAdaGrad,
     CaffeAdam,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import UsageError
-from caffe_compat.solver.policies import Policy, rate, rate_at, step_after
+from caffe_compat.training.solver.policies import Policy, rate, rate_at, step_after
 
 F = np.float32
 

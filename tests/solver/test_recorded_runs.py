@@ -10,7 +10,7 @@ import pytest
 import torch
 from recorded import CASES, FILES, REFERENCE, recorded_case
 
-from caffe_compat.weights import read_solverstate
+from caffe_compat.formats.weights import read_solverstate
 
 # The first step of these is nearly the sign of the gradient, so its rounding shows.
 _SIGN_LIKE = ("adam", "rmsprop", "adadelta")

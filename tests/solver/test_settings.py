@@ -7,8 +7,8 @@ import torch
 from recorded import FILES, NET
 
 from caffe_compat.errors import CaffeCompatError, FileError, PrototxtError, UsageError
-from caffe_compat.graph import NetState
-from caffe_compat.solver import CaffeNesterov, parse_solver, read_solver
+from caffe_compat.network.graph import NetState
+from caffe_compat.training.solver import CaffeNesterov, parse_solver, read_solver
 
 LEAST = 'net: "small.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 4 '
 

@@ -13,16 +13,16 @@ import pytest
 import torch
 from recorded import CASES, FILES, NET, REFERENCE, make_net, recorded_case, recorded_solver
 
-from caffe_compat import files
-from caffe_compat.definition import read_definition
 from caffe_compat.errors import FileAccessError, FileError, WeightsError
-from caffe_compat.filling import fill_net
-from caffe_compat.graph import NetState
-from caffe_compat.net import CaffeNet
-from caffe_compat.solver import Solver, latest_snapshot, parse_solver, read_snapshot, snapshot, write_snapshot
-from caffe_compat.solver.events import Note
-from caffe_compat.solver.structure import layers_of_snapshot
-from caffe_compat.weights import read_solverstate, read_weights
+from caffe_compat.formats import files
+from caffe_compat.formats.weights import read_solverstate, read_weights
+from caffe_compat.network.definition import read_definition
+from caffe_compat.network.filling import fill_net
+from caffe_compat.network.graph import NetState
+from caffe_compat.network.net import CaffeNet
+from caffe_compat.training.solver import Solver, latest_snapshot, parse_solver, read_snapshot, snapshot, write_snapshot
+from caffe_compat.training.solver.events import Note
+from caffe_compat.training.solver.structure import layers_of_snapshot
 
 HDF5 = CASES["adam"].replace('"adam"', '"adam_hdf5"') + "snapshot_format: HDF5"
 
@@ -257,7 +257,10 @@ def test_a_writer_holds_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     real = snapshot.write_solverstate
 
     def write(path: Path, *rest: Any) -> None:
-        code = "import sys; from caffe_compat.solver.snapshot import remove_unfinished; remove_unfinished(sys.argv[1])"
+        code = (
+            "import sys; from caffe_compat.training.solver.snapshot import remove_unfinished as remove\n"
+            "remove(sys.argv[1])"
+        )
         root = str(Path(__file__).parents[2])
         subprocess.run(
             [sys.executable, "-c", code, "adam"], cwd=tmp_path, env=os.environ | {"PYTHONPATH": root}, check=True

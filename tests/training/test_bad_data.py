@@ -13,7 +13,7 @@ import pytest
 from tiny_training import blobs, start, train, write_training
 
 from caffe_compat.schema import load_schema
-from caffe_compat.solver import read_snapshot
+from caffe_compat.training.solver import read_snapshot
 
 IMAGES = """
 name: "images"
@@ -154,7 +154,7 @@ def test_a_snapshot_of_another_network(tmp_path: Path, capfd: pytest.CaptureFixt
 # From the fourth pass on, no file may grow beyond a few bytes: what a full disk does to a snapshot.
 FULL_DISK = """
 import resource
-from caffe_compat.registry import Layer, layer
+from caffe_compat.network.registry import Layer, layer
 
 class Full(Layer):
     def forward(self, x):

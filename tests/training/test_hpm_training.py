@@ -13,12 +13,12 @@ import pytest
 import torch
 from tiny_training import recorded_value
 
-from caffe_compat.net import CaffeNet
+from caffe_compat.network.net import CaffeNet
 from caffe_compat.schema import load_schema
-from caffe_compat.solver import Event, Solver, parse_solver
-from caffe_compat.solver.events import IterationShown
-from caffe_compat.solver.settings import NetSource
-from caffe_compat.training import open_solver
+from caffe_compat.training.session import open_solver
+from caffe_compat.training.solver import Event, Solver, parse_solver
+from caffe_compat.training.solver.events import IterationShown
+from caffe_compat.training.solver.settings import NetSource
 from hpm.networks import DIALECT, NETWORKS, NetworkOptions
 
 OPTIONS = NetworkOptions(

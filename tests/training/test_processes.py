@@ -17,8 +17,8 @@ import pytest
 from tiny_training import NET, assert_same, blobs, caffe_compat, start, train, write_training
 
 from caffe_compat.errors import UsageError
-from caffe_compat.parallel import Rank, is_restart, launch, restart_point, this_rank
-from caffe_compat.solver import latest_snapshot
+from caffe_compat.training.parallel import Rank, is_restart, launch, restart_point, this_rank
+from caffe_compat.training.solver import latest_snapshot
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> None
 
 SLOW_DOWN = """
 import time
-from caffe_compat.registry import Layer, layer
+from caffe_compat.network.registry import Layer, layer
 
 class Slow(Layer):
     def forward(self, x):
@@ -269,7 +269,7 @@ def test_sighup_during_a_test_takes_the_snapshot_after_it(tmp_path: Path) -> Non
     (tmp_path / "slow.py").write_text(SLOW_DOWN)
     net = PARALLEL.replace('type: "ReLU" bottom: "h" top: "h"', 'type: "SlowDown" bottom: "h" top: "h"')
     write_training(tmp_path, "random_seed: 1 max_iter: 5 test_iter: 20 test_interval: 3 display: 1", net)
-    code = "import sys; from caffe_compat.parallel import launch; sys.exit(launch(sys.argv[1:], 2))"
+    code = "import sys; from caffe_compat.training.parallel import launch; sys.exit(launch(sys.argv[1:], 2))"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "train", "-solver=solver.prototxt", "--workers=0", "--plugin=slow.py"],
         stderr=subprocess.PIPE,
@@ -297,7 +297,7 @@ def test_a_failing_process_ends_the_others(tmp_path: Path) -> None:
 
 CRASH = """
 import os
-from caffe_compat.registry import Layer, layer
+from caffe_compat.network.registry import Layer, layer
 
 class Crash(Layer):
     def forward(self, x):
@@ -348,7 +348,7 @@ def test_sigint_stops_all_processes_after_one_iteration(tmp_path: Path) -> None:
         ),
     ):
         write_training(tmp_path, f"random_seed: 1 {settings}", net)
-        code = "import sys; from caffe_compat.parallel import launch; sys.exit(launch(sys.argv[1:], 2))"
+        code = "import sys; from caffe_compat.training.parallel import launch; sys.exit(launch(sys.argv[1:], 2))"
         process = subprocess.Popen(
             [sys.executable, "-c", code, "train", "-solver=solver.prototxt", "--workers=0", "--plugin=slow.py"],
             stderr=subprocess.PIPE,

@@ -14,8 +14,8 @@ from tiny_training import NET, caffe_compat, train, write_training
 
 from caffe_compat import load
 from caffe_compat.errors import UsageError
-from caffe_compat.timing import time
-from caffe_compat.training import score
+from caffe_compat.reports.timing import time
+from caffe_compat.training.session import score
 
 
 @pytest.fixture(autouse=True)

@@ -16,14 +16,14 @@ import torch
 from tiny_training import NET, assert_same, blobs, caffe_compat, train, write_training
 from torch import Tensor
 
-from caffe_compat import parallel
 from caffe_compat.cli.caffe_commands import _device, reordered
 from caffe_compat.errors import UsageError
-from caffe_compat.parallel import Rank
-from caffe_compat.registry import Layer, LayerSpec, layer
-from caffe_compat.solver import latest_snapshot, read_snapshot, read_solver
-from caffe_compat.training import open_solver
-from caffe_compat.training import train as train_with
+from caffe_compat.network.registry import Layer, LayerSpec, layer
+from caffe_compat.training import parallel
+from caffe_compat.training.parallel import Rank
+from caffe_compat.training.session import open_solver
+from caffe_compat.training.session import train as train_with
+from caffe_compat.training.solver import latest_snapshot, read_snapshot, read_solver
 
 
 class Interrupt(Layer):

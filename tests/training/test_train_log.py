@@ -12,7 +12,7 @@ import pytest
 from tiny_training import caffe_compat, train, write_training
 
 from caffe_compat.errors import FileError
-from caffe_compat.train_log import parse_log, read_log
+from caffe_compat.formats.logs import parse_log, read_log
 
 # In the words of several versions of Caffe; from the end of one year into the next.
 CAFFE = """\

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from caffe_compat.cli import main
-from caffe_compat.weights import read_solverstate, read_weights
+from caffe_compat.formats.weights import read_solverstate, read_weights
 
 ROWS = 24
 # Everything whose randomness or state must survive a restart: shuffled rows, dropout, statistics.

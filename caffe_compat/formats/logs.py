@@ -1,0 +1,149 @@
+"""Training logs, real Caffe's and ours: from text to numbers."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import FileError
+from .files import open_file
+
+__all__ = ["LogRow", "TrainLog", "parse_log", "read_log"]
+
+# I1123 06:19:00.123456 12345 solver.cpp:239] message, or I20261123 ... of a newer glog
+_LINE = re.compile(
+    r"[IWEF](?P<year>\d{4})?(?P<month>\d\d)(?P<day>\d\d) (?P<clock>\d\d:\d\d:\d\d\.\d+)"
+    r"\s+\d+ \S+?:\d+\] ?(?P<message>.*)"
+)
+_NUMBER = r"(?P<value>[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf))"
+_ITERATION = re.compile(r"Iteration (?P<iteration>\d+)")
+_LOSS = re.compile(rf"Iteration \d+(?: \([^)]*\))?, loss = {_NUMBER}")
+_RATE = re.compile(rf"Iteration \d+, lr = {_NUMBER}")
+_TESTING = re.compile(r"Iteration \d+, Testing net \(#(?P<net>\d+)\)")
+_OUTPUT = re.compile(
+    rf"\s*(?P<phase>Train|Test) net output #(?P<index>\d+): (?P<blob>.+?) = {_NUMBER}(?P<loss> \(\* .* loss\))?$"
+)
+
+
+@dataclass
+class LogRow:
+    """What a log tells about one iteration.
+
+    Attributes:
+        seconds: since the first line with a time; None where lines have none.
+        loss: the smoothed one; of training rows only. rate: the learning rate.
+        outputs: by blob name; ``name#index`` where an output blob has several numbers.
+    """
+
+    iteration: int
+    seconds: float | None
+    loss: float | None = None
+    rate: float | None = None
+    outputs: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class TrainLog:
+    """A log: rows in the order of the file. A run that was resumed, or started anew, just goes on.
+
+    Attributes:
+        train: iterations that were shown. tests: by number of the test network.
+        losses: output blobs that count in the loss.
+    """
+
+    train: list[LogRow] = field(default_factory=list)
+    tests: dict[int, list[LogRow]] = field(default_factory=dict)
+    losses: set[str] = field(default_factory=set)
+
+
+def read_log(path: str | Path) -> TrainLog:
+    """Parse the log in ``path``.
+
+    Raises:
+        FileError: it cannot be read, or holds nothing of a training.
+    """
+    with open_file(path) as file:
+        try:
+            text = file.read().decode("utf-8", "replace")
+        except OSError as error:
+            raise FileError(f"cannot be read: {error.strerror}", path=str(path)) from error
+    log = parse_log(text.splitlines())
+    if not log.train and not log.tests:
+        raise FileError("no line of a Caffe training (Iteration N, loss = ...) is in it", path=str(path))
+    return log
+
+
+def parse_log(lines: Iterable[str]) -> TrainLog:
+    """Parse the lines of a log, with glog's prefix or without. Everything that is not about training is passed over."""
+    log = TrainLog()
+    clock = _Clock()
+    outputs: list[tuple[int, str, float]] = []
+    row: LogRow | None = None  # that the next outputs belong to
+
+    def close() -> None:
+        if row is not None:
+            row.outputs.update(_named(outputs))
+        outputs.clear()
+
+    for line in lines:
+        match = _LINE.search(line)
+        seconds = clock.seconds(match) if match else None
+        message = match["message"] if match else line.strip("\r\n")
+        output = _OUTPUT.match(message)
+        if output is not None:
+            outputs.append((int(output["index"]), output["blob"], float(output["value"])))
+            if output["loss"]:
+                log.losses.add(output["blob"])
+            continue
+        iteration = _ITERATION.search(message)
+        if iteration is None:
+            continue
+        number = int(iteration["iteration"])
+        if (found := _TESTING.search(message)) is not None:
+            close()
+            row = LogRow(number, seconds)
+            log.tests.setdefault(int(found["net"]), []).append(row)
+        elif (found := _LOSS.search(message)) is not None:
+            close()
+            row = LogRow(number, seconds, loss=float(found["value"]))
+            log.train.append(row)
+        elif log.train and log.train[-1].iteration == number and (found := _RATE.search(message)) is not None:
+            log.train[-1].rate = float(found["value"])
+    close()
+    return log
+
+
+def _named(outputs: Sequence[tuple[int, str, float]]) -> dict[str, float]:
+    """Outputs by name; those of a blob with several numbers get their place within it added."""
+    blobs = [blob for _, blob, _ in outputs]
+    named: dict[str, float] = {}
+    for _, blob, value in outputs:
+        several = blobs.count(blob) > 1
+        place = sum(1 for name in named if name.rpartition("#")[0] == blob)
+        named[f"{blob}#{place}" if several else blob] = value
+    return named
+
+
+class _Clock:
+    """Times of log lines, which may have no year, as seconds since the first."""
+
+    def __init__(self) -> None:
+        self._first: datetime.datetime | None = None
+        self._last_month = 0
+        self._year = 2000  # a leap year: logs may be from a 29th of February
+
+    def seconds(self, match: re.Match[str]) -> float | None:
+        month = int(match["month"])
+        if month < self._last_month:
+            self._year += 1
+        self._last_month = month
+        text = f"{match['year'] or self._year} {month} {match['day']} {match['clock'][:15]}"
+        try:
+            time = datetime.datetime.strptime(text, "%Y %m %d %H:%M:%S.%f")
+        except ValueError:
+            return None
+        self._first = self._first or time
+        return (time - self._first).total_seconds()

@@ -1,0 +1,198 @@
+"""A layer together with what follows it, as one module; its weights packed for oneDNN where that is there."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..layers.bvlc.convolution import Convolution
+from ..layers.bvlc.inner_product import InnerProduct
+from ..network.registry import Shape
+from .winograd import Winograd, pays
+
+__all__ = ["Affine", "Fused", "has_fused_kernels"]
+
+
+class Affine(nn.Module):
+    """scale * x + shift, both broadcast against x."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, x, self.scale)
+
+
+class Fused(nn.Module):
+    """``layer``, then the sum with another blob if one is given, then a ReLU if there is a ``slope``.
+
+    On a CPU with oneDNN's fused kernels, a float32 Convolution of images or InnerProduct gives its weight up for a copy
+    in the order that the kernels like best; moved elsewhere, or to another precision, it takes it back. Such a
+    convolution returns its top with channels last in memory. Large ones of 3x3 are computed as
+    :mod:`caffe_compat.inference.winograd` says, which changes results by a few millionths of the largest.
+
+    Args:
+        layer: makes one top from one bottom, in memory of its own. It belongs to this module from now on.
+        bottom: the shape to prepare for; others work.
+        slope: the ReLU's for negative values.
+    """
+
+    packed: Tensor | None
+
+    def __init__(self, layer: nn.Module, bottom: Shape, slope: float | None) -> None:
+        super().__init__()
+        self.layer = layer
+        self.bottom = bottom
+        self.slope = slope
+        self.register_buffer("packed", None, persistent=False)
+        self.winograd: Winograd | None = None
+        if isinstance(layer, InnerProduct) and layer.transpose:
+            layer.weight = nn.Parameter(layer.weight.detach().t().contiguous(), requires_grad=False)
+            layer.transpose = False
+        self._pack()
+
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        if self.winograd is not None:
+            return self._finish(self.winograd(x), other)
+        if self.packed is not None:
+            return self._run_packed(x, other)
+        return self._finish(self.layer(x), other)
+
+    def _finish(self, y: Tensor, other: Tensor | None) -> Tensor:
+        """The rest, in place in memory that nobody else has seen."""
+        if other is not None:
+            y.add_(other)
+        if self.slope is None:
+            return y
+        return y.relu_() if self.slope == 0 else F.leaky_relu_(y, self.slope)
+
+    def _run_packed(self, x: Tensor, other: Tensor | None) -> Tensor:
+        kernels, layer, slope = torch.ops.mkldnn, self.layer, self.slope
+        unary: tuple[str, list[float]] = ("none", [])
+        if other is None and slope is not None:
+            unary = ("relu", []) if slope == 0 else ("leaky_relu", [slope])
+        if isinstance(layer, InnerProduct):
+            y = kernels._linear_pointwise(x.flatten(layer.axis), self.packed, layer.bias, *unary, "")
+        else:
+            assert isinstance(layer, Convolution)
+            how = (self.packed, layer.bias, layer.pad, layer.stride, layer.dilation, layer.group)
+            if other is not None and slope in (None, 0):
+                return kernels._convolution_pointwise.binary(
+                    x, other, *how, "add", 1.0, None if slope is None else "relu", [], None
+                )
+            y = kernels._convolution_pointwise(x, *how, *unary, "")
+        return y if other is None else self._finish(y, other)
+
+    def _pack(self) -> None:
+        layer = self.layer
+        if type(layer) not in (Convolution, InnerProduct):
+            return
+        assert isinstance(layer, (Convolution, InnerProduct))
+        weight = layer.weight.detach()
+        if weight.is_cuda and weight.dim() == 4 and weight.dtype in (torch.float16, torch.bfloat16):
+            # The layout in which tensor cores take images; the tops of a convolution follow its weight.
+            layer.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
+        if weight.device.type != "cpu" or weight.dtype != torch.float32 or not has_fused_kernels():
+            return
+        packed = None
+        # Where a kernel does not take these sizes, the layer runs as it is.
+        with contextlib.suppress(RuntimeError):
+            if isinstance(layer, InnerProduct):
+                if layer.axis > 0:
+                    rows = torch.Size(self.bottom[: layer.axis]).numel()
+                    packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+            elif layer.direct and weight.dim() == 4:
+                if _is_plain_3x3(layer) and pays(weight, self.bottom, layer.pad):
+                    self.winograd = Winograd(weight, layer.bias, layer.pad)
+                    return
+                how = (layer.pad, layer.stride, layer.dilation, layer.group)
+                packed = _reorder_convolution_weight(weight, *how, self.bottom)
+        if packed is not None:
+            self.packed = packed
+            layer._parameters["weight"] = None
+
+    def _unpacked(self) -> nn.Module:
+        """The layer with its weight."""
+        if self.packed is None:
+            return self.layer
+        layer = copy.copy(self.layer)
+        weight = nn.Parameter(self.packed.to_dense(), requires_grad=False)
+        layer._parameters = {**layer._parameters, "weight": weight}
+        return layer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copies and pickles, neither of which packed weights allow."""
+        return Fused, (self._unpacked(), self.bottom, self.slope)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Fused:
+        """Every move and cast of a module goes through here, and packed weights allow neither."""
+        self.layer, self.packed, self.winograd = self._unpacked(), None, None
+        super()._apply(fn, recurse)
+        self._pack()
+        return self
+
+    def extra_repr(self) -> str:
+        return f"slope={self.slope}, packed={self.packed is not None}, winograd={self.winograd is not None}"
+
+
+def _is_plain_3x3(layer: Convolution) -> bool:
+    return (layer.geometry.kernel, layer.stride, layer.dilation, layer.group) == ((3, 3), (1, 1), (1, 1), 1)
+
+
+def _reorder_convolution_weight(
+    weight: Tensor, pad: Shape, stride: Shape, dilation: Shape, group: int, bottom: Shape
+) -> Tensor:
+    functions: Any = torch._C._nn  # whose type stubs lack the last argument
+    packed: Tensor = functions.mkldnn_reorder_conv2d_weight(weight.to_mkldnn(), pad, stride, dilation, group, bottom)
+    return packed
+
+
+@functools.cache
+def has_fused_kernels() -> bool:
+    """Whether this torch has oneDNN's fused kernels, called as they are here, and they compute what they should.
+
+    They are what torch's own compiler calls, not a documented interface, so a tiny run of each decides.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return False
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    kernels: Any = torch.ops.mkldnn
+    x, weight, bias, other = draw(2, 3, 5, 7), draw(4, 3, 3, 3), draw(4), draw(2, 4, 5, 7)
+    matrix, rows = draw(4, 6), draw(2, 6)
+    how = ((1, 1), (1, 1), (1, 1), 1)
+    try:
+        packed = _reorder_convolution_weight(weight, *how, tuple(x.shape))
+        packed_matrix = kernels._reorder_linear_weight(matrix, 2)
+        found = (
+            kernels._convolution_pointwise(x, packed, bias, *how, "leaky_relu", [0.5], ""),
+            kernels._convolution_pointwise.binary(x, other, packed, None, *how, "add", 1.0, "relu", [], None),
+            kernels._linear_pointwise(rows, packed_matrix, bias, "relu", [], ""),
+            packed.to_dense(),
+            packed_matrix.to_dense(),
+        )
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    expected = (
+        F.leaky_relu(F.conv2d(x, weight, bias, padding=1), 0.5),
+        F.relu(F.conv2d(x, weight, padding=1) + other),
+        F.relu(F.linear(rows, matrix, bias)),
+        weight,
+        matrix,
+    )
+    return all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(found, expected, strict=True))

@@ -1,0 +1,54 @@
+"""Accuracy: how often the labelled class is among the best scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...network.registry import Layer, LayerSpec, layer
+from ..precision import widened
+from .loss import class_axis, class_labels
+
+__all__ = ["Accuracy"]
+
+
+class Accuracy(Layer):
+    """Share of labels with fewer than ``top_k`` other classes scored as high or higher: a tie counts against the label.
+
+    The second top is the same for each class by itself. Where nothing counts, the result is 0.
+    """
+
+    def __init__(self, top_k: int, axis: int, ignored: int | None, *, tops: int) -> None:
+        super().__init__()
+        self.top_k = top_k
+        self.axis = axis
+        self.ignored = ignored
+        self.per_class = tops > 1
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        classes = x.shape[self.axis]
+        shape = [*x.shape[: self.axis], 1, *x.shape[self.axis + 1 :]]
+        index, valid = class_labels(labels.reshape(shape), classes, self.ignored, self.layer_name)
+        rivals = (x >= x.gather(self.axis, index)).sum(self.axis, keepdim=True) - 1
+        # Counted in single precision: half precision is not exact beyond 2048.
+        counted = (torch.ones_like(index) if valid is None else valid).to(widened(x).dtype)
+        right = (rivals < self.top_k) * counted
+        overall = (right.sum() / counted.sum().clamp_min(1)).to(x.dtype)
+        if not self.per_class:
+            return overall
+        zeros = torch.zeros(classes, dtype=counted.dtype, device=x.device)
+        rights = zeros.index_add(0, index.flatten(), right.flatten())
+        counts = zeros.index_add(0, index.flatten(), counted.flatten())
+        return overall, (rights / counts.clamp_min(1)).to(x.dtype)
+
+
+@layer("Accuracy", bottoms=2, tops=(1, 2))
+def accuracy(spec: LayerSpec) -> Layer:
+    params = spec.params("accuracy_param")
+    axis = class_axis(spec, params.axis, "accuracy_param.axis")
+    classes = spec.bottom_shapes[0][axis]
+    if params.top_k > classes:
+        spec.fail(f"accuracy_param.top_k {params.top_k} exceeds the {classes} classes")
+    ignored = params.ignore_label if params.has("ignore_label") else None
+    return Accuracy(params.top_k, axis, ignored, tops=len(spec.tops))

@@ -1,0 +1,67 @@
+"""MVN: each image, or each of its channels, with mean 0 and standard deviation 1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...network.registry import Layer, LayerSpec, layer
+from ..precision import widened
+
+__all__ = ["MVN"]
+
+
+class _CaffeGradient(torch.autograd.Function):
+    """(x - mean) / (sd + eps) with Caffe's backward pass, which takes sd + eps for the sd of the true gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
+        centred = x - x.mean(axes, keepdim=True)
+        divisor = centred.square().mean(axes, keepdim=True).sqrt_().add_(eps)
+        y = centred.div_(divisor)
+        ctx.save_for_backward(y, divisor)
+        ctx.axes = axes
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        y, divisor = ctx.saved_tensors
+        along_y = (grad * y).mean(ctx.axes, keepdim=True)
+        return (grad - grad.mean(ctx.axes, keepdim=True) - along_y * y) / divisor, None, None
+
+
+class MVN(Layer):
+    """(x - mean) / (sd + eps) over ``axes`` of (N, C, H, W); without the division unless ``divide``.
+
+    A bottom with fewer axes gives a top with axes of size 1 behind, as in Caffe.
+    """
+
+    def __init__(self, axes: tuple[int, ...], eps: float, divide: bool, true_gradient: bool) -> None:
+        super().__init__()
+        self.axes = axes
+        self.eps = eps
+        self.divide = divide
+        self.true_gradient = true_gradient
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim < 4:
+            x = x.reshape(x.shape + (1,) * (4 - x.ndim))
+        wide = widened(x)
+        if self.divide and not self.true_gradient:
+            result: Tensor = _CaffeGradient.apply(wide, self.axes, self.eps)
+            return result.to(x.dtype)
+        centred = wide - wide.mean(self.axes, keepdim=True)
+        if self.divide:
+            centred = centred / (centred.square().mean(self.axes, keepdim=True).sqrt() + self.eps)
+        return centred.to(x.dtype)
+
+
+@layer("MVN", bottoms=1, tops=1)
+def mvn(spec: LayerSpec) -> Layer:
+    params = spec.params("mvn_param")
+    if len(spec.bottom_shapes[0]) > 4:
+        spec.fail(f"the bottom has shape {spec.bottom_shapes[0]}; it may have at most 4 axes")
+    axes = (1, 2, 3) if params.across_channels else (2, 3)
+    return MVN(axes, params.eps, params.normalize_variance, spec.gradients == "true")

@@ -1,0 +1,1 @@
+"""Layer types that other forks added, one module per family."""

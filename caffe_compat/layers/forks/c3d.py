@@ -1,0 +1,138 @@
+"""Convolution and pooling over time of C3D: bottoms are (N, C, length, height, width).
+
+Those of its first version are of the first generation (``layers { type: CONVOLUTION3D }``) and keep the names of that;
+version 1.1 has the same layers under current names, with messages of their own.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...network.registry import Layer, LayerSpec, layer
+from ...schema.params import Params
+
+__all__ = ["Convolution3D", "Pooling3D"]
+
+_FORK = "facebookarchive/C3D"
+_NEXT = "facebookarchive/C3D:C3D-v1.1/src/caffe/proto/caffe.proto"
+Triple = tuple[int, int, int]
+
+
+class Convolution3D(Layer):
+    """``weight`` is (outputs, C, depth, size, size), ``bias`` (1, 1, 1, 1, outputs).
+
+    Kernel, stride and pad are given for length, height and width.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(
+        self, channels: int, outputs: int, kernel: Triple, stride: Triple, pad: Triple, params: Params
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.pad = pad
+        self.blob("weight", (outputs, channels, *kernel), params.weight_filler)
+        self.bias_blob((1, 1, 1, 1, outputs), params)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.flatten()
+        return functional.conv3d(x, self.weight, bias, self.stride, self.pad)
+
+
+@layer("CONVOLUTION3D", bottoms=1, tops=1, dialects=(_FORK,), verified=False)
+def convolution_3d(spec: LayerSpec) -> Layer:
+    return _convolution(spec, spec.params("convolution_param"))
+
+
+@layer("Convolution3D", bottoms=1, tops=1, dialects=(_NEXT,))
+def convolution_3d_next(spec: LayerSpec) -> Layer:
+    return _convolution(spec, spec.params("convolution3d_param"))
+
+
+def _convolution(spec: LayerSpec, params: Params) -> Layer:
+    shape = _volume(spec)
+    # Only how the filters are dealt out for multiplication; each sees all channels.
+    params.ignore("filter_group")
+    kernel, stride = _sizes(spec, params)
+    around = _one(spec, params, "pad", 0)
+    pad = (params.temporal_pad, around, around)
+    if params.num_output < 1 or any(n + 2 * p < k for n, k, p in zip(shape[2:], kernel, pad, strict=True)):
+        spec.fail(f"num_output {params.num_output}, kernel {list(kernel)} and pad {list(pad)} do not fit {list(shape)}")
+    return Convolution3D(shape[1], params.num_output, kernel, stride, pad, params)
+
+
+class Pooling3D(Layer):
+    """Largest or mean value of each window; windows may reach over the end. Only means are padded, in height and width.
+
+    A mean is that over the window as far as the padding reaches, zeros counting. Of several largest values the first
+    gets the gradient, where the fork gives it to each of them.
+    """
+
+    def __init__(self, kernel: Triple, stride: Triple, pad: int, *, mean: bool) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.stride = stride
+        self.pad = pad
+        self.mean = mean
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mean:
+            # torch's mean is also over the window as far as its padding reaches.
+            return functional.avg_pool3d(x, self.kernel, self.stride, (0, self.pad, self.pad), ceil_mode=True)
+        return functional.max_pool3d(x, self.kernel, self.stride, ceil_mode=True)
+
+
+@layer("POOLING3D", bottoms=1, tops=1, dialects=(_FORK,), verified=False)
+def pooling_3d(spec: LayerSpec) -> Layer:
+    return _pooling(spec, spec.params("pooling_param"))
+
+
+@layer("Pooling3D", bottoms=1, tops=1, dialects=(_NEXT,))
+def pooling_3d_next(spec: LayerSpec) -> Layer:
+    return _pooling(spec, spec.params("pooling3d_param"))
+
+
+def _pooling(spec: LayerSpec, params: Params) -> Layer:
+    shape = _volume(spec)
+    kernel, stride = _sizes(spec, params)
+    mean = params.pool == "AVE"
+    if not mean and (params.pool != "MAX" or params.pad):
+        spec.fail(f"pool {params.pool} with pad {params.pad} is not supported; MAX without and AVE with padding are")
+    for n, k, s, p in zip(shape[2:], kernel, stride, (0, params.pad, params.pad), strict=True):
+        if n + 2 * p < k or p >= k or 2 * p > k:
+            spec.fail(f"a kernel of {list(kernel)} with pad {params.pad} does not fit {list(shape)}")
+        # torch leaves out a last window that begins in the padding behind the end, or behind it.
+        if math.ceil((n + 2 * p - k) / s) * s >= n + p:
+            spec.fail(f"with stride {list(stride)}, a window would begin behind the end of a bottom of {list(shape)}")
+    return Pooling3D(kernel, stride, params.pad, mean=mean)
+
+
+def _volume(spec: LayerSpec) -> tuple[int, ...]:
+    shape = spec.bottom_shapes[0]
+    if len(shape) != 5:
+        spec.fail(
+            f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; (N, channels, length, height, width) was expected"
+        )
+    return shape
+
+
+def _sizes(spec: LayerSpec, params: Params) -> tuple[Triple, Triple]:
+    size, step = _one(spec, params, "kernel_size", 0), _one(spec, params, "stride", 1)
+    kernel, stride = (params.kernel_depth, size, size), (params.temporal_stride, step, step)
+    if min(*kernel, *stride) < 1:
+        spec.fail(f"kernel {list(kernel)} and stride {list(stride)} must be at least 1")
+    return kernel, stride
+
+
+def _one(spec: LayerSpec, params: Params, name: str, default: int) -> int:
+    """A field that is repeated in current messages, where the fork has one number for height and width."""
+    value = getattr(params, name)
+    values = value if isinstance(value, tuple) else (value,)
+    if len(values) > 1:
+        spec.fail(f"{name} {list(values)} must be one number")
+    return values[0] if values else default

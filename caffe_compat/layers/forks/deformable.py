@@ -1,0 +1,86 @@
+"""DeformableConvolution: a convolution whose kernel another part of the network bends."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ...network.registry import Layer, LayerSpec, layer
+from ...schema.params import Params
+from ..bvlc.convolution import Geometry, kernel_geometry
+from ..precision import widened
+from .flow import interpolated
+
+__all__ = ["DeformableConvolution"]
+
+
+class DeformableConvolution(Layer):
+    """Cross-correlation of maps (N, C, H, W) with ``weight``, plus ``bias``, the places of every kernel moved.
+
+    The second bottom (N, parts x 2 x kernel elements, H, W) has the moves, in cells: for each of ``parts`` groups of
+    channels and each element, down and right. Between cells values are bilinear, off the map they are zero, and the
+    last column and row go on to the end. ``weight`` is (O, C / group, height, width), ``bias`` (O,).
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(self, geometry: Geometry, channels: int, params: Params) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.group = params.group
+        self.parts = params.deformable_group
+        self.blob("weight", (params.num_output, channels // self.group, *geometry.kernel), params.weight_filler)
+        self.bias_blob((params.num_output,), params)
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        x = bottoms[0]
+        return x.new_empty(x.shape[0], self.weight.shape[0], *x.shape[2:])
+
+    def forward(self, x: Tensor, moves: Tensor) -> Tensor:
+        g = self.geometry
+        images, channels, height, width = x.shape
+        maps = x.reshape(images * self.parts, channels // self.parts, height, width)
+        places = widened(moves).reshape(images * self.parts, -1, 2, height, width)
+        rows = torch.arange(height, device=x.device)[:, None] - g.pad[0]
+        columns = torch.arange(width, device=x.device) - g.pad[1]
+        taken = []
+        for element in range(places.shape[1]):
+            row = rows + element // g.kernel[1] * g.dilation[0] + places[:, element, 0]
+            column = columns + element % g.kernel[1] * g.dilation[1] + places[:, element, 1]
+            inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            values = interpolated(maps, torch.where(inside, column, 0), torch.where(inside, row, 0), hold=True)
+            taken.append(torch.where(inside[:, None], values, 0).reshape(images, channels, height, width))
+        windows = torch.stack(taken, 2).to(x.dtype).reshape(images, self.group, -1, height * width)
+        kernels = self.weight.reshape(self.group, self.weight.shape[0] // self.group, -1)
+        top = (kernels @ windows).reshape(images, -1, height, width)
+        return top if self.bias is None else top + self.bias[:, None, None]
+
+
+# unsky/FPN has a type of this name, too, that does not move anything: it multiplies the bottom itself.
+@layer("DeformableConvolution", bottoms=2, tops=1, dialects=("makefile/frcnn",))
+def deformable_convolution(spec: LayerSpec) -> Layer:
+    params, (shape, moves) = spec.params("deformable_convolution_param"), spec.bottom_shapes
+    # It chooses between two ways to the same numbers.
+    params.ignore("force_nd_im2col")
+    if len(shape) != 4:
+        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; (images, channels, height, width) was expected")
+    geometry = kernel_geometry(spec, params)
+    if geometry.axis != 1:
+        spec.fail(f"axis {geometry.axis} is not supported; 1, the channels, is")
+    channels, outputs, group, parts = shape[1], params.num_output, params.group, params.deformable_group
+    if min(outputs, group, parts) < 1 or channels % group or outputs % group or channels % parts:
+        spec.fail(
+            f"group {group} and deformable_group {parts} must divide the {channels} channels of the bottom, and group "
+            f"num_output {outputs}"
+        )
+    # The fork reads the moves as if they had the size of the top, and demands that they have that of the bottom.
+    if geometry.stride != (1, 1) or any(geometry.room(shape[2:])[i] + 1 != shape[2 + i] for i in (0, 1)):
+        spec.fail(
+            f"kernel {list(geometry.kernel)}, stride {list(geometry.stride)}, pad {list(geometry.pad)} and dilation "
+            f"{list(geometry.dilation)} must keep the size of the bottom, {shape[2]} x {shape[3]}"
+        )
+    expected = (shape[0], parts * 2 * geometry.kernel[0] * geometry.kernel[1], *shape[2:])
+    if moves != expected:
+        spec.fail(f"bottom {spec.bottoms[1]!r} has shape {list(moves)}; {list(expected)} was expected")
+    return DeformableConvolution(geometry, channels, params)

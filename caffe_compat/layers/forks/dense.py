@@ -1,0 +1,135 @@
+"""Layers of forks of 2014 that classify or regress every position of a map: optical flow and surface normals.
+
+They are of the first generation (``layers { type: MULTI_SOFTMAX }``) and keep the names of that.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ...network.registry import Layer, LayerSpec, layer
+from ...schema.unknown import unknown_fields_of
+from ..bvlc.loss import check_same_batch, class_labels, with_gradient
+from ..precision import widened
+
+__all__ = ["AngleLoss", "ChannelNorm", "MultiSoftmax", "MultiSoftmaxLoss"]
+
+_FLOW = "Arroosh/optical_flow_prediction"
+_NORMALS = "xiaolonw/caffe-3dnormal_joint_pose"
+_LEAST = torch.finfo(torch.float32).tiny
+
+
+class MultiSoftmax(Layer):
+    """Softmax over the channels at each position."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.softmax(x, 1)
+
+
+@layer("MULTI_SOFTMAX", bottoms=1, tops=1, dialects=(_FLOW,))
+def multi_softmax(spec: LayerSpec) -> Layer:
+    _check_map(spec)
+    _refuse_factors(spec)
+    return MultiSoftmax()
+
+
+class MultiSoftmaxLoss(Layer):
+    """Mean over the examples of the sum over positions of -log softmax(x)[label - 1]: labels count from 1.
+
+    Caffe's gradient knows no loss weight.
+    """
+
+    def __init__(self, *, tops: int) -> None:
+        super().__init__()
+        self.with_prob = tops > 1
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        index, _ = class_labels(labels.reshape(x.shape[0], 1, *x.shape[2:]) - 1, x.shape[1], None, self.layer_name)
+        prob = torch.softmax(widened(x), 1)
+        loss = -prob.gather(1, index).clamp_min(_LEAST).log().sum() / x.shape[0]
+
+        def slopes() -> Tensor:
+            slope = prob.scatter_add(1, index, torch.full_like(prob[:, :1], -1))
+            return (slope / x.shape[0]).to(x.dtype)
+
+        loss = with_gradient(loss.to(x.dtype), x, slopes)
+        return (loss, prob.detach().to(x.dtype)) if self.with_prob else loss
+
+
+@layer("MULTI_SOFTMAX_LOSS", bottoms=2, tops=(0, 2), loss=True, dialects=(_FLOW,))
+def multi_softmax_loss(spec: LayerSpec) -> Layer:
+    _check_map(spec)
+    _refuse_weight(spec)
+    _refuse_factors(spec)
+    labels, (images, _, *size) = spec.bottom_shapes[1], spec.bottom_shapes[0]
+    count = images * math.prod(size)
+    if math.prod(labels) != count:
+        spec.fail(f"{spec.bottoms[1]!r} has shape {list(labels)}; one label for each of {count} positions was expected")
+    return MultiSoftmaxLoss(tops=len(spec.tops))
+
+
+class ChannelNorm(Layer):
+    """x divided by its Euclidean norm over the channels at each position, plus 1e-6."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = widened(x)
+        return (y / (y.square().sum(1, keepdim=True).sqrt() + 1e-6)).to(x.dtype)
+
+
+@layer("NORM", bottoms=1, tops=1, dialects=(_NORMALS,))
+def norm(spec: LayerSpec) -> Layer:
+    _check_map(spec)
+    return ChannelNorm()
+
+
+class AngleLoss(Layer):
+    """Mean over the examples of the sum over positions of acos(x . label), for unit vectors along the channels.
+
+    Positions whose label begins with a number beyond 10 do not count. Caffe's gradient adds 1e-6 to the square root
+    that it divides by, and knows no loss weight.
+    """
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        labels = widened(labels.detach()).reshape(x.shape)
+        valid = labels[:, :1].abs() <= 10
+        cosine = (widened(x) * labels).sum(1, keepdim=True)
+        angles = torch.where(valid, torch.acos(cosine), 0)
+
+        def slopes() -> Tensor:
+            slope = -1 / ((1 - cosine * cosine).sqrt() + 1e-6)
+            return (torch.where(valid, labels * slope, 0) / x.shape[0]).to(x.dtype)
+
+        return with_gradient((angles.sum() / x.shape[0]).to(x.dtype), x, slopes)
+
+
+@layer("ANGLE_LOSS", bottoms=2, tops=(0, 1), loss=True, dialects=(_NORMALS,))
+def angle_loss(spec: LayerSpec) -> Layer:
+    _check_map(spec)
+    check_same_batch(spec)
+    _refuse_weight(spec)
+    if spec.bottom_shapes[1] != spec.bottom_shapes[0]:
+        spec.fail(
+            f"bottoms of {list(spec.bottom_shapes[0])} and {list(spec.bottom_shapes[1])}; two alike were expected"
+        )
+    return AngleLoss()
+
+
+def _check_map(spec: LayerSpec) -> None:
+    if len(spec.bottom_shapes[0]) != 4:
+        shape = list(spec.bottom_shapes[0])
+        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {shape}; (images, channels, height, width) was expected")
+
+
+def _refuse_weight(spec: LayerSpec) -> None:
+    if any(weight not in (0, 1) for weight in spec.message.loss_weight):
+        spec.fail("a loss_weight other than 1 is not supported: the fork's gradient does not know it")
+
+
+def _refuse_factors(spec: LayerSpec) -> None:
+    # Only layers of the first generation have these fields, so that they are unknown in a current one.
+    for unknown in unknown_fields_of(spec.message):
+        if unknown.name in ("mult_softmax_param", "mult_softmax_loss_param"):
+            spec.fail(f"{unknown.name} is not supported")

@@ -1,0 +1,82 @@
+"""CenterLoss of face recognition networks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ...network.registry import Layer, LayerSpec, layer
+from ..bvlc.loss import check_same_batch, class_labels
+from ..precision import widened
+
+__all__ = ["CenterLoss"]
+
+
+class _CenterGradients(torch.autograd.Function):
+    """The loss as it is; to the centres goes what the fork moves them by, whatever the weight of the loss.
+
+    That is, for a class, the sum of centre - x over its examples, divided by one more than there are.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, x: Tensor, centres: Tensor, slopes: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(slopes, index)
+        ctx.classes = centres.shape[0]
+        return loss.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, weight: Tensor) -> tuple[None, Tensor, Tensor, None, None]:
+        slopes, index = ctx.saved_tensors
+        sums = slopes.new_zeros(ctx.classes, slopes.shape[1]).index_add(0, index, slopes, alpha=-1)
+        counts = slopes.new_ones(ctx.classes).index_add(0, index, slopes.new_ones(len(index)))
+        return None, weight * slopes / len(index), sums / counts[:, None], None, None
+
+
+class CenterLoss(Layer):
+    """Sum of the squared distances of examples (N, ...) from the centres of their classes, over 2 N.
+
+    ``absolute`` takes the sum of the absolute differences over N. The blob ``centres`` is (classes, K).
+    """
+
+    centres: nn.Parameter
+
+    def __init__(self, classes: int, size: int, filler: Any, gradients: str, *, absolute: bool) -> None:
+        super().__init__()
+        self.absolute = absolute
+        self.gradients = gradients
+        self.blob("centres", (classes, size), filler)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        rows, centres = widened(x).flatten(1), widened(self.centres)
+        index, _ = class_labels(labels.flatten(), centres.shape[0], None, self.layer_name)
+        own = centres.gather(0, index[:, None].expand(-1, centres.shape[1]))
+        difference = rows - own
+        loss = difference.abs().sum() / len(rows) if self.absolute else (difference * difference).sum() / len(rows) / 2
+        if self.gradients != "true":
+            with torch.no_grad():
+                slopes = difference.sign() if self.absolute else difference
+            loss = _CenterGradients.apply(loss.detach(), rows, centres, slopes, index)
+        return loss.to(x.dtype)
+
+
+@layer("CenterLoss", bottoms=2, tops=(0, 1), loss=True)
+def center_loss(spec: LayerSpec) -> Layer:
+    params = spec.params("center_loss_param")
+    shape, labels = spec.bottom_shapes
+    check_same_batch(spec)
+    if math.prod(labels[1:]) != 1:
+        spec.fail(f"the labels {spec.bottoms[1]!r} have shape {list(labels)}; one label per example was expected")
+    if spec.axis(params.axis, len(shape)) != 1:
+        spec.fail(f"axis {params.axis} is not supported; 1, all values of an example, is")
+    if params.num_output < 1:
+        spec.fail(f"num_output is {params.num_output}; the number of classes was expected")
+    kind = params.get("distance_type", "L2")
+    if kind not in ("L1", "L2"):
+        spec.fail(f"distance_type {kind!r} must be L1 or L2")
+    size = math.prod(shape[1:])
+    return CenterLoss(params.num_output, size, params.center_filler, spec.gradients, absolute=kind == "L1")

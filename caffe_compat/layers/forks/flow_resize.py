@@ -1,0 +1,160 @@
+"""Resample and Downsample of optical flow networks: maps in another size."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...network.registry import Layer, LayerSpec, layer
+from ...schema.params import Params
+from ..precision import widened
+from .flow import FLOWNETS
+
+__all__ = ["Downsample", "Resample"]
+
+# Height and width.
+Size = tuple[int, ...]
+
+
+class Resample(Layer):
+    """Maps (N, C, H, W) in another size: each value a weighted mean of those around its place, or the nearest.
+
+    Where a map shrinks and ``antialias`` is set, weights spread over as many more cells. The gradient is the true one;
+    the forks have none.
+
+    Args:
+        size: height and width; None takes those of the second bottom.
+        kind: ``LINEAR`` (weights from a triangle), ``CUBIC`` (from a cubic with a = -1/2) or ``NEAREST``.
+    """
+
+    def __init__(self, size: Size | None, kind: str, *, antialias: bool) -> None:
+        super().__init__()
+        self.size = size
+        self.kind = kind
+        self.antialias = antialias
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        x = bottoms[0]
+        return x.new_empty(*x.shape[:2], *(self.size or bottoms[1].shape[2:]))
+
+    def forward(self, x: Tensor, *like: Tensor) -> Tensor:
+        before, after = tuple(x.shape[2:]), self.size or tuple(like[0].shape[2:])
+        if self.kind == "NEAREST":
+            rows, columns = (at.to(x.device) for at in _nearest_cells(before, after))
+            return x[:, :, rows[:, None], columns]
+        y = widened(x)
+        places = _places(before, after, y.dtype)
+        ratios = [n / m for n, m in zip(before, after, strict=True)]
+        spread = ratios if self.antialias and max(ratios) > 1 else [1.0, 1.0]
+        rows, columns = (self._weights(y, before[i], places[i].to(y.device), spread[i]) for i in (0, 1))
+        return (rows @ y @ columns.T).to(x.dtype)
+
+    def _weights(self, x: Tensor, before: int, place: Tensor, spread: float) -> Tensor:
+        """(after, before): what each cell counts for each place, 1 in all, or 0 if no cell is near."""
+        distance = ((place[:, None] - torch.arange(before, device=x.device)) / spread).abs()
+        if self.kind == "CUBIC":
+            near = distance * distance * (1.5 * distance - 2.5) + 1
+            far = distance * (distance * (2.5 - 0.5 * distance) - 4) + 2
+            weights = torch.where(distance <= 1, near, torch.where(distance < 2, far, 0))
+        else:
+            weights = (1 - distance).clamp_min(0)
+        total = weights.sum(1, keepdim=True)
+        return torch.where(total == 0, 0, weights / total)
+
+
+def _places(before: Size, after: Size, dtype: torch.dtype) -> list[Tensor]:
+    """For each axis: where the cells of a map of size ``after`` lie in one of size ``before``."""
+    ratios = [n / m for n, m in zip(before, after, strict=True)]
+    # The forks centre each axis by the ratio of the other one.
+    return [torch.arange(after[i], dtype=dtype) * ratios[i] + ratios[1 - i] / 2 - 0.5 for i in (0, 1)]
+
+
+def _nearest_cells(before: Size, after: Size) -> list[Tensor]:
+    """For each axis: the cell nearest to each place, halves away from zero. It may lie off the map."""
+    places = [place.double() for place in _places(before, after, torch.float32)]
+    return [(place.sign() * (place.abs() + 0.5).floor()).long() for place in places]
+
+
+@layer("Resample", bottoms=(1, 2), tops=1, dialects=FLOWNETS)
+def resample(spec: LayerSpec) -> Layer:
+    params = spec.params("resample_param")
+    params.ignore("factor")  # which the forks do not read
+    if params.type not in ("LINEAR", "CUBIC", "NEAREST"):
+        spec.fail(f"type {params.type} is not supported; LINEAR, CUBIC and NEAREST are")
+    size, kind = _map_size(spec, params, "height", "width"), params.type
+    if kind == "NEAREST":
+        params.ignore("antialias")  # which bears on means only
+        _check_nearest(spec, size)
+    return Resample(size, kind, antialias=params.antialias)
+
+
+def _check_nearest(spec: LayerSpec, size: Size | None) -> None:
+    before = spec.bottom_shapes[0][2:]
+    after = size or spec.bottom_shapes[1][2:]
+    cells = _nearest_cells(before, after)
+    if any(at.min() < 0 or at.max() >= n for at, n in zip(cells, before, strict=True)):
+        spec.fail(
+            f"type NEAREST from {before[0]} x {before[1]} to {after[0]} x {after[1]} is not supported: the forks leave "
+            "the map then, as they centre each axis by the ratio of the other one"
+        )
+
+
+class Downsample(Layer):
+    """Maps (N, C, H, W) made smaller, corners staying corners: each value a mean by a triangle around its place.
+
+    What is not a number does not count; where more than half as much weight falls on such values as on others, the
+    result is none either. The gradient is that of the weighted mean; the forks have none.
+
+    Args:
+        size: height and width; None takes those of the second bottom.
+    """
+
+    def __init__(self, size: Size | None) -> None:
+        super().__init__()
+        self.size = size
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        x = bottoms[0]
+        return x.new_empty(*x.shape[:2], *(self.size or bottoms[1].shape[2:]))
+
+    def forward(self, x: Tensor, *like: Tensor) -> Tensor:
+        size = self.size or tuple(like[0].shape[2:])
+        if tuple(x.shape[2:]) == size:
+            return x.clone()
+        y = widened(x)
+        rows, columns = (self._weights(y, x.shape[2 + axis], size[axis]) for axis in (0, 1))
+        valid = ~y.isnan()
+        total = rows @ valid.to(y.dtype) @ columns.T
+        missing = rows @ (~valid).to(y.dtype) @ columns.T
+        top = rows @ torch.where(valid, y, 0) @ columns.T / total
+        return torch.where(missing / total > 0.5, torch.nan, top).to(x.dtype)
+
+    @staticmethod
+    def _weights(x: Tensor, before: int, after: int) -> Tensor:
+        step = (before - 1) / (after - 1)
+        place = torch.arange(after, device=x.device, dtype=x.dtype) * step
+        cells = torch.arange(before, device=x.device)
+        return (1 - (place[:, None] - cells).abs() / step).clamp_min(0)
+
+
+@layer("Downsample", bottoms=(1, 2), tops=1, dialects=FLOWNETS)
+def downsample(spec: LayerSpec) -> Layer:
+    size = _map_size(spec, spec.params("downsample_param"), "top_height", "top_width")
+    shape, top = spec.bottom_shapes[0], size or spec.bottom_shapes[1][2:]
+    if shape[2:] != top and min(*shape[2:], *top) < 2:
+        spec.fail(f"a map of {shape[2]} x {shape[3]} cannot become one of {top[0]} x {top[1]}: corners need two cells")
+    return Downsample(size)
+
+
+def _map_size(spec: LayerSpec, params: Params, high: str, wide: str) -> Size | None:
+    """Height and width in these fields, which must be positive; None with a second bottom, whose size counts."""
+    for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
+        if len(shape) != 4 or min(shape) < 1:
+            spec.fail(f"bottom {name!r} has shape {list(shape)}; (images, channels, height, width) was expected")
+    if len(spec.bottoms) == 2:
+        params.ignore(high, wide)
+        return None
+    size = (params.get(high, 0), params.get(wide, 0))
+    if min(size) < 1:
+        spec.fail(f"{high} {size[0]} and {wide} {size[1]} must be at least 1, or there must be a second bottom")
+    return size

@@ -1,0 +1,307 @@
+"""Layers of the region-based detectors that pool a feature map inside boxes.
+
+Boxes ("RoIs") are rows (image, x1, y1, x2, y2) in pixels of the network's input; ``spatial_scale`` takes them to the
+feature map. Every layer gives one row of the top per box.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...network.registry import Layer, LayerSpec, layer
+from ...schema.params import Params
+from ..precision import widened
+
+__all__ = ["PSROIPooling", "ROIAlign", "ROIPooling"]
+
+# Values of the range-maximum tables that are held at a time.
+_TABLE_VALUES = 2**24
+
+
+def _round(x: Tensor) -> Tensor:
+    """C's round: halves away from zero."""
+    return torch.where(x < 0, -torch.floor(0.5 - x), torch.floor(x + 0.5))
+
+
+def _check_boxes(spec: LayerSpec) -> None:
+    features, boxes = spec.bottom_shapes[:2]
+    if len(features) != 4:
+        spec.fail(
+            f"bottom {spec.bottoms[0]!r} has shape {list(features)}; (images, channels, height, width) was expected"
+        )
+    columns = 1
+    for size in boxes[1:]:
+        columns *= size
+    if not boxes or columns != 5:
+        spec.fail(f"bottom {spec.bottoms[1]!r} has shape {list(boxes)}; rows (image, x1, y1, x2, y2) were expected")
+
+
+class _BoxLayer(Layer):
+    """``scale`` takes boxes to the feature map; ``pooled`` is the height and width of what one box gives."""
+
+    def __init__(self, scale: float, pooled: tuple[int, int]) -> None:
+        super().__init__()
+        self.scale = scale
+        self.pooled = pooled
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        features, boxes = bottoms[:2]
+        return features.new_empty(boxes.shape[0], features.shape[1], *self.pooled)
+
+
+class ROIPooling(_BoxLayer):
+    """The largest value in each of ``pooled_h`` x ``pooled_w`` bins of a box; 0 where a bin lies outside the map.
+
+    Corners are rounded to cells of the map, both ends included. ``pad_ratio`` widens a box on every side by that part
+    of its size first. No gradient flows to the boxes, nor, as in Caffe, from a box whose end lies before its start.
+    """
+
+    def __init__(self, scale: float, pooled: tuple[int, int], pad_ratio: float) -> None:
+        super().__init__(scale, pooled)
+        self.pad_ratio = pad_ratio
+
+    def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
+        boxes = boxes.detach().reshape(-1, 5).to(torch.float64 if features.dtype == torch.float64 else torch.float32)
+        image = boxes[:, 0].long()
+        low, high = boxes[:, 1:3], boxes[:, 3:5]
+        if self.pad_ratio:
+            pad = (high - low + 1) * self.pad_ratio
+            low, high = low - pad, high + pad
+        low, high = _round(low * self.scale).long(), _round(high * self.scale).long()
+        height, width = features.shape[2:]
+        top, bottom = self._bins(low[:, 1], high[:, 1], self.pooled[0], height)
+        left, right = self._bins(low[:, 0], high[:, 0], self.pooled[1], width)
+        index = _first_maximum(features.detach(), image, (top, bottom), (left, right))
+        empty = ((bottom <= top)[:, :, None] | (right <= left)[:, None, :])[:, None]
+        pooled = _take(features, image, index)
+        pooled = torch.where(empty, 0, pooled)
+        backward = ((high < low).any(1))[:, None, None, None]
+        return torch.where(backward, pooled.detach(), pooled)
+
+    def _bins(self, low: Tensor, high: Tensor, bins: int, size: int) -> tuple[Tensor, Tensor]:
+        """First cell and end of every bin along one axis, (boxes, bins), cut off at the map."""
+        extent = (high - low + 1).clamp_min(1).float()
+        step = extent / bins
+        numbers = torch.arange(bins, device=low.device)
+        start = (numbers * step[:, None]).floor().long() + low[:, None]
+        end = ((numbers + 1) * step[:, None]).ceil().long() + low[:, None]
+        return start.clamp(0, size), end.clamp(0, size)
+
+
+@layer("ROIPooling", bottoms=2, tops=1)
+def roi_pooling(spec: LayerSpec) -> Layer:
+    _check_boxes(spec)
+    params = spec.params("roi_pooling_param")
+    pooled = _pooled(spec, params)
+    # makefile/frcnn has the field, too, but not for this type: there it stays unread, and so is refused.
+    pad_ratio = 0.0 if "makefile/frcnn" in spec.dialect else params.get("pad_ratio", 0.0)
+    return ROIPooling(params.spatial_scale, pooled, pad_ratio)
+
+
+class PSROIPooling(_BoxLayer):
+    """The mean of each of ``group`` x ``group`` bins of a box, every bin from channels of its own; 0 for an empty bin.
+
+    Channel (o * group + row) * group + column of the map belongs to channel o of the top and the bin (row, column).
+    Corners are rounded to pixels of the input, the end exclusive. No gradient flows to the boxes.
+    """
+
+    def __init__(self, scale: float, outputs: int, group: int) -> None:
+        super().__init__(scale, (group, group))
+        self.outputs = outputs
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        return bottoms[0].new_empty(bottoms[1].shape[0], self.outputs, *self.pooled)
+
+    def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
+        x = widened(features)
+        boxes = boxes.detach().reshape(-1, 5).to(x.dtype)
+        low = _round(boxes[:, 1:3]) * self.scale
+        extent = ((_round(boxes[:, 3:5]) + 1) * self.scale - low).clamp_min(0.1)
+        rows = self._weights(low[:, 1], extent[:, 1], x.shape[2])
+        columns = self._weights(low[:, 0], extent[:, 0], x.shape[3])
+        group = self.pooled[0]
+        maps = x.unflatten(1, (self.outputs, group, group))
+        top = x.new_zeros(boxes.shape[0], self.outputs, group, group)
+        for image in range(x.shape[0]):
+            here = (boxes[:, 0].long() == image)[:, None, None]
+            strips = torch.einsum("opqhw,rqw->ropqh", maps[image], columns * here)
+            top = top + torch.einsum("ropqh,rph->ropq", strips, rows)
+        return top.to(features.dtype)
+
+    def _weights(self, low: Tensor, extent: Tensor, size: int) -> Tensor:
+        """(boxes, bins, cells): 1 / length on the cells of a bin, 0 elsewhere."""
+        step = (extent / self.pooled[0])[:, None]
+        bins = torch.arange(self.pooled[0], device=low.device)
+        start = (bins * step + low[:, None]).floor().clamp(0, size)
+        end = ((bins + 1) * step + low[:, None]).ceil().clamp(0, size)
+        cells = torch.arange(size, device=low.device)
+        inside = (cells >= start[..., None]) & (cells < end[..., None])
+        return inside / (end - start).clamp_min(1)[..., None]
+
+
+@layer("PSROIPooling", bottoms=2, tops=1)
+def psroi_pooling(spec: LayerSpec) -> Layer:
+    _check_boxes(spec)
+    params = spec.params("psroi_pooling_param")
+    outputs, group, channels = params.output_dim, params.group_size, spec.bottom_shapes[0][1]
+    if outputs < 1 or group < 1:
+        spec.fail(f"output_dim {outputs} and group_size {group} must be at least 1")
+    if channels != outputs * group * group:
+        spec.fail(
+            f"bottom {spec.bottoms[0]!r} has {channels} channels; output_dim {outputs} x group_size {group} squared = "
+            f"{outputs * group * group} were expected"
+        )
+    return PSROIPooling(params.spatial_scale, outputs, group)
+
+
+class ROIAlign(_BoxLayer):
+    """The map at the corners of the bins of a box, (bins + 1) of them a side, interpolated linearly; 0 off the map.
+
+    A point is off the map if it is more than half a cell away from it; a box without area gives zeros. Cells have their
+    centres at whole numbers, pixels of the input at halves. No gradient flows to the boxes.
+    """
+
+    def __init__(self, scale: float, bins: tuple[int, int], pad_ratio: float) -> None:
+        super().__init__(scale, (bins[0] + 1, bins[1] + 1))
+        self.pad_ratio = pad_ratio
+
+    def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
+        boxes = boxes.detach().reshape(-1, 5).to(torch.float64 if features.dtype == torch.float64 else torch.float32)
+        image = boxes[:, 0].long()
+        low, high = boxes[:, 1:3], boxes[:, 3:5]
+        pad = (high - low + 1) * self.pad_ratio
+        low, high = (low - pad) * self.scale - 0.5, (high + pad) * self.scale - 0.5
+        flat = ((high - low) <= 0).any(1)
+        height, width = features.shape[2:]
+        upper, lower, down, off_rows = self._points(low[:, 1], high[:, 1], self.pooled[0], height)
+        left, right, across, off_columns = self._points(low[:, 0], high[:, 0], self.pooled[1], width)
+        top = features.new_zeros(())
+        for rows, row_weight in ((upper, 1 - down), (lower, down)):
+            for columns, column_weight in ((left, 1 - across), (right, across)):
+                index = (rows[:, :, None] * width + columns[:, None, :])[:, None]
+                weight = (row_weight[:, :, None] * column_weight[:, None, :])[:, None]
+                values = _take(features, image, index.expand(-1, features.shape[1], -1, -1))
+                top = top + values * weight.to(features.dtype)
+        off = (off_rows[:, :, None] | off_columns[:, None, :] | flat[:, None, None])[:, None]
+        return torch.where(off, 0, top)
+
+    @staticmethod
+    def _points(low: Tensor, high: Tensor, points: int, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Along one axis, each (boxes, points): the cells before and after a point, how far it is from the first, and
+        whether it is off the map."""
+        step = ((high - low) / (points - 1))[:, None]
+        place = low[:, None] + torch.arange(points, device=low.device) * step
+        off = (place < -0.5) | (place > size - 0.5)
+        first = place.floor().clamp(0, size - 1)
+        second = (place.floor() + 1).clamp(0, size - 1)
+        return first.long(), second.long(), place.clamp(0, size - 1) - first, off
+
+
+@layer("ROIAlign", bottoms=2, tops=1, dialects=("zhaoweicai/mscnn", "zhaoweicai/cascade-rcnn"))
+def roi_align(spec: LayerSpec) -> Layer:
+    _check_boxes(spec)
+    params = spec.params("roi_pooling_param")
+    return ROIAlign(params.spatial_scale, _pooled(spec, params), params.pad_ratio)
+
+
+def _pooled(spec: LayerSpec, params: Params) -> tuple[int, int]:
+    if params.pooled_h < 1 or params.pooled_w < 1:
+        spec.fail(f"pooled_h {params.pooled_h} and pooled_w {params.pooled_w} must be at least 1")
+    return params.pooled_h, params.pooled_w
+
+
+def _take(features: Tensor, image: Tensor, index: Tensor) -> Tensor:
+    """Values of ``features`` (N, C, H, W) at ``index`` (boxes, C, ...), counted within the map of ``image``."""
+    _, channels, height, width = features.shape
+    ones = [1] * (index.dim() - 2)
+    plane = image.view(-1, 1, *ones) * channels + torch.arange(channels, device=index.device).view(1, -1, *ones)
+    flat = plane * (height * width) + index
+    # gather, for indexing would take a negative image for one counted from the end.
+    return features.reshape(-1).gather(0, flat.reshape(-1)).view(flat.shape)
+
+
+# Range maximum: tables of the maxima of all windows of 2^i x 2^j cells; any other window is covered by four of them.
+
+
+def _first_maximum(
+    features: Tensor, image: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Where in the H x W map the largest value of each window lies, the first of equal ones: (boxes, C, bins, bins).
+
+    Args:
+        rows, columns: first cell and end of every bin, (boxes, bins). Empty windows give any place.
+    """
+    count, _, height, width = features.shape
+    levels = (_levels(rows, height), _levels(columns, width))
+    chunk = max(1, _TABLE_VALUES // (levels[0] * levels[1] * max(count * height * width, 1)))
+    parts = [_search(some, image, rows, columns, levels) for some in features.split(chunk, 1)]
+    return torch.cat(parts, 1)
+
+
+def _levels(bins: tuple[Tensor, Tensor], size: int) -> int:
+    start, end = bins
+    if torch.compiler.is_compiling() or start.device.type == "meta" or not start.numel():
+        return size.bit_length()
+    return max(1, int((end - start).max()).bit_length())
+
+
+def _search(
+    features: Tensor,
+    image: Tensor,
+    rows: tuple[Tensor, Tensor],
+    columns: tuple[Tensor, Tensor],
+    levels: tuple[int, int],
+) -> Tensor:
+    count, channels, height, width = features.shape
+    index = torch.arange(height * width, device=features.device, dtype=torch.int32).view(1, 1, height, width)
+    tall = features, index.expand(features.shape)
+    tables = []
+    for i in range(levels[0]):
+        tall = _doubled(*tall, 2, 1 << i >> 1)
+        wide = tall
+        for j in range(levels[1]):
+            wide = _doubled(*wide, 3, 1 << j >> 1)
+            tables.append(wide[1])
+    table = torch.stack(tables).flatten(0, 1).flatten(2).reshape(-1)
+    row_level, row_pair = _cover(*rows, levels[0], height)
+    column_level, column_pair = _cover(*columns, levels[1], width)
+    level = row_level[:, :, None] * levels[1] + column_level[:, None, :]
+    planes = level * count + image[:, None, None]
+    planes = planes[:, None] * channels + torch.arange(channels, device=features.device)[:, None, None]
+    best: tuple[Tensor, Tensor] | None = None
+    for row in row_pair:
+        for column in column_pair:
+            place = (row[:, :, None] * width + column[:, None, :])[:, None]
+            found = table.gather(0, (planes * (height * width) + place).reshape(-1)).view(planes.shape).long()
+            value = _take(features, image, found)
+            best = (value, found) if best is None else _better(best, (value, found))
+    assert best is not None
+    return best[1]
+
+
+def _better(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The larger of two (value, index), the one of lower index where they are equal."""
+    first = (a[0] > b[0]) | ((a[0] == b[0]) & (a[1] <= b[1]))
+    return torch.where(first, a[0], b[0]), torch.where(first, a[1], b[1])
+
+
+def _doubled(value: Tensor, index: Tensor, axis: int, step: int) -> tuple[Tensor, Tensor]:
+    """Maxima of windows twice ``step`` long. Those that would reach over the edge hold nothing of use."""
+    size = value.shape[axis]
+    if step == 0 or step >= size:
+        return value, index
+    other = tuple(
+        torch.cat([t.narrow(axis, step, size - step), t.narrow(axis, size - step, step)], axis) for t in (value, index)
+    )
+    return _better((value, index), (other[0], other[1]))
+
+
+def _cover(start: Tensor, end: Tensor, levels: int, size: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The level whose two windows cover each bin, and where these begin."""
+    length = end - start
+    level = torch.zeros_like(length)
+    for i in range(1, levels):
+        level = level + (length >= 1 << i)
+    second = end - (torch.ones_like(level) << level)
+    return level, (start.clamp(0, size - 1), second.clamp(0, size - 1))

@@ -1,0 +1,150 @@
+"""Proposal: the region proposals of Faster R-CNN as PVANet's fork and mini-caffe have them, in C++.
+
+Other forks have a type of this name, and even of these parameters, that computes other boxes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...network.registry import Layer, LayerSpec, layer
+from ..precision import widened
+from .boxes import suppress
+
+__all__ = ["Proposal", "base_anchors"]
+
+_PVANET, _MINI = "sanghoon/caffe@dev_pvanet", "luoyetx/mini-caffe"
+
+
+def base_anchors(size: int, ratios: tuple[float, ...], scales: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
+    """Corners of the boxes around the first cell, the scales of the first ratio first.
+
+    A ratio is height by width. Widths and heights are rounded before they are scaled.
+    """
+    anchors = []
+    centre = 0.5 * (size - 1)
+    for ratio in ratios:
+        # In single precision, as halves are rounded up.
+        width = np.floor(np.sqrt(np.float32(size * size) / np.float32(ratio)) + np.float32(0.5))
+        height = np.floor(width * np.float32(ratio) + np.float32(0.5))
+        for scale in scales:
+            half = [0.5 * (float(side) * scale - 1) for side in (width, height)]
+            anchors.append((centre - half[0], centre - half[1], centre + half[0], centre + half[1]))
+    return tuple(anchors)
+
+
+@dataclass(frozen=True)
+class ProposalSettings:
+    """How boxes are made and chosen.
+
+    Attributes:
+        anchors: corners of the boxes around the first cell. stride: pixels from cell to cell.
+        least: width and height that a box must have in the image before it was scaled.
+        before, after: how many boxes are looked at, and kept, at most. overlap: above it, the lower of two boxes goes.
+        two_scales: the image was scaled by a factor of its own in height and width.
+    """
+
+    anchors: tuple[tuple[float, ...], ...]
+    stride: int
+    least: int
+    before: int
+    after: int
+    overlap: float
+    two_scales: bool
+
+
+class Proposal(Layer):
+    """The best boxes of an image, rows (0, x1, y1, x2, y2), the best first; and, second, their scores.
+
+    Bottoms: for A anchors, scores (1, 2 A, H, W), of which the second A count; adjustments (1, 4 A, H, W) of centre and
+    size; height, width and scale (or the scales in height and width) of the image. Boxes that are too small have the
+    score 0. Their number depends on the values. There is no gradient.
+    """
+
+    def __init__(self, settings: ProposalSettings, *, scored: bool) -> None:
+        super().__init__()
+        self.settings = settings
+        self.scored = scored
+
+    def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        boxes = bottoms[0].new_empty(self.settings.after, 5)
+        return (boxes, boxes[:, 0]) if self.scored else boxes
+
+    @torch.no_grad()
+    def forward(self, scores: Tensor, offsets: Tensor, image: Tensor) -> Tensor | tuple[Tensor, ...]:
+        s = self.settings
+        height, width = scores.shape[2:]
+        anchors = widened(offsets).new_tensor(s.anchors)
+        x = torch.arange(width, device=offsets.device).expand(height, width)
+        y = torch.arange(height, device=offsets.device)[:, None].expand(height, width)
+        shift = torch.stack([x, y, x, y], -1)[:, :, None] * s.stride
+        low, high = (anchors + shift).split(2, -1)  # (H, W, A, 2)
+        change = widened(offsets)[0].unflatten(0, (-1, 4)).permute(2, 3, 0, 1)
+        size = high - low + 1
+        centre = change[..., :2] * size + (low + 0.5 * size)
+        half = 0.5 * change[..., 2:].exp() * size
+        info = widened(image).flatten()
+        limit = info[[1, 0]] - 1
+        low, high = (torch.minimum(corner, limit).clamp_min(0) for corner in (centre - half, centre + half))
+        least = s.least * (info[[3, 2]] if s.two_scales else info[2])
+        fits = (high - low + 1 >= least).all(-1)
+        boxes = torch.cat([low, high], -1).reshape(-1, 4)
+        score = (widened(scores)[0, len(s.anchors) :].permute(1, 2, 0) * fits).reshape(-1)
+        score, order = score.sort(descending=True, stable=True)
+        score, boxes = score[: s.before], boxes[order][: s.before]
+        everything = torch.ones_like(score, dtype=torch.bool)[None]
+        kept = suppress(boxes[None], everything, s.overlap, measure=_pixel_overlap, limit=s.after)[0]
+        rows = torch.cat([torch.zeros_like(score)[:, None], boxes], 1)[kept].to(scores.dtype)
+        return (rows, score[kept].to(scores.dtype)) if self.scored else rows
+
+
+def _pixel_overlap(kept: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of boxes that have their last pixels in them."""
+    sides = torch.minimum(kept[..., 2:], others[..., 2:]) - torch.maximum(kept[..., :2], others[..., :2]) + 1
+    shared = sides.clamp_min(0).prod(-1)
+    first, second = ((box[..., 2:] - box[..., :2] + 1).prod(-1) for box in (kept, others))
+    return shared / (first + second - shared)
+
+
+@layer("Proposal", bottoms=3, tops=(1, 2), dialects=(_PVANET, _MINI))
+def proposal(spec: LayerSpec) -> Layer:
+    params, (scores, offsets, image) = spec.params("proposal_param"), spec.bottom_shapes
+    ratios, scales = params.ratio, params.scale
+    if not ratios or not scales or min((*ratios, *scales)) <= 0 or params.base_size < 1 or params.feat_stride < 1:
+        spec.fail("needs a ratio and a scale, and positive ones, and a base_size and a feat_stride of at least 1")
+    if min(params.pre_nms_topn, params.post_nms_topn) < 1:
+        spec.fail("pre_nms_topn and post_nms_topn must be at least 1")
+    count = len(ratios) * len(scales)
+    if len(scores) != 4 or scores[:2] != (1, 2 * count) or offsets != (1, 4 * count, *scores[2:]):
+        spec.fail(
+            f"bottoms of {list(scores)} and {list(offsets)}; (1, {2 * count}, height, width) and (1, {4 * count}, "
+            f"height, width) were expected for {len(ratios)} ratios and {len(scales)} scales"
+        )
+    two_scales = _PVANET in spec.dialect.split("+")
+    numbers = 4 if two_scales else 3
+    if math.prod(image) < numbers:
+        spec.fail(
+            f"bottom {spec.bottoms[2]!r} has shape {list(image)}; under the dialect {spec.dialect}, {numbers} numbers "
+            f"were expected{f' (3 under {_MINI})' if two_scales else ''}"
+        )
+    spec.warn(
+        f"the boxes are those of {spec.dialect}; other forks, as happynear/caffe-windows, make others of the same "
+        "parameters"
+    )
+    return Proposal(
+        ProposalSettings(
+            base_anchors(params.base_size, ratios, scales),
+            params.feat_stride,
+            params.min_size,
+            params.pre_nms_topn,
+            params.post_nms_topn,
+            params.nms_thresh,
+            two_scales,
+        ),
+        scored=len(spec.tops) == 2,
+    )

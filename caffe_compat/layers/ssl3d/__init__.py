@@ -1,0 +1,1 @@
+"""Layer types that only the 3Dpose_ssl fork has."""

@@ -1,0 +1,1 @@
+"""From a definition and weights to a network that runs, and back to a ``.pt``."""

@@ -1,0 +1,356 @@
+"""The ``.pt`` that ``caffe-compat convert`` writes: plain tensors, numbers and strings, nothing that could run.
+
+format        "caffe-compat"
+version       1
+network       prototxt text of the whole definition, current generation
+dialect       name of the schema the text is bound to
+dialect_text  text of that schema if it is a user's own .proto file, else None
+state         {"phase", "level", "stages"}
+input_shapes  {blob: [dims]}
+dtype         "float32", "float16" or "bfloat16": precision of the floating-point weights (running statistics, which
+              half precision cannot hold, stay float32)
+optimized     whether loading should give the inference form (see CaffeNet.optimize)
+state_dict    {"conv1.weight": tensor, ...} under the layers' own names
+sources       [{"name", "sha256"}] of the files it was made from
+preprocess    how pixels become input, or None (see caffe_compat.inference.preprocess)
+parity        what was verified, or None (see ParityRecord)
+extra         {name: tensor or string} of the program that wrote it, such as units of the outputs; may be missing
+written_by    versions of this library and of torch
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import torch
+
+from ..access import FileAccess
+from ..errors import CaffeCompatError, FileError, UsageError
+from ..formats.files import Checksum, atomic_write, open_file
+from ..schema import keep_dialect, own_dialect
+from ..schema.prototxt import format_message, parse_message
+from .graph import NetState
+from .net import CaffeNet
+
+__all__ = [
+    "Checkpoint",
+    "ParityRecord",
+    "check_dtype",
+    "is_checkpoint",
+    "load_checkpoint",
+    "read_checkpoint",
+    "save_checkpoint",
+]
+
+FORMAT = "caffe-compat"
+VERSION = 1
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class ParityRecord:
+    """What a model was checked against and how far off it was at worst.
+
+    Attributes:
+        reference, sha256: name and checksum of the file of recorded outputs. group: the part of it that was used.
+        blobs: how many arrays were compared, all within tolerance.
+        worst_blob, worst_abs, worst_rel: the array with the largest relative error.
+        device, precision: where and how it ran. versions: of torch and of this library.
+    """
+
+    reference: str
+    sha256: str
+    group: str
+    blobs: int
+    worst_blob: str
+    worst_abs: float
+    worst_rel: float
+    device: str
+    precision: str
+    versions: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The contents of a ``.pt``; the module's docstring says what each entry is."""
+
+    network: str
+    dialect: str
+    dialect_text: str | None
+    state: NetState
+    input_shapes: dict[str, tuple[int, ...]]
+    dtype: str
+    optimized: bool
+    state_dict: dict[str, torch.Tensor]
+    sources: tuple[dict[str, str], ...]
+    preprocess: dict[str, Any] | None
+    parity: ParityRecord | None
+    extra: dict[str, torch.Tensor | str]
+    written_by: str
+
+
+def versions() -> str:
+    """Versions of this library and of torch, for records."""
+    try:
+        own = metadata.version("caffe-compat")
+    except metadata.PackageNotFoundError:
+        own = "unknown"
+    return f"caffe_compat {own}, torch {torch.__version__}"
+
+
+def save_checkpoint(
+    net: CaffeNet,
+    path: str | Path,
+    *,
+    sources: Sequence[str | Path | Checksum | Mapping[str, str]] = (),
+    preprocess: Mapping[str, Any] | None = None,
+    parity: ParityRecord | None = None,
+    extra: Mapping[str, torch.Tensor | str] | None = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    optimized: bool = False,
+) -> None:
+    """Write ``net`` to ``path``, whole or not at all.
+
+    Args:
+        sources: the files it was made from; their checksums, which may be under way already, are recorded. An entry of
+            :attr:`Checkpoint.sources` is recorded as it is.
+        extra: what else to keep with the model; it comes back as :attr:`Checkpoint.extra` and means nothing here.
+        dtype: precision that floating-point weights are stored in (but see ``Layer.single_precision``).
+        optimized: whether loading gives the inference form. What is stored is ``net`` itself all the same.
+
+    Raises:
+        FileError: a source cannot be read, or ``path`` cannot be written. UsageError: ``net`` is an inference form
+            itself, or shall become one and is of phase TRAIN; or it has weights that ``dtype`` cannot hold.
+    """
+    if optimized and net.graph.state.phase != "TEST":
+        raise UsageError("only a net of phase TEST has an inference form; convert it with phase test")
+    wide = check_dtype(net, dtype)
+    checksums = [source if isinstance(source, Checksum | Mapping) else Checksum(source) for source in sources]
+    dialect, dialect_text = net.dialect, own_dialect(net.dialect)
+    if dialect_text is not None:
+        dialect = keep_dialect(dialect, dialect_text)  # no path of this machine
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "network": format_message(net.message),
+        "dialect": dialect,
+        "dialect_text": dialect_text,
+        "state": {**asdict(net.graph.state), "stages": list(net.graph.state.stages)},
+        "input_shapes": {name: list(shape) for name, shape in net.input_shapes.items()},
+        "dtype": dtype,
+        "optimized": optimized,
+        "state_dict": {
+            name: _cast(tensor, torch.float32 if name in wide else DTYPES[dtype])
+            for name, tensor in net.state_dict().items()
+        },
+        "sources": [
+            dict(sum_) if isinstance(sum_, Mapping) else {"name": Path(sum_.path).name, "sha256": sum_.hexdigest()}
+            for sum_ in checksums
+        ],
+        "preprocess": dict(preprocess) if preprocess else None,
+        "parity": asdict(parity) if parity else None,
+        "extra": {
+            name: value if isinstance(value, str) else _cast(value, value.dtype).cpu()
+            for name, value in (extra or {}).items()
+        },
+        "written_by": versions(),
+    }
+    with atomic_write(path) as file:
+        try:
+            torch.save(content, file.name)
+        except RuntimeError as error:  # how torch reports a full disk
+            raise FileError(f"cannot be written: {str(error).splitlines()[0]}", path=str(path)) from error
+
+
+def check_dtype(net: CaffeNet, dtype: str) -> frozenset[str]:
+    """The entries of the state dict that ``net`` keeps in float32 whatever its precision.
+
+    Raises:
+        UsageError: not a dtype, or one in which a weight would become infinite.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"dtype {dtype!r}: one of {', '.join(DTYPES)} was expected")
+    wide = frozenset(
+        f"{path}.{name}" for path, module in net.named_modules() for name in getattr(module, "single_precision", ())
+    )
+    largest = torch.finfo(DTYPES[dtype]).max
+    for name, tensor in net.state_dict().items():
+        if dtype == "float32" or name in wide or not tensor.is_floating_point() or tensor.numel() == 0:
+            continue
+        peak = tensor.abs().nan_to_num(0.0, 0.0, 0.0).amax()
+        if peak > largest:
+            hint = "; use bfloat16" if dtype == "float16" else ""
+            raise UsageError(f"{name} holds {float(peak):g}, and {dtype} ends at {largest:g}{hint}")
+    return wide
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    tensor = tensor.detach().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+    # torch writes whole storages: a slice must not drag along what it was cut from.
+    return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
+
+
+def is_checkpoint(path: str | Path) -> bool:
+    """Whether ``path`` is a file as torch writes them (a zip archive)."""
+    try:
+        with open_file(path) as file:
+            return file.read(4) == b"PK\x03\x04"
+    except OSError as error:
+        raise FileError(error.strerror or str(error), path=str(path)) from error
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """The contents of a ``.pt``, checked for form; no code in it can run.
+
+    Raises:
+        FileError: not a file of ours, of a later version, damaged, or with something in it that is not plain data.
+    """
+    name = str(path)
+    try:
+        with open_file(path) as file:
+            _check_archive(file)
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except CaffeCompatError:
+        raise
+    except Exception as error:  # damage makes torch raise nearly anything
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise FileError(f"cannot be read as a .pt of plain tensors: {reason}", path=name) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise FileError("was not written by caffe-compat convert", path=name)
+    if content.get("version") != VERSION:
+        raise FileError(f"has format version {content.get('version')}; this release reads version {VERSION}", path=name)
+    try:
+        state = content["state"]
+        tensors = content["state_dict"]
+        if content["dtype"] not in DTYPES:
+            raise ValueError(f"dtype {content['dtype']!r}")
+        for key, tensor in tensors.items():
+            _check_tensor(_typed(key, str), tensor, DTYPES[content["dtype"]])
+        return Checkpoint(
+            network=_typed(content["network"], str),
+            dialect=_dialect(content["dialect"], content["dialect_text"]),
+            dialect_text=content["dialect_text"],
+            state=NetState(state["phase"], int(state["level"]), tuple(map(str, state["stages"]))),
+            input_shapes={str(n): tuple(int(d) for d in s) for n, s in content["input_shapes"].items()},
+            dtype=content["dtype"],
+            optimized=_typed(content["optimized"], bool),
+            state_dict=tensors,
+            sources=tuple({"name": str(s["name"]), "sha256": str(s["sha256"])} for s in content["sources"]),
+            preprocess=content["preprocess"],
+            parity=_parity_record(content["parity"]),
+            # Files of earlier releases have none.
+            extra=_extra(content.get("extra", {})),
+            written_by=str(content["written_by"]),
+        )
+    except KeyError as error:
+        raise FileError(f"is damaged: entry {error} is missing", path=name) from error
+    except (TypeError, ValueError, AttributeError, OverflowError, UsageError) as error:
+        raise FileError(f"is damaged: {error}", path=name) from error
+
+
+def _check_archive(file: BinaryIO) -> None:
+    """Refuse archives that unpack to more than they hold, or whose checksums (torch looks at none) are wrong."""
+    size = os.fstat(file.fileno()).st_size
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if any(e.filename.endswith("/archive_format") or e.filename == "archive_format" for e in entries):
+            raise FileError("is a torch.export program (.pt2): torch.export.load runs it", path=file.name)
+        if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > size:
+            raise ValueError("its entries are compressed or overlap, which torch never writes")
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checksum of {damaged} is wrong")
+
+
+def _check_tensor(name: str, tensor: Any, dtype: torch.dtype, where: str = "state_dict") -> None:
+    """A plain tensor with memory of its own for each value, as save_checkpoint writes them."""
+    if type(tensor) is not torch.Tensor or tensor.layout != torch.strided or tensor.device.type != "cpu":
+        raise TypeError(f"{name} in {where} is no plain tensor")
+    if tensor.dtype not in (dtype, torch.float32) and tensor.is_floating_point():
+        raise TypeError(f"{name} in {where} holds {tensor.dtype}, {dtype} was expected")
+    if not tensor.is_contiguous():
+        raise ValueError(f"the values of {name} in {where} overlap or have gaps")
+
+
+def _parity_record(entry: Any) -> ParityRecord | None:
+    if entry is None:
+        return None
+    record = ParityRecord(**entry)
+    for field in fields(ParityRecord):
+        kind = {"str": str, "int": int, "float": float}[str(field.type)]
+        _typed(getattr(record, field.name), kind)
+    return record
+
+
+def _extra(entries: Any) -> dict[str, torch.Tensor | str]:
+    for name, value in _typed(entries, dict).items():
+        if not isinstance(value, str):
+            _check_tensor(_typed(name, str), value, getattr(value, "dtype", torch.float32), "extra")
+    return dict(entries)
+
+
+def _dialect(name: Any, text: Any) -> str:
+    """The name of a stored dialect, made known if the file brings it; never the path of a file to open."""
+    if text is not None:
+        return keep_dialect(_typed(name, str), _typed(text, str))
+    if _typed(name, str).endswith(".proto"):
+        raise ValueError(f"the text of dialect {name} is missing")
+    return str(name)
+
+
+def _typed(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{kind.__name__} expected, found {type(value).__name__}")
+    return value
+
+
+def load_checkpoint(
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    gradients: Literal["caffe", "true"] = "caffe",
+    allow_python: bool = False,
+) -> CaffeNet:
+    """The net in a ``.pt``, as it was converted: same phase, precision and, if that was asked for, inference form.
+
+    Raises:
+        FileError: see :func:`read_checkpoint`; or tensors that do not fit the network stored beside them.
+    """
+    content = read_checkpoint(path)
+    parsed = parse_message(content.network, dialect=content.dialect, path=str(path))
+    net = CaffeNet(
+        parsed.message,
+        content.state,
+        dialect=parsed.schema.name,
+        input_shapes=content.input_shapes,
+        files=FileAccess(root),
+        gradients=gradients,
+        allow_python=allow_python,
+        path=str(path),
+    )
+    expected = net.state_dict()
+    missing, extra = expected.keys() - content.state_dict.keys(), content.state_dict.keys() - expected.keys()
+    if missing or extra:
+        found = [f"lacks {n}" for n in sorted(missing)] + [f"has {n} too many" for n in sorted(extra)]
+        raise FileError(f"its tensors do not fit its network: {', '.join(found[:5])}", path=str(path))
+    for name, tensor in content.state_dict.items():
+        if expected[name].shape != tensor.shape:
+            shapes = f"{list(tensor.shape)}, its network needs {list(expected[name].shape)}"
+            raise FileError(f"tensor {name} has shape {shapes}", path=str(path))
+        if not tensor.is_floating_point() and tensor.dtype != expected[name].dtype:
+            kinds = f"{tensor.dtype}, its network needs {expected[name].dtype}"
+            raise FileError(f"tensor {name} holds {kinds}", path=str(path))
+    for name, tensor in content.state_dict.items():
+        module, _, blob = name.rpartition(".")
+        net.assign_blob(module, blob, tensor)
+    net.materialize()
+    if content.dtype != "float32":
+        net.to(DTYPES[content.dtype])
+    return net.optimize() if content.optimized else net

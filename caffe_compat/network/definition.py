@@ -1,0 +1,90 @@
+"""A network's definition, from a prototxt or from inside a caffemodel, in the current generation of the schema."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import FileError, UsageError
+from ..formats.files import open_file
+from ..formats.weights import WeightsFile, read_weights
+from ..schema import Schema, load_schema, split_dialect
+from ..schema.infer import infer_binary
+from ..schema.prototxt import read_message
+from ..schema.upgrade import decode_net, upgrade_net
+
+__all__ = ["Definition", "is_text", "read_definition"]
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A network as its file defines it.
+
+    Attributes:
+        message: a current-generation ``NetParameter`` bound to ``schema``.
+        dialect_reason: why that schema was chosen, in words.
+        notes: what was upgraded. warnings: what Caffe's own reader would refuse.
+    """
+
+    path: str
+    message: Any
+    schema: Schema
+    dialect_reason: str
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+
+_BINARY = bytes(set(range(0x20)) - set(b"\t\n\v\f\r\x1a"))
+
+
+def is_text(path: str | Path) -> bool:
+    """Whether a file looks like text rather than one of Caffe's binary formats."""
+    try:
+        with open_file(path) as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise FileError(error.strerror or str(error), path=str(path)) from error
+    # The tags and lengths of a binary message are full of control characters; text has blanks and line ends only.
+    return head == head.translate(None, _BINARY)
+
+
+def read_definition(path: str | Path, dialect: str | None = None, weights: WeightsFile | None = None) -> Definition:
+    """Read the network in ``path``: a prototxt, or a caffemodel that carries its own network.
+
+    Args:
+        dialect: a dialect's name or the path of a ``.proto`` file; None chooses one by what the file holds.
+        weights: ``path`` already opened, if it is a caffemodel.
+
+    Raises:
+        FileError, PrototxtError: the file cannot be read. DialectError: several dialects fit and differ.
+    """
+    dialect = None if dialect in (None, "auto") else dialect
+    if weights is None and is_text(path):
+        parsed = read_message(path, dialect=dialect)
+        upgraded = upgrade_net(parsed.message, parsed.schema, str(path))
+        return Definition(
+            str(path),
+            upgraded.message,
+            parsed.schema,
+            parsed.dialect_reason,
+            tuple(upgraded.notes),
+            tuple(parsed.warnings),
+        )
+    if weights is not None:
+        return _from_binary(str(path), weights, dialect)
+    with read_weights(path) as opened:
+        return _from_binary(str(path), opened, dialect)
+
+
+def _from_binary(path: str, weights: WeightsFile, dialect: str | None) -> Definition:
+    if weights.structure is None:
+        raise UsageError(f"{path}: HDF5 weights hold no network; pass the prototxt too")
+    if dialect is None:
+        schema, reason, alternatives = infer_binary(weights.structure, path)
+        if alternatives:
+            reason += f" (also fits: {', '.join(alternatives[:5])})"
+    else:
+        schema, reason = load_schema(*split_dialect(dialect)), "asked for"
+    upgraded = upgrade_net(decode_net(weights.structure, schema, path), schema, path)
+    return Definition(path, upgraded.message, schema, reason, tuple(upgraded.notes))

@@ -1,0 +1,138 @@
+"""Weights of a file -> blobs of a net, each one accounted for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ..errors import WeightsError
+from ..formats.weights import WeightsFile
+from ..formats.wire import BlobView, LayerRecord
+from .net import CaffeNet
+from .registry import Shape
+
+__all__ = ["FillReport", "fill_net", "shape_fits"]
+
+COPIED_AT_ONCE = 1 << 18  # values: 1 MB, which is in the processor's cache when it is looked at again
+
+
+@dataclass
+class FillReport:
+    """What became of every blob.
+
+    Attributes:
+        filled: layers that got weights.
+        initial: layers with blobs that the file has none for: they keep initial values.
+        leftover: layers of the file with blobs that the net does not use.
+        warnings: the last two, and weights that are no numbers, in words.
+    """
+
+    filled: list[str] = field(default_factory=list)
+    initial: list[str] = field(default_factory=list)
+    leftover: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def fill_net(net: CaffeNet, weights: WeightsFile) -> FillReport:
+    """Copy weights into ``net`` by layer name, as Caffe does: of layers of one name, the first gets them.
+
+    The pages of the file are given back blob by blob, so memory holds the weights once.
+
+    Raises:
+        WeightsError: a layer with another number of blobs, or a blob of another shape.
+    """
+    report = FillReport()
+    by_name: dict[str, str] = {}
+    for node in net.graph.computed:
+        by_name.setdefault(node.name, node.module_name)
+    for record in weights.layers:
+        if not record.blobs:
+            continue
+        module_name = by_name.get(record.name)
+        if module_name is None:
+            report.leftover.append(record.name)
+            continue
+        _fill_layer(net, module_name, record, weights, report)
+        report.filled.append(record.name)
+    filled = set(report.filled)
+    report.initial = [
+        node.name
+        for node in net.nodes_with_blobs()
+        if node.name not in filled and not _shares_all(net, node.module_name)
+    ]
+    if report.initial:
+        report.warnings.append(
+            f"{weights.path} has no weights for {_listed(report.initial)}: they keep their initial values, as in Caffe"
+        )
+    if report.leftover:
+        report.warnings.append(f"{weights.path} has weights for {_listed(report.leftover)}, which the net does not use")
+    return report
+
+
+def _fill_layer(net: CaffeNet, module_name: str, record: LayerRecord, weights: WeightsFile, report: FillReport) -> None:
+    targets = net.blobs_of(module_name)
+    names = list(targets)
+    where = f"{weights.path}: layer {record.name!r}"
+    shorter_is_shared = weights.kind == "hdf5" and len(record.blobs) < len(
+        names
+    )  # Caffe leaves shared blobs out of HDF5
+    if len(record.blobs) != len(names) and not shorter_is_shared:
+        raise WeightsError(
+            f"{where} has {len(record.blobs)} blobs, the net needs {len(names)} ({', '.join(names) or 'none'})"
+        )
+    for i, (name, blob) in enumerate(zip(names, record.blobs, strict=False)):
+        target = tuple(targets[name].shape)
+        if blob.is_empty:
+            if weights.kind == "hdf5":
+                continue
+            raise WeightsError(f"{where}, blob {i}: the file declares shape {list(blob.shape)} and holds no values")
+        if not shape_fits(blob.shape, target):
+            raise WeightsError(
+                f"{where}, blob {i} ({name}): the file has shape {list(blob.shape)}, the net needs {list(target)}"
+            )
+        try:
+            tensor, finite = _copied(blob, target, weights)
+        except RuntimeError as error:  # torch has no MemoryError on the CPU
+            raise WeightsError(f"{where}, blob {i} ({name}): no memory for its shape {list(target)}") from error
+        if not finite:
+            report.warnings.append(f"{where}, blob {i} ({name}) holds values that are not finite (NaN or infinity)")
+        if targets[name].is_meta:
+            net.assign_blob(module_name, name, tensor)
+        else:
+            # It has memory already, which an optimizer or somebody's array may hold on to.
+            with torch.no_grad():
+                targets[name].copy_(tensor)
+
+
+def shape_fits(found: Shape, needed: Shape) -> bool:
+    """Equal, or the four axes of an old file, of which the leading ones may be 1."""
+    return found == needed or (len(found) == 4 and len(needed) < 4 and found == (1,) * (4 - len(needed)) + needed)
+
+
+def _copied(blob: BlobView, shape: Shape, weights: WeightsFile) -> tuple[torch.Tensor, bool]:
+    """A blob's values in memory of their own, as float32, and whether all are finite.
+
+    Piece by piece: each is looked at while it is in the processor's cache, and its pages of the file are given back.
+    """
+    tensor = torch.empty(shape, device="cpu")  # whatever the default device is: numpy writes into it
+    source, target = blob.data.reshape(-1), tensor.view(-1).numpy()
+    finite = True
+    for start in range(0, target.size, COPIED_AT_ONCE):
+        piece = target[start : start + COPIED_AT_ONCE]
+        np.copyto(piece, source[start : start + COPIED_AT_ONCE], casting="same_kind")
+        weights.release(blob)
+        finite = finite and bool(np.isfinite(piece).all())
+    return tensor, finite
+
+
+def _shares_all(net: CaffeNet, module_name: str) -> bool:
+    """Whether another layer with weights owns every blob of this one."""
+    return all(not blob.is_meta for blob in net.blobs_of(module_name).values())
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    shown = ", ".join(repr(name) for name in names[:most])
+    kind = "layer " if len(names) == 1 else "layers "
+    return kind + shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,115 @@
+"""load(): from files to a CaffeNet."""
+
+from __future__ import annotations
+
+import warnings as _warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from ..access import FileAccess
+from ..errors import CaffeCompatWarning, UsageError
+from ..formats.weights import read_weights
+from .checkpoint import is_checkpoint, load_checkpoint
+from .definition import Definition, is_text, read_definition
+from .filling import FillReport, fill_net
+from .graph import NetState
+from .net import CaffeNet
+from .registry import Shape
+
+__all__ = ["build_net", "load"]
+
+
+def load(
+    model: str | Path,
+    weights: str | Path | None = None,
+    *,
+    phase: str = "test",
+    level: int = 0,
+    stages: Sequence[str] = (),
+    dialect: str | None = None,
+    input_shapes: Mapping[str, Shape] | None = None,
+    root: str | Path | None = None,
+    gradients: Literal["caffe", "true"] = "caffe",
+    allow_python: bool = False,
+    seed: int | None = None,
+) -> CaffeNet:
+    """A network ready to run: ``load("model.pt")`` or ``load("deploy.prototxt", "weights.caffemodel")``.
+
+    Args:
+        model: a ``.pt`` of ``caffe-compat convert``, a prototxt, or a caffemodel that carries its own network.
+        weights: a ``.caffemodel`` or ``.caffemodel.h5``; without it, a prototxt's blobs get their fillers' values.
+        phase, level, stages: which layers of the definition to build. dialect: a fork's name; None finds it out.
+        input_shapes: by blob name, for inputs whose shape the file does not tell, or another shape.
+        root: the folder below which layers may read the files they name; None forbids it.
+        gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
+        allow_python: whether ``Python`` layers may import and run the code they name.
+        seed: of the fillers; None draws from torch's global generator.
+
+    Raises:
+        CaffeCompatError: one of its kinds, naming the file, layer and blob at fault.
+
+    Warns:
+        CaffeCompatWarning: what Caffe lets pass: blobs without a layer, layers without blobs, values that are no
+            numbers.
+    """
+    if is_checkpoint(model):
+        if weights is not None:
+            raise UsageError(f"{model} holds its own weights; {weights} would be ignored")
+        for what, value in (("level", level), ("stages", stages), ("dialect", dialect), ("input_shapes", input_shapes)):
+            if value:
+                raise UsageError(f"{model} was converted with its own {what}; {what} {value} would be ignored")
+        net = load_checkpoint(model, root=root, gradients=gradients, allow_python=allow_python)
+        if phase.upper() not in ("TEST", net.graph.state.phase):
+            raise UsageError(f"{model} was converted for phase {net.graph.state.phase}; {phase} would be ignored")
+        return net
+    if weights is None and not is_text(model):
+        weights = model
+    definition = read_definition(model, dialect)
+    net, report = build_net(
+        definition,
+        weights,
+        state=NetState(phase.upper(), level, tuple(stages)),
+        input_shapes=input_shapes,
+        files=FileAccess(root),
+        gradients=gradients,
+        allow_python=allow_python,
+        seed=seed,
+    )
+    for text in (*definition.warnings, *net.warnings, *report.warnings):
+        _warnings.warn(text, CaffeCompatWarning, stacklevel=2)
+    return net
+
+
+def build_net(
+    definition: Definition,
+    weights: str | Path | None,
+    *,
+    state: NetState | None = None,
+    input_shapes: Mapping[str, Shape] | None = None,
+    files: FileAccess | None = None,
+    gradients: Literal["caffe", "true"] = "caffe",
+    allow_python: bool = False,
+    seed: int | None = None,
+) -> tuple[CaffeNet, FillReport]:
+    """Build ``definition``, fill it from ``weights`` and give every other blob its initial value.
+
+    Raises:
+        CaffeCompatError: as :func:`load`.
+    """
+    net = CaffeNet(
+        definition.message,
+        state,
+        dialect=definition.schema.name,
+        input_shapes=input_shapes,
+        files=files,
+        gradients=gradients,
+        allow_python=allow_python,
+        path=definition.path,
+    )
+    report = FillReport()
+    if weights is not None:
+        with read_weights(weights) as opened:
+            report = fill_net(net, opened)
+    net.materialize(seed)
+    return net, report

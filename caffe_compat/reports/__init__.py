@@ -1,0 +1,1 @@
+"""What can be told of networks and files without running them for their outputs."""

@@ -1,0 +1,447 @@
+"""How many of the networks below a folder can be read, wired, built and run, and why not the others.
+
+Files are handled by worker processes: one that hangs, crashes or eats the memory costs only the file it had, which is
+reported as ``internal: ...``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from ..errors import (
+    CaffeCompatError,
+    FileError,
+    GraphError,
+    LayerError,
+    NetworkError,
+    PrototxtError,
+    UnknownLayerError,
+    UsageError,
+)
+from ..formats.textformat import parse_text
+from ..network.definition import is_text
+from ..network.graph import Graph, NetState, build_graph
+from ..network.net import CaffeNet
+from ..network.plugins import load_plugins
+from ..network.registry import find_layer
+from ..network.sources import is_source
+from ..schema.prototxt import bind_tree, read_text
+from ..schema.upgrade import upgrade_net
+from .inspection import layer_rows, text_kind
+
+__all__ = ["FileResult", "Survey", "survey", "survey_file"]
+
+# How far a network got.
+UNREAD, READ, GRAPH, KNOWN, BUILT, RAN = range(6)
+
+# A network larger than this is not run: it would take a machine of its own.
+MAX_RUN_MACS = 20_000_000_000
+MAX_RUN_BYTES = 2**30
+# What a worker may need beyond what it has when it starts.
+WORKER_BYTES = 4 * 2**30
+EXAMPLES = 5
+
+# A solver with one of these counts as the first network in it.
+_NETWORKS_IN_SOLVER = ("net_param", "train_net_param", "test_net_param")
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """One file.
+
+    Attributes:
+        path: relative to the folder.
+        network: False for a solver (unless a network is inside), a label map or other text.
+        reached: 0 nothing, 1 read, 2 its layers form a graph, 3 their types are all known, 4 built (every shape is
+            inferred), 5 run.
+        state: the phase (and stage) that got that far; empty if none was tried.
+        reasons: what stopped it, grouped: one, or one for every layer type that is not known. detail: the error itself.
+    """
+
+    path: str
+    network: bool
+    reached: int = UNREAD
+    state: str = ""
+    reasons: tuple[str, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What became of every file, in the order of their paths. ``with_run`` tells whether networks were run too."""
+
+    results: tuple[FileResult, ...]
+    with_run: bool = False
+
+    def count(self, reached: int) -> int:
+        """How many networks got at least that far."""
+        return sum(result.network and result.reached >= reached for result in self.results)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many files each reason stopped, most first. A file counts for every unknown layer type that it has."""
+        counts = Counter(reason for result in self.results for reason in result.reasons)
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    @property
+    def examples(self) -> dict[str, list[str]]:
+        """A few files for each reason."""
+        found: dict[str, list[str]] = {reason: [] for reason in self.reasons}
+        for result in self.results:
+            for reason in result.reasons:
+                if len(found[reason]) < EXAMPLES:
+                    found[reason].append(result.path)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts and grouped reasons: ``files`` are all that were found; from ``read`` on, networks count."""
+        counts: dict[str, Any] = {
+            "files": len(self.results),
+            "not_networks": sum(not result.network for result in self.results),
+            "read": self.count(READ),
+            "graph": self.count(GRAPH),
+            "known": self.count(KNOWN),
+            "built": self.count(BUILT),
+        }
+        if self.with_run:
+            counts["ran"] = self.count(RAN)
+        return {**counts, "reasons": self.reasons}
+
+
+def survey(
+    folder: str | Path,
+    *,
+    run: bool = False,
+    workers: int = 2,
+    time_limit: float = 30.0,
+    plugins: Sequence[str] = (),
+) -> Survey:
+    """Try every ``*.prototxt``, and every ``*.pt`` that is text, below ``folder``.
+
+    Symbolic links to folders are not followed.
+
+    Args:
+        run: execute what was built once, with seeded weights and inputs of the declared shapes; networks of more than
+            20 billion multiply-accumulates or 1 GiB are left out, which their reason says.
+        workers: processes at a time. time_limit: seconds for one file.
+        plugins: Python files that register layers; the workers run them.
+
+    Raises:
+        FileError: no such folder. UsageError: a plugin fails.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileError("no such folder", path=str(root))
+    paths = sorted(_candidates(root))
+    results: dict[str, FileResult] = {}
+    queue = iter(paths)
+    lock = threading.Lock()
+    failures: list[CaffeCompatError] = []
+
+    def serve() -> None:
+        with _Worker(root, run, plugins, time_limit) as worker:
+            while not failures:
+                with lock:
+                    path = next(queue, None)
+                if path is None:
+                    return
+                try:
+                    results[path] = worker.survey_file(path)
+                except CaffeCompatError as error:
+                    failures.append(error)
+
+    threads = [threading.Thread(target=serve) for _ in range(min(workers, len(paths)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return Survey(tuple(results[path] for path in paths), run)
+
+
+def _candidates(root: Path) -> Iterator[str]:
+    for path in root.rglob("*"):
+        if path.suffix in (".prototxt", ".pt") and path.is_file() and (path.suffix == ".prototxt" or is_text(path)):
+            yield str(path.relative_to(root))
+
+
+# One file
+
+
+def survey_file(root: str | Path, path: str, *, run: bool = False) -> FileResult:
+    """How far the file ``path`` below ``root`` gets. It counts as far as any of its phases and stages gets."""
+    try:
+        text = read_text(Path(root) / path)
+    except FileError as error:
+        return FileResult(path, True, UNREAD, "", (_reason(error),), str(error))
+    try:
+        tree = parse_text(text)
+        kind = text_kind(tree)
+        inner = next((field.name for field in tree.fields if field.name in _NETWORKS_IN_SOLVER), None)
+        if kind == "other" or (kind == "solver" and inner is None):
+            return FileResult(path, False)
+        parsed = bind_tree(tree, "NetParameter" if kind == "network" else "SolverParameter")
+    except CaffeCompatError as error:
+        # What a broken text was meant to be is a guess.
+        if re.search(r"\blayers?\s*:?\s*[{<]", text) is None:
+            return FileResult(path, False, UNREAD, "", (), str(error))
+        return FileResult(path, True, UNREAD, "", (_reason(error),), str(error))
+    message = parsed.message
+    if kind == "solver" and inner is not None:
+        inside = getattr(message, inner)
+        message = inside[0] if inner == "test_net_param" else inside
+    try:
+        message = upgrade_net(message, parsed.schema).message
+    except CaffeCompatError as error:
+        return FileResult(path, True, READ, "", (_reason(error),), str(error))
+    best = FileResult(path, True)
+    for state in _states(message):
+        found = _survey_state(path, message, parsed.schema.name, state, run)
+        if found.reached > best.reached:
+            best = found
+        if best.reached >= BUILT:
+            break
+    return best
+
+
+def _states(message: Any) -> Iterator[NetState]:
+    """TEST, TRAIN, and TEST in each of the stages that a rule of the file names."""
+    yield NetState("TEST")
+    yield NetState("TRAIN")
+    rules = [rule for layer in message.layer for rule in (*layer.include, *layer.exclude)]
+    for stage in dict.fromkeys(stage for rule in rules for stage in (*rule.stage, *rule.not_stage)):
+        yield NetState("TEST", stages=(stage,))
+
+
+def _survey_state(path: str, message: Any, dialect: str, state: NetState, run: bool) -> FileResult:
+    reached, label = READ, " ".join((state.phase, *state.stages))
+    try:
+        graph = build_graph(message, state, is_source)
+        reached = GRAPH
+        unknown = _unknown_types(graph, dialect)
+        if unknown:
+            reasons = tuple(f"unknown layer type {name}" for name in unknown)
+            return FileResult(path, True, reached, label, reasons, ", ".join(unknown))
+        reached = KNOWN
+        net = CaffeNet(message, state, dialect=dialect)
+        reached = BUILT
+        if not run:
+            return FileResult(path, True, reached, label)
+        too_large = _too_large(net)
+        if too_large:
+            return FileResult(path, True, reached, label, ("not run: too large",), too_large)
+        _run_seeded(net)
+        return FileResult(path, True, RAN, label)
+    except CaffeCompatError as error:
+        return FileResult(path, True, reached, label, (_reason(error),), str(error))
+
+
+def _unknown_types(graph: Graph, dialect: str) -> list[str]:
+    unknown: dict[str, None] = {}
+    for node in graph.nodes:
+        if node not in graph.sources:
+            try:
+                find_layer(node.type, dialect)
+            except UnknownLayerError:
+                unknown[node.type] = None
+    return sorted(unknown)
+
+
+def _reason(error: CaffeCompatError) -> str:
+    """An error without what is special about its file, so that equal ones fall together."""
+    text = re.sub(r"line \d+, column \d+: ", "", str(error))
+    if isinstance(error, UsageError) and "is not in the file" in text:
+        return "the shape of an input is not in the file"
+    if isinstance(error, UnknownLayerError):
+        return f"unknown layer type {error.type}"
+    kind = "file"
+    if isinstance(error, PrototxtError):
+        kind = "text"
+    elif isinstance(error, GraphError):
+        kind = "graph"
+    elif isinstance(error, LayerError):
+        kind = "layer"
+    elif isinstance(error, (NetworkError, UsageError)):
+        kind = "network"
+    elif not isinstance(error, FileError):
+        kind = type(error).__name__
+    named = re.match(r"layer '.*?' \(([^)]*)\)(?: failed)?:? ", text)
+    if named is not None:
+        kind = f"{kind} {named[1]}" if kind == "layer" else kind
+        text = text[named.end() :]
+    text = re.sub(r"'[^']*'|\"[^\"]*\"", "'...'", text)
+    text = re.sub(r"[\[(][-\d, ]*[\])]", "[...]", text)
+    text = re.sub(r"(?<![\w])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?\b", "N", text)
+    text = re.sub(r"\S+ \[\.\.\.\](?:, \S+ \[\.\.\.\])*", "[...]", text)
+    return f"{kind}: {text[:140]}"
+
+
+# Running
+
+
+def _too_large(net: CaffeNet) -> str:
+    """Why ``net`` is not run; empty if it is."""
+    macs = sum(row.macs or 0 for row in layer_rows(net))
+    needed = 4 * (sum(map(math.prod, net.shapes)) + sum(p.numel() for p in (*net.parameters(), *net.buffers())))
+    if macs > MAX_RUN_MACS:
+        return f"{macs:,} multiply-accumulates"
+    return f"{needed:,} bytes" if needed > MAX_RUN_BYTES else ""
+
+
+def _run_seeded(net: CaffeNet) -> None:
+    """One forward pass, on weights that keep activations in range, and inputs that are valid as labels and indices."""
+    net.materialize(0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for node in net.nodes_with_blobs():
+            for blob in net.blobs_of(node.module_name).values():
+                if blob.dim() > 1:
+                    blob.normal_(0, math.sqrt(2 / max(math.prod(blob.shape[1:]), 1)), generator=generator)
+                elif node.type == "BatchNorm":  # mean, variance and their factor
+                    blob.uniform_(0.5, 1.5, generator=generator)
+                else:
+                    blob.uniform_(-0.1, 0.1, generator=generator)
+    # Below 1, so that a label or an index reads as 0.
+    net.run({name: torch.rand(shape, generator=generator) for name, shape in net.input_shapes.items()})
+
+
+# Workers
+
+
+class _Worker:
+    """A process that surveys files, started when it is needed and again after it had to be killed."""
+
+    def __init__(self, root: Path, run: bool, plugins: Sequence[str], time_limit: float) -> None:
+        self.settings = json.dumps({"root": str(root.resolve()), "run": run, "plugins": list(plugins)})
+        self.time_limit = time_limit
+        self.process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> _Worker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop()
+
+    def survey_file(self, path: str) -> FileResult:
+        """The result for one file, whatever happens."""
+        if self.process is None:
+            self._start()
+        process = self.process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        timed_out = threading.Event()
+
+        def stop() -> None:
+            timed_out.set()
+            process.kill()
+
+        timer = threading.Timer(self.time_limit, stop)
+        timer.start()
+        try:
+            process.stdin.write(json.dumps(path) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except (BrokenPipeError, OSError):
+            answer = ""
+        finally:
+            timer.cancel()
+            timer.join()
+        if timed_out.is_set():
+            self._stop()
+        if answer.endswith("\n"):
+            plain = json.loads(answer)
+            return FileResult(**{**plain, "reasons": tuple(plain["reasons"])})
+        self._stop()
+        if timed_out.is_set():
+            return _internal(path, "time limit", f"took more than {self.time_limit:g} seconds")
+        return _internal(path, "crashed", f"the process ended with status {process.returncode}")
+
+    def _start(self) -> None:
+        # An interpreter of its own: a fork of this process would share the locks of torch's threads.
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from caffe_compat.reports.survey import _serve; _serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with suppress(OSError):  # it has ended already, and says nothing instead of "ready"
+            self.process.stdin.write(self.settings + "\n")
+            self.process.stdin.flush()
+        answer = self.process.stdout.readline().strip()
+        if answer != "ready":
+            self._stop()
+            raise UsageError(answer or "a worker process of the survey does not start")
+
+    def _stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout):
+                if pipe is not None:
+                    _close(pipe)
+            self.process = None
+
+
+def _close(pipe: IO[str]) -> None:
+    with suppress(OSError):  # what was not yet sent has nobody left to read it
+        pipe.close()
+
+
+def _internal(path: str, what: str, detail: str) -> FileResult:
+    return FileResult(path, True, UNREAD, "", (f"internal: {what}",), detail)
+
+
+def _serve() -> None:
+    """The worker: settings on the first line of stdin, then a path per line; one result per line on stdout."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="surrogateescape")
+    os.dup2(2, 1)  # what a layer prints is no answer
+    settings = json.loads(sys.stdin.readline())
+    try:
+        load_plugins(settings["plugins"])
+    except CaffeCompatError as error:
+        print(str(error).replace("\n", " "), file=answers, flush=True)
+        return
+    torch.set_num_threads(1)
+    _limit_memory()
+    print("ready", file=answers, flush=True)
+    for line in sys.stdin:
+        path = json.loads(line)
+        try:
+            result = survey_file(settings["root"], path, run=settings["run"])
+        except MemoryError:
+            result = _internal(path, "out of memory", "more memory than a worker may have")
+        except Exception as error:
+            result = _internal(path, type(error).__name__, str(error))
+        print(json.dumps(asdict(result)), file=answers, flush=True)
+
+
+def _limit_memory() -> None:
+    # Only Linux has all of it.
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        with open("/proc/self/statm") as file:
+            now = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + WORKER_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))

@@ -1,0 +1,394 @@
+"""prototxt text -> protobuf messages, and back.
+
+Text is first read into a tree, then bound to the schema. What the BVLC schema does not know decides which dialect is
+laid over it. What still stays unknown is kept in the message and reported: only a layer that is built may object.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from ..errors import FileError, PrototxtError
+from ..formats.textformat import Field, TextTree, Value, parse_text
+from . import Schema, is_repeated, load_schema, split_dialect
+from .infer import Missing, infer_text, listed
+from .unknown import Unknown, keep_unknown_text, unknown_fields_of
+
+__all__ = [
+    "ParsedText",
+    "bind_tree",
+    "format_message",
+    "format_value",
+    "parse_message",
+    "quoted",
+    "read_message",
+    "read_text",
+]
+
+_INTEGERS = {
+    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
+}
+_FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
+_NAMED_FLOATS = {"inf": math.inf, "infinity": math.inf, "inff": math.inf, "nan": math.nan, "nanf": math.nan}
+_TRUE = {"true", "True", "t", "1"}
+_FALSE = {"false", "False", "f", "0"}
+_TO_ESCAPE = re.compile(r'[\x00-\x1f\x7f"\\]')
+_ESCAPED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+# Larger text is no network; it would only fill the memory.
+MAX_TEXT_BYTES = 256 * 2**20
+
+
+@dataclass
+class ParsedText:
+    """A message read from text.
+
+    Attributes:
+        message: the protobuf message; unknown fields are inside (see :mod:`caffe_compat.schema.unknown`).
+        schema: the schema it is bound to.
+        dialect_reason: why that schema was chosen, in words.
+        warnings: what Caffe's own parser would refuse, or what two dialects disagree on.
+        unknown: fields that no schema chosen knows, with their places.
+    """
+
+    message: Any
+    schema: Schema
+    dialect_reason: str
+    warnings: list[str] = field(default_factory=list)
+    unknown: list[Unknown] = field(default_factory=list)
+
+
+def read_message(path: str | Path, name: str = "NetParameter", dialect: str | None = None) -> ParsedText:
+    """Read a prototxt file as message ``name``. See :func:`parse_message`.
+
+    Raises:
+        FileError: the file cannot be read or is no text. PrototxtError: with line and column.
+    """
+    return parse_message(read_text(path), name, dialect, path=str(path))
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a prototxt; bytes that are no UTF-8 become surrogates.
+
+    Raises:
+        FileError: the file cannot be read, is too large or is no text.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        data = path.read_bytes() if size <= MAX_TEXT_BYTES else b""
+    except OSError as error:
+        raise FileError(error.strerror or str(error), path=str(path)) from error
+    if size > MAX_TEXT_BYTES:
+        raise FileError(f"{size} bytes are too much for a prototxt (limit {MAX_TEXT_BYTES})", path=str(path))
+    if b"\0" in data[:4096]:
+        raise FileError("is a binary file, not a prototxt; pass weights as the caffemodel argument", path=str(path))
+    return data.decode("utf-8", "surrogateescape")
+
+
+def parse_message(
+    text: str, name: str = "NetParameter", dialect: str | None = None, *, path: str | None = None
+) -> ParsedText:
+    """Parse prototxt ``text`` as message ``name``.
+
+    Args:
+        dialect: name of a dialect or path of a ``.proto`` file; None chooses by the fields and layer types in the text.
+
+    Raises:
+        PrototxtError: the text is malformed, or a number does not fit its field.
+    """
+    return bind_tree(parse_text(text, path), name, dialect)
+
+
+def bind_tree(tree: TextTree, name: str = "NetParameter", dialect: str | None = None) -> ParsedText:
+    """What :func:`parse_message` does after the text has been parsed into ``tree``."""
+    if not tree.fields:
+        raise PrototxtError("holds no fields; a prototxt was expected", path=tree.path)
+    if dialect is not None:
+        schema = load_schema(*split_dialect(dialect))
+        return _bound(tree, schema, name, "asked for")
+    bound = _bound(tree, load_schema(), name, "every field and layer type is BVLC's")
+    missing = _missing_from(bound.unknown, tree, bound.schema)
+    if not missing:
+        return bound
+    chosen, reason = infer_text(missing)
+    if not chosen:
+        bound.dialect_reason = f"no dialect knows {listed(sorted({item.name for item in missing}))}"
+        return bound
+    return _bound(tree, load_schema(*chosen), name, reason)
+
+
+def _bound(tree: TextTree, schema: Schema, name: str, reason: str) -> ParsedText:
+    binder = _Binder(tree)
+    message = schema.message(name)()
+    binder.fill(message, tree.fields)
+    if not message.IsInitialized():
+        where = f"{tree.path}: " if tree.path else ""
+        missing = listed(message.FindInitializationErrors())
+        binder.warnings.append(f"{where}{missing} must be given; Caffe refuses this file")
+    return ParsedText(message, schema, reason, tree.warnings + binder.warnings, binder.unknown)
+
+
+# Which dialect does a text speak?
+
+
+def _missing_from(unknown: list[Unknown], tree: TextTree, schema: Schema) -> list[Missing]:
+    """What the schema lacks."""
+    missing = set()
+    for u in unknown:
+        where = u.reason.rpartition(" ")[2]
+        if " none of " in u.reason:
+            missing.add(Missing(where, u.text))
+        elif "no such field" in u.reason:
+            inner = _inner_names(parse_text(f"x {u.text}").fields[0].value) if u.text.startswith("{") else ()
+            missing.add(Missing(where, u.name, frozenset(inner)))
+    for layer in tree.fields:
+        if layer.name == "layer":
+            for f in layer.value.fields:
+                if f.name == "type" and f.value.kind == "string" and f.value.text not in schema.layer_types:
+                    missing.add(Missing("type", f.value.text))
+    return sorted(missing, key=lambda item: (item.where, item.name, sorted(item.inner)))
+
+
+def _inner_names(value: Value, prefix: str = "") -> Iterator[str]:
+    """Dotted names of the fields inside a message."""
+    for f in value.fields:
+        yield prefix + f.name
+        yield from _inner_names(f.value, f"{prefix}{f.name}.")
+
+
+# Tree -> message
+
+
+@lru_cache(maxsize=4096)
+def _fields_of(descriptor: Any) -> dict[str, Any]:
+    return dict(descriptor.fields_by_name)
+
+
+class _Binder:
+    def __init__(self, tree: TextTree) -> None:
+        self.tree = tree
+        self.warnings: list[str] = []
+        self.unknown: list[Unknown] = []
+
+    def fill(self, message: Any, fields: list[Field]) -> None:
+        known = _fields_of(message.DESCRIPTOR)
+        seen: dict[str, int] = {}
+        for f in fields:
+            descriptor = known.get(f.name)
+            if descriptor is None:
+                self.keep(message, f, f"no such field in {_name_of(message.DESCRIPTOR)}")
+                continue
+            if is_repeated(descriptor):
+                if descriptor.message_type is not None:
+                    self.fill_message(message, f, descriptor, getattr(message, f.name).add)
+                else:
+                    scalar = self.scalar(message, f, descriptor)
+                    if scalar is not None:
+                        getattr(message, f.name).append(scalar)
+                continue
+            if f.name in seen:
+                self.twice(f, seen[f.name])
+                message.ClearField(f.name)
+            seen[f.name] = f.at
+            if descriptor.message_type is not None:
+                self.fill_message(message, f, descriptor, lambda m=message, n=f.name: _present(m, n))
+            else:
+                scalar = self.scalar(message, f, descriptor)
+                if scalar is not None:
+                    setattr(message, f.name, scalar)
+
+    def fill_message(self, message: Any, f: Field, descriptor: Any, make: Any) -> None:
+        if f.value.kind != "message":
+            raise self.tree.error(f"{f.name} takes a message in braces, found {f.value.text!r}", f.value.at)
+        self.fill(make(), f.value.fields)
+
+    def twice(self, f: Field, first: int) -> None:
+        line, again = self.tree.place(first)[0], self.tree.place(f.at)[0]
+        where = f"{self.tree.path}: " if self.tree.path else ""
+        self.warnings.append(
+            f"{where}{f.name} is given at line {line} and again at line {again}; Caffe refuses this, the last one wins"
+        )
+
+    def keep(self, message: Any, f: Field, reason: str) -> None:
+        line, column = self.tree.place(f.at)
+        unknown = Unknown(f.name, _as_text(f.value), reason, line, column)
+        keep_unknown_text(message, unknown)
+        self.unknown.append(unknown)
+
+    def scalar(self, message: Any, f: Field, descriptor: Any) -> Any:
+        """The value in Python, or None where it was kept as unknown."""
+        value, kind = f.value, descriptor.cpp_type
+        if value.kind == "message":
+            raise self.tree.error(f"{f.name} takes one value, found a message", value.at)
+        if kind == FieldDescriptor.CPPTYPE_ENUM:
+            return self.enum(message, f, descriptor.enum_type)
+        if kind == FieldDescriptor.CPPTYPE_STRING:
+            if value.kind != "string":
+                return self.misfit(message, f, "a string in quotes")
+            is_text = descriptor.type == FieldDescriptor.TYPE_STRING
+            return value.text if is_text else value.text.encode("latin-1", "replace")
+        if kind == FieldDescriptor.CPPTYPE_BOOL:
+            if value.kind != "string" and value.text in _TRUE | _FALSE:
+                return value.text in _TRUE
+            return self.misfit(message, f, "true or false")
+        if value.kind == "string":
+            return self.misfit(message, f, "a number")
+        if kind in _FLOATS:
+            return self.float(message, f)
+        return self.integer(message, f, *_INTEGERS[kind])
+
+    def misfit(self, message: Any, f: Field, expected: str) -> None:
+        """Keep a value of another kind than its field: a template's placeholder, or a fork's other use of the name."""
+        self.keep(message, f, f"value {f.value.text!r} is not {expected} in {_name_of(message.DESCRIPTOR)}")
+
+    def enum(self, message: Any, f: Field, enum_type: Any) -> int | None:
+        text = f.value.text
+        known = enum_type.values_by_name.get(text)
+        if known is not None and f.value.kind == "name":
+            return known.number
+        if f.value.kind == "number" and _is_integer(text) and int(text) in enum_type.values_by_number:
+            return int(text)
+        self.keep(message, f, f"value {text!r} is none of {_name_of(enum_type)}")
+        return None
+
+    def float(self, message: Any, f: Field) -> float | None:
+        text = f.value.text
+        bare = text.lstrip("-").lower()
+        if bare in _NAMED_FLOATS:
+            return -_NAMED_FLOATS[bare] if text.startswith("-") else _NAMED_FLOATS[bare]
+        if f.value.kind == "name":
+            self.misfit(message, f, "a number")
+            return None
+        try:
+            if not _is_plain(text):
+                raise ValueError
+            if bare.startswith("0x"):
+                return float(int(text, 16))
+            return float(text[:-1] if text[-1] in "fF" else text)
+        except ValueError:
+            raise self.tree.error(f"{f.name} takes a number, found {text!r}", f.value.at) from None
+
+    def integer(self, message: Any, f: Field, low: int, high: int) -> int | None:
+        text = f.value.text
+        if f.value.kind == "name":
+            self.misfit(message, f, "a whole number")
+            return None
+        digits = text.lstrip("-")
+        octal = len(digits) > 1 and digits[0] == "0" and digits.isdigit()
+        try:
+            if not _is_plain(text):
+                raise ValueError
+            number = int(text, 8) if octal else int(text, 0)
+        except ValueError:
+            raise self.tree.error(f"{f.name} takes a whole number, found {text!r}", f.value.at) from None
+        if not low <= number <= high:
+            raise self.tree.error(f"{f.name} takes a number from {low} to {high}, found {text}", f.value.at)
+        return number
+
+
+def _present(message: Any, name: str) -> Any:
+    getattr(message, name).SetInParent()
+    return getattr(message, name)
+
+
+def _name_of(descriptor: Any) -> str:
+    return descriptor.full_name.removeprefix("caffe.")
+
+
+def _is_integer(text: str) -> bool:
+    return text.isascii() and text.lstrip("-").isdigit()
+
+
+def _is_plain(text: str) -> bool:
+    """Without what Python takes in numbers and protobuf does not: ``1_000``, other scripts' digits."""
+    return text.isascii() and "_" not in text
+
+
+# Message -> text
+
+
+def format_message(message: Any) -> str:
+    """Prototxt text of ``message``, fields in the order of their numbers, unknown fields of a text included."""
+    return "\n".join(_lines(message, "")) + "\n"
+
+
+def format_value(descriptor: Any, value: Any) -> str:
+    """Prototxt text of one value of a field, on one line."""
+    if descriptor.message_type is None:
+        return _scalar_text(descriptor, value)
+    return " ".join(["{", *(line.lstrip(" ") for line in _lines(value, "")), "}"])
+
+
+def _lines(message: Any, indent: str) -> Iterator[str]:
+    for descriptor, value in message.ListFields():
+        values = value if is_repeated(descriptor) else (value,)
+        for item in values:
+            if descriptor.message_type is None:
+                yield f"{indent}{descriptor.name}: {_scalar_text(descriptor, item)}"
+                continue
+            yield f"{indent}{descriptor.name} {{"
+            yield from _lines(item, indent + "  ")
+            yield f"{indent}}}"
+    for unknown in unknown_fields_of(message):
+        if unknown.name:
+            colon = "" if unknown.text.startswith("{") else ":"
+            yield f"{indent}{unknown.name}{colon} {unknown.text}"
+
+
+def _scalar_text(descriptor: Any, value: Any) -> str:
+    kind = descriptor.cpp_type
+    if kind == FieldDescriptor.CPPTYPE_STRING:
+        return quoted(value if isinstance(value, str) else value.decode("latin-1"))
+    if kind == FieldDescriptor.CPPTYPE_ENUM:
+        named = descriptor.enum_type.values_by_number.get(value)
+        return named.name if named else str(value)
+    if kind == FieldDescriptor.CPPTYPE_BOOL:
+        return "true" if value else "false"
+    if kind == FieldDescriptor.CPPTYPE_FLOAT:
+        return _shortest_float32(value)
+    return repr(value) if kind == FieldDescriptor.CPPTYPE_DOUBLE else str(value)
+
+
+def _shortest_float32(value: float) -> str:
+    """The shortest decimal that reads back as the same float32."""
+    if not math.isfinite(value):
+        return str(value)
+    for digits in (6, 7, 8, 9):
+        text = f"{value:.{digits}g}"
+        if _to_float32(float(text)) == value:
+            break
+    return text
+
+
+def _to_float32(value: float) -> float:
+    try:
+        return float(struct.unpack("<f", struct.pack("<f", value))[0])
+    except OverflowError:
+        return math.inf
+
+
+def quoted(text: str) -> str:
+    """``text`` as a string of a prototxt."""
+    return '"' + _TO_ESCAPE.sub(lambda m: _ESCAPED.get(m[0]) or f"\\{ord(m[0]):03o}", text) + '"'
+
+
+def _as_text(value: Value) -> str:
+    """A value of the tree as prototxt on one line."""
+    if value.kind == "string":
+        return quoted(value.text)
+    if value.kind != "message":
+        return value.text
+    parts = [f"{f.name}{'' if f.value.kind == 'message' else ':'} {_as_text(f.value)}" for f in value.fields]
+    return "{ " + " ".join(parts) + " }" if parts else "{ }"

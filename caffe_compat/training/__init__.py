@@ -1,0 +1,1 @@
+"""Training and testing as Caffe does them: data layers, solvers, snapshots, ranks."""

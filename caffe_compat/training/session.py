@@ -1,0 +1,372 @@
+"""Training and testing as Caffe's command does them: settings, networks, data and files put together.
+
+from caffe_compat.training.solver import read_solver
+from caffe_compat.training.session import train
+train(read_solver("solver.prototxt"), weights=["bvlc_reference_caffenet.caffemodel"])
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ..access import FileAccess
+from ..errors import FileAccessError, UsageError
+from ..formats.weights import read_weights
+from ..network.definition import Definition, read_definition
+from ..network.filling import fill_net
+from ..network.graph import NetState, build_graph
+from ..network.net import CaffeNet
+from ..network.sources import is_source
+from .data import Loader, Source, make_sources
+from .parallel import ParallelNet, Rank, Vote, gather, share
+from .solver import Action, Event, Solver, SolverSettings, read_snapshot
+from .solver.events import BlobOutput, Note, Observer
+from .solver.loop import output_numbers
+
+__all__ = ["Fed", "Feed", "Scores", "TrainingFiles", "feed_net", "open_solver", "score", "train"]
+
+
+class TrainingFiles(FileAccess):
+    """What training and testing may touch: read whatever the network names, write below ``base`` or ``write_root``.
+
+    Names are relative to ``base``, Caffe's working directory.
+    """
+
+    def __init__(self, base: str | Path = ".", write_root: str | Path | None = None) -> None:
+        super().__init__(base, base if write_root is None else write_root)
+        self.base = Path(base).resolve()
+
+    def place_to_read(self, path: str, layer: str) -> Path:
+        return (self.base / path).resolve()
+
+    def place_to_write(self, path: str, layer: str) -> Path:
+        full = (self.base / path).resolve()
+        allowed = [self.base, *([self.write_root] if self.write_root else [])]
+        if not any(full.is_relative_to(root) for root in allowed):
+            raise FileAccessError(
+                f"layer {layer!r} writes {path!r}, outside {self.base}; allow another folder with --write-root"
+            )
+        return full
+
+
+# Networks with their data
+
+
+@dataclass(frozen=True)
+class Fed:
+    """A network, the sources of its inputs, and its batches by number."""
+
+    net: CaffeNet
+    sources: tuple[Source, ...]
+    batches: Feed
+
+
+class Feed:
+    """The batches of some sources by number, read ahead. Another order than one after the other starts reading anew."""
+
+    def __init__(self, sources: Sequence[Source], workers: int | None) -> None:
+        self._sources, self._workers = tuple(sources), workers
+        self._loader: Loader | None = None
+        self._next = 0
+
+    def __call__(self, index: int) -> Mapping[str, Tensor]:
+        if not self._sources:
+            return {}
+        if self._loader is None or index != self._next:
+            self.close()
+            self._loader = Loader(self._sources, start=index, workers=self._workers)
+        self._next = index + 1
+        return next(self._loader)
+
+    def close(self) -> None:
+        if self._loader is not None:
+            self._loader.close()
+        self._loader = None
+
+
+def feed_net(
+    definition: Definition,
+    state: NetState,
+    *,
+    base: str | Path = ".",
+    write_root: str | Path | None = None,
+    seed: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int | None = None,
+    gradients: Literal["caffe", "true"] = "caffe",
+    allow_python: bool = False,
+    zeros: bool = False,
+    inputs: Sequence[Source] = (),
+) -> Fed:
+    """Build a network over the data that its data layers name. Its blobs have no memory yet.
+
+    Args:
+        base: the folder that file names start from, Caffe's working directory.
+        write_root: a folder besides ``base`` below which layers may write.
+        seed, rank, world_size: as for :func:`.data.make_source`. workers: as for :class:`.data.Loader`.
+        gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
+        allow_python: whether ``Python`` layers may run the code they name.
+        zeros: feed ``Input`` layers zeros instead of refusing them.
+        inputs: what feeds ``Input`` layers, by the names of their tops.
+
+    Raises:
+        CaffeCompatError: the network cannot be built, or its data not found.
+    """
+    stages = (*state.stages, *(s for s in definition.message.state.stage if s not in state.stages))
+    graph = build_graph(definition.message, NetState(state.phase, state.level, stages), is_source)
+    given = {top for source in inputs for top in source.tops}
+    fed_by_hand = [
+        node.name for node in graph.sources if node.type == "Input" and not given.issuperset(node.message.top)
+    ]
+    if fed_by_hand and not zeros:
+        raise UsageError(
+            f"{definition.path}: nothing feeds the Input layers {', '.join(map(repr, fed_by_hand))}; use data "
+            "layers, or caffe_compat.training.solver.Solver with batches of your own"
+        )
+    sources = (*make_sources(graph, root=base, seed=seed, rank=rank, world_size=world_size), *inputs)
+    shapes = {top: shape for source in sources for top, shape in source.shapes().items()}
+    net = CaffeNet(
+        definition.message,
+        state,
+        dialect=definition.schema.name,
+        input_shapes=shapes,
+        files=TrainingFiles(base, write_root),
+        gradients=gradients,
+        allow_python=allow_python,
+        path=definition.path,
+    )
+    return Fed(net, sources, Feed(sources, workers))
+
+
+# Training
+
+
+@contextmanager
+def open_solver(
+    settings: SolverSettings,
+    *,
+    snapshot: str | Path | None = None,
+    weights: Sequence[str | Path] = (),
+    device: torch.device | str = "cpu",
+    seed: int | None = None,
+    base: str | Path = ".",
+    write_root: str | Path | None = None,
+    workers: int | None = None,
+    dialect: str | None = None,
+    gradients: Literal["caffe", "true"] = "caffe",
+    allow_python: bool = False,
+    observer: Observer | None = None,
+    requested: Callable[[], Action] | None = None,
+    stop_at_nan: bool = True,
+    bfloat16: bool = False,
+    inputs: Callable[[int, Rank], Sequence[Source]] = lambda seed, rank: (),
+) -> Iterator[Solver]:
+    """A solver over the networks and data of ``settings``, ready for ``solve()``; its readers end with the block.
+
+    Where ``torch.distributed`` is initialized, each process reads batches of its own, gradients are averaged, and rank
+    0 tests and writes snapshots.
+
+    Args:
+        snapshot: a solverstate to go on from. weights: instead of ``settings.weights``; not both.
+        seed: instead of ``settings.random_seed``; without either, that of the snapshot, else a drawn one.
+        base: the folder that file names start from. write_root: a folder besides it where files may be written.
+        workers: processes that read data, for each network; None takes one for each core but one.
+        gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
+        inputs: makes what feeds the trained network's ``Input`` layers, for the run's seed and this process's rank.
+        Others: as for :class:`.solver.Solver`.
+
+    Raises:
+        CaffeCompatError: one of its kinds, naming the file, layer or setting at fault.
+    """
+    if snapshot is not None and weights:
+        raise UsageError("a snapshot to resume from and weights to start from were given; one of them was expected")
+    if snapshot is not None or weights:
+        settings = replace(settings, weights=tuple(map(str, weights)))
+    rank = Rank(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Rank()
+    tell = _only_first(observer, rank)
+    for text in settings.notes:
+        tell(Note(text))
+    for text in settings.warnings:
+        tell(Note(text, warning=True))
+    if seed is None:
+        seed = settings.random_seed
+    if seed is None:
+        seed = share(_seed_of(snapshot, base))
+        tell(Note(f"random_seed is not set: this run has {seed}"))
+    tests_at_all = bool(settings.tests)
+    if rank.rank != 0:
+        settings = replace(settings, tests=())
+    with ExitStack() as stack:
+
+        def feed(definition: Definition, state: NetState, inputs: Sequence[Source] = ()) -> Fed:
+            fed = feed_net(
+                definition,
+                state,
+                base=base,
+                write_root=write_root,
+                seed=seed,
+                rank=rank.rank,
+                world_size=rank.size,
+                workers=workers,
+                gradients=gradients,
+                allow_python=allow_python,
+                inputs=inputs,
+            )
+            stack.callback(fed.batches.close)
+            notes = [note for source in fed.sources for note in source.notes]
+            for text in (*definition.notes, *notes):
+                tell(Note(text))
+            for text in (*definition.warnings, *fed.net.warnings):
+                tell(Note(text, warning=True))
+            return fed
+
+        trained = feed(*settings.train.definition(dialect), inputs(seed, rank))
+        tests = [feed(*test.definition(dialect)) for test in settings.tests]
+        asked = requested or (lambda: Action.NONE)
+        vote = None
+        if rank.size > 1:
+            vote = Vote(asked, torch.device(device), lambda: tests_at_all and solver.tests_are_due)
+
+        def observe(event: Event) -> None:
+            if vote is not None:
+                vote.observe(event)
+            tell(event)
+
+        solver = Solver(
+            settings,
+            trained.net,
+            trained.batches,
+            [(fed.net, fed.batches) for fed in tests],
+            device=device,
+            rank=rank.rank,
+            world_size=rank.size,
+            seed=seed,
+            base=base,
+            write_root=_root_of(settings.snapshot_prefix, base, write_root),
+            observer=observe,
+            requested=vote.requested if vote else asked,
+            stop_at_nan=stop_at_nan,
+            bfloat16=bfloat16,
+        )
+        if vote is not None:
+            solver.gather = gather
+            solver.on_start.append(lambda: vote.after_tests(solver))
+            if any(p.requires_grad for p in solver.model.parameters()):
+                solver.model = ParallelNet(solver.model)
+        if snapshot is not None:
+            solver.restore(snapshot)
+        yield solver
+
+
+def train(settings: SolverSettings, **options: object) -> Solver:
+    """Train up to ``max_iter``; the solver as it then is. Options as for :func:`open_solver`, which see."""
+    with open_solver(settings, **options) as solver:  # type: ignore[arg-type]
+        solver.solve()
+        return solver
+
+
+def _only_first(observer: Observer | None, rank: Rank) -> Observer:
+    return observer if observer is not None and rank.rank == 0 else lambda event: None
+
+
+def _seed_of(snapshot: str | Path | None, base: str | Path) -> int:
+    """The seed of a run without a given one: its snapshot's, so that it goes on with the same draws, or a new one."""
+    resume = read_snapshot(snapshot, Path(base)).resume if snapshot is not None else None
+    return secrets.randbits(31) if resume is None else resume.seed
+
+
+def _root_of(prefix: str, base: str | Path, write_root: str | Path | None) -> str | Path:
+    """The one of the two folders that ``prefix`` lies in."""
+    if write_root is not None and (Path(base) / prefix).resolve().is_relative_to(Path(write_root).resolve()):
+        return write_root
+    return base
+
+
+# Testing
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a test measured: the mean loss, and the mean of every number of the output blobs over the batches."""
+
+    loss: float
+    outputs: tuple[BlobOutput, ...]
+
+
+def score(
+    model: str | Path,
+    weights: Sequence[str | Path],
+    iterations: int = 50,
+    *,
+    level: int = 0,
+    stages: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+    seed: int | None = None,
+    base: str | Path = ".",
+    write_root: str | Path | None = None,
+    workers: int | None = None,
+    dialect: str | None = None,
+    allow_python: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
+    on_batch: Callable[[int, Sequence[BlobOutput]], None] = lambda index, outputs: None,
+) -> Scores:
+    """Score a network on ``iterations`` batches of its own test data, as ``caffe test``.
+
+    Args:
+        weights: files, in the order in which they are loaded.
+        level, stages: of the network's state. seed: of random layers.
+        warn: told what Caffe lets pass. on_batch: told the outputs of every batch.
+        Others: as for :func:`open_solver`.
+
+    Raises:
+        UsageError: no weights, or no iterations. CaffeCompatError: what cannot be read or built.
+    """
+    if iterations < 1:
+        raise UsageError(f"{iterations} iterations: at least 1 was expected")
+    if not weights:
+        raise UsageError("a test needs the weights of the model")
+    definition = read_definition(model, dialect)
+    fed = feed_net(
+        definition,
+        NetState("TEST", level, tuple(stages)),
+        base=base,
+        write_root=write_root,
+        seed=seed,
+        workers=workers,
+        allow_python=allow_python,
+    )
+    net = fed.net
+    texts = [*definition.warnings, *net.warnings]
+    for path in weights:
+        with read_weights(path) as opened:
+            texts += fill_net(net, opened).warnings
+    for text in texts:
+        warn(text)
+    net.materialize(seed, device).to(device)
+    net.randomness.seed = seed
+    sums: list[float] = []
+    loss = 0.0
+    outputs: tuple[BlobOutput, ...] = ()
+    try:
+        with torch.no_grad():
+            for i in range(iterations):
+                net.randomness.iteration = i
+                values = net.values({name: x.to(device) for name, x in fed.batches(i).items()})
+                outputs = output_numbers(net, values)
+                loss += float(net.loss(values)) if net.loss_weights else 0.0
+                on_batch(i, outputs)
+                sums = [a + o.value for a, o in zip(sums or [0.0] * len(outputs), outputs, strict=True)]
+    finally:
+        fed.batches.close()
+    means = tuple(replace(o, value=total / iterations) for o, total in zip(outputs, sums, strict=True))
+    return Scores(loss / iterations, means)

@@ -1,0 +1,451 @@
+"""A solver's snapshots: Caffe's two files, and a third with what Caffe does not keep.
+
+``<prefix>_iter_<n>.caffemodel`` and ``.solverstate`` (or ``.caffemodel.h5`` and ``.solverstate.h5``) are what real
+Caffe writes and reads. ``<prefix>_iter_<n>.resume.npz`` beside them holds the seed, how many batches each network has
+seen, recurrent state, what layers have counted and the losses being averaged, so that training goes on as if it had
+never stopped. Without it (a snapshot of real Caffe) training goes on too, with recurrent state at zero. It knows the
+solverstate that it belongs to, and is not used beside another one, which real Caffe wrote over ours, say. Gradients are
+never half accumulated in a snapshot: it is taken between iterations.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import glob
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import FileError, WeightsError
+from ...formats.files import atomic_write, sha256_of
+from ...formats.weights import (
+    read_solverstate,
+    read_weights,
+    write_caffemodel,
+    write_caffemodel_hdf5,
+    write_solverstate,
+)
+from ...formats.wire import BlobView, SolverState
+from ...network.net import CaffeNet
+from ...network.registry import Layer, Shape
+from .structure import layers_of_snapshot
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = [
+    "ResumeState",
+    "Snapshot",
+    "SnapshotPaths",
+    "latest_snapshot",
+    "net_state",
+    "place_of",
+    "read_snapshot",
+    "remove_unfinished",
+    "restore_blobs",
+    "restore_net_state",
+    "snapshot_paths",
+    "write_model",
+    "write_snapshot",
+]
+
+_VERSION = 2
+_STATE_NAME = re.compile(r"(?P<stem>.*_iter_(?P<iteration>\d+))\.solverstate(\.h5)?")
+_MODEL_NAME = re.compile(r"_iter_\d+\.caffemodel(\.h5)?$")
+
+
+@dataclass(frozen=True)
+class ResumeState:
+    """What goes on beside Caffe's own files.
+
+    Attributes:
+        seed: of the run. train_passes: batches that the trained network has seen; test_passes: per test network.
+        losses: of the last iterations, oldest first as far as the average needs them; loss_index: how many there were.
+        smoothed_loss: their average as Caffe keeps it.
+        world_size: how many processes trained together.
+        buffers: ``train/<name>`` and ``test<k>/<name>``: recurrent state, and what layers have counted;
+            ``train:<rank>/<name>`` for the processes after the first.
+    """
+
+    seed: int
+    train_passes: int
+    test_passes: tuple[int, ...] = ()
+    losses: tuple[float, ...] = ()
+    loss_index: int = 0
+    smoothed_loss: float = 0.0
+    world_size: int = 1
+    buffers: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SnapshotPaths:
+    """The three files; ``learned_net`` and ``state_name`` are the names that Caffe gives the first two."""
+
+    model: Path
+    state: Path
+    resume: Path
+    learned_net: str
+    state_name: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot read: Caffe's state, the path of the model, and what the third file adds (None without it).
+
+    ``unfit`` is the path of a third file that lies there but belongs to another solverstate.
+    """
+
+    path: Path
+    state: SolverState
+    model: Path
+    resume: ResumeState | None
+    unfit: Path | None = None
+
+
+def snapshot_paths(
+    prefix: str, iteration: int, kind: Literal["BINARYPROTO", "HDF5"], base: Path = Path()
+) -> SnapshotPaths:
+    """The names that Caffe gives the files of a snapshot; a relative ``prefix`` is taken from ``base``."""
+    stem, end = f"{prefix}_iter_{iteration}", ".h5" if kind == "HDF5" else ""
+    model, state = f"{stem}.caffemodel{end}", f"{stem}.solverstate{end}"
+    return SnapshotPaths(base / model, base / state, base / f"{stem}.resume.npz", model, state)
+
+
+def place_of(prefix: str, base: Path = Path()) -> tuple[Path, str]:
+    """The folder of the snapshots of ``prefix``, and how their names begin: nothing for a prefix that ends in ``/``."""
+    path = base / f"{prefix}_iter_"
+    return path.parent, path.name.removesuffix("_iter_")
+
+
+def write_snapshot(
+    net: CaffeNet,
+    history: Sequence[Tensor],
+    paths: SnapshotPaths,
+    *,
+    iteration: int,
+    current_step: int,
+    resume: ResumeState | None = None,
+    diffs: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a snapshot of ``net`` and a solver's ``history``: every file is complete before the first takes its name.
+
+    Args:
+        paths: from :func:`snapshot_paths`. resume: for the third file; None writes none.
+        diffs: by full blob name, for ``snapshot_diff``; blobs without one get zeros.
+
+    Raises:
+        FileError: the folder is missing, or the disk full; what was there before stays.
+    """
+    try:
+        with _working_folder(paths.model) as work:
+            new = [work / path.name for path in (paths.model, paths.resume, paths.state)]
+            write_model(new[0], net, diffs, hdf5=new[0].suffix == ".h5")
+            write_solverstate(new[2], iteration, paths.learned_net, current_step, [_array(h) for h in history])
+            if resume is not None:
+                _write_resume(new[1], resume, new[2])
+            # The state comes last, for it is what a run is resumed from. One of an earlier run goes first: whoever is
+            # ended in between must not leave it beside another model.
+            if not (_same(new[0], paths.model) and _same(new[2], paths.state)):
+                paths.state.unlink(missing_ok=True)
+            for made, target in zip(new, (paths.model, paths.resume, paths.state), strict=True):
+                if made.exists():
+                    os.replace(made, target)
+    except FileError as error:  # of a file in the working folder, which has vanished
+        reason = str(error).removeprefix(f"{error.path}: ")
+        raise FileError(f"{reason}; earlier snapshots are whole", path=str(paths.model)) from error
+    except OSError as error:
+        raise FileError(f"cannot be written: {error.strerror}", path=str(paths.model)) from error
+
+
+def _same(made: Path, there: Path) -> bool:
+    return there.exists() and filecmp.cmp(made, there, shallow=False)
+
+
+def write_model(path: Path, net: CaffeNet, diffs: Mapping[str, Tensor] | None = None, *, hdf5: bool = False) -> None:
+    """Write the weights of ``net`` as Caffe would: a ``.caffemodel``, or HDF5.
+
+    Args:
+        diffs: by full blob name; see :func:`write_snapshot`.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    message, nodes = layers_of_snapshot(net)
+    owners: dict[int, str] = {}
+    binary: list[list[np.ndarray | BlobView]] = []
+    parts: list[
+        tuple[str, list[np.ndarray | BlobView | None]]
+    ] = []  # for HDF5: without the data of blobs that an earlier layer owns
+    for layer, node in zip(message.layer, nodes, strict=True):
+        whole: list[np.ndarray | BlobView] = []
+        owned: list[np.ndarray | BlobView | None] = []
+        blobs = {} if node is None or node in net.graph.sources else net.blobs_of(node.module_name)
+        for name, tensor in blobs.items():
+            assert node is not None
+            full = f"{node.module_name}.{name}"
+            owner = owners.setdefault(id(tensor), full)
+            data = _array(tensor)
+            if diffs is None:
+                whole.append(data)
+                owned.append(data if owner == full else None)
+                continue
+            diff = _array(diffs[owner]) if owner in diffs else np.zeros_like(data)
+            whole.append(BlobView(data.shape, data, diff, (0, 0)))
+            owned.append(whole[-1] if owner == full else BlobView(data.shape, np.empty(0, data.dtype), diff, (0, 0)))
+        binary.append(whole)
+        parts.append((layer.name, owned))
+    if hdf5:
+        write_caffemodel_hdf5(path, parts)
+    else:
+        write_caffemodel(path, message.SerializeToString(), binary)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    return (tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()).numpy()
+
+
+# Folders for files that are not complete yet
+
+
+@contextmanager
+def _working_folder(model: Path) -> Iterator[Path]:
+    """A folder beside ``model`` for the block, locked so that :func:`remove_unfinished` lets it be. Raises OSError."""
+    prefix = _working_prefix(_MODEL_NAME.sub("", model.name))
+    while True:
+        work = Path(tempfile.mkdtemp(prefix=prefix, dir=model.parent))
+        lock = _lock(work, wait=True)
+        if work.exists():  # not removed before it was locked
+            break
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_unfinished(prefix: str, base: Path = Path()) -> None:
+    """Remove what processes that were killed while they wrote a snapshot of ``prefix`` have left."""
+    folder, name = place_of(prefix, base)
+    for work in folder.glob(f"{glob.escape(_working_prefix(name))}*"):
+        lock = _lock(work, wait=False)
+        if lock is not None:  # whoever wrote there has gone
+            shutil.rmtree(work, ignore_errors=True)
+            os.close(lock)
+
+
+def _working_prefix(name: str) -> str:
+    return f".{name}.snapshot."
+
+
+def _lock(folder: Path, wait: bool) -> int | None:
+    """A lock on ``folder`` until the result is closed or the process ends; None if taken, or where there are none."""
+    if sys.platform == "win32":
+        return None
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            return descriptor
+        except OSError:
+            os.close(descriptor)
+    return None
+
+
+# The third file
+
+
+def _write_resume(path: Path, state: ResumeState, solverstate: Path) -> None:
+    facts = {key: value for key, value in asdict(state).items() if key != "buffers"}
+    text = json.dumps({"version": _VERSION, "solverstate": sha256_of(solverstate), **facts}).encode()
+    with atomic_write(path) as handle:
+        arrays: dict[str, Any] = {f"buffer:{name}": array for name, array in state.buffers.items()}
+        np.savez(handle, facts=np.frombuffer(text, np.uint8), **arrays)
+
+
+def _read_resume(path: Path, solverstate: Path) -> ResumeState | None:
+    """What ``path`` holds; None if it belongs to another file than ``solverstate``."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            facts = json.loads(bytes(file["facts"]))
+            buffers = {key[7:]: file[key] for key in file.files if key.startswith("buffer:")}
+        if facts.pop("version") != _VERSION:
+            raise FileError(
+                "was written by another version of this program; delete it to go on without recurrent state",
+                path=str(path),
+            )
+        if facts.pop("solverstate") != sha256_of(solverstate):
+            return None
+        facts["test_passes"], facts["losses"] = tuple(facts["test_passes"]), tuple(facts["losses"])
+        return ResumeState(buffers=buffers, **facts)
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        MemoryError,
+        zipfile.BadZipFile,
+    ) as e:
+        raise FileError(
+            f"is damaged ({str(e) or type(e).__name__}); delete it to go on without recurrent state", path=str(path)
+        ) from e
+
+
+# Reading
+
+
+def read_snapshot(path: str | Path, base: Path = Path()) -> Snapshot:
+    """Read a ``.solverstate`` or ``.solverstate.h5`` and what lies beside it.
+
+    Args:
+        base: the folder that the model's name is relative to, as Caffe's working directory; where it is not there, the
+            folder of ``path`` is tried.
+
+    Raises:
+        FileError: a file is missing or damaged.
+    """
+    path = Path(path)
+    state = read_solverstate(path)
+    if not state.learned_net:
+        raise FileError("names no model (learned_net), so there are no weights to go on with", path=str(path))
+    model = base / state.learned_net
+    if not model.exists():
+        model = path.parent / Path(state.learned_net).name
+    if not model.exists():
+        raise FileError(f"its model {state.learned_net} is neither in {base.resolve()} nor beside it", path=str(path))
+    match = _STATE_NAME.fullmatch(path.name)
+    beside = path.with_name(f"{match['stem']}.resume.npz") if match else None
+    if beside is None or not beside.exists():
+        return Snapshot(path, state, model, None)
+    resume = _read_resume(beside, path)
+    return Snapshot(path, state, model, resume, None if resume is not None else beside)
+
+
+def latest_snapshot(prefix: str, base: Path = Path(), newer_than: int = 0) -> Path | None:
+    """The solverstate of the most iterations that ``prefix`` has, or None.
+
+    Args:
+        newer_than: overlook those that were written before, in nanoseconds since 1970.
+    """
+    folder, name = place_of(prefix, base)
+    found = []
+    for path in folder.glob("*.solverstate*"):
+        match = _STATE_NAME.fullmatch(path.name)
+        ours = match and match["stem"] == f"{name}_iter_{match['iteration']}"
+        if match and ours and path.stat().st_mtime_ns >= newer_than:
+            found.append((int(match["iteration"]), path))
+    return max(found)[1] if found else None
+
+
+@torch.no_grad()
+def restore_blobs(net: CaffeNet, model: Path) -> None:
+    """Copy the weights of a snapshot into ``net``, in place. Unlike finetuning, every layer has to fit.
+
+    Raises:
+        WeightsError: the snapshot is of another net: layers, numbers of blobs or shapes differ.
+    """
+    with read_weights(model) as weights:
+        records: dict[str, list[Any]] = {}
+        for record in weights.layers:
+            if record.blobs:
+                records.setdefault(record.name, []).append(record)
+        todo = []
+        seen: set[int] = set()
+        for node in net.nodes_with_blobs():
+            blobs = net.blobs_of(node.module_name)
+            waiting = records.get(node.name, [])
+            new = [id(blob) not in seen for blob in blobs.values()]
+            seen.update(map(id, blobs.values()))
+            if not waiting:
+                if any(new):
+                    raise WeightsError(f"{model} is a snapshot of another net: it has no layer {node.name!r}")
+                continue
+            record = waiting.pop(0)
+            if len(record.blobs) > len(blobs) or any(new[len(record.blobs) :]):
+                raise WeightsError(
+                    f"{model} is a snapshot of another net: layer {node.name!r} has {len(record.blobs)} blobs there, "
+                    f"{len(blobs)} here"
+                )
+            for i, (name, blob) in enumerate(zip(blobs, record.blobs, strict=False)):
+                if blob.is_empty and not new[i]:
+                    continue
+                array = fitted(blob, tuple(blobs[name].shape))
+                if array is None:
+                    raise WeightsError(
+                        f"{model} is a snapshot of another net: layer {node.name!r}, blob {i} ({name}) has shape "
+                        f"{list(blob.shape)} there, {list(blobs[name].shape)} here"
+                    )
+                todo.append((blobs[name], array))
+        left = [name for name, waiting in records.items() if waiting]
+        if left:
+            raise WeightsError(
+                f"{model} is a snapshot of another net: it has weights for {', '.join(map(repr, left[:8]))}"
+            )
+        for tensor, array in todo:
+            tensor.copy_(torch.from_numpy(np.array(array)))
+
+
+def fitted(blob: BlobView, shape: Shape) -> np.ndarray | None:
+    """A blob's data in ``shape``: equal, or the four axes of an old file with leading ones. None if it does not fit."""
+    found = blob.shape
+    if found != shape and not (len(found) == 4 and len(shape) < 4 and found == (1,) * (4 - len(shape)) + shape):
+        return None
+    return None if blob.is_empty else blob.data.reshape(shape)
+
+
+# State that is no weight
+
+
+def net_state(net: CaffeNet) -> dict[str, np.ndarray]:
+    """What ``net`` remembers from pass to pass: recurrent state, and what its layers have counted."""
+    buffers = {name: buffer.detach().cpu().numpy() for name, buffer in _state_buffers(net).items()}
+    return buffers | {name: np.asarray(getattr(module, own)) for name, (module, own) in _counts(net).items()}
+
+
+def _state_buffers(net: CaffeNet) -> dict[str, Tensor]:
+    """Buffers that are no blobs and not empty."""
+    blobs = {id(blob) for node in net.nodes_with_blobs() for blob in net.blobs_of(node.module_name).values()}
+    return {name: buffer for name, buffer in net.named_buffers() if id(buffer) not in blobs and buffer.numel()}
+
+
+def _counts(net: CaffeNet) -> dict[str, tuple[Layer, str]]:
+    """The module and the attribute of everything that a layer counts."""
+    layers = [(name, module) for name, module in net.named_modules() if isinstance(module, Layer)]
+    return {f"{name}.{own}": (module, own) for name, module in layers for own in module.counts}
+
+
+def restore_net_state(net: CaffeNet, arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Put remembered state back. The number of streams (axis 0) may differ from what the net was built for.
+
+    Raises:
+        WeightsError: another net's state.
+    """
+    buffers, counts = _state_buffers(net), _counts(net)
+    odd = ", ".join(sorted(arrays.keys() ^ (buffers.keys() | counts.keys())))
+    if odd:
+        raise WeightsError(f"{path} does not fit the net: {odd} is only on one side")
+    for name, (counter, own) in counts.items():
+        setattr(counter, own, arrays[name].copy() if arrays[name].ndim else arrays[name].item())
+    for name, old in buffers.items():
+        array = arrays[name]
+        if array.ndim != old.dim() or tuple(array.shape[1:]) != tuple(old.shape[1:]):
+            raise WeightsError(f"{path}: {name} has shape {list(array.shape)}, the net needs {list(old.shape)}")
+        owner, _, own = name.rpartition(".")
+        module = net.get_submodule(owner) if owner else net
+        module._buffers[own] = torch.from_numpy(array.copy()).to(old.device, old.dtype)

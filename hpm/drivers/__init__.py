@@ -1,0 +1,1 @@
+"""Whole jobs on files: coarse poses, refinement, one's own footage, evaluation, training."""

@@ -1,0 +1,1 @@
+"""Files of the pose system: lists, results, pickles, pictures, exports."""

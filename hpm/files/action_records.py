@@ -1,0 +1,56 @@
+"""Records of finished actions: what their files were made from, so that a run that starts again keeps those that hold.
+
+A record is a small JSON file beside an action's files, written after them: without it an action is not finished.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from caffe_compat.formats.files import atomic_write, open_file, sha256_of
+
+__all__ = ["Finished", "kept", "write_record"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished action."""
+
+    action: int
+    frames: int
+    kept: bool
+    """Found finished from an earlier run."""
+
+
+F = TypeVar("F", bound=Finished)
+
+
+def kept(record: Path, kind: type[F], made_from: Mapping[str, Any], outputs: Sequence[Path]) -> F | None:
+    """What an earlier run wrote of an action, if it was made from the same and its files are as it left them."""
+    if not record.exists() or not all(path.exists() for path in outputs):
+        return None
+    try:
+        with open_file(record) as handle:
+            content = json.load(handle)
+        if content["made_from"] != json.loads(json.dumps(made_from)) or content["outputs"] != _sums(outputs):
+            return None
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content["done"].items()}
+        return replace(kind(**values), kept=True)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # No record of ours, or half of one: the action is done again.
+        return None
+
+
+def write_record(record: Path, done: Finished, made_from: Mapping[str, Any], outputs: Sequence[Path]) -> None:
+    """Say that an action is finished. Raises FileError."""
+    content = {"made_from": made_from, "outputs": _sums(outputs), "done": asdict(done)}
+    with atomic_write(record) as handle:
+        handle.write((json.dumps(content, indent=1) + "\n").encode())
+
+
+def _sums(outputs: Sequence[Path]) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in outputs}

@@ -1,0 +1,140 @@
+"""Nets made of some layers of a net, with the same tensors; and a net in two: its convolutions, and the rest.
+
+The convolutions look at single frames, so they need not see the windows that the recurrent layers see and may take as
+many frames at once as memory and caches like. Their results are the same to the last bit, unless a window has one frame
+alone, for which torch chooses another algorithm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from caffe_compat import CaffeNet
+from caffe_compat.errors import UsageError
+from caffe_compat.network.graph import Node
+from caffe_compat.network.registry import Shape
+
+__all__ = ["Halves", "input_shapes", "layers_for", "subnet"]
+
+# At TEST, layers that give every frame of a batch what they would give it alone. So do fully connected ones, but torch
+# rounds their sums by the size of the batch.
+_PER_FRAME = ("Convolution", "Dropout", "LRN", "PReLU", "Pooling", "ReLU")
+
+# Bytes that the largest blob of frames taken at once may have: what stays in a CPU's cache, what a GPU is busy with.
+_BUDGET = {"cpu": 1 << 23, "cuda": 1 << 30}
+# Frames that are taken at once whatever they need: the original's batch.
+_LEAST = 5
+
+
+def layers_for(net: CaffeNet, blobs: Sequence[str]) -> list[Node]:
+    """The layers that ``blobs`` depend on: without losses and what writes files."""
+    last = {name: value for value, name in enumerate(net.graph.blobs)}
+    if unknown := [name for name in blobs if name not in last]:
+        raise UsageError(f"the net has no blob {unknown[0]!r}; it has {', '.join(last)}")
+    wanted, chosen = {last[name] for name in blobs}, []
+    for node in reversed(net.graph.nodes):
+        if wanted & set(node.tops):
+            chosen.append(node)
+            wanted |= set(node.bottoms)
+    return chosen[::-1]
+
+
+def input_shapes(net: CaffeNet, nodes: Sequence[Node]) -> dict[str, Shape]:
+    """The inputs of ``net`` that some of its layers begin with."""
+    inputs = set(net.graph.inputs)
+    return {net.graph.blobs[top]: net.shapes[top] for node in nodes for top in node.tops if top in inputs}
+
+
+def subnet(net: CaffeNet, nodes: Sequence[Node], given: Sequence[int] = ()) -> CaffeNet:
+    """A net of some layers of ``net``, with the same tensors.
+
+    Args:
+        given: values that the layers take from others, which become inputs.
+    """
+    message = type(net.message)(name=net.message.name)
+    message.layer.extend([node.message for node in nodes])
+    part = CaffeNet(
+        message,
+        net.graph.state,
+        dialect=net.dialect,
+        input_shapes={**input_shapes(net, nodes), **{net.graph.blobs[v]: net.shapes[v] for v in given}},
+        files=net.files,
+    )
+    computed = [node for node in nodes if node in net.graph.computed]
+    for ours, theirs in zip(part.graph.computed, computed, strict=True):
+        for name, tensor in net.blobs_of(theirs.module_name).items():
+            part.assign_blob(ours.module_name, name, tensor)
+    return part.materialize(device=net.device_and_dtype()[0]).eval()
+
+
+class Halves:
+    """``nodes`` of ``net`` in two: the layers from its images on that look at single frames, and the rest.
+
+    Args:
+        images: the input with the frames.
+        wanted: blobs that the rest has to compute; if one comes earlier, everything is the rest.
+        optimized: whether the convolutions run in their inference form.
+    """
+
+    def __init__(
+        self, net: CaffeNet, nodes: Sequence[Node], images: str, wanted: Sequence[str], *, optimized: bool = False
+    ) -> None:
+        first, cut = _per_frame(net, nodes, images)
+        names = [net.graph.blobs[v] for v in cut]
+        last = {name: value for value, name in enumerate(net.graph.blobs)}
+        made = {top for node in first for top in node.tops}
+        # Blobs go by name from one to the other, so a name has to mean the value that is cut at.
+        if any(last[name] != v for name, v in zip(names, cut, strict=True)) or any(last[b] in made for b in wanted):
+            first, cut, names = [], [], []
+        self._images = images
+        sources = [node for node in nodes if node not in net.graph.computed]
+        trunk = subnet(net, [*sources, *first]) if first else None
+        self.trunk = trunk.optimize() if trunk is not None and optimized else trunk
+        self.rest = subnet(net, [node for node in nodes if node not in first], cut)
+        self._names = names
+        largest = max((math.prod(net.shapes[top][1:]) for node in first for top in node.tops), default=1)
+        self._bytes = largest * net.device_and_dtype()[1].itemsize
+        self._device = net.device_and_dtype()[0].type
+
+    def frames_at_once(self, window: int) -> int:
+        """How many frames to give to :meth:`per_frame`: whole windows, one at least."""
+        return window if self.trunk is None else max(1, self._most() // window) * window
+
+    def per_frame(self, images: Any) -> dict[str, Any]:
+        """What the rest needs of frames (n, 3, height, width)."""
+        if self.trunk is None:
+            return {self._images: images}
+        # A window may be longer than what memory likes. Parts of equal size, so that none is a frame alone.
+        parts = math.ceil(len(images) / max(_LEAST, self._most()))
+        ends = [len(images) * k // parts for k in range(parts + 1)]
+        # All outputs, as blobs that are asked for by name would keep all others alive.
+        blobs = [
+            self.trunk.run({self._images: images[start:end]}, self._names if len(self._names) > 1 else None)
+            for start, end in pairwise(ends)
+        ]
+        return {name: torch.cat([part[name] for part in blobs]) for name in self._names}
+
+    def _most(self) -> int:
+        """Frames whose largest blob keeps within the budget."""
+        return _BUDGET.get(self._device, _BUDGET["cpu"]) // self._bytes
+
+
+def _per_frame(net: CaffeNet, nodes: Sequence[Node], images: str) -> tuple[list[Node], list[int]]:
+    """The layers that look at single frames, and those of their values that others need."""
+    seen = {v for v in net.graph.inputs if net.graph.blobs[v] == images}
+    first = []
+    for node in nodes:
+        batched = node.type != "Convolution" or node.message.convolution_param.axis > 0
+        if node.type in _PER_FRAME and batched and seen.issuperset(node.bottoms):
+            first.append(node)
+            seen.update(node.tops)
+    made = {top for node in first for top in node.tops}
+    others = {v for node in nodes if node not in first for v in node.bottoms}
+    if others & (seen - made):
+        return [], []  # the images themselves are needed later on
+    return first, sorted(made & others)
