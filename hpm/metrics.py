@@ -2,6 +2,9 @@
 
 Poses are (frames, joints, 3) in mm, prediction first. Functions called ``..._per_frame`` give one value per frame;
 the others their mean. The original's measure is ``mpjpe``: all 16 joints, the hip included, no alignment.
+
+All raise UsageError of shapes that do not fit each other, of no frames, and of joints that are not finite: a NaN is no
+error of a pose, and no measure here knows how to count it.
 """
 
 from __future__ import annotations
@@ -44,8 +47,7 @@ def procrustes(pose_mm: np.ndarray, truth_mm: np.ndarray) -> np.ndarray:
     The least-squares similarity of Umeyama, TPAMI 1991. A pose whose joints all coincide has no
     size or direction: it becomes the centre of the truth.
     """
-    _same(pose_mm, truth_mm)
-    pose, truth = np.asarray(pose_mm, np.float64), np.asarray(truth_mm, np.float64)
+    pose, truth = _checked(pose_mm, truth_mm)
     centre, goal = pose.mean(1, keepdims=True), truth.mean(1, keepdims=True)
     x, y = pose - centre, truth - goal
     u, d, vt = np.linalg.svd(np.swapaxes(y, 1, 2) @ x)
@@ -72,8 +74,7 @@ def n_mpjpe_per_frame(pose_mm: np.ndarray, truth_mm: np.ndarray) -> np.ndarray:
 
     The least-squares scale, as in Rhodin et al., CVPR 2018 (NMPJPE). Poses are hip-centred.
     """
-    _same(pose_mm, truth_mm)
-    pose, truth = np.asarray(pose_mm, np.float64), np.asarray(truth_mm, np.float64)
+    pose, truth = _checked(pose_mm, truth_mm)
     size = np.square(pose).sum((1, 2))
     scale = np.divide((pose * truth).sum((1, 2)), size, out=np.zeros_like(size), where=size > 0)
     return mpjpe_per_frame(scale[:, None, None] * pose, truth)
@@ -94,17 +95,19 @@ def mpjve(pose_mm: np.ndarray, truth_mm: np.ndarray, starts: np.ndarray | None =
     Returns:
         NaN if no two frames follow one another.
     """
-    _same(pose_mm, truth_mm)
-    error = _distances(np.diff(pose_mm, axis=0), np.diff(truth_mm, axis=0))
+    pose, truth = _checked(pose_mm, truth_mm)
+    error = np.linalg.norm(np.diff(pose, axis=0) - np.diff(truth, axis=0), axis=-1)
     if starts is not None:
-        if starts.shape != (len(pose_mm),):
-            raise UsageError(f"starts of shape {starts.shape} for {len(pose_mm)} frames")
+        if starts.shape != (len(pose),):
+            raise UsageError(f"starts of shape {starts.shape} for {len(pose)} frames")
         error = error[~np.asarray(starts, bool)[1:]]
     return float(error.mean()) if error.size else float("nan")
 
 
 def pck(pose_mm: np.ndarray, truth_mm: np.ndarray, threshold_mm: float = 150.0) -> float:
     """The share of joints, 0 to 1, at most ``threshold_mm`` from where they should be. Mehta et al., 3DV 2017."""
+    if not threshold_mm >= 0:
+        raise UsageError(f"threshold {threshold_mm} mm; 0 or more was expected")
     return float((_distances(pose_mm, truth_mm) <= threshold_mm).mean())
 
 
@@ -131,6 +134,8 @@ def pcp(
     A part with ends s, e is correct if (|s - s'| + |e - e'|) / 2 <= alpha |s - e|, s and e the truth: Burenius et al.,
     CVPR 2013. With ``strict`` each end must be within alpha |s - e| of its place.
     """
+    if not alpha >= 0:
+        raise UsageError(f"alpha {alpha}; a part of a bone's length, 0 or more, was expected")
     distances = _distances(pose_mm, truth_mm)
     truth = np.asarray(truth_mm, np.float64)
     if distances.shape[1] != len(joints):
@@ -147,13 +152,22 @@ def pcp(
     return {**correct, "all": float(np.mean(list(correct.values())))}
 
 
-def _same(pose: np.ndarray, truth: np.ndarray) -> None:
+def _checked(pose: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in double precision. Raises UsageError if they cannot be compared."""
     if pose.shape != truth.shape or pose.ndim != 3 or pose.shape[-1] != 3 or not len(pose):
         raise UsageError(f"poses {pose.shape} and truth {truth.shape}; both should be (frames, joints, 3), not empty")
+    both = np.asarray(pose, np.float64), np.asarray(truth, np.float64)
+    for what, values in zip(("poses", "true poses"), both, strict=True):
+        bad = np.argwhere(~np.isfinite(values).all(-1))
+        if len(bad):
+            frame, joint = bad[0]
+            raise UsageError(
+                f"{what} with {len(bad)} joints that are not finite, the first is joint {joint} of frame {frame}"
+            )
+    return both
 
 
 def _distances(pose: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """(frames, joints), mm."""
-    if pose.shape != truth.shape or pose.ndim != 3 or pose.shape[-1] != 3:
-        raise UsageError(f"poses {pose.shape} and truth {truth.shape}; both should be (frames, joints, 3)")
-    return np.linalg.norm(np.asarray(pose, np.float64) - np.asarray(truth, np.float64), axis=-1)
+    ours, theirs = _checked(pose, truth)
+    return np.linalg.norm(ours - theirs, axis=-1)

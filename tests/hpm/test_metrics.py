@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import scipy.spatial
 
 from caffe_compat.errors import UsageError
-from hpm.metrics import auc, mpjpe, mpjpe_per_frame, mpjve, n_mpjpe, p_mpjpe, pck, pcp, procrustes
-from hpm.skeleton import KTH14
+from hpm.metrics import (
+    auc,
+    mpjpe,
+    mpjpe_per_frame,
+    mpjve,
+    n_mpjpe,
+    n_mpjpe_per_frame,
+    p_mpjpe,
+    p_mpjpe_per_frame,
+    pck,
+    pcp,
+    procrustes,
+)
+from hpm.skeleton import H36M16, KTH14
 
 
 def _random(seed: int, frames: int = 4, joints: int = 16) -> np.ndarray:
@@ -121,3 +135,36 @@ def test_shapes_that_differ_are_errors() -> None:
         pcp(_random(0), _random(1))
     with pytest.raises(UsageError, match="starts of shape"):
         mpjve(_random(0), _random(1), np.zeros(3, bool))
+
+
+ALL = (
+    *(auc, mpjpe, mpjpe_per_frame, mpjve, n_mpjpe, n_mpjpe_per_frame, p_mpjpe, p_mpjpe_per_frame, pck, procrustes),
+    lambda pose, truth: pcp(pose, truth, H36M16),
+)
+
+
+@pytest.mark.parametrize("metric", ALL)
+def test_joints_that_are_not_finite_are_one_error_in_all_metrics(metric: Callable[..., object]) -> None:
+    truth = np.random.default_rng(0).normal(0, 300, (20, 16, 3))
+    pose = truth + 20
+    metric(pose, truth)
+    for value in (np.nan, np.inf, -np.inf):
+        bad = pose.copy()
+        bad[3, 2, 1] = bad[3, 2, 2] = bad[5, 0, 0] = value
+        with pytest.raises(
+            UsageError, match=r"^poses with 2 joints that are not finite, the first is joint 2 of frame 3$"
+        ):
+            metric(bad, truth)
+        with pytest.raises(UsageError, match=r"^true poses with 2 joints that are not finite"):
+            metric(pose, bad)
+    with pytest.raises(UsageError, match="not empty"):
+        metric(pose[:0], truth[:0])
+
+
+def test_a_threshold_that_is_none() -> None:
+    pose = _random(0)
+    for threshold in (float("nan"), -1.0):
+        with pytest.raises(UsageError, match="0 or more was expected"):
+            pck(pose, pose, threshold)
+        with pytest.raises(UsageError, match="0 or more, was expected"):
+            pcp(pose, pose, H36M16, threshold)
