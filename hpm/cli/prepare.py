@@ -188,8 +188,8 @@ def mpii(annotation: str, images: str, out: str, image_size: int, margin: float)
     with Bars() as bars:
         done = prepare_mpii(annotation, images, out, image_size, margin, bars.of("persons"))
     click.echo(f"wrote {done.folder.mpii_list}: {done.persons} persons with all joints; {done.incomplete} lack some")
-    if done.unreadable:
-        note(f"{len(done.unreadable)} pictures cannot be read, the first is {done.unreadable[0]}")
+    if done.missing:
+        note(f"{len(done.missing)} pictures are not there, the first is {done.missing[0]}")
 
 
 @prepare.command()

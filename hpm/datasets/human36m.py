@@ -13,6 +13,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,8 +24,10 @@ import numpy as np
 from caffe_compat.errors import CaffeCompatWarning, FileError, UsageError
 from caffe_compat.extras import require
 from caffe_compat.formats.files import open_file
+from caffe_compat.training.data.images import read_image
 
 from ..files.pickles import read_npz
+from ..files.pictures import frame_count, video_frames
 from ..scaling import bone_lengths
 from ..skeleton import H36M16, H36M17, H36M32, convert
 from .human36m_cameras import human36m_cameras
@@ -211,11 +214,9 @@ def _pose_of(path: Path) -> str:
 
 def _pictures(folder: Path) -> Callable[[Sequence[int]], Iterator[np.ndarray]]:
     def read(numbers: Sequence[int]) -> Iterator[np.ndarray]:
-        cv2 = require("cv2", "images")
         for number in numbers:
             path = folder / f"img_{number:06d}.jpg"
-            open_file(path).close()
-            yield _full_size(cv2.imread(str(path)), path)
+            yield _full_size(read_image(str(path), color=True), path)
 
     return read
 
@@ -412,39 +413,26 @@ def _video(
     path = next((each for each in paths if each.exists()), paths[0])
 
     def read(numbers: Sequence[int]) -> Iterator[np.ndarray]:
-        cv2 = require("cv2", "images")
-        open_file(path).close()
-        capture = cv2.VideoCapture(str(path))
-        try:
-            if not capture.isOpened():
-                raise FileError("is no video that can be read, or a damaged one", path=str(path))
-            says = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-            if says > 1.05 * frames:
-                warnings.warn(
-                    f"{path}: {says:.0f} frames for {frames} poses: another performance's?",
-                    CaffeCompatWarning,
-                    stacklevel=2,
-                )
-            at, wanted = 0, set(numbers)
-            # The last frame of the poses too, though it may not be wanted: a video that is shorter is not theirs.
-            for number in sorted(wanted | {frames}):
-                # Frame by frame: to seek in a compressed video is not exact.
-                while at < number:
-                    if not capture.grab():
-                        raise FileError(f"ends after {at} frames; there are {frames} poses", path=str(path))
-                    at += 1
-                if number in wanted:
-                    yield _full_size(capture.retrieve()[1], path)
-        finally:
-            capture.release()
+        said = frame_count(path)
+        if said > 1.05 * frames:
+            warnings.warn(
+                f"{path}: {said:.0f} frames for {frames} poses: another performance's?",
+                CaffeCompatWarning,
+                stacklevel=2,
+            )
+        at, wanted = 0, set(numbers)
+        # To the last frame of the poses, though it may not be wanted: a video that is shorter is not theirs.
+        for at, decode in enumerate(islice(video_frames(path), frames), 1):
+            if at in wanted:
+                yield _full_size(decode(), path)
+        if at < frames:
+            raise FileError(f"ends after {at} frames; there are {frames} poses", path=str(path))
 
     return Images(path, read)
 
 
-def _full_size(picture: np.ndarray | None, path: Path) -> np.ndarray:
+def _full_size(picture: np.ndarray, path: Path) -> np.ndarray:
     """The picture, if it is one of Human3.6M's: 1000 wide, 1000 or 1002 high. 2D poses are in its pixels."""
-    if picture is None:
-        raise FileError("is no picture that can be read, or has a damaged one", path=str(path))
     height, width = picture.shape[:2]
     if width != 1000 or height not in (1000, 1002):
         raise FileError(f"pictures of {width} x {height}; 1000 x 1000 or 1000 x 1002 were expected", path=str(path))

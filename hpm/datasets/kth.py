@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from caffe_compat.errors import FileError
-from caffe_compat.extras import require
 from caffe_compat.formats.files import open_file
+from caffe_compat.training.data.images import read_image
 
 from ..files.lists import format_list_line
 from ..scaling import Bounds, bone_lengths, centre_on_root, normalise, scale_limbs
@@ -166,7 +166,6 @@ def _write_crops(
     progress: Callable[[int, int], None] | None,
 ) -> int:
     """The crops of a camera's pictures; how many."""
-    cv2 = require("cv2", "images")
     sources = [_picture(folder, camera, k) for k in range(len(names))]
     if not any(sources):
         return 0
@@ -174,9 +173,7 @@ def _write_crops(
     for k, (name, source) in enumerate(zip(names, sources, strict=True)):
         if source is None:
             raise FileError(f"has pictures, but none called {k + 1:05d}", path=str(folder / f"Camera {camera + 1}"))
-        picture = cv2.imread(str(source))
-        if picture is None:
-            raise FileError("is no picture that can be read", path=str(source))
+        picture = read_image(str(source), color=True)
         write_crop(root / name, picture, crops.corner[k], int(crops.side[k]), size)
         if progress is not None:
             progress(camera * len(names) + k + 1, _CAMERAS * len(names))

@@ -16,8 +16,8 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from caffe_compat.errors import FileError, UsageError
-from caffe_compat.extras import require
 from caffe_compat.formats.files import open_file
+from caffe_compat.training.data.images import read_image
 
 from ..files.lists import format_list_line
 from ..skeleton import H36M16, MPII16, convert
@@ -158,12 +158,12 @@ def _mat_place(person: Any, path: str) -> tuple[np.ndarray | None, float | None]
 
 @dataclass(frozen=True)
 class MpiiPrepared:
-    """Persons written, persons left out because a joint is missing, and pictures that could not be read."""
+    """Persons written, persons left out because a joint is missing, and pictures that are not there."""
 
     folder: TrainingFolder
     persons: int
     incomplete: int
-    unreadable: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
 def prepare_mpii(
@@ -182,21 +182,21 @@ def prepare_mpii(
         path: see :func:`read_mpii`. images: the folder of the pictures. progress: told how many of how many.
 
     Raises:
-        UsageError: no person has all joints, or no picture can be read. FileError: see :func:`read_mpii`.
+        UsageError: no person has all joints, or no picture is there. FileError: a picture is damaged; see also
+            :func:`read_mpii`.
     """
-    cv2 = require("cv2", "images")
     folder, people = TrainingFolder(Path(out)), read_mpii(path)
     whole = [person for person in people if person.present.all()]
     if not whole:
         raise UsageError(f"{os.fspath(path)}: no person of {len(people)} has all {_JOINTS} joints")
     make_folder(folder.mpii / "images")
-    lines, unreadable = [], set()
+    lines, missing = [], set()
     for k, person in enumerate(whole):
         source = Path(images) / person.image
-        picture = cv2.imread(str(source)) if source.is_file() else None
-        if picture is None:
-            unreadable.add(person.image)
+        if not source.is_file():
+            missing.add(person.image)
         else:
+            picture = read_image(str(source), color=True)
             points = convert(person.points, MPII16, H36M16)[None]
             crops = square_crops(points, margin).whole()
             name = f"images/{Path(person.image).stem}_{k:05d}.jpg"
@@ -205,6 +205,6 @@ def prepare_mpii(
         if progress is not None:
             progress(k + 1, len(whole))
     if not lines:
-        raise UsageError(f"{os.fspath(images)}: none of {len(unreadable)} pictures can be read")
+        raise UsageError(f"{os.fspath(images)}: none of {len(missing)} pictures is there")
     write_lines(folder.mpii_list, lines)
-    return MpiiPrepared(folder, len(lines), len(people) - len(whole), tuple(sorted(unreadable)))
+    return MpiiPrepared(folder, len(lines), len(people) - len(whole), tuple(sorted(missing)))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from caffe_compat.extras import require
 from caffe_compat.formats.files import open_file
 from caffe_compat.training.data.images import read_image
 
-__all__ = ["PictureFiles", "frame_rate", "read_frames"]
+__all__ = ["PictureFiles", "frame_count", "frame_rate", "read_frames", "video_frames"]
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -39,7 +41,8 @@ def read_frames(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> It
         every: the first of so many is kept.
 
     Raises:
-        UsageError: nothing to read. FileError: a file that OpenCV cannot read. MissingExtraError: no OpenCV.
+        UsageError: nothing to read. FileError: a picture or a video that is missing, truncated or nothing that OpenCV
+            reads. MissingExtraError: no OpenCV.
     """
     paths = [Path(source) for source in sources]
     if len(paths) == 1 and paths[0].is_dir():
@@ -48,7 +51,9 @@ def read_frames(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> It
         if not paths:
             raise UsageError(f"{folder} holds no pictures ({', '.join(_PICTURES)})")
     if len(paths) == 1 and paths[0].suffix.lower() not in _PICTURES:
-        yield from _video(paths[0], every)
+        for number, decode in enumerate(video_frames(paths[0])):
+            if number % every == 0:
+                yield decode()
         return
     if not paths:
         raise UsageError("no pictures to read")
@@ -61,29 +66,55 @@ def frame_rate(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> flo
     path = Path(sources[0])
     if len(sources) != 1 or path.is_dir() or path.suffix.lower() in _PICTURES:
         return None
-    cv2 = require("cv2", "images")
-    capture = cv2.VideoCapture(str(path))
-    try:
-        rate = float(capture.get(cv2.CAP_PROP_FPS))
-    finally:
-        capture.release()
+    with _opened(path) as capture:
+        rate = float(capture.get(require("cv2", "images").CAP_PROP_FPS))
     return rate / every if math.isfinite(rate) and rate > 0 else None
 
 
-def _video(path: Path, every: int) -> Iterator[np.ndarray]:
-    cv2 = require("cv2", "images")
-    open_file(path).close()
-    capture = cv2.VideoCapture(str(path))
-    try:
-        number = 0
+def video_frames(path: str | os.PathLike[str]) -> Iterator[Callable[[], np.ndarray]]:
+    """The frames of a video, each as a function that decodes it: (height, width, 3), uint8, blue first.
+
+    A frame is decoded before the next one is asked for, or not at all. They come one by one: to seek in a compressed
+    video is not exact. Damage within a video that its decoder makes up for cannot be told from here.
+
+    Raises:
+        FileError: no video that OpenCV can read, a frame that cannot be decoded, or an end long before the frames that
+            the video says it has. MissingExtraError: no OpenCV.
+    """
+    name, done = os.fspath(path), 0
+
+    def decode() -> np.ndarray:
+        read, picture = capture.retrieve()
+        if not read:
+            raise FileError(f"frame {done} cannot be decoded", path=name)
+        return np.asarray(picture)
+
+    with _opened(path) as capture:
+        said = float(capture.get(require("cv2", "images").CAP_PROP_FRAME_COUNT))
         while capture.grab():
-            if number % every == 0:
-                read, picture = capture.retrieve()
-                if not read:
-                    raise FileError(f"frame {number + 1} cannot be decoded", path=str(path))
-                yield picture
-            number += 1
-        if not number:
-            raise FileError("is no video that OpenCV can read", path=str(path))
+            done += 1
+            yield decode
+    if not done:
+        raise FileError("is no video that OpenCV can read, or a damaged one", path=name)
+    # Some files only estimate; a few frames more or less tell nothing.
+    if math.isfinite(said) and said > 1.05 * done + 2:
+        raise FileError(
+            f"is a truncated video: it ends after {done} of the {said:.0f} frames that it announces", path=name
+        )
+
+
+def frame_count(path: str | os.PathLike[str]) -> float:
+    """How many frames a video says it has; 0 or less if it does not tell. Raises FileError if it cannot be opened."""
+    with _opened(path) as capture:
+        return float(capture.get(require("cv2", "images").CAP_PROP_FRAME_COUNT))
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """OpenCV's reader of a video. Raises FileError if there is no such file."""
+    open_file(path).close()
+    capture = require("cv2", "images").VideoCapture(os.fspath(path))
+    try:
+        yield capture
     finally:
         capture.release()

@@ -445,7 +445,7 @@ def test_a_failed_preparation_goes_on_where_it_was(tmp_path: Path, videos: Path)
     whole = damaged.resolve()
     damaged.unlink()
     damaged.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    with pytest.raises(FileError, match=rf"S9/Videos/Walking 1.{SERIALS[3]}.mp4: is no video that can be read"):
+    with pytest.raises(FileError, match=rf"S9/Videos/Walking 1.{SERIALS[3]}.mp4: is no video that OpenCV can read"):
         prepare_human36m(_views(root, own), tmp_path / "out", PrepareOptions(image_size=16))
     assert not [*(tmp_path / "out").rglob("*.txt"), *(tmp_path / "out").rglob("*.csv")]
     damaged.write_bytes(whole.read_bytes())

@@ -186,7 +186,7 @@ def test_mpii_prepared(tmp_path: Path) -> None:
         tmp_path / "mpii.json", tmp_path, tmp_path / "out", image_size=64, progress=lambda *args: told.append(args)
     )
     assert told == [(1, 1)]
-    assert (done.persons, done.incomplete, done.unreadable) == (1, 1, ())
+    assert (done.persons, done.incomplete, done.missing) == (1, 1, ())
     entries = read_image_list(str(done.folder.mpii_list), 33)
     values = np.array(entries.labels(0))
     assert values[-1] == 0
@@ -199,7 +199,7 @@ def test_mpii_prepared(tmp_path: Path) -> None:
 def test_mpii_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "mpii.json"
     _write_json(path, "joints")
-    with pytest.raises(UsageError, match="none of 1 pictures can be read"):
+    with pytest.raises(UsageError, match="none of 1 pictures is there"):
         prepare_mpii(path, tmp_path, tmp_path / "out")
     for text, message in (
         ("{", "is no json"),
@@ -338,7 +338,7 @@ def test_kth_pictures_that_are_missing_or_damaged(tmp_path: Path) -> None:
         prepare_kth(tmp_path, tmp_path / "out", BOUNDS, image_size=16)
     assert not list((tmp_path / "out").rglob("*.txt"))
     (tmp_path / "Camera 3/00004.png").write_bytes(b"no picture")
-    with pytest.raises(FileError, match=r"Camera 3/00004\.png: is no picture that can be read"):
+    with pytest.raises(FileError, match=r"Camera 3/00004\.png: is no image that OpenCV can decode"):
         prepare_kth(tmp_path, tmp_path / "out", BOUNDS, image_size=16)
 
 

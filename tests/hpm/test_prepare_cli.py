@@ -221,7 +221,7 @@ def test_mpii(run: Run, tmp_path: Path) -> None:
     done = run("prepare", "mpii", tmp_path / "train.json", "--images", tmp_path, "--out", out, "--image-size", 32)
     listed = out / "MPII/annotation/train_h36m.txt"
     assert done.out == f"wrote {listed}: 1 persons with all joints; 1 lack some\n"
-    assert "1 pictures cannot be read, the first is gone.jpg" in done.err
+    assert "1 pictures are not there, the first is gone.jpg" in done.err
     entry = read_list(listed)
     assert entry.clip is not None
     assert entry.clip.tolist() == [0]
