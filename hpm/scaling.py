@@ -28,12 +28,15 @@ __all__ = [
     "centre_on_root",
     "denormalise",
     "denormalise_as_layers",
+    "limbs_difference",
     "normalise",
     "or_built_in",
     "order_suspicion",
     "read_bounds",
+    "read_limbs",
     "scale_limbs",
     "write_bounds",
+    "write_limbs",
 ]
 
 Pose = TypeVar("Pose", np.ndarray, torch.Tensor)
@@ -149,6 +152,37 @@ def write_bounds(path: str | os.PathLike[str], bounds: Bounds) -> None:
     with atomic_write(path) as handle:
         for row in (maximum, bounds.minimum):
             handle.write((",".join(repr(float(value)) for value in row) + "\n").encode())
+
+
+def read_limbs(path: str | os.PathLike[str]) -> np.ndarray:
+    """Bone lengths (16,), mm, as :func:`write_limbs` writes them. Raises FileError."""
+    with open_file(path) as handle:
+        text = handle.read(1 << 16).decode("utf-8", errors="replace")
+    try:
+        limbs = np.array([float(value) for value in text.split(",")])
+    except ValueError as error:
+        raise FileError(f"numbers parted by commas were expected: {error}", path=os.fspath(path)) from error
+    if limbs.shape != (len(H36M16),) or limbs[0] != 0 or not (limbs[1:] > 0).all() or not np.isfinite(limbs).all():
+        raise FileError(
+            f"{len(limbs)} values; {len(H36M16)} bone lengths in mm were expected: 0 of the hip, then above 0 of "
+            f"{', '.join(H36M16.joints[1:])}",
+            path=os.fspath(path),
+        )
+    return limbs
+
+
+def write_limbs(path: str | os.PathLike[str], limbs: np.ndarray) -> None:
+    """Write bone lengths (16,), mm, in one line, in the order of H36M16. Raises FileError."""
+    with atomic_write(path) as handle:
+        handle.write((",".join(repr(float(value)) for value in limbs) + "\n").encode())
+
+
+def limbs_difference(one: np.ndarray, other: np.ndarray) -> str | None:
+    """Where two sets of bone lengths (16,), mm, differ most, in words; None if by less than a hundredth of a mm."""
+    k = int(np.abs(one - other).argmax())
+    if abs(one[k] - other[k]) < 0.01:
+        return None
+    return f"the bone to the {H36M16.joints[k]} is {one[k]:.2f} mm there, {other[k]:.2f} mm here"
 
 
 def bounds_of(pose_mm: np.ndarray, source: str) -> Bounds:

@@ -9,7 +9,8 @@ from caffe_compat.formats.files import atomic_write
 
 from ..drivers.evaluate import Evaluation
 from ..drivers.evaluate import evaluate as evaluate_actions
-from ..drivers.evaluate_kth import KthFolder, PcpTable, evaluate_pcp
+from ..drivers.evaluate_kth import PcpTable, evaluate_pcp
+from ..files.lists import KthFolder
 from .options import (
     Bars,
     actions_option,

@@ -18,9 +18,8 @@ from caffe_compat.errors import CaffeCompatWarning, UsageError
 from caffe_compat.network.checkpoint import is_checkpoint
 from caffe_compat.network.definition import is_text
 
-from ..drivers.evaluate_kth import CAMERAS, KthFolder
 from ..files.checkpoint_extras import check_agreement
-from ..files.lists import ACTIONS, DataFolder
+from ..files.lists import ACTIONS, CAMERAS, DataFolder, KthFolder
 from ..files.pickles import is_pickle
 from ..model import PoseMachine
 from ..scaling import REFINEMENT_BOUNDS, Bounds, bounds_difference, or_built_in, order_suspicion, read_bounds

@@ -16,10 +16,10 @@ from ..datasets.detections import read_detections
 from ..datasets.human36m import find_reader, read_baseline, read_cdf, read_fetch, read_videopose
 from ..datasets.kth import prepare_kth
 from ..datasets.mpii import prepare_mpii
-from ..datasets.prepare import Prepared, PrepareOptions, prepare_human36m, read_limbs
+from ..datasets.prepare import Prepared, PrepareOptions, prepare_human36m
 from ..datasets.synthetic import SyntheticOptions, write
 from ..datasets.views import LeaveOut, View
-from ..scaling import REFINEMENT_BOUNDS
+from ..scaling import REFINEMENT_BOUNDS, read_limbs
 from ..skeleton import SKELETONS, skeleton
 from .options import Bars, given_bounds, protocol_option
 

@@ -17,13 +17,11 @@ from caffe_compat.training import parallel
 from caffe_compat.training.solver import Action
 
 from ..datasets.heatmaps import HeatMapOptions
-from ..drivers.training import HEAT_MAPS, PHASES, PRETRAINING, TrainingOptions, train_phase
+from ..drivers.training import HEAT_MAPS, PHASES, TrainingOptions, prepared_lists, train_phase
 from ..networks import NetworkOptions, scaled_channels
 
 __all__ = ["train"]
 
-# The 2D pre-training reads lists of its own kind.
-_LISTS = {PRETRAINING: "h36m/17skel_train_2d.txt"}
 _FOUR = ("2d_to_3d", "3d_to_2d", "finetune_whole", "mask3d")
 
 
@@ -38,6 +36,13 @@ _FOUR = ("2d_to_3d", "3d_to_2d", "finetune_whole", "mask3d")
 @click.option("--projector", default=1024, show_default=True, type=click.IntRange(1), help="Size of its layers.")
 @click.option("--batch", type=click.IntRange(1), help="Images per batch. [default: the original's]")
 @click.option("--mpii-batch", default=3, show_default=True, type=click.IntRange(1), help="MPII images that join it.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["1", "3"]),
+    default="1",
+    show_default=True,
+    help="Which training subjects: those of lists as hpm prepare writes them.",
+)
 @click.option(
     "--train-list",
     help="List of training frames, or MPII's annotation for heat maps, relative to --data. "
@@ -76,6 +81,7 @@ def train(
     projector: int,
     batch: int | None,
     mpii_batch: int,
+    protocol: str,
     train_list: str | None,
     pictures: str | None,
     in_order: bool,
@@ -106,7 +112,9 @@ def train(
         raise UsageError(f"--width {width}; a factor above 0 was expected")
     if pictures is not None and phase != HEAT_MAPS:
         raise UsageError(f"--pictures {pictures}; only {HEAT_MAPS} reads them, the lists of {phase} name their own")
-    listed = None if phase == HEAT_MAPS else train_list
+    if protocol != "1" and phase == HEAT_MAPS:
+        raise UsageError(f"--protocol {protocol}; {HEAT_MAPS} learns from MPII, whose persons belong to no protocol")
+    prepared, test_list = prepared_lists(phase, int(protocol))
     network = NetworkOptions(
         image_size=image_size,
         channels=scaled_channels(width),
@@ -115,7 +123,8 @@ def train(
         batch=batch,
         mpii_batch=mpii_batch,
         shuffle=not in_order,
-        train_list=listed or _LISTS.get(phase, NetworkOptions.train_list),
+        train_list=prepared if train_list is None or phase == HEAT_MAPS else train_list,
+        test_list=test_list,
     )
     options = TrainingOptions(
         network=network,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ from caffe_compat.formats.files import atomic_write, open_file
 
 from .cameras import Crop
 from .layout import make_folder
-from .views import View
+from .views import Images, View
 
-__all__ = ["crop_picture", "write_crop", "write_view"]
+__all__ = ["ViewPictures", "crop_picture", "cut_otherwise", "write_crop", "write_view"]
 
 _STAMP = "crops.sha256"
 # Sides of the picture. A person who fills it, seen half, has a square of some two.
@@ -54,44 +55,72 @@ def write_crop(path: Path, picture: np.ndarray, corner: np.ndarray, side: int, s
         raise FileError("the picture cannot be written", path=str(path))
 
 
-def write_view(place: Path, paths: list[str], view: View, crops: Crop, size: int) -> bool:
+@dataclass(frozen=True)
+class ViewPictures:
+    """How many pictures of a view are there, and how many of those were there before."""
+
+    pictures: int = 0
+    kept: int = 0
+
+
+def cut_otherwise(place: Path, paths: list[str], view: View, crops: Crop, size: int) -> bool:
+    """Whether a view's pictures are there, all of them, and show other squares or frames, or in another size."""
+    return bool(paths) and (found := _stamp(place, paths)) is not None and found[0] != _cut(view, crops, size)
+
+
+def write_view(place: Path, paths: list[str], view: View, crops: Crop, size: int) -> ViewPictures:
     """Write the crops of a view's frames to ``paths`` below ``place``, all in one folder.
 
-    A folder that is whole gets a file that tells from what its pictures were cut, and how. It is kept as it is when the
-    same is asked for again, so an interrupted preparation goes on where it was.
-
-    Returns:
-        Whether the pictures were there already.
+    A folder that is whole gets a file that tells how its pictures were cut, and from what. It is kept as it is when the
+    same is asked for again, so an interrupted preparation goes on where it was; so is one that was cut in the same way
+    if the view comes without pictures.
 
     Raises:
         FileError: a picture is missing or damaged, or cannot be written.
     """
-    if view.images is None or not paths:
-        return False
+    if not paths:
+        return ViewPictures()
+    found = _stamp(place, paths)
+    if view.images is None:
+        there = len(paths) if found is not None and found[0] == _cut(view, crops, size) else 0
+        return ViewPictures(there, there)
+    content = _cut(view, crops, size), _origin(view.images)
+    if found == content:
+        return ViewPictures(len(paths), len(paths))
     folder = (place / paths[0]).parent
-    stamp, content = folder / _STAMP, _origin(view, crops, size)
-    if stamp.is_file():
-        with open_file(stamp) as handle:
-            if handle.read(len(content) + 1) == content:
-                return True
-        stamp.unlink()
+    (folder / _STAMP).unlink(missing_ok=True)
     make_folder(folder)
     pictures = view.images.read(view.numbers.tolist())
     for path, corner, side, picture in zip(paths, crops.corner, crops.side, pictures, strict=True):
         write_crop(place / path, picture, corner, int(side), size)
-    with atomic_write(stamp) as handle:
-        handle.write(content)
-    return False
+    with atomic_write(folder / _STAMP) as handle:
+        handle.write("".join(f"{line}\n" for line in content).encode())
+    return ViewPictures(len(paths), 0)
 
 
-def _origin(view: View, crops: Crop, size: int) -> bytes:
-    """A checksum of what a view's crops depend on."""
-    assert view.images is not None
-    source = view.images.source
-    digest = hashlib.sha256(repr((str(source.resolve()), size, len(view.numbers))).encode())
+def _stamp(place: Path, paths: list[str]) -> tuple[str, str] | None:
+    """What is written about the pictures of a folder that is whole: how they were cut, and from what."""
+    stamp = (place / paths[0]).parent / _STAMP
+    if not stamp.is_file():
+        return None
+    with open_file(stamp) as handle:
+        cut, _, origin = handle.read(1 << 10).decode("utf-8", "replace").partition("\n")
+    return cut, origin.strip()
+
+
+def _cut(view: View, crops: Crop, size: int) -> str:
+    """A checksum of the frames that are cut, of their squares and of the pictures' size."""
+    digest = hashlib.sha256(repr((size, len(view.numbers))).encode())
+    for values in (view.numbers, crops.corner, crops.side):
+        digest.update(np.ascontiguousarray(values, np.float64).tobytes())
+    return digest.hexdigest()
+
+
+def _origin(images: Images) -> str:
+    """A checksum of which video or folder it is, and of its state."""
+    source = images.source
+    digest = hashlib.sha256(str(source.resolve()).encode())
     if source.exists():
         state = source.stat()
         digest.update(repr((state.st_size, state.st_mtime_ns)).encode())
-    for values in (view.numbers, crops.corner, crops.side):
-        digest.update(np.ascontiguousarray(values, np.float64).tobytes())
-    return f"{digest.hexdigest()}\n".encode()
+    return digest.hexdigest()

@@ -15,21 +15,30 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_compat.errors import FileError
+from caffe_compat.errors import FileError, UsageError
 from caffe_compat.formats.files import open_file
 from caffe_compat.training.data.images import read_image
 
-from ..files.lists import format_list_line
-from ..scaling import Bounds, bone_lengths, centre_on_root, normalise, scale_limbs
+from ..files.lists import CAMERAS, KthFolder, format_list_line
+from ..scaling import (
+    Bounds,
+    bone_lengths,
+    bounds_difference,
+    centre_on_root,
+    normalise,
+    read_bounds,
+    scale_limbs,
+    write_bounds,
+)
 from ..skeleton import H36M16, KTH14, convert
 from .bodies import MEAN_LENGTHS
 from .cameras import Crop, square_crops
 from .crops import write_crop
-from .layout import ListFiles, make_folder
+from .layout import ListFiles, make_folder, remove_lists
 
 __all__ = ["KthPrepared", "KthSequence", "camera_pose", "prepare_kth", "read_kth"]
 
-_JOINTS, _CAMERAS = len(KTH14), 3
+_JOINTS, _CAMERAS = len(KTH14), len(CAMERAS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +136,8 @@ def prepare_kth(
 
     The unit of the positions is not known to be millimetres, so every bone gets its length of ``limbs`` (16,), mm. What
     the original did is not known either. Pictures named ``Camera 1/00001.png`` ... (or .jpg) beside the text files are
-    cropped; without any the lists name pictures that are not there. The lists appear when everything is done.
+    cropped; without any the lists name pictures that are not there. The lists, and the bounds beside them, appear when
+    everything is done; lists of an earlier run go before.
 
     Args:
         bounds: that the labels are normalised with, those of the weights that will be tested.
@@ -135,11 +145,16 @@ def prepare_kth(
         progress: told how many frames of how many are done, all cameras together.
 
     Raises:
+        UsageError: ``out`` holds other bounds, which the labels would be taken to refer to.
         FileError: see :func:`read_kth`; a picture is damaged, or only some are there.
     """
     sequence, root = read_kth(folder), Path(out)
+    place = KthFolder(root).bounds
+    if place.exists() and (apart := bounds_difference(read_bounds(place), bounds)) is not None:
+        raise UsageError(f"{place} holds other bounds than these labels': {apart}; prepare in another folder")
     frames, pictures, variation = len(sequence.pose), 0, 0.0
-    paths = tuple(root / f"camera{camera + 1}.txt" for camera in range(_CAMERAS))
+    paths = tuple(map(KthFolder(root).ground_truth, CAMERAS))
+    remove_lists(paths)
     with ListFiles() as lists:
         for camera, path in enumerate(paths):
             points = convert(sequence.points[:, camera], KTH14, H36M16)
@@ -153,6 +168,7 @@ def prepare_kth(
             pictures += _write_crops(Path(folder), root, names, camera, crops, image_size, progress)
             flat = zip(names, crops.fractions(points).reshape(-1, 32), labels.reshape(-1, 48), strict=True)
             lists.add(path, (format_list_line(name, p, q, int(k > 0)) for k, (name, p, q) in enumerate(flat)))
+        write_bounds(place, bounds)
     return KthPrepared(paths, frames, pictures, variation)
 
 

@@ -23,7 +23,7 @@ from ..files.lists import format_list_line
 from ..skeleton import H36M16, MPII16, convert
 from .cameras import square_crops
 from .crops import write_crop
-from .layout import TrainingFolder, make_folder, write_lines
+from .layout import TrainingFolder, make_folder, remove_lists, write_lines
 
 __all__ = ["MpiiPerson", "MpiiPrepared", "prepare_mpii", "read_mpii"]
 
@@ -176,7 +176,8 @@ def prepare_mpii(
 ) -> MpiiPrepared:
     """Write the list of persons with all joints, and their crops, below ``out``.
 
-    The list appears when all crops are written. Its lines have a clip of 0, as every person is a sequence by itself.
+    The list appears when all crops are written; that of an earlier run goes before the first is. Its lines have a clip
+    of 0, as every person is a sequence by itself.
 
     Args:
         path: see :func:`read_mpii`. images: the folder of the pictures. progress: told how many of how many.
@@ -190,6 +191,7 @@ def prepare_mpii(
     if not whole:
         raise UsageError(f"{os.fspath(path)}: no person of {len(people)} has all {_JOINTS} joints")
     make_folder(folder.mpii / "images")
+    remove_lists([folder.mpii_list])
     lines, missing = [], set()
     for k, person in enumerate(whole):
         source = Path(images) / person.image

@@ -15,28 +15,26 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_compat.errors import CaffeCompatWarning, FileError, UsageError
-from caffe_compat.formats.files import atomic_write, open_file
+from caffe_compat.errors import CaffeCompatWarning, UsageError
 
-from ..files.lists import ACTIONS, PROTOCOLS, format_list_line, protocol
+from ..files.lists import ACTIONS, CAMERAS, KthFolder, format_list_line, protocol
 from ..scaling import (
     Bounds,
     bone_lengths,
-    bounds_difference,
     bounds_of,
     centre_on_root,
     normalise,
-    read_bounds,
     scale_limbs,
+    write_limbs,
 )
 from ..skeleton import H36M16, LeftRightEvidence, left_right_suspect
 from .cameras import square_crops
-from .crops import write_view
+from .crops import cut_otherwise, write_view
 from .detections import Detections, with_detections
-from .layout import ListFiles, TrainingFolder, image_line, make_folder, write_both_bounds
+from .layout import ListFiles, TrainingFolder, check_shared, image_line, make_folder, remove_lists, write_both_bounds
 from .views import View
 
-__all__ = ["BoneStatistics", "PrepareOptions", "Prepared", "prepare_human36m", "read_limbs", "write_limbs"]
+__all__ = ["BoneStatistics", "PrepareOptions", "Prepared", "prepare_human36m"]
 
 _JOINTS = len(H36M16)
 
@@ -142,20 +140,22 @@ def prepare_human36m(
     """Write lists, bounds, limb lengths and, where views have pictures, their crops below ``out``.
 
     Lists, bounds and limb lengths appear when everything is done. Crops appear as they are cut, and those of a view
-    that is done are kept when the same is prepared again.
+    that is done are kept when the same is prepared again. Lists of an earlier run go when the first of their pictures
+    is replaced, so that no list ever tells of other pictures than those that are there. Of the other protocol in the
+    same folder nothing is replaced.
 
     Args:
         views: starts a reader of :mod:`.human36m`; it is read twice: for limbs and bounds, then to write.
         progress: told what is done, how many views of it, and of how many (None while nobody knows).
 
     Raises:
-        UsageError: no frames to train on, and no bounds or limbs given; or ``out`` holds lists of the other protocol
-            that refer to other bounds. FileError: something cannot be read or written.
+        UsageError: no frames to train on, and no bounds or limbs given; or ``out`` holds lists that would stay and
+            refer to other bounds, limbs or crops. FileError: something cannot be read or written.
 
     Warns:
         CaffeCompatWarning: left and right seem exchanged, with the evidence.
     """
-    folder, plan = TrainingFolder(Path(out)), protocol(options.protocol)
+    folder, plan = TrainingFolder(Path(out), options.protocol), protocol(options.protocol)
 
     def wanted() -> Iterator[View]:
         for view in views():
@@ -168,12 +168,17 @@ def prepare_human36m(
         raise UsageError(f"no frames of {', '.join(plan.train)} to take limb lengths from; give limbs and bounds")
     bounds = _bounds(survey.poses, plan.train, limbs) if options.bounds is None else options.bounds
     survey.poses.clear()
-    _check_other_protocol(folder, options, bounds)
+    for whose, staying in (
+        (f"protocol {folder.other.protocol}", folder.other.pose_lists),
+        ("a made-up data set", [folder.runs_list]),
+        ("KTH Multiview Football II", map(KthFolder(folder.root).ground_truth, CAMERAS)),
+    ):
+        check_shared(folder, staying, whose, bounds, limbs)
 
     tested = wanted() if options.detections is None else with_detections(wanted(), options.detections, plan.test)
     counts, label_bones = dict.fromkeys(("train", *ACTIONS.values()), 0), BoneStatistics()
     outside, written, kept = 0.0, 0, 0
-    lists = _Lists(folder, options)
+    lists = _Lists(folder)
     with lists.files:
         for number, view in enumerate(tested):
             if progress is not None:
@@ -188,15 +193,18 @@ def prepare_human36m(
             if len(labels):
                 outside = max(outside, float(-labels.min()), float(labels.max() - 1))
             paths = [f"images/{view.name}/{frame:06d}.jpg" for frame in view.numbers]
-            if write_view(folder.h36m, paths, view, crops, options.image_size):
-                kept += len(paths)
-            written += len(paths) if view.images is not None else 0
+            if cut_otherwise(folder.h36m, paths, view, crops, options.image_size):
+                lists.part_from_pictures(view)
+            found = write_view(folder.h36m, paths, view, crops, options.image_size)
+            kept += found.kept
+            written += found.pictures
             counts[view.action if tests else "train"] += len(paths)
             lists.add(view, tests, paths, crops.fractions, labels)
         if progress is not None:
             progress("views", survey.views, survey.views)
         lists.finish()
         write_both_bounds(folder, bounds)
+        make_folder(folder.limbs.parent)
         write_limbs(folder.limbs, limbs)
     train = counts.pop("train")
     missing = tuple(action for action, frames in counts.items() if not frames)
@@ -290,61 +298,37 @@ def _scaled(name: str, pose: np.ndarray, limbs: np.ndarray) -> np.ndarray:
         raise UsageError(f"{name}: {error}") from error
 
 
-def read_limbs(path: str | os.PathLike[str]) -> np.ndarray:
-    """Bone lengths (16,), mm, as :func:`write_limbs` writes them. Raises FileError."""
-    with open_file(path) as handle:
-        text = handle.read(1 << 16).decode("utf-8", errors="replace")
-    try:
-        limbs = np.array([float(value) for value in text.split(",")])
-    except ValueError as error:
-        raise FileError(f"numbers parted by commas were expected: {error}", path=os.fspath(path)) from error
-    if limbs.shape != (_JOINTS,) or limbs[0] != 0 or not (limbs[1:] > 0).all() or not np.isfinite(limbs).all():
-        raise FileError(
-            f"{len(limbs)} values; {_JOINTS} bone lengths in mm were expected: 0 of the hip, then above 0 of "
-            f"{', '.join(H36M16.joints[1:])}",
-            path=os.fspath(path),
-        )
-    return limbs
-
-
-def write_limbs(path: str | os.PathLike[str], limbs: np.ndarray) -> None:
-    """Write bone lengths (16,), mm, in one line, in the order of H36M16. Raises FileError."""
-    make_folder(Path(path).parent)
-    with atomic_write(path) as handle:
-        handle.write((",".join(repr(float(value)) for value in limbs) + "\n").encode())
-
-
-def _check_other_protocol(folder: TrainingFolder, options: PrepareOptions, bounds: Bounds) -> None:
-    """Both protocols' lists may share a folder, and then they share its bounds."""
-    (other,) = (number for number in PROTOCOLS if number != options.protocol)
-    place, theirs = folder.test_data(), folder.test_data(other)
-    if not place.bounds.exists() or not any(theirs.ground_truth(k).exists() for k in ACTIONS):
-        return
-    if (apart := bounds_difference(read_bounds(place.bounds), bounds)) is not None:
-        raise UsageError(
-            f"{folder.root} holds lists of protocol {other} that are normalised with other bounds ({apart}); prepare "
-            f"protocol {options.protocol} in another folder, or with the bounds and limbs of the first: {place.bounds} "
-            f"and {folder.limbs}"
-        )
-
-
 # Lists
 
 
 class _Lists:
     """The lists of a preparation."""
 
-    def __init__(self, folder: TrainingFolder, options: PrepareOptions) -> None:
+    def __init__(self, folder: TrainingFolder) -> None:
         self.files = ListFiles()
-        self._folder, self._data = folder, folder.test_data(options.protocol)
+        self._folder, self._data = folder, folder.test_data()
         self._singles: list[tuple[str, np.ndarray, np.ndarray]] = []
 
     def possible(self) -> list[Path]:
         """All that there could be."""
         detected = [self._data.pose2d(k, "hourglass") for k in ACTIONS] if self._data.protocol == 1 else []
-        folder = self._folder
-        truth = [self._data.ground_truth(k) for k in ACTIONS]
-        return [folder.train_list, folder.images_list, folder.test_list, *truth, *detected]
+        return [*self._folder.pose_lists, self._folder.images_list, *detected]
+
+    def part_from_pictures(self, view: View) -> None:
+        """A view's pictures are there, cut otherwise, and will be replaced: so the lists that name them go first.
+
+        Raises:
+            UsageError: the other protocol's lists name them too, or there is nothing to cut new ones from.
+        """
+        other = self._folder.other
+        named = any(path.exists() for path in other.pose_lists)
+        if named or view.images is None:
+            why = f"lists of protocol {other.protocol} name them" if named else "there is nothing to cut new ones from"
+            raise UsageError(
+                f"{self._folder.h36m} holds pictures of {view.name} that are cut otherwise, and {why}; give the "
+                "--image-size, --margin and --every that those were made with, or another folder"
+            )
+        remove_lists(self.possible())
 
     def add(
         self,

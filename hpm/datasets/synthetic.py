@@ -24,7 +24,7 @@ from ..scaling import Bounds, bounds_of, normalise, scale_limbs
 from ..skeleton import H36M16, H36M17, convert
 from .bodies import ACTIONS, MEAN_LENGTHS, MEAN_LIMBS, ground_shift, motion, pose
 from .cameras import Camera, look_at, square_crops
-from .layout import TrainingFolder, image_line, make_folder, write_both_bounds, write_lines
+from .layout import TrainingFolder, image_line, make_folder, remove_lists, write_both_bounds, write_lines
 from .rendering import background, palette, render
 
 __all__ = ["Sequence3D", "SyntheticOptions", "cameras", "sequences", "write"]
@@ -193,18 +193,19 @@ def write(
     order, a batch of several whole runs is as good as several windows of the original in one step, and the LSTM that
     goes backwards starts anew where it should, because all runs have one length.
 
+    The lists appear when all pictures are there.
+
     Args:
         progress: told how many pictures are written, and of how many.
 
     Raises:
-        FileError: something cannot be written.
+        UsageError: lists of another data set are there. FileError: something cannot be written.
     """
     folder = TrainingFolder(Path(root))
     train, test = sequences(options, held_out=False), sequences(options, held_out=True)
     singles = _singles(options)
     bounds = bounds_of(np.concatenate([s.labels for s in train]), "the training labels")
-    write_both_bounds(folder, bounds)
-    _write_lists(folder, options, train, test, singles, bounds)
+    _make_room(folder, options)
     total, done = sum(len(s.points) for s in (*train, *test, *singles)), 0
     looks = {
         who: palette(np.random.default_rng((options.seed, 4, k)))
@@ -216,7 +217,26 @@ def write(
             done += len(sequence.points)
             if progress is not None:
                 progress(done, total)
+    write_both_bounds(folder, bounds)
+    _write_lists(folder, options, train, test, singles, bounds)
     return folder
+
+
+def _make_room(folder: TrainingFolder, options: SyntheticOptions) -> None:
+    """Take away the lists of an earlier run, whose pictures will be replaced.
+
+    Raises:
+        UsageError: there are lists that a made-up data set does not have, or not this one.
+    """
+    truth = folder.test_data().ground_truth
+    own = {folder.train_list, folder.test_list, folder.runs_list, folder.images_list, folder.mpii_list}
+    own |= {truth(number) for number, action in ACTION_NUMBERS.items() if action in options.actions}
+    others = [*folder.pose_lists, *folder.other.pose_lists]
+    if strange := [path for path in others if path not in own and path.exists()]:
+        raise UsageError(f"{folder.root} holds another data set ({strange[0]}); choose another folder")
+    if not folder.runs_list.exists() and folder.train_list.exists():
+        raise UsageError(f"{folder.root} holds another data set ({folder.train_list}); choose another folder")
+    remove_lists(own)
 
 
 def _image_name(sequence: Sequence3D, frame: int) -> str:

@@ -10,38 +10,18 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from caffe_compat.errors import CaffeCompatError, UsageError
 
-from ..files.lists import DataFolder, check_lengths, read_list
+from ..files.lists import CAMERAS, KthFolder, check_lengths, read_list
 from ..metrics import PCP_PARTS, pcp
 from ..scaling import Bounds, denormalise
 from ..skeleton import H36M16, KTH14, convert
 from .evaluate import STAGES, read_stage
 
-__all__ = ["CAMERAS", "KthFolder", "PcpTable", "evaluate_pcp"]
-
-CAMERAS = (1, 2, 3)
+__all__ = ["PcpTable", "evaluate_pcp"]
 
 _COLUMNS = (*PCP_PARTS, "all")
-
-
-@dataclass(frozen=True)
-class KthFolder(DataFolder):
-    """The lists of the cameras, which stand in for actions: camera ``k`` is action ``k``."""
-
-    def ground_truth(self, action: int) -> Path:
-        """``camera<k>.txt``. Raises UsageError for another number than 1 to 3."""
-        if action not in CAMERAS:
-            raise UsageError(f"camera {action}; KTH Multiview Football II has cameras 1 to {len(CAMERAS)}")
-        return self.root / f"camera{action}.txt"
-
-    def pose2d(self, action: int, source: str) -> Path:
-        """The list too: there are no other 2D poses. Raises UsageError for another source than ``gt``."""
-        if source != "gt":
-            raise UsageError(f"2D poses from {source!r}; for KTH there are gt only")
-        return self.ground_truth(action)
 
 
 @dataclass

@@ -30,9 +30,19 @@ from caffe_compat.training.session import open_solver
 from caffe_compat.training.solver import Action, Event, latest_snapshot, read_solver
 
 from ..datasets.heatmaps import HeatMapOptions, HeatMaps
+from ..datasets.layout import TrainingFolder
 from ..networks import ORIGINAL, NetworkOptions, define
 
-__all__ = ["HEAT_MAPS", "PHASES", "PRETRAINING", "Phase", "TrainingOptions", "train_phase", "trained_model"]
+__all__ = [
+    "HEAT_MAPS",
+    "PHASES",
+    "PRETRAINING",
+    "Phase",
+    "TrainingOptions",
+    "prepared_lists",
+    "train_phase",
+    "trained_model",
+]
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,18 @@ class TrainingOptions:
     gradients: Literal["caffe", "true"] = "caffe"
     bfloat16: bool = False
     heat_maps: HeatMapOptions = field(default_factory=HeatMapOptions)
+
+
+def prepared_lists(phase: str, protocol: int = 1) -> tuple[str, str]:
+    """The training and the test list of a phase, as ``hpm prepare`` names them, relative to the folder of the data.
+
+    Raises:
+        UsageError: another protocol than 1 and 3.
+    """
+    folder = TrainingFolder(Path(), protocol)
+    # The 2D pre-training reads a list of its own kind.
+    train = folder.images_list if phase == PRETRAINING else folder.train_list
+    return train.as_posix(), folder.test_list.as_posix()
 
 
 def trained_model(phase: str, out: str | Path) -> Path:

@@ -31,8 +31,10 @@ from caffe_compat.formats.files import atomic_write, open_file
 
 __all__ = [
     "ACTIONS",
+    "CAMERAS",
     "PROTOCOLS",
     "DataFolder",
+    "KthFolder",
     "PoseList",
     "Protocol",
     "ResultFolder",
@@ -72,6 +74,9 @@ ACTIONS: dict[int, str] = {
     15: "WalkTogether",
 }
 """The 15 actions of Human3.6M by the number in the file names."""
+
+CAMERAS = (1, 2, 3)
+"""The cameras of KTH Multiview Football II."""
 
 
 def known_actions(actions: Iterable[int]) -> list[int]:
@@ -148,6 +153,23 @@ class DataFolder:
     def bounds(self) -> Path:
         """The maxima and minima that normalised values refer to."""
         return self.root / "16point_mean_limb_scaled_max_min.csv"
+
+
+@dataclass(frozen=True)
+class KthFolder(DataFolder):
+    """KTH Multiview Football II: the lists of its cameras, which stand in for actions; camera ``k`` is action ``k``."""
+
+    def ground_truth(self, action: int) -> Path:
+        """``camera<k>.txt``. Raises UsageError for another number than 1 to 3."""
+        if action not in CAMERAS:
+            raise UsageError(f"camera {action}; KTH Multiview Football II has cameras 1 to {len(CAMERAS)}")
+        return self.root / f"camera{action}.txt"
+
+    def pose2d(self, action: int, source: str) -> Path:
+        """The list too: there are no other 2D poses. Raises UsageError for another source than ``gt``."""
+        if source != "gt":
+            raise UsageError(f"2D poses from {source!r}; for KTH there are gt only")
+        return self.ground_truth(action)
 
 
 @dataclass(frozen=True)

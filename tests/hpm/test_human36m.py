@@ -20,10 +20,10 @@ from hpm.datasets.crops import crop_picture
 from hpm.datasets.detections import read_detections
 from hpm.datasets.human36m import find_reader, read_baseline, read_cdf, read_fetch, read_videopose
 from hpm.datasets.human36m_cameras import human36m_cameras
-from hpm.datasets.prepare import PrepareOptions, prepare_human36m, read_limbs
+from hpm.datasets.prepare import PrepareOptions, prepare_human36m
 from hpm.datasets.views import LeaveOut, View, split_action
 from hpm.files.lists import read_list
-from hpm.scaling import bone_lengths, denormalise, read_bounds
+from hpm.scaling import bone_lengths, denormalise, read_bounds, read_limbs
 from hpm.skeleton import COCO17, H36M16, H36M17, H36M32, MPII16, convert
 
 FILES = Recordings()
@@ -330,8 +330,8 @@ def test_both_protocols_in_one_folder_need_the_same_bounds(tmp_path: Path) -> No
     bounds, limbs = read_bounds(first.folder.bounds), read_limbs(first.folder.limbs)
     third = prepare_human36m(views, out, PrepareOptions(protocol=3, bounds=bounds, limbs=limbs))
     assert (first.test, third.train, third.test) == (16, 16, 8)
-    assert third.folder.test_data(3).ground_truth(13).exists()
-    assert first.folder.test_data(1).ground_truth(13).exists()
+    assert third.folder.test_data().ground_truth(13).exists()
+    assert first.folder.test_data().ground_truth(13).exists()
 
 
 def test_given_bounds_and_limbs_are_used(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from caffe_compat.training.data.lists import read_image_list
 from hpm.datasets.bodies import MEAN_LENGTHS, motion, pose
 from hpm.datasets.kth import camera_pose, prepare_kth, read_kth
 from hpm.datasets.mpii import prepare_mpii, read_mpii
-from hpm.scaling import bone_lengths, bounds_of, denormalise
+from hpm.files.lists import KthFolder
+from hpm.scaling import REFINEMENT_BOUNDS, Bounds, bone_lengths, bounds_difference, bounds_of, denormalise, read_bounds
 from hpm.skeleton import H36M16, H36M17, KTH14, MPII16, convert, left_right_suspect
 
 # MPII
@@ -307,6 +308,19 @@ def test_kth_prepared(tmp_path: Path) -> None:
         assert crop.shape == (32, 32, 3)
         assert abs(np.median(crop) - 40 * k) < 3
     assert len(list((tmp_path / "out").rglob("*.jpg"))) == FRAMES
+
+
+def test_kth_labels_lie_beside_their_bounds(tmp_path: Path) -> None:
+    _write_kth(tmp_path)
+    out = tmp_path / "out"
+    wider = Bounds(1.1 * REFINEMENT_BOUNDS.maximum, 1.1 * REFINEMENT_BOUNDS.minimum, "wider")
+    prepare_kth(tmp_path, out, wider)
+    assert bounds_difference(read_bounds(KthFolder(out).bounds), wider) is None
+    before = KthFolder(out).ground_truth(2).read_bytes()
+    with pytest.raises(UsageError, match=r"max_min\.csv holds other bounds than these labels': RWrist's minimum of y"):
+        prepare_kth(tmp_path, out, REFINEMENT_BOUNDS)
+    assert KthFolder(out).ground_truth(2).read_bytes() == before
+    prepare_kth(tmp_path, out, wider)
 
 
 def test_kth_with_its_own_proportions(tmp_path: Path) -> None:
