@@ -65,6 +65,32 @@ def test_gradients(backward: bool) -> None:
     assert (found is not None) == backward
 
 
+def test_gradient_at_the_identity() -> None:
+    # Places lie on the cells but for rounding, which decides between which two of them the slope is taken.
+    random = np.random.RandomState(3)
+    height, width = 6, 9
+    x = random.randn(1, 1, height, width).astype(np.float32)
+    theta = torch.tensor([[1.0, 0, 0, 0, 1, 0]], requires_grad=True)
+    top = build('type: "SpatialTransformer"', x.shape, (1, 6), dialect=FORK)(torch.tensor(x), theta)
+    above = random.randn(*x.shape).astype(np.float32)
+    top.backward(torch.tensor(above))
+    map_ = np.pad(x[0, 0], 1)
+    expected = np.zeros(6)
+    sides = []
+    for s, t in np.ndindex(height, width):
+        row, column = ((np.float32(i / n * 2 - 1) + np.float32(1)) / 2 * n for i, n in ((s, height), (t, width)))
+        m, k = math.floor(row), math.floor(column)
+        sides.append((m - s, k - t))
+        a, b = map_[m + 1 : m + 3, k + 1 : k + 3].astype(np.float64)
+        down = above[0, 0, s, t] * height / 2 * ((b - a) * (1 - column + k, column - k)).sum()
+        right = above[0, 0, s, t] * width / 2 * ((a[1] - a[0]) * (1 - row + m) + (b[1] - b[0]) * (row - m))
+        place = np.array([s / height * 2 - 1, t / width * 2 - 1, 1])
+        expected += [*(down * place), *(right * place)]
+    assert len(set(sides)) > 1
+    assert theta.grad is not None
+    assert_equals(theta.grad[0], expected)
+
+
 def test_errors() -> None:
     text = 'type: "SpatialTransformer" st_param { theta_1_1: 1 }'
     with pytest.raises(LayerError, match="5 numbers for each of 2 images"):

@@ -40,7 +40,11 @@ class SpatialTransformer(Layer):
         first = widened(theta).new_zeros(len(theta))
         numbers = [next(given) if value is None else first + value for value in self.fixed]
         matrix = torch.stack(numbers, 1).reshape(-1, 2, 3)
-        rows, columns = (torch.arange(n, device=x.device, dtype=matrix.dtype) / n * 2 - 1 for n in self.size)
+        # In double precision first, as the forks: at the identity, places then lie on the cells, and not beside them,
+        # and the gradient of what lies between two cells is another than that of what lies between the next two.
+        rows, columns = (
+            (torch.arange(n, dtype=torch.float64) / n * 2 - 1).to(x.device, matrix.dtype) for n in self.size
+        )
         height, width = self.size
         places = torch.stack(
             [
