@@ -21,13 +21,14 @@ SHAPE = (2, 4, 3, 5)
 X = np.random.RandomState(0).randn(*SHAPE)
 
 
-def _build(text: str, dialect: str, *shapes: tuple[int, ...], tops: int = 1) -> Any:
+def _build(text: str, dialect: str, *shapes: tuple[int, ...], tops: int = 1, gradients: str = "caffe") -> Any:
     """A layer of the first generation, on bottoms of these shapes."""
     names = "".join(f' bottom: "b{i}"' for i in range(len(shapes))) + "".join(f' top: "t{i}"' for i in range(tops))
     inputs = "".join(f'input: "b{i}" input_dim: 1 input_dim: 1 input_dim: 1 input_dim: 1 ' for i in range(len(shapes)))
     parsed = parse_message(f'{inputs} layers {{ name: "l" {text} {names} }}', dialect=dialect)
     message = next(one for one in upgrade_net(parsed.message, load_schema(dialect)).message.layer if one.name == "l")
-    spec = LayerSpec("l", message.type, "TEST", tuple(message.bottom), tuple(message.top), shapes, dialect, message)
+    bottoms, top_names = tuple(message.bottom), tuple(message.top)
+    spec = LayerSpec("l", message.type, "TEST", bottoms, top_names, shapes, dialect, message, gradients)
     module = find_layer(message.type, dialect).build(spec)
     spec.check_all_read()
     return module
@@ -67,9 +68,27 @@ def test_multi_softmax_refuses_factors() -> None:
 
 def test_norm() -> None:
     given = torch.tensor(X, requires_grad=True)
-    module = _build("type: NORM", NORMALS, SHAPE)
+    module = _build("type: NORM", NORMALS, SHAPE, gradients="true")
     assert_equals(module(given), X / (np.sqrt((X**2).sum(1, keepdims=True)) + 1e-6))
     assert torch.autograd.gradcheck(module, given, fast_mode=True)
+    short = torch.tensor(X * 1e-6, requires_grad=True)
+    assert torch.autograd.gradcheck(module, short, eps=1e-10, fast_mode=True)
+
+
+@pytest.mark.parametrize("size", [1.0, 0.01, 1e-5, 0.0])
+def test_norm_has_the_forks_gradient(size: float, device: torch.device) -> None:
+    above = np.random.RandomState(1).randn(*SHAPE)
+    given = torch.tensor(X * size, device=device, dtype=precise(device), requires_grad=True)
+    _build("type: NORM", NORMALS, SHAPE)(given).backward(torch.tensor(above, device=device, dtype=given.dtype))
+    expected = np.zeros(SHAPE)
+    for n, i, j in np.ndindex(2, 3, 5):
+        x = X[n, :, i, j] * size
+        square = x @ x
+        # The Jacobian of x / |x|, but for what is added.
+        jacobian = (square * np.eye(4) - np.outer(x, x)) / (square * math.sqrt(square) + 1e-6)
+        expected[n, :, i, j] = jacobian @ above[n, :, i, j]
+    assert given.grad is not None
+    assert_equals(given.grad, expected)
 
 
 def test_angle_loss(device: torch.device) -> None:
@@ -87,5 +106,11 @@ def test_angle_loss(device: torch.device) -> None:
     found.backward()
     assert_equals(found, loss / 2)
     assert_equals(given.grad, slope / 2)
+    one = torch.tensor([1.0, 0.0], dtype=torch.float64).reshape(1, 2, 1, 1)
+    for gradients, slope_there in (("caffe", -1e6), ("true", -math.inf)):
+        near = one.clone().requires_grad_()
+        _build("type: ANGLE_LOSS", NORMALS, one.shape, one.shape, gradients=gradients)(near, one).backward()
+        assert near.grad is not None
+        assert near.grad.flatten()[0].item() == pytest.approx(slope_there)
     with pytest.raises(LayerError, match="loss_weight other than 1"):
         _build("type: ANGLE_LOSS loss_weight: 2", NORMALS, SHAPE, SHAPE)

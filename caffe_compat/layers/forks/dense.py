@@ -6,9 +6,11 @@ They are of the first generation (``layers { type: MULTI_SOFTMAX }``) and keep t
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.unknown import unknown_fields_of
@@ -20,6 +22,8 @@ __all__ = ["AngleLoss", "ChannelNorm", "MultiSoftmax", "MultiSoftmaxLoss"]
 _FLOW = "Arroosh/optical_flow_prediction"
 _NORMALS = "xiaolonw/caffe-3dnormal_joint_pose"
 _LEAST = torch.finfo(torch.float32).tiny
+# What both layers of surface normals add to what they divide by.
+_ADDED = 1e-6
 
 
 class MultiSoftmax(Layer):
@@ -71,35 +75,78 @@ def multi_softmax_loss(spec: LayerSpec) -> Layer:
     return MultiSoftmaxLoss(tops=len(spec.tops))
 
 
+class _NormalizedGradient(torch.autograd.Function):
+    """x / (n + 1e-6), n being its length over the channels. Its gradient by that of the top, g:
+
+    the fork's (n^2 g - x (x . g)) / (n^3 + 1e-6), or the true g / (n + 1e-6) - x (x . g) / (n (n + 1e-6)^2).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gradients: str) -> Tensor:
+        y = widened(x)
+        squares = y.square().sum(1, keepdim=True)
+        ctx.save_for_backward(x, squares)
+        ctx.gradients = gradients
+        return (y / (squares.sqrt() + _ADDED)).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        x, squares = ctx.saved_tensors
+        y, g, length = widened(x), widened(gradient), squares.sqrt()
+        along = y * (y * g).sum(1, keepdim=True)
+        if ctx.gradients == "true":
+            wide = length + _ADDED
+            result = g / wide - torch.where(length == 0, 0, along / (length * wide * wide))
+        else:
+            result = (squares * g - along) / (squares * length + _ADDED)
+        return result.to(x.dtype), None
+
+
 class ChannelNorm(Layer):
-    """x divided by its Euclidean norm over the channels at each position, plus 1e-6."""
+    """x divided by its Euclidean norm over the channels at each position, plus 1e-6.
+
+    The fork's gradient is that of the division by the norm alone, with 1e-6 added to the cube of the norm instead: that
+    is another one where the norm is small.
+    """
+
+    def __init__(self, gradients: str) -> None:
+        super().__init__()
+        self.gradients = gradients
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        return bottoms[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        y = widened(x)
-        return (y / (y.square().sum(1, keepdim=True).sqrt() + 1e-6)).to(x.dtype)
+        top: Tensor = _NormalizedGradient.apply(x, self.gradients)
+        return top
 
 
 @layer("NORM", bottoms=1, tops=1, dialects=(_NORMALS,))
 def norm(spec: LayerSpec) -> Layer:
     _check_map(spec)
-    return ChannelNorm()
+    return ChannelNorm(spec.gradients)
 
 
 class AngleLoss(Layer):
     """Mean over the examples of the sum over positions of acos(x . label), for unit vectors along the channels.
 
     Positions whose label begins with a number beyond 10 do not count. Caffe's gradient adds 1e-6 to the square root
-    that it divides by, and knows no loss weight.
+    that it divides by (``gradients="true"`` does not), and knows no loss weight.
     """
+
+    def __init__(self, gradients: str) -> None:
+        super().__init__()
+        self.added = 0.0 if gradients == "true" else _ADDED
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         labels = widened(labels.detach()).reshape(x.shape)
-        valid = labels[:, :1].abs() <= 10
+        valid = ~(labels[:, :1].abs() > 10)
         cosine = (widened(x) * labels).sum(1, keepdim=True)
         angles = torch.where(valid, torch.acos(cosine), 0)
 
         def slopes() -> Tensor:
-            slope = -1 / ((1 - cosine * cosine).sqrt() + 1e-6)
+            slope = -1 / ((1 - cosine * cosine).sqrt() + self.added)
             return (torch.where(valid, labels * slope, 0) / x.shape[0]).to(x.dtype)
 
         return with_gradient((angles.sum() / x.shape[0]).to(x.dtype), x, slopes)
@@ -114,7 +161,7 @@ def angle_loss(spec: LayerSpec) -> Layer:
         spec.fail(
             f"bottoms of {list(spec.bottom_shapes[0])} and {list(spec.bottom_shapes[1])}; two alike were expected"
         )
-    return AngleLoss()
+    return AngleLoss(spec.gradients)
 
 
 def _check_map(spec: LayerSpec) -> None:
