@@ -9,45 +9,62 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ...schema.params import Params
 from ...network.registry import Layer, LayerSpec, layer
 from ..bvlc.loss import check_same_batch, class_labels
 from ..precision import widened
 
 __all__ = ["CenterLoss"]
 
+# Each after its first, which the others copied. A type of this name in shenyunhang/caffe-wsl is another one.
+_FACE = ("ydwen/caffe-face", "AlfredXiangWu/caffe", "dlunion/CC4.0", "yuqj1991/caffe_train")
+_WINDOWS = ("happynear/caffe-windows", "GuohongWu/caffe-windows", "imistyrain/ssd")
+
 
 class _CenterGradients(torch.autograd.Function):
-    """The loss as it is; to the centres goes what the fork moves them by, whatever the weight of the loss.
+    """The loss as it is; to the centres goes what a fork moves them by, whatever the weight of the loss.
 
-    That is, for a class, the sum of centre - x over its examples, divided by one more than there are.
+    That is, for a class, the sum of centre - x over its examples, divided by one more than there are; ``repeated``, as
+    many times as there are.
     """
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, x: Tensor, centres: Tensor, slopes: Tensor, index: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, loss: Tensor, x: Tensor, centres: Tensor, slopes: Tensor, index: Tensor, repeated: bool
+    ) -> Tensor:
         ctx.save_for_backward(slopes, index)
         ctx.classes = centres.shape[0]
+        ctx.repeated = repeated
         return loss.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, weight: Tensor) -> tuple[None, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, weight: Tensor) -> tuple[None, Tensor, Tensor, None, None, None]:
         slopes, index = ctx.saved_tensors
         sums = slopes.new_zeros(ctx.classes, slopes.shape[1]).index_add(0, index, slopes, alpha=-1)
-        counts = slopes.new_ones(ctx.classes).index_add(0, index, slopes.new_ones(len(index)))
-        return None, weight * slopes / len(index), sums / counts[:, None], None, None
+        counts = slopes.new_zeros(ctx.classes).index_add(0, index, slopes.new_ones(len(index)))[:, None]
+        moves = sums * counts if ctx.repeated else sums
+        return None, weight * slopes / len(index), moves / (counts + 1), None, None, None
 
 
 class CenterLoss(Layer):
     """Sum of the squared distances of examples (N, ...) from the centres of their classes, over 2 N.
 
     ``absolute`` takes the sum of the absolute differences over N. The blob ``centres`` is (classes, K).
+
+    Caffe does not learn the centres by the gradient, but moves each towards the mean of its examples: caffe-face by
+    n / (n + 1) of the way for n of them, at a learning rate of 1; caffe-windows, which adds this once for each example
+    (``repeated``), by n^2 / (n + 1) on a CPU, while on a GPU its threads overtake one another.
     """
 
     centres: nn.Parameter
 
-    def __init__(self, classes: int, size: int, filler: Any, gradients: str, *, absolute: bool) -> None:
+    def __init__(
+        self, classes: int, size: int, filler: Any, gradients: str, *, absolute: bool = False, repeated: bool = False
+    ) -> None:
         super().__init__()
         self.absolute = absolute
+        self.repeated = repeated
         self.gradients = gradients
         self.blob("centres", (classes, size), filler)
 
@@ -60,12 +77,29 @@ class CenterLoss(Layer):
         if self.gradients != "true":
             with torch.no_grad():
                 slopes = difference.sign() if self.absolute else difference
-            loss = _CenterGradients.apply(loss.detach(), rows, centres, slopes, index)
+            loss = _CenterGradients.apply(loss.detach(), rows, centres, slopes, index, self.repeated)
         return loss.to(x.dtype)
 
 
-@layer("CenterLoss", bottoms=2, tops=(0, 1), loss=True)
+@layer("CenterLoss", bottoms=2, tops=(0, 1), loss=True, dialects=_FACE)
 def center_loss(spec: LayerSpec) -> Layer:
+    params, size = _checked(spec)
+    return CenterLoss(params.num_output, size, params.center_filler, spec.gradients)
+
+
+@layer("CenterLoss", bottoms=2, tops=(0, 1), loss=True, dialects=_WINDOWS)
+def center_loss_of_windows(spec: LayerSpec) -> Layer:
+    params, size = _checked(spec)
+    kind = params.distance_type
+    if kind not in ("L1", "L2"):
+        spec.fail(f"distance_type {kind!r} must be L1 or L2")
+    return CenterLoss(
+        params.num_output, size, params.center_filler, spec.gradients, absolute=kind == "L1", repeated=True
+    )
+
+
+def _checked(spec: LayerSpec) -> tuple[Params, int]:
+    """The parameters, and how many values an example has."""
     params = spec.params("center_loss_param")
     shape, labels = spec.bottom_shapes
     check_same_batch(spec)
@@ -75,8 +109,4 @@ def center_loss(spec: LayerSpec) -> Layer:
         spec.fail(f"axis {params.axis} is not supported; 1, all values of an example, is")
     if params.num_output < 1:
         spec.fail(f"num_output is {params.num_output}; the number of classes was expected")
-    kind = params.get("distance_type", "L2")
-    if kind not in ("L1", "L2"):
-        spec.fail(f"distance_type {kind!r} must be L1 or L2")
-    size = math.prod(shape[1:])
-    return CenterLoss(params.num_output, size, params.center_filler, spec.gradients, absolute=kind == "L1")
+    return params, math.prod(shape[1:])
