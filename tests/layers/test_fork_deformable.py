@@ -56,10 +56,69 @@ def test_deformable_convolution(device: torch.device) -> None:
 def test_gradients() -> None:
     random = np.random.RandomState(1)
     text = 'type: "DeformableConvolution" deformable_convolution_param { num_output: 2 kernel_size: 3 pad: 1 '
-    module = give_values(build(f"{text} deformable_group: 1 }}", (1, 2, 3, 4), (1, 18, 3, 4), dialect=FORK)).double()
+    shapes = (1, 2, 3, 4), (1, 18, 3, 4)
+    module = give_values(build(f"{text} deformable_group: 1 }}", *shapes, dialect=FORK, gradients="true")).double()
     x = torch.tensor(random.randn(1, 2, 3, 4), requires_grad=True)
     moves = torch.tensor(random.uniform(-0.4, 0.4, (1, 18, 3, 4)).round(1) + 0.03, requires_grad=True)
     assert torch.autograd.gradcheck(module, (x, moves))
+
+
+@pytest.mark.parametrize(("height", "width", "bias"), [(3, 3, "true"), (3, 1, "false"), (1, 3, "true")])
+def test_gradients_are_the_forks(height: int, width: int, bias: str) -> None:
+    """Its CUDA kernels, one thread after the other, in memory that goes on behind each blob."""
+    random = np.random.RandomState(2)
+    images, channels, rows, columns, outputs, parts = 2, 4, 3, 4, 2, 2
+    elements, cells = height * width, rows * columns
+    x, moves = random.randn(images, channels, rows, columns), random.randn(images, parts * 2 * elements, rows, columns)
+    above = random.randn(images, outputs, rows, columns)
+    text = f"""type: "DeformableConvolution" deformable_convolution_param {{ num_output: {outputs} kernel_h: {height}
+        kernel_w: {width} pad_h: {height // 2} pad_w: {width // 2} deformable_group: {parts} bias_term: {bias} }}"""
+    module = give_values(build(text, x.shape, moves.shape, dialect=FORK)).double()
+    given = [torch.tensor(v, requires_grad=True) for v in (x, moves)]
+    module(*given).backward(torch.tensor(above))
+
+    weight = module.weight.detach().numpy().reshape(outputs, channels * elements)
+    to_weight, to_moves = np.zeros_like(weight), np.zeros(2 * moves.size)
+    to_x = np.zeros(x.size + images * max(moves[0].size, x[0].size))
+    for n in range(images):
+        taken, to_taken = np.zeros((channels * elements, cells)), weight.T @ above[0].reshape(outputs, cells)
+        for index in range(channels * elements * cells):
+            cell, element, c = index % cells, index // cells % elements, index // cells // elements
+            part = c // (channels // parts)
+            at = (part * elements + element) * 2
+            row = cell // columns - height // 2 + element // width + moves[n, at, cell // columns, cell % columns]
+            column = cell % columns - width // 2 + element % width + moves[n, at + 1, cell // columns, cell % columns]
+            taken[c * elements + element, cell] = _value(x[n, c], row, column)
+            passed, step = to_taken.ravel()[index], 1e-6
+            slopes = [
+                (_value(x[n, c], row + a * step, column + b * step) - taken[c * elements + element, cell]) / step
+                for a, b in ((1, 0), (0, 1))
+            ]
+            for side in (0, 1):
+                if at + side < 2 * height * height * parts:
+                    to_moves[n * moves[0].size + (at + side) * cells + cell] += passed * slopes[side]
+            if index < channels * elements:
+                for i, j in np.ndindex(rows, columns):
+                    one = np.zeros((rows, columns))
+                    one[i, j] = 1
+                    to_x[n * moves[0].size + (c * rows + i) * columns + j] += passed * _value(one, row, column)
+        to_weight += above[0].reshape(outputs, cells) @ taken.T
+    assert module.weight.grad is not None
+    assert_equals(module.weight.grad.reshape(to_weight.shape), to_weight)
+    if bias == "true":
+        assert_equals(module.bias.grad, above.sum((0, 2, 3)))
+    for tensor, expected in zip(given, (to_x, to_moves), strict=True):
+        assert tensor.grad is not None
+        found = tensor.grad.flatten()
+        torch.testing.assert_close(found, torch.tensor(expected[: len(found)]), rtol=1e-4, atol=1e-4)
+
+
+def test_moves_get_no_gradient_without_the_bottom() -> None:
+    text = 'type: "DeformableConvolution" deformable_convolution_param { num_output: 2 kernel_size: 3 pad: 1 '
+    module = give_values(build(f"{text} deformable_group: 1 }}", (1, 2, 3, 4), (1, 18, 3, 4), dialect=FORK))
+    moves = torch.zeros(1, 18, 3, 4, requires_grad=True)
+    (found,) = torch.autograd.grad(module(torch.rand(1, 2, 3, 4), moves).sum(), moves, allow_unused=True)
+    assert found is None
 
 
 @pytest.mark.parametrize(
