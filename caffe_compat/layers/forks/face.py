@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ...schema.params import Params
 from ...network.registry import Layer, LayerSpec, layer
+from ...schema.params import Params
 from ..bvlc.loss import check_same_batch, class_labels
 from ..precision import widened
 
