@@ -21,7 +21,7 @@ from peers import drop, fastest, verdict
 
 from caffe_compat import CaffeNet, NetState
 from caffe_compat.network.loading import build_net
-from caffe_compat.verify.parity import ieee_float32
+from caffe_compat.parity.precision import ieee_float32
 from hpm.model import PoseMachine
 from hpm.networks import NetworkOptions, define
 from hpm.networks.subnetworks import layers_for, subnet

@@ -31,15 +31,19 @@ from caffe_compat.access import FileAccess
 from caffe_compat.errors import CaffeCompatWarning, UsageError, WeightsError
 from caffe_compat.extras import require
 from caffe_compat.inference.preprocess import Preprocess
-from caffe_compat.network.checkpoint import ParityRecord, load_checkpoint, read_checkpoint, save_checkpoint
+from caffe_compat.network.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from caffe_compat.network.definition import Definition, read_definition
 from caffe_compat.network.loading import build_net
-from caffe_compat.verify.parity import CaseResult, ieee_float32, open_reference, pick_group, verify_net
+from caffe_compat.parity.compare import CaseResult
+from caffe_compat.parity.precision import ieee_float32
+from caffe_compat.parity.record import ParityRecord, parity_record
+from caffe_compat.parity.reference import verify_net
+from caffe_compat.parity.stored import open_reference, pick_group
 
 from .files.checkpoint_extras import check_agreement, extra_entries, stored_bounds, stored_pose_blob
 from .networks import endpoints as ends
 from .networks.subnetworks import Halves, input_shapes, layers_for
-from .parity_gate import parity_of, parity_record, require_parity
+from .parity_gate import parity_of, require_parity
 from .projector import LAYERS, POSE_2D, POSE_3D, Projector, project
 from .refine import Refiner, RefineSettings
 from .scaling import REFINEMENT_BOUNDS, Bounds, denormalise, denormalise_as_layers, or_built_in

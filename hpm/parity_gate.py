@@ -8,21 +8,18 @@ that does.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from caffe_compat.errors import ParityError, UsageError
-from caffe_compat.formats.files import sha256_of
-from caffe_compat.network.checkpoint import Checkpoint, ParityRecord, is_checkpoint, read_checkpoint, versions
-from caffe_compat.verify.parity import CaseResult
+from caffe_compat.network.checkpoint import Checkpoint, is_checkpoint, read_checkpoint
+from caffe_compat.parity.record import ParityRecord
 
 from .files.pickles import is_pickle, read_projector_pickle
 from .projector import LAYERS, Projector
 
-__all__ = ["parity_of", "parity_record", "read_projector", "require_parity", "verified_pickle"]
+__all__ = ["parity_of", "read_projector", "require_parity", "verified_pickle"]
 
 
 def parity_of(content: Checkpoint) -> ParityRecord | None:
@@ -90,35 +87,3 @@ def verified_pickle(path: str | os.PathLike[str], verified_by: str | os.PathLike
             how = f"shapes {a.shape} and {b.shape}" if a.shape != b.shape else f"by up to {np.abs(a - b).max():.3g}"
             raise ParityError(f"{os.fspath(path)}: {part} differs from that of {judge} ({how})")
     return ours
-
-
-def parity_record(
-    reference: str | os.PathLike[str],
-    group: str,
-    results: Sequence[CaseResult],
-    device: torch.device,
-) -> ParityRecord:
-    """The record of a comparison with the file ``reference`` in which everything passed.
-
-    Raises:
-        ParityError: something departed, or nothing was compared.
-    """
-    blobs = [blob for result in results for blob in result.blobs]
-    bad = next((result for result in results if not result.passed), None)
-    if bad is not None or not blobs:
-        first = bad.first_failure if bad is not None else None
-        found = f"{first.name}: {first.problem or f'off by {first.max_rel:.1e}'}" if first else "nothing was compared"
-        raise ParityError(f"the model does not reproduce {os.fspath(reference)}: {found}")
-    worst = max(blobs, key=lambda blob: blob.max_rel)
-    return ParityRecord(
-        reference=Path(reference).name,
-        sha256=sha256_of(reference),
-        group=group,
-        blobs=len(blobs),
-        worst_blob=worst.name,
-        worst_abs=max(blob.max_abs for blob in blobs),
-        worst_rel=worst.max_rel,
-        device=str(device),
-        precision="float32 (IEEE)",
-        versions=versions(),
-    )

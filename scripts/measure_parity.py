@@ -14,8 +14,11 @@ from pathlib import Path
 import caffe_compat
 from caffe_compat import layers as _layers  # noqa: F401  registers what ships
 from caffe_compat.network.registry import find_layer, layer_types
+from caffe_compat.parity.cases import run_case
+from caffe_compat.parity.compare import CaseResult
+from caffe_compat.parity.reference import verify_net
+from caffe_compat.parity.stored import open_reference
 from caffe_compat.schema import load_schema
-from caffe_compat.verify.parity import CaseResult, open_reference, run_case, verify_net
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "reference_outputs"

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from caffe_compat.verify.capture import capture_script
+from caffe_compat.parity.capture import capture_script
 
 # A pycaffe of five layer types in numpy, speaking the Python that all interpreters share. FAKE_CAFFE chooses what kind
 # of pycaffe it is: "modern"; "keyword" (only the newer constructor); "ancient" (no phase argument, no tops of layers).

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from caffe_compat.verify.capture import capture_script
+from caffe_compat.parity.capture import capture_script
 
 STAND_IN = "import sys\nimport caffe_compat.pycaffe\nsys.modules['caffe'] = caffe_compat.pycaffe\n"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from caffe_compat.errors import UsageError
-from caffe_compat.verify.parity import NET_TOLERANCE, Tolerance, compare, compare_fingerprint
+from caffe_compat.parity.compare import NET_TOLERANCE, BlobResult, Tolerance, compare
+from caffe_compat.parity.stored import whole_or_fingerprint
 
 # In no round number of pieces.
 SHAPE = (7, 11, 1201)
@@ -38,6 +40,11 @@ def _fingerprint(path: Path, x: np.ndarray, **changes: np.ndarray) -> h5py.Group
     return group
 
 
+def compare_stored(name: str, ours: Any, stored: h5py.Group, tolerance: Tolerance) -> BlobResult:
+    """Compare with what a file holds of a blob, whole or as a fingerprint."""
+    return compare(name, ours, whole_or_fingerprint(stored, name), tolerance)
+
+
 def test_one_value_far_into_a_large_array() -> None:
     ours = _values()
     ours[6, 10, 1200] += 0.5
@@ -63,7 +70,7 @@ def test_an_infinite_reference_does_not_widen_the_tolerance() -> None:
 def test_statistics_are_those_of_float64(tmp_path: Path, dtype: torch.dtype) -> None:
     ours = torch.from_numpy(_values()).to(dtype)
     before = ours.clone()
-    result = compare_fingerprint("x", ours, _fingerprint(tmp_path / "a.h5", _values()), Tolerance(0.0, 1e-13))
+    result = compare_stored("x", ours, _fingerprint(tmp_path / "a.h5", _values()), Tolerance(0.0, 1e-13))
     assert result.passed
     assert (result.count, result.shape) == (ours.numel(), SHAPE)
     assert torch.equal(ours, before)
@@ -74,7 +81,7 @@ def test_each_statistic_counts(tmp_path: Path, at: int) -> None:
     statistics = _statistics()
     statistics[at] += 0.1
     group = _fingerprint(tmp_path / "a.h5", _values(), statistics=statistics)
-    result = compare_fingerprint("x", torch.from_numpy(_values()), group, NET_TOLERANCE)
+    result = compare_stored("x", torch.from_numpy(_values()), group, NET_TOLERANCE)
     assert not result.passed
     assert result.max_abs == pytest.approx(0.1, rel=1e-3)
 
@@ -82,18 +89,18 @@ def test_each_statistic_counts(tmp_path: Path, at: int) -> None:
 def test_a_value_between_the_positions_shows_in_the_statistics(tmp_path: Path) -> None:
     ours = torch.from_numpy(_values())
     ours.view(-1)[1] = 200.0
-    assert not compare_fingerprint("x", ours, _fingerprint(tmp_path / "a.h5", _values()), NET_TOLERANCE).passed
+    assert not compare_stored("x", ours, _fingerprint(tmp_path / "a.h5", _values()), NET_TOLERANCE).passed
 
 
 def test_fingerprint_with_nan(tmp_path: Path) -> None:
     x = _values()
     x[0, 0, 0] = np.nan
     group = _fingerprint(tmp_path / "a.h5", x)
-    assert compare_fingerprint("x", torch.from_numpy(x), group, NET_TOLERANCE).passed
-    assert not compare_fingerprint("x", torch.from_numpy(_values()), group, NET_TOLERANCE).passed
+    assert compare_stored("x", torch.from_numpy(x), group, NET_TOLERANCE).passed
+    assert not compare_stored("x", torch.from_numpy(_values()), group, NET_TOLERANCE).passed
 
 
 def test_fewer_values_than_positions(tmp_path: Path) -> None:
     group = _fingerprint(tmp_path / "a.h5", np.arange(5.0), positions=np.array([0, 1]), values=np.zeros(1))
     with pytest.raises(UsageError, match="5 values are stored for 6 places"):
-        compare_fingerprint("x", torch.arange(5.0), group, NET_TOLERANCE)
+        compare_stored("x", torch.arange(5.0), group, NET_TOLERANCE)

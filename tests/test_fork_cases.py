@@ -16,9 +16,9 @@ import torch
 
 from caffe_compat.network.net import CaffeNet
 from caffe_compat.network.registry import find_layer
+from caffe_compat.parity.cases import run_case
 from caffe_compat.schema.prototxt import parse_message
 from caffe_compat.schema.upgrade import upgrade_net
-from caffe_compat.verify.parity import run_case
 
 REFERENCE = Path(__file__).parent.parent / "reference_outputs"
 TABLE = json.loads(Path(__file__).with_name("fork_cases.json").read_text(encoding="utf-8"))

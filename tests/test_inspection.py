@@ -12,8 +12,9 @@ import pytest
 from caffe_compat.errors import CaffeCompatError, FileError, PrototxtError, UsageError
 from caffe_compat.formats.weights import write_binaryproto, write_caffemodel, write_caffemodel_hdf5, write_solverstate
 from caffe_compat.inference.preprocess import Preprocess
-from caffe_compat.network.checkpoint import ParityRecord, save_checkpoint
+from caffe_compat.network.checkpoint import save_checkpoint
 from caffe_compat.network.loading import load
+from caffe_compat.parity.record import ParityRecord
 from caffe_compat.reports.inspection import Inspection, NetworkInspection, inspect_file, inspect_pair
 
 NET = """

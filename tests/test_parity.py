@@ -16,18 +16,11 @@ import torch
 from networks import filled, input_layer, ip, layer, net_of
 
 from caffe_compat.errors import CaffeCompatError, FileError, UsageError
-from caffe_compat.verify.parity import (
-    BlobResult,
-    CaseResult,
-    Tolerance,
-    compare,
-    compare_fingerprint,
-    ieee_float32,
-    open_reference,
-    run_case,
-    run_cases,
-    verify_net,
-)
+from caffe_compat.parity.cases import run_case, run_cases
+from caffe_compat.parity.compare import BlobResult, CaseResult, Tolerance, compare
+from caffe_compat.parity.precision import ieee_float32
+from caffe_compat.parity.reference import verify_net
+from caffe_compat.parity.stored import open_reference, whole_or_fingerprint
 
 NAN, INF = float("nan"), float("inf")
 EXACT = Tolerance(0, 0)
@@ -158,18 +151,23 @@ def file(tmp_path: Path) -> Any:
 BLOB = np.random.RandomState(3).uniform(-1, 3, (5, 7, 11)).astype(np.float32)
 
 
+def compare_stored(name: str, ours: Any, stored: h5py.Group, tolerance: Tolerance) -> BlobResult:
+    """Compare with what a file holds of a blob, whole or as a fingerprint."""
+    return compare(name, ours, whole_or_fingerprint(stored, name), tolerance)
+
+
 def test_fingerprints(file: h5py.File) -> None:
     stored = fingerprint(file.create_group("b"), BLOB)
     tight = Tolerance(0, 1e-6)
-    result = compare_fingerprint("b", torch.from_numpy(BLOB), stored, tight)
+    result = compare_stored("b", torch.from_numpy(BLOB), stored, tight)
     assert result.passed
     assert (result.count, result.shape) == (385, (5, 7, 11))
     at_position, elsewhere, everywhere = BLOB.copy(), BLOB.copy(), BLOB + np.float32(1e-4)
     at_position.ravel()[14] += 0.01
     elsewhere.ravel()[15] = 99
     for changed in (at_position, elsewhere, everywhere):
-        assert not compare_fingerprint("b", changed, stored, tight).passed
-    problem = compare_fingerprint("b", BLOB.reshape(7, 5, 11), stored, LOOSE).problem
+        assert not compare_stored("b", changed, stored, tight).passed
+    problem = compare_stored("b", BLOB.reshape(7, 5, 11), stored, LOOSE).problem
     assert problem == "shape [7, 5, 11], the reference has [5, 7, 11]"
 
 
@@ -182,10 +180,10 @@ def test_fingerprints_that_make_no_sense(file: h5py.File) -> None:
     ]
     for i, change in enumerate(changes):
         with pytest.raises(UsageError, match="reference of b: "):
-            compare_fingerprint("b", BLOB, fingerprint(file.create_group(str(i)), BLOB, **change), LOOSE)
+            compare_stored("b", BLOB, fingerprint(file.create_group(str(i)), BLOB, **change), LOOSE)
     empty = file.create_group("empty")
     empty.attrs["shape"] = BLOB.shape
-    assert not compare_fingerprint("b", BLOB, empty, LOOSE).passed
+    assert not compare_stored("b", BLOB, empty, LOOSE).passed
 
 
 # Arithmetic

@@ -8,7 +8,7 @@ import h5py
 import pytest
 import torch
 
-from caffe_compat.verify.parity import run_case
+from caffe_compat.parity.cases import run_case
 
 REFERENCE = Path(__file__).parent.parent / "reference_outputs"
 

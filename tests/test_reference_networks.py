@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import caffe_compat
-from caffe_compat.verify.parity import open_reference, verify_net
+from caffe_compat.parity.reference import verify_net
+from caffe_compat.parity.stored import open_reference
 
 
 def _check(

@@ -11,14 +11,15 @@ import torch
 
 from ..access import FileAccess
 from ..errors import UsageError
-from ..formats.files import Checksum, sha256_of
+from ..formats.files import Checksum
 from ..inference.preprocess import Preprocess
-from ..network.checkpoint import ParityRecord, save_checkpoint, versions
+from ..network.checkpoint import save_checkpoint
 from ..network.definition import is_text, read_definition
 from ..network.graph import NetState
 from ..network.loading import build_net
 from ..network.net import CaffeNet
-from ..verify.parity import CaseResult, ieee_float32
+from ..parity.precision import ieee_float32
+from ..parity.record import ParityRecord, parity_record
 from .options import (
     check_output,
     device_option,
@@ -121,7 +122,7 @@ def convert(
         if not all(result.passed for result in results):
             note(f"caffe-compat: error: {output} was not written: the net does not reproduce {reference}")
             return 1
-        parity = _record(reference, results, torch_device)
+        parity = parity_record(*split_reference(reference), results, torch_device)
     elif run_once:
         _run_once(net)
     if not quiet:
@@ -151,23 +152,6 @@ def _preprocess_of(net: CaffeNet) -> Preprocess | None:
         if node.message.HasField("transform_param"):
             return Preprocess.from_transform_param(node.message.transform_param)
     return None
-
-
-def _record(reference: str, results: Sequence[CaseResult], device: torch.device) -> ParityRecord:
-    path, group = split_reference(reference)
-    worst = max((result.worst for result in results if result.worst), key=lambda blob: blob.max_rel)
-    return ParityRecord(
-        reference=Path(path).name,
-        sha256=sha256_of(path),
-        group=group,
-        blobs=sum(len(result.blobs) for result in results),
-        worst_blob=worst.name,
-        worst_abs=max(blob.max_abs for result in results for blob in result.blobs),
-        worst_rel=worst.max_rel,
-        device=str(device),
-        precision="float32 (IEEE)",
-        versions=versions(),
-    )
 
 
 def _run_once(net: CaffeNet) -> None:

@@ -11,10 +11,10 @@ from ..errors import UsageError
 from ..formats.files import atomic_write
 from ..network.definition import is_text
 from ..network.registry import layer_types
+from ..parity.capture import capture_script as _capture_script
 from ..reports.survey import survey as _survey
 from ..schema import dialect_names, load_schema
 from ..schema.upgrade import upgrade_caffemodel, upgrade_prototxt
-from ..verify.capture import capture_script as _capture_script
 from .options import dialect_option, load_plugins, note, plugin_option, print_table
 
 

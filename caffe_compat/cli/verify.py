@@ -16,7 +16,10 @@ from ..errors import FileError, UsageError
 from ..formats.files import open_file
 from ..network.loading import load
 from ..network.net import CaffeNet
-from ..verify.parity import CaseResult, open_reference, pick_group, run_cases, verify_net
+from ..parity.cases import run_cases
+from ..parity.compare import CaseResult
+from ..parity.reference import verify_net
+from ..parity.stored import open_reference, pick_group
 from .options import (
     device_option,
     dialect_option,

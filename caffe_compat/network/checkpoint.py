@@ -13,7 +13,7 @@ optimized     whether loading should give the inference form (see CaffeNet.optim
 state_dict    {"conv1.weight": tensor, ...} under the layers' own names
 sources       [{"name", "sha256"}] of the files it was made from
 preprocess    how pixels become input, or None (see caffe_compat.inference.preprocess)
-parity        what was verified, or None (see ParityRecord)
+parity        what was verified, or None (see caffe_compat.parity.record)
 extra         {name: tensor or string} of the program that wrote it, such as units of the outputs; may be missing
 written_by    versions of this library and of torch
 """
@@ -24,7 +24,6 @@ import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -33,6 +32,7 @@ import torch
 from ..access import FileAccess
 from ..errors import CaffeCompatError, FileError, UsageError
 from ..formats.files import Checksum, atomic_write, open_file
+from ..parity.record import ParityRecord, versions
 from ..schema import keep_dialect, own_dialect
 from ..schema.prototxt import format_message, parse_message
 from .graph import NetState
@@ -40,7 +40,6 @@ from .net import CaffeNet
 
 __all__ = [
     "Checkpoint",
-    "ParityRecord",
     "check_dtype",
     "is_checkpoint",
     "load_checkpoint",
@@ -51,29 +50,6 @@ __all__ = [
 FORMAT = "caffe-compat"
 VERSION = 1
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class ParityRecord:
-    """What a model was checked against and how far off it was at worst.
-
-    Attributes:
-        reference, sha256: name and checksum of the file of recorded outputs. group: the part of it that was used.
-        blobs: how many arrays were compared, all within tolerance.
-        worst_blob, worst_abs, worst_rel: the array with the largest relative error.
-        device, precision: where and how it ran. versions: of torch and of this library.
-    """
-
-    reference: str
-    sha256: str
-    group: str
-    blobs: int
-    worst_blob: str
-    worst_abs: float
-    worst_rel: float
-    device: str
-    precision: str
-    versions: str
 
 
 @dataclass(frozen=True)
@@ -93,15 +69,6 @@ class Checkpoint:
     parity: ParityRecord | None
     extra: dict[str, torch.Tensor | str]
     written_by: str
-
-
-def versions() -> str:
-    """Versions of this library and of torch, for records."""
-    try:
-        own = metadata.version("caffe-compat")
-    except metadata.PackageNotFoundError:
-        own = "unknown"
-    return f"caffe_compat {own}, torch {torch.__version__}"
 
 
 def save_checkpoint(

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from caffe_compat.errors import UsageError
-from caffe_compat.verify.parity import NET_TOLERANCE, CaseResult, Tolerance, compare
+from caffe_compat.parity.compare import NET_TOLERANCE, CaseResult, Tolerance, compare
+from caffe_compat.parity.record import parity_record
 
 from ..files.lists import ResultFolder, read_results
 from ..model import PoseMachine
-from ..parity_gate import parity_record
 from ..projector import POSE_3D
 from .coarse import predict_list
 

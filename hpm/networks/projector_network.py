@@ -10,7 +10,8 @@ import torch
 
 from caffe_compat import CaffeNet, NetState
 from caffe_compat.errors import UsageError
-from caffe_compat.network.checkpoint import ParityRecord, read_checkpoint, save_checkpoint
+from caffe_compat.network.checkpoint import read_checkpoint, save_checkpoint
+from caffe_compat.parity.record import ParityRecord
 
 from ..files.checkpoint_extras import extra_entries
 from ..projector import LAYERS, POSE_3D, Projector

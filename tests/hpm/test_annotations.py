@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import FileError, UsageError
-from caffe_compat.verify.parity import open_reference
+from caffe_compat.parity.stored import open_reference
 from hpm.files.lists import (
     ACTIONS,
     PROTOCOLS,

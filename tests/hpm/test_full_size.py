@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from seeded import frame, seeded_net
 
-from caffe_compat.verify.parity import open_reference, verify_net
+from caffe_compat.parity.reference import verify_net
+from caffe_compat.parity.stored import open_reference
 from hpm.networks import define
 
 

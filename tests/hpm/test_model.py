@@ -14,10 +14,12 @@ from tiny import SIDE, random_frames
 
 from caffe_compat import load
 from caffe_compat.errors import CaffeCompatWarning, FileError, ParityError, UsageError, WeightsError
-from caffe_compat.network.checkpoint import ParityRecord, read_checkpoint, save_checkpoint
+from caffe_compat.network.checkpoint import read_checkpoint, save_checkpoint
 from caffe_compat.network.definition import read_definition
+from caffe_compat.parity.compare import NET_TOLERANCE, compare
+from caffe_compat.parity.record import ParityRecord
+from caffe_compat.parity.stored import open_reference
 from caffe_compat.schema.prototxt import format_message
-from caffe_compat.verify.parity import NET_TOLERANCE, compare, open_reference
 from hpm.files.checkpoint_extras import bounds_in
 from hpm.files.pickles import read_projector_pickle, write_projector_pickle
 from hpm.model import PoseMachine

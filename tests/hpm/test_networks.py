@@ -17,9 +17,10 @@ from caffe_compat.access import FileAccess
 from caffe_compat.errors import UsageError
 from caffe_compat.network.graph import NetState
 from caffe_compat.network.loading import build_net
+from caffe_compat.parity.reference import verify_net
+from caffe_compat.parity.stored import open_reference
 from caffe_compat.schema import is_repeated
 from caffe_compat.schema.prototxt import format_message, parse_message, read_message
-from caffe_compat.verify.parity import open_reference, verify_net
 from hpm.networks import NETWORKS, ORIGINAL, NetworkOptions, define, scaled_channels
 
 SEED = Path(__file__).parents[3] / "shared" / "seed"

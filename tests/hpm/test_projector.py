@@ -11,7 +11,7 @@ from seeded import param_value
 
 import caffe_compat
 from caffe_compat.errors import WeightsError
-from caffe_compat.verify.parity import open_reference
+from caffe_compat.parity.stored import open_reference
 from hpm.projector import LAYERS, Affine, ProjectionLoss, Projector, correct, project
 
 

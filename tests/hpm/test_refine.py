@@ -14,7 +14,7 @@ from refinement import autograd_refine, seeded_projector
 from torch import Tensor
 
 from caffe_compat.errors import UsageError
-from caffe_compat.verify.parity import open_reference
+from caffe_compat.parity.stored import open_reference
 from hpm.metrics import mpjpe_per_frame
 from hpm.refine import PAPER, Refiner, RefineSettings
 from hpm.scaling import REFINEMENT_BOUNDS, denormalise

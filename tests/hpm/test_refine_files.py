@@ -14,7 +14,7 @@ import pytest
 from refinement import seeded_projector
 
 from caffe_compat.errors import CaffeCompatWarning, UsageError
-from caffe_compat.verify.parity import open_reference
+from caffe_compat.parity.stored import open_reference
 from hpm.drivers.refine import refine_actions
 from hpm.files.lists import (
     DataFolder,

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from caffe_compat import CaffeNet, load
-from caffe_compat.verify.parity import open_reference, pick_group, verify_net
+from caffe_compat.parity.reference import verify_net
+from caffe_compat.parity.stored import open_reference, pick_group
 from hpm.datasets.layout import TrainingFolder
 from hpm.files.lists import PoseList, read_list
 from hpm.metrics import mpjpe

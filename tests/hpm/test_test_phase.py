@@ -11,7 +11,9 @@ from seeded import seeded_net
 
 from caffe_compat import CaffeNet
 from caffe_compat.access import FileAccess
-from caffe_compat.verify.parity import NET_TOLERANCE, compare, ieee_float32, open_reference
+from caffe_compat.parity.compare import NET_TOLERANCE, compare
+from caffe_compat.parity.precision import ieee_float32
+from caffe_compat.parity.stored import open_reference
 from hpm.networks import NetworkOptions, define
 
 # Recorded group, our network, and the CSV files by the name they were recorded under.

@@ -1,0 +1,228 @@
+"""Cases: small networks with all it takes to run them, and what real Caffe made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..access import FileAccess
+from ..errors import CaffeCompatError, FileError, UsageError
+from ..network.graph import NetState, Node
+from ..network.net import CaffeNet
+from ..network.registry import Layer
+from ..schema import dialect_names, load_schema, split_dialect
+from ..schema.prototxt import parse_message
+from ..schema.upgrade import upgrade_net
+from .compare import LAYER_TOLERANCE, BlobResult, CaseResult, Tolerance, compare
+from .precision import ieee_float32
+from .stored import (
+    attribute,
+    attribute_names,
+    blobs_below,
+    named_arrays,
+    open_reference,
+    own_entries,
+    params_below,
+    plain_array,
+    text_of,
+)
+
+__all__ = ["blob_of_layer", "run_case", "run_cases"]
+
+
+def run_cases(
+    path: str | Path,
+    names: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+    *,
+    gradients: bool = True,
+    dialect: str | None = None,
+) -> Iterator[CaseResult]:
+    """Run the cases of a file, all or those whose name starts with one of ``names``.
+
+    Args:
+        dialect: as :func:`run_case` takes it.
+
+    Raises:
+        FileError: no such file, not HDF5, or no case in it. DialectError: no such dialect.
+    """
+    if dialect not in (None, "auto"):
+        load_schema(*split_dialect(dialect))  # what is wrong with the name is no fault of the cases
+    with open_reference(path) as file:
+        found = {
+            key: entry
+            for key, entry in own_entries(file).items()
+            if isinstance(entry, h5py.Group) and (not names or key.startswith(tuple(names)))
+        }
+        if not found:
+            raise FileError(f"holds no case{' named ' + ', '.join(names) if names else ''}", path=str(path))
+        for key, case in found.items():
+            yield run_case(key, case, device, root=Path(path).parent, gradients=gradients, dialect=dialect)
+
+
+def run_case(
+    name: str,
+    case: h5py.Group,
+    device: torch.device | str = "cpu",
+    *,
+    root: Path | None = None,
+    gradients: bool = True,
+    dialect: str | None = None,
+) -> CaseResult:
+    """Build the case's network, run it forward and, where the case has gradients, backward, and compare everything.
+
+    Args:
+        root: folder of the files that the layers name.
+        dialect: the fork whose meaning counts, instead of the one that the case's attribute ``dialect`` names;
+            ``"auto"`` chooses by the network, as is done where the case has no such attribute.
+    """
+    result = CaseResult(name)
+    try:
+        with ieee_float32():
+            _run_case(case, result, torch.device(device), root, gradients, dialect)
+    except CaffeCompatError as error:
+        result.unsupported = str(error)
+    return result
+
+
+def _run_case(
+    case: h5py.Group,
+    result: CaseResult,
+    device: torch.device,
+    root: Path | None,
+    gradients: bool,
+    dialect: str | None,
+) -> None:
+    prototxt = attribute(case, "prototxt")
+    if prototxt is None:
+        raise UsageError("the case has no attribute prototxt")
+    chosen = _recorded_dialect(case) if dialect is None else dialect
+    parsed = parse_message(text_of(prototxt), dialect=None if chosen == "auto" else chosen, path=result.name)
+    message = upgrade_net(parsed.message, parsed.schema).message
+    net = CaffeNet(
+        message,
+        NetState(text_of(attribute(case, "phase", "TEST"))),
+        dialect=parsed.schema.name,
+        files=FileAccess(root),
+    )
+    net.materialize(seed=0)
+    _fill_from_case(net, case)
+    net.to(device)
+    bottoms = {name: torch.from_numpy(x.copy()).to(device) for name, x in named_arrays(case, "bottom").items()}
+    for x in bottoms.values():
+        x.requires_grad_(True)
+    values = net.values(bottoms)
+    tolerance = LAYER_TOLERANCE
+    last = {name: v for v, name in enumerate(net.graph.blobs)}
+    for top, stored in sorted(named_arrays(case, "top").items(), key=lambda item: last.get(item[0], -1)):
+        result.blobs.append(compare(top, values[last[top]] if top in last else None, stored, tolerance))
+    for (layer, i), stored in _param_arrays(case, "param_after_forward").items():
+        result.blobs.append(
+            compare(f"param_after_forward/{layer}/{i}", blob_of_layer(net, layer, i), stored, tolerance)
+        )
+    for written in attribute_names(case):
+        if written.startswith("file:"):
+            result.blobs.append(_compare_text(written, net, text_of(attribute(case, written))))
+    if gradients:
+        _compare_gradients(case, net, values, bottoms, last, result, tolerance)
+    elif blobs_below(case, "top_diff"):
+        result.skipped.append("gradients were not asked for")
+
+
+def _recorded_dialect(case: h5py.Group) -> str:
+    """The fork that the case was recorded with; ``"auto"`` if it does not say."""
+    recorded = text_of(attribute(case, "dialect", "auto"))
+    # A file of cases is data: it may name a dialect that ships, not a file to read.
+    if recorded != "auto" and not set(split_dialect(recorded)) <= set(dialect_names()):
+        raise UsageError(f"the case's attribute dialect names {recorded!r}, which is none that ships; pass --dialect")
+    return recorded
+
+
+def _compare_gradients(
+    case: h5py.Group,
+    net: CaffeNet,
+    values: Sequence[Tensor | None],
+    bottoms: Mapping[str, Tensor],
+    last: Mapping[str, int],
+    result: CaseResult,
+    tolerance: Tolerance,
+) -> None:
+    stored_bottoms, stored_params = named_arrays(case, "bottom_diff"), _param_arrays(case, "param_diff")
+    if not stored_bottoms and not stored_params:
+        return
+    tops, diffs = [], []
+    for name, diff in named_arrays(case, "top_diff").items():
+        top = values[last[name]] if name in last else None
+        if top is None or diff.shape != top.shape:
+            ours = "the network has no such blob" if top is None else f"the blob has {list(top.shape)}"
+            raise UsageError(f"the case has top_diff/{name} of shape {list(diff.shape)}; {ours}")
+        # Without force_backward Caffe runs no layer backward that no loss depends on.
+        counts = net.message.force_backward or last[name] in net.loss_weights
+        if top.requires_grad and counts:
+            tops.append(top)
+            diffs.append(torch.from_numpy(diff.copy()).to(top.device))
+    unknown = stored_bottoms.keys() - bottoms.keys()
+    if unknown:
+        raise UsageError(f"the case has bottom_diff/{min(unknown)}, but no bottom/{min(unknown)}")
+    wanted = {f"bottom_diff/{name}": bottoms[name] for name in stored_bottoms}
+    wanted |= {f"param_diff/{layer}/{i}": blob_of_layer(net, layer, i) for layer, i in stored_params}
+    learned = {key: tensor for key, tensor in wanted.items() if tensor.requires_grad}
+    found: dict[str, Tensor | None] = {}
+    if tops and learned:
+        found = dict(
+            zip(learned, torch.autograd.grad(tops, list(learned.values()), diffs, allow_unused=True), strict=True)
+        )
+    references = {f"bottom_diff/{n}": x for n, x in stored_bottoms.items()}
+    references |= {f"param_diff/{layer}/{i}": x for (layer, i), x in stored_params.items()}
+    filled = {
+        name for node, module in _computed_nodes(net) if module.forward_fills_diff for name in node.message.bottom
+    }
+    for key, reference in references.items():
+        if key.removeprefix("bottom_diff/") in filled and not reference.any():
+            # Recorders clear diffs before the backward pass; what such a layer then computes is always zero.
+            result.skipped.append(f"{key}: recorded after the diffs were cleared that the layer's backward pass reads")
+            continue
+        grad = found.get(key)
+        # Where no gradient arrives, Caffe's diff stays zero.
+        result.blobs.append(compare(key, torch.zeros_like(wanted[key]) if grad is None else grad, reference, tolerance))
+
+
+def _computed_nodes(net: CaffeNet) -> Iterator[tuple[Node, Layer]]:
+    for node in net.graph.nodes:
+        if node not in net.graph.sources:
+            module = net.get_submodule(node.module_name)
+            if isinstance(module, Layer):
+                yield node, module
+
+
+def _compare_text(name: str, net: CaffeNet, expected: str) -> BlobResult:
+    written = {Path(path).name: text for path, text in net.files.written.items()}
+    text = written.get(name.removeprefix("file:"))
+    problem = "" if text == expected else ("not written" if text is None else "another text")
+    return BlobResult(name, len(text or ""), (), 0.0, 0.0, not problem, problem)
+
+
+def _param_arrays(case: h5py.Group, key: str) -> dict[tuple[str, int], np.ndarray]:
+    return {place: plain_array(entry) for place, entry in params_below(case, key).items()}
+
+
+def _fill_from_case(net: CaffeNet, case: h5py.Group) -> None:
+    for (layer, i), stored in _param_arrays(case, "param").items():
+        node = next((n for n in net.nodes_with_blobs() if n.name == layer), None)
+        blobs = list(net.blobs_of(node.module_name)) if node else []
+        if node is None or i >= len(blobs):
+            raise UsageError(f"the case has weights param/{layer}/{i}, which the network does not")
+        net.assign_blob(node.module_name, blobs[i], torch.from_numpy(stored.astype(np.float32)))
+
+
+def blob_of_layer(net: CaffeNet, layer: str, i: int) -> Tensor:
+    """Blob ``i`` of the first layer called ``layer``. Raises UsageError if there is none."""
+    node = next((n for n in net.nodes_with_blobs() if n.name == layer), None)
+    if node is None or i >= len(net.blobs_of(node.module_name)):
+        raise UsageError(f"the reference has blob {i} of layer {layer!r}, which the network does not")
+    return list(net.blobs_of(node.module_name).values())[i]

@@ -1,1 +1,0 @@
-"""Our numbers against stored outputs of real Caffe."""
