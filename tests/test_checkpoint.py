@@ -199,8 +199,8 @@ def test_a_full_disk_leaves_the_old_file(net: CaffeNet, tmp_path: Path) -> None:
     (tmp_path / "m.pt").write_text("old")
     code = (
         "import resource, signal, sys; sys.path.insert(0, sys.argv[2])\n"
-        "from networks import filled; from test_checkpoint import TEXT; from caffe_compat import checkpoint, errors\n"
-        "net = filled(TEXT)\n"
+        "from networks import filled; from test_checkpoint import TEXT; from caffe_compat import errors\n"
+        "from caffe_compat.network import checkpoint; net = filled(TEXT)\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: checkpoint.save_checkpoint(net, sys.argv[1])\n"
         "except errors.FileError as error: print(error)\n"
