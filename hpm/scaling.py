@@ -108,7 +108,7 @@ def read_bounds(path: str | os.PathLike[str], joints: Skeleton = H36M16) -> Boun
     try:
         return Bounds(maximum, minimum, name)
     except UsageError as error:
-        raise FileError(str(error).removeprefix(f"{name}: "), path=name) from error
+        raise FileError(error.detail, path=name) from error
 
 
 def order_suspicion(bounds: Bounds) -> str | None:

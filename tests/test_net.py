@@ -91,7 +91,7 @@ def test_wrong_inputs_are_named() -> None:
         net(x=np.zeros((2, 3), np.float32))
     with pytest.raises(UsageError, match=r"input 'x' has shape \[6\], the net was built for \[2, 3\]"):
         net.run({"x": X.ravel()})
-    with pytest.raises(LayerError, match=r"layer 'first' \(InnerProduct\) failed on bottoms x \[2, 7\]: ") as raised:
+    with pytest.raises(LayerError, match=r"layer 'first' \(InnerProduct\): failed on bottoms x \[2, 7\]: ") as raised:
         net.run({"x": np.zeros((2, 7))})
     assert raised.value.layer == "first"
 
@@ -475,7 +475,7 @@ def test_errors_name_the_file_and_the_layer(tmp_path: Path) -> None:
     path = tmp_path / "net.prototxt"
     cases = {
         layer("l", "Nope", "x", "y"): (UnknownLayerError, "layer 'l': no layer type 'Nope'"),
-        layer("l", "", "x", "y"): (LayerError, "layer 'l' has no type"),
+        layer("l", "", "x", "y"): (LayerError, "layer 'l': has no type"),
         layer("l", "ReLU", "x", "y z"): (LayerError, r"layer 'l' \(ReLU\): takes exactly 1 tops, found 2"),
         layer("l", "Concat", "", "y"): (LayerError, r"layer 'l' \(Concat\): takes at least 1 bottoms, found 0"),
     }

@@ -64,6 +64,7 @@ def test_there_are_modules() -> None:
 # Who may import whom: a module imports from its own floor and from those below (above in this list). A room stands for
 # all its modules, except for those that are listed themselves. A module that is not listed fails the test.
 FLOORS = (
+    ("display",),
     ("errors",),
     ("access", "extras", "formats", "parity.compare", "parity.record"),
     ("schema",),
@@ -191,6 +192,58 @@ def test_only_the_command_line_uses_its_tools() -> None:
     for name, path in MODULES.items():
         if not name.startswith(("caffe_compat.cli", "hpm.cli")):
             assert not within(imported(name, path, everywhere=True), "click", "rich"), name
+
+
+def glued(path: Path) -> list[int]:
+    """Lines where the text of an error is put together or cut apart, which its own attributes make needless."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Assign):
+            targets = [target for target in node.targets if isinstance(target, ast.Attribute)]
+            found += [node.lineno for target in targets if target.attr == "args" and _is_error(target.value)]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _CUTTERS:
+            text = node.func.value
+            if isinstance(text, ast.Call) and isinstance(text.func, ast.Name) and text.func.id == "str":
+                found += [node.lineno for argument in text.args if _is_error(argument)]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error"):
+            given = {keyword.arg for keyword in node.keywords}
+            start = _start(node.args[0]) if node.args else ""
+            repeated = [word for word in ("layer", "line", "blob") if word in given and start.startswith(f"{word} ")]
+            found += [node.lineno] * len(repeated)
+    return found
+
+
+_CUTTERS = ("partition", "rpartition", "removeprefix", "removesuffix", "split", "startswith")
+
+
+def _is_error(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and node.id in ("error", "e", "exc", "exception", "err")
+
+
+def _start(text: ast.expr) -> str:
+    """The beginning of a string, as far as it stands in the source."""
+    first = text.values[0] if isinstance(text, ast.JoinedStr) and text.values else text
+    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_error_is_glued(name: str) -> None:
+    assert glued(MODULES[name]) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'error.args = (f"{path}: {error}",)',
+        'reason = str(error).removeprefix("x: ")',
+        'raise LayerError(f"layer {name!r}: is odd", layer=name)',
+        'raise FileError(f"line {n}: odd", path=path, line=n)',
+    ],
+)
+def test_planted_glue_is_seen(line: str, tmp_path: Path) -> None:
+    planted = tmp_path / "planted.py"
+    planted.write_text(line)
+    assert glued(planted) == [1]
 
 
 def _run(code: str) -> str:

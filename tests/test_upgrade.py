@@ -215,7 +215,7 @@ def test_v0_padding_becomes_the_pad_of_all_who_read_it() -> None:
 )
 def test_v0_padding_that_nothing_can_absorb_is_an_error(reader: str) -> None:
     parsed = parse_message(v0(PAD, reader))
-    with pytest.raises(LayerError, match=r"net: layer 'r' \(\w+\) reads V0 padding layer 'pad'") as caught:
+    with pytest.raises(LayerError, match=r"net: layer 'r' \(\w+\): reads V0 padding layer 'pad'") as caught:
         upgrade_net(parsed.message, parsed.schema, "net")
     assert caught.value.layer == "r"
 

@@ -396,7 +396,7 @@ def _copied(module: nn.Module, node: Node, memo: dict[int, Any]) -> nn.Module:
         return copy.deepcopy(module, memo)
     except Exception as error:  # whatever the objects that a user's layer holds may raise
         raise LayerError(
-            f"layer {node.name!r} ({node.type}): cannot be copied for the inference form: {error}", layer=node.name
+            f"cannot be copied for the inference form: {error}", layer=node.name, type=node.type
         ) from error
 
 

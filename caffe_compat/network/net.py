@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from .. import layers as _layers  # noqa: F401  importing registers every layer
 from ..access import FileAccess
-from ..errors import CaffeCompatError, LayerError, NetworkError, UnknownLayerError, UsageError, WeightsError
+from ..errors import (
+    CaffeCompatError,
+    LayerError,
+    NetworkError,
+    UnknownLayerError,
+    UsageError,
+    WeightsError,
+    first_line,
+)
 from ..schema.params import NoSuchFieldError
 from ..schema.unknown import unknown_fields_of
 from .fillers import fill
@@ -145,8 +153,7 @@ class CaffeNet(nn.Module):
             self._build(shapes, gradients, allow_python)
             self._steps = self._plan()
         except (NetworkError, UsageError) as error:
-            if path is not None:
-                error.args = (f"{path}: {error}",)
+            error.within(path=path)
             raise
         self.train(state.phase == "TRAIN")
 
@@ -193,11 +200,11 @@ class CaffeNet(nn.Module):
 
     def _find_layer(self, node: Node) -> LayerType:
         if not node.type:
-            raise LayerError(f"layer {node.name!r} has no type", layer=node.name)
+            raise LayerError("has no type", layer=node.name)
         try:
             return find_layer(node.type, self.dialect)
         except UnknownLayerError as error:
-            error.args = (f"layer {node.name!r}: {error}",)
+            error.within(layer=node.name)
             raise
 
     def _build_layer(self, node: Node, spec: LayerSpec, entry: LayerType) -> nn.Module:
@@ -215,7 +222,7 @@ class CaffeNet(nn.Module):
         except NoSuchFieldError as error:
             spec.fail(f"{error}; another --dialect may fit")
         except (RuntimeError, OverflowError, ValueError, ArithmeticError) as error:
-            spec.fail(f"cannot be built: {_first_line(error)}")
+            spec.fail(f"cannot be built: {first_line(error)}")
         self.warnings += spec.warnings
         for name in blob_names(module):
             _checked_shape(tuple(_get_tensor(module, name).shape), name, node)
@@ -246,9 +253,9 @@ class CaffeNet(nn.Module):
         except Exception as error:
             shapes = ", ".join(f"{n} {list(s)}" for n, s in zip(spec.bottoms, spec.bottom_shapes, strict=True))
             raise LayerError(
-                f"layer {node.name!r} ({node.type}): does not fit its bottoms {shapes or '(none)'}: "
-                f"{_first_line(error)}",
+                f"does not fit its bottoms {shapes or '(none)'}: {first_line(error)}",
                 layer=node.name,
+                type=node.type,
             ) from error
         tops = (result,) if isinstance(result, Tensor) else tuple(result)
         if len(tops) != len(node.tops):
@@ -357,9 +364,9 @@ class CaffeNet(nn.Module):
             down = list(node.message.propagate_down) or [True] * len(node.bottoms)
             if len(down) != len(node.bottoms):
                 raise LayerError(
-                    f"layer {node.name!r} ({node.type}): propagate_down has {len(down)} values for "
-                    f"{len(node.bottoms)} bottoms",
+                    f"propagate_down has {len(down)} values for {len(node.bottoms)} bottoms",
                     layer=node.name,
+                    type=node.type,
                 )
             if self.message.force_backward:
                 allowed = getattr(module, "allow_force_backward", True)
@@ -540,8 +547,7 @@ class CaffeNet(nn.Module):
                 except CaffeCompatError:
                     raise
                 except Exception as error:  # a user's own layer may raise anything
-                    name = layer_name(step.module)
-                    raise LayerError(self._failure(step, bottoms, error), layer=name) from error
+                    raise self._failure(step, bottoms, error) from error
             if isinstance(result, Tensor):
                 if step.tops:
                     values[step.tops[0]] = result
@@ -553,14 +559,14 @@ class CaffeNet(nn.Module):
                     values[value] = None
         return values
 
-    def _failure(self, step: Step, bottoms: Sequence[Tensor | None], error: Exception) -> str:
+    def _failure(self, step: Step, bottoms: Sequence[Tensor | None], error: Exception) -> LayerError:
         shapes = ", ".join(
             f"{self.graph.blobs[v]} {list(b.shape) if b is not None else '(absent)'}"
             for v, b in zip(step.bottoms, bottoms, strict=True)
         )
         kind = next(n.type for n in self.graph.nodes if n.module_name == step.module)
-        return (
-            f"layer {layer_name(step.module)!r} ({kind}) failed on bottoms {shapes or '(none)'}: {_first_line(error)}"
+        return LayerError(
+            f"failed on bottoms {shapes or '(none)'}: {first_line(error)}", layer=layer_name(step.module), type=kind
         )
 
     def _wanted(self, blobs: Literal["all"] | Sequence[str] | None) -> dict[str, int]:
@@ -678,17 +684,17 @@ def _initial(
     node: Node, name: str, module: nn.Module, blob: Tensor, randomness: Randomness, device: torch.device | str
 ) -> Tensor:
     """A blob with its filler's values."""
-    where = f"layer {node.name!r} ({node.type}), blob {name}"
+    where = {"layer": node.name, "type": node.type, "blob": name}
     try:
         tensor = torch.zeros(blob.shape, device=device)
     except RuntimeError as error:  # torch has no MemoryError on the CPU
-        raise NetworkError(f"{where}: no memory for {blob.numel() * 4 / 2**30:.1f} GiB") from error
+        raise NetworkError(f"no memory for {blob.numel() * 4 / 2**30:.1f} GiB").within(**where) from error
     filler = module.fillers.get(name) if isinstance(module, Layer) else None
     if filler is not None:
         try:
             fill(tensor, filler, randomness.generator(f"{node.name}/{name}", device))
         except UsageError as error:
-            raise LayerError(f"{where}: {error}", layer=node.name) from error
+            raise LayerError(error.detail).within(**where) from error
     return tensor
 
 
@@ -714,12 +720,12 @@ def _set_tensor(module: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 def _checked_shape(shape: Shape, name: str, node: Node | None = None) -> Shape:
-    where = f"layer {node.name!r} ({node.type}): " if node else ""
+    where: dict[str, Any] = {"layer": node.name, "type": node.type} if node else {}
     if len(shape) > MAX_BLOB_AXES:
-        raise NetworkError(f"{where}blob {name!r} has {len(shape)} axes; Caffe's limit is {MAX_BLOB_AXES}")
+        raise NetworkError(f"blob {name!r} has {len(shape)} axes; Caffe's limit is {MAX_BLOB_AXES}", **where)
     # An axis of length 0 hides no other one.
     if any(dim < 0 for dim in shape) or math.prod(max(dim, 1) for dim in shape) > MAX_BLOB_VALUES:
-        raise NetworkError(f"{where}blob {name!r} of shape {list(shape)}: Caffe's limit is {MAX_BLOB_VALUES} values")
+        raise NetworkError(f"blob {name!r} of shape {list(shape)}: Caffe's limit is {MAX_BLOB_VALUES} values", **where)
     return shape
 
 
@@ -727,7 +733,3 @@ def _present(value: Tensor | None) -> Tensor:
     if value is None:
         raise UsageError("a blob was asked for that this run did not compute: an input was left out")
     return value
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -142,7 +142,7 @@ class LayerSpec:
 
     def fail(self, message: str) -> NoReturn:
         """Raise :class:`LayerError` with the layer's name and type in front."""
-        raise LayerError(f"layer {self.name!r} ({self.type}): {message}", layer=self.name)
+        raise LayerError(message, layer=self.name, type=self.type)
 
     def warn(self, message: str) -> None:
         """Tell the user something that does not keep the layer from being built."""
@@ -214,7 +214,7 @@ def layer(
         for dialect in dialects or ("",):
             if (name, dialect) in _TYPES:
                 where = f" for dialect {dialect}" if dialect else ""
-                raise LayerError(f"layer type {name!r} is registered twice{where}", layer=name)
+                raise LayerError(f"layer type {name!r} is registered twice{where}", type=name)
             _TYPES[name, dialect] = entry
         return build
 

@@ -169,7 +169,8 @@ def _hint(error: BaseException) -> str | None:
         table = _OLD_NAMES
     elif isinstance(error, AttributeError):
         table = _OLD_METHODS
-        name = name or str(error).rpartition("attribute '")[2].rstrip("'")
+        found = re.search(r"attribute '(\w+)'", str(error))
+        name = name or (found[1] if found else "")
     if name not in table:
         return next((advice for pattern, advice in _OLD_VALUES if re.search(pattern, str(error))), None)
     if name == "skimage":

@@ -565,7 +565,7 @@ class Net:
             shapes = [[list(t.shape) for t in blobs.values()] for blobs in (theirs, ours)]
             if shapes[0] != shapes[1]:
                 raise LayerError(
-                    f"layer {node.name!r} cannot share: its blobs have shapes {shapes[1]}, there they have {shapes[0]}",
+                    f"cannot share: its blobs have shapes {shapes[1]}, there they have {shapes[0]}",
                     layer=node.name,
                 )
             for blob, shared in zip(self._param_blobs[target], theirs.values(), strict=True):

@@ -272,9 +272,9 @@ class ModuleStep(Step):
         blobs = ", ".join(str(list(blob.shape)) for blob in self.blobs)
         reason = f": {(str(error) or type(error).__name__).splitlines()[0]}" if error else ""
         return LayerError(
-            f"layer {self.name!r} ({self.type}) with parameters of shapes {blobs or '(none)'} {what} bottoms "
-            f"{bottoms or '(none)'}{reason}",
+            f"with parameters of shapes {blobs or '(none)'} {what} bottoms {bottoms or '(none)'}{reason}",
             layer=self.name,
+            type=self.type,
         )
 
 

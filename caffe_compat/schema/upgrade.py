@@ -17,7 +17,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from ..errors import LayerError, NetworkError, PrototxtError, WireError
+from ..errors import LayerError, NetworkError, PrototxtError, WireError, located
 from ..formats.files import atomic_write
 from ..formats.weights import read_weights, write_caffemodel
 from . import Schema, is_repeated, load_schema, split_dialect
@@ -122,22 +122,26 @@ def upgrade_net(message: Any, schema: Schema, path: str | None = None) -> Upgrad
     """
     net = type(message)()
     net.CopyFrom(message)
+    with located(path=path):
+        return _upgraded(net, schema)
+
+
+def _upgraded(net: Any, schema: Schema) -> Upgraded:
     notes: list[str] = []
-    where = f"{path}: " if path else ""
     origins: list[int | None] = list(range(len(net.layers) or len(net.layer)))
     if net.layers and net.layer:
         raise NetworkError(
-            f"{where}holds {len(net.layers)} layers of the old form (`layers`) and {len(net.layer)} of the current one "
+            f"holds {len(net.layers)} layers of the old form (`layers`) and {len(net.layer)} of the current one "
             '(`layer`); Caffe refuses such a mixture. Write all of them as `layer { type: "Type" ... }`'
         )
     if any(layer.HasField("layer") for layer in net.layers):
-        origins = _upgrade_v0(net, schema, where, notes)
+        origins = _upgrade_v0(net, schema, notes)
         notes.append(f"{len(net.layers)} layers upgraded from V0 (`layers {{ layer {{ ... }} }}`)")
     if net.layers:
         _upgrade_data_layers(net)
         _upgrade_v1(net, schema, notes)
     if net.input:
-        origins = [*_upgrade_inputs(net, where, notes), *origins]
+        origins = [*_upgrade_inputs(net, notes), *origins]
     _upgrade_batch_norm(net, notes)
     return Upgraded(net, notes, tuple(origins))
 
@@ -251,15 +255,15 @@ def decode_net(structure: bytes, schema: Schema, path: str | None = None) -> Any
 # V0 -> V1
 
 
-def _upgrade_v0(net: Any, schema: Schema, where: str, notes: list[str]) -> list[int | None]:
+def _upgrade_v0(net: Any, schema: Schema, notes: list[str]) -> list[int | None]:
     """Replace V0 layers by V1 layers; the indices of the layers that remain."""
     for i, connection in enumerate(net.layers):
         if not connection.HasField("layer"):
             raise NetworkError(
-                f"{where}layer {i} ({connection.name!r}) has no inner `layer {{ }}`, but others have: V0 and V1 layers "
+                f"layer {i} ({connection.name!r}) has no inner `layer {{ }}`, but others have: V0 and V1 layers "
                 "are mixed, and Caffe would drop this one's parameters. Write all of them in one form"
             )
-    origins = _fold_padding(net, where, notes)
+    origins = _fold_padding(net, notes)
     for i, connection in enumerate(net.layers):
         layer = schema.message("V1LayerParameter")()
         _upgrade_v0_layer(connection, layer, notes)
@@ -267,7 +271,7 @@ def _upgrade_v0(net: Any, schema: Schema, where: str, notes: list[str]) -> list[
     return origins
 
 
-def _fold_padding(net: Any, where: str, notes: list[str]) -> list[int | None]:
+def _fold_padding(net: Any, notes: list[str]) -> list[int | None]:
     """Give the pad of each V0 padding layer to the convolution or pooling layers that read it, and remove it."""
     producer: dict[str, Any] = {}
     kept: list[int | None] = []
@@ -280,9 +284,10 @@ def _fold_padding(net: Any, where: str, notes: list[str]) -> list[int | None]:
                 continue
             if kind not in ("conv", "pool") or len(read) != 1 or len(padding.bottom) != 1 or len(padding.top) != 1:
                 raise LayerError(
-                    f"{where}layer {name!r} ({kind}) reads V0 padding layer {padding.layer.name!r}: only a convolution "
+                    f"reads V0 padding layer {padding.layer.name!r}: only a convolution "
                     "or pooling layer with one bottom can, and the padding layer needs one bottom and one top",
                     layer=name,
+                    type=kind,
                 )
             if layer.layer.pad:
                 notes.append(
@@ -434,7 +439,7 @@ def _upgrade_param_specs(name: str, values: Iterable[Any], old: Any, layer: Any)
 # What the current generation has changed since
 
 
-def _upgrade_inputs(net: Any, where: str, notes: list[str]) -> list[None]:
+def _upgrade_inputs(net: Any, notes: list[str]) -> list[None]:
     """Turn the network's own inputs into an Input layer at the top; [None] if one was made."""
     names = list(net.input)
     listed = ", ".join(repr(name) for name in names)
@@ -445,12 +450,12 @@ def _upgrade_inputs(net: Any, where: str, notes: list[str]) -> list[None]:
         if not shapes:
             if len(dims) != 4 * len(names):
                 raise NetworkError(
-                    f"{where}{len(names)} inputs ({listed}) need {4 * len(names)} input_dim, four for each, but "
+                    f"{len(names)} inputs ({listed}) need {4 * len(names)} input_dim, four for each, but "
                     f"{len(dims)} are given: {dims}. `input_shape {{ dim: ... }}` takes any number of axes"
                 )
             shapes = [net.input_shape.add(dim=dims[4 * i : 4 * i + 4]) for i in range(len(names))]
         if len(shapes) != len(names):
-            raise NetworkError(f"{where}{len(names)} inputs ({listed}) but {len(shapes)} input_shape")
+            raise NetworkError(f"{len(names)} inputs ({listed}) but {len(shapes)} input_shape")
         layer = type(net)().layer.add(name="input", type="Input", top=names)
         layer.input_param.shape.extend(shapes)  # with what in them is no number, which is refused later
         _replace(net, "layer", [layer, *net.layer])

@@ -91,7 +91,7 @@ def class_labels(labels: Tensor, classes: int, ignored: int | None, name: str) -
             place = int(bad.flatten().nonzero()[0, 0])
             hint = "" if ignored is not None else "; give the label of what does not count as ignore_label"
             raise LayerError(
-                f"layer {name!r}: label {float(labels.flatten()[place]):g} at position {place} is none of the "
+                f"label {float(labels.flatten()[place]):g} at position {place} is none of the "
                 f"{classes} classes, which count from 0{hint}",
                 layer=name,
             )

@@ -282,8 +282,9 @@ class SPP(Layer):
             problem = f"needs padding for {bins} windows each way, which STOCHASTIC pooling does not have"
         if problem:
             raise LayerError(
-                f"layer {self.layer_name!r} (SPP): a bottom of {height} x {width} pixels {problem}",
+                f"a bottom of {height} x {width} pixels {problem}",
                 layer=self.layer_name,
+                type="SPP",
             )
         return Windows(kernel, kernel, pad)
 

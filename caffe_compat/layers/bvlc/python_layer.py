@@ -152,9 +152,9 @@ def register_python_layer(name: str) -> Callable[[_Class], _Class]:
 
     def register(cls: _Class) -> _Class:
         if not issubclass(cls, PythonLayer):
-            raise LayerError(f"{cls.__name__} must derive from PythonLayer", layer=name)
+            raise LayerError(f"{cls.__name__} must derive from PythonLayer", type=name)
         if _ADMITTED.setdefault(name, cls) is not cls:
-            raise LayerError(f"the Python layer {name!r} is registered twice", layer=name)
+            raise LayerError(f"the Python layer {name!r} is registered twice", type=name)
         return cls
 
     return register
@@ -243,8 +243,7 @@ class Python(Layer):
         """
         if run != self.runs:
             raise LayerError(
-                f"layer {self.layer_name!r}: ran forward again before this backward pass, and a Python layer remembers "
-                "only its last forward pass",
+                "ran forward again before this backward pass, and a Python layer remembers only its last forward pass",
                 layer=self.layer_name,
             )
         for blob, diff in zip(self._tops, top_diffs, strict=True):
@@ -265,7 +264,7 @@ class Python(Layer):
 @outside_graphs
 def _run(module: Python, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
     if torch.compiler.is_compiling():
-        raise LayerError(f"layer {module.layer_name!r}: a Python layer cannot be exported", layer=module.layer_name)
+        raise LayerError("a Python layer cannot be exported", layer=module.layer_name)
     if module.top_count == 0:
         return module.run_forward(bottoms)
     return _Call.apply(module, *bottoms, *module.parameters_in_order())
@@ -301,8 +300,9 @@ def _import_class(spec: LayerSpec, module: str, name: str) -> type[PythonLayer]:
         cls = getattr(importlib.import_module(module), name, None)
     except Exception as error:  # whatever the model's code raises
         raise LayerError(
-            f"layer {spec.name!r} ({spec.type}): importing module {module!r} failed: {type(error).__name__}: {error}",
+            f"importing module {module!r} failed: {type(error).__name__}: {error}",
             layer=spec.name,
+            type=spec.type,
         ) from error
     if cls is None:
         spec.fail(f"the module {module!r} has no class {name!r}")

@@ -125,7 +125,7 @@ class _Recurrent(Layer):
         # Only an input of another size than the net was built for can be at fault.
         if cont.shape != x.shape[:2]:
             raise LayerError(
-                f"layer {self.layer_name!r}: x has shape {list(x.shape)} and cont {list(cont.shape)}; "
+                f"x has shape {list(x.shape)} and cont {list(cont.shape)}; "
                 f"(steps, streams), {list(x.shape[:2])}, was expected of cont",
                 layer=self.layer_name,
             )

@@ -133,7 +133,7 @@ class InfogainLoss(_SoftmaxLoss):
             values = read_blob(self.files.read(self.source, self.layer_name)).data
             if values.size != classes * classes:
                 raise LayerError(
-                    f"layer {self.layer_name!r}: the matrix in {self.source!r} has shape {list(values.shape)}; "
+                    f"the matrix in {self.source!r} has shape {list(values.shape)}; "
                     f"{classes} x {classes} values, one row per label, are needed",
                     layer=self.layer_name,
                 )

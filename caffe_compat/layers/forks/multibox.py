@@ -79,9 +79,7 @@ class MultiBoxLoss(Layer):
         images, boxes = offsets.shape[0], priors.shape[2] // 4
         prior, variance = widened(priors.detach())[0].reshape(2, boxes, 4)
         if not ((variance > 0).all() and (s.code == "CORNER" or (prior[:, 2:] > prior[:, :2]).all())):
-            raise LayerError(
-                f"layer {self.layer_name!r}: a prior box without area or positive variances", layer=self.layer_name
-            )
+            raise LayerError("a prior box without area or positive variances", layer=self.layer_name)
         offsets = widened(offsets).reshape(images, boxes, 4)
         scores = widened(scores).reshape(images, boxes, s.classes)
         rows = self._objects(objects)
@@ -119,13 +117,13 @@ class MultiBoxLoss(Layer):
         bad = (labels == s.background) | (labels < 0) | (labels >= s.classes)
         if bad.any():
             raise LayerError(
-                f"layer {self.layer_name!r}: an object has class {int(labels[bad][0])}; 0 to {s.classes - 1} except "
+                f"an object has class {int(labels[bad][0])}; 0 to {s.classes - 1} except "
                 f"the background's {s.background} were expected",
                 layer=self.layer_name,
             )
         rows = rows if s.difficult else rows[rows[:, 7] == 0]
         if s.code == "CENTER_SIZE" and not (rows[:, 5:7] > rows[:, 3:5]).all():
-            raise LayerError(f"layer {self.layer_name!r}: the box of an object has no area", layer=self.layer_name)
+            raise LayerError("the box of an object has no area", layer=self.layer_name)
         return rows
 
     def _match(self, prior: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:

@@ -331,7 +331,7 @@ class ScaleRoute(Layer):
         if not len(chosen):
             distance = (scale / self.middle).log2().abs()
             if not distance.isfinite().any():
-                raise LayerError(f"layer {self.layer_name!r} (ScaleRoute): no box has an area", layer=self.layer_name)
+                raise LayerError("no box has an area", layer=self.layer_name, type="ScaleRoute")
             chosen = torch.where(distance.isfinite(), distance, torch.inf).argmin()[None]
         tops = tuple(x[chosen].reshape(-1, *_three(x)) for x in bottoms)
         return tops[0] if len(tops) == 1 else tops
@@ -401,9 +401,9 @@ class FrcnnOutput(Layer):
         prob, boxes = prob.flatten(1), boxes.flatten(1)
         if torch.any(boxes[:, 0] != 0) or torch.any(boxes[:, 3:5] < boxes[:, 1:3]):
             raise LayerError(
-                f"layer {self.layer_name!r} (FrcnnOutput): the boxes must be of the first image and have their end "
-                "behind their start",
+                "the boxes must be of the first image and have their end behind their start",
                 layer=self.layer_name,
+                type="FrcnnOutput",
             )
         change = offsets.reshape(len(prob), -1, 4) * offsets.new_tensor(self.std) + offsets.new_tensor(self.mean)
         adjusted = _adjusted(boxes[:, None, 1:5], change)

@@ -251,7 +251,7 @@ class DetectionOutput(Layer):
         prior, variance = priors[0].reshape(2, boxes, 4)[:, :, None]
         offsets = offsets.reshape(images, boxes, locations, 4)
         if s.code != "CORNER" and not torch.all(prior[..., 2:] > prior[..., :2]):
-            raise LayerError(f"layer {self.layer_name!r}: a prior box has no area", layer=self.layer_name)
+            raise LayerError("a prior box has no area", layer=self.layer_name)
         decoded = decode(offsets, prior, None if s.encoded else variance, s.code).transpose(1, 2)
         classes = [c for c in range(s.classes) if c != s.background]
         wanted = scores.reshape(images, boxes, s.classes).transpose(1, 2)[:, classes]
@@ -371,7 +371,7 @@ class DetectionEvaluate(Layer):
         for rows in (found[(found[:, 0] != -1)], truth):
             if self.background in rows[:, 1].astype(int):
                 raise LayerError(
-                    f"layer {self.layer_name!r}: a box has the background's class {self.background}",
+                    f"a box has the background's class {self.background}",
                     layer=self.layer_name,
                 )
         counted = truth if self.difficult else truth[truth[:, 7] == 0]
@@ -421,7 +421,7 @@ class DetectionEvaluate(Layer):
             self._sizes = [(float(w), float(h)) for h, w in zip(words[1::3], words[2::3], strict=False)]
             if not self._sizes:
                 raise LayerError(
-                    f"layer {self.layer_name!r}: no line of name, height, width in {self.sizes_file!r}",
+                    f"no line of name, height, width in {self.sizes_file!r}",
                     layer=self.layer_name,
                 )
         size = self._sizes[self._next % len(self._sizes)]

@@ -41,7 +41,7 @@ _OFTEN_MASKED = (7, 9)
 
 def refuse(layer: Layer, message: str) -> LayerError:
     """The error that ``layer`` raises when it runs on bottoms that it cannot take."""
-    return LayerError(f"layer {layer.layer_name!r} ({type(layer).__name__}): {message}", layer=layer.layer_name)
+    return LayerError(message, layer=layer.layer_name, type=type(layer).__name__)
 
 
 def pose_rows(x: Tensor, layer: Layer, what: str = "its bottom") -> Tensor:

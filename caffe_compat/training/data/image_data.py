@@ -78,7 +78,7 @@ class ImageData(Source):
             try:
                 data = self.transformer.output_shape(*size)
             except FileError as error:
-                self._setup.fail(f"a resized image {error}")
+                self._setup.fail(f"a resized image {error.detail}")
         else:
             first = int(self.cursor.samples(0)[0])
             image = self._read(first)
@@ -123,7 +123,7 @@ class ImageData(Source):
         if root and not root.endswith("/") and not os.path.exists(path):
             joined = self._folder.locate(f"{root}/{self.list.name(i)}", self.name)
             if os.path.exists(joined):
-                error = FileError(f"{error} (root_folder {root!r} lacks its final slash)", path=error.path)
+                error = FileError(f"{error.detail} (root_folder {root!r} lacks its final slash)", path=error.path)
         self.list.fail(i, path, error)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...errors import FileError
+from ...errors import FileError, located
 from ...extras import require
 from ...formats.files import open_file
 
@@ -36,11 +36,9 @@ def read_image(path: str, *, color: bool, height: int = 0, width: int = 0) -> np
             data = file.read()
         except OSError as error:
             raise FileError(f"cannot be read: {error.strerror}", path=path) from error
-    try:
+    with located(path=path):
         # From memory OpenCV decodes faster than from the file.
         image = decode_image(data, "color" if color else "gray")
-    except FileError as error:
-        raise FileError(str(error), path=path) from error
     if height > 0 and width > 0 and image.shape[:2] != (height, width):
         image = opencv().resize(image, (width, height)).reshape(height, width, image.shape[2])
     return image

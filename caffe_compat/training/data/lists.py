@@ -70,8 +70,7 @@ class ImageList:
 
     def fail(self, i: int, name: str, error: FileError) -> NoReturn:
         """Raise what is wrong with the image of sample ``i``, file name ``name``, naming the line."""
-        reason = str(error).removeprefix(f"{error.path}: ") if error.path else str(error)
-        raise FileError(f"line {self.lines[i][0]}: image {name} {reason}{_hint(name)}", path=self.path) from error
+        raise FileError(f"image {name} {error.detail}{_hint(name)}", path=self.path, line=self.lines[i][0]) from error
 
 
 def _hint(name: str) -> str:

@@ -104,7 +104,7 @@ class Setup:
 
     def fail(self, message: str) -> NoReturn:
         """Raise :class:`LayerError` with the layer's name and type in front."""
-        raise LayerError(f"layer {self.name!r} ({self.type}): {message}", layer=self.name)
+        raise LayerError(message, layer=self.name, type=self.type)
 
     def note(self, message: str) -> None:
         """Tell the user something, with the layer's name and type in front."""

@@ -388,9 +388,10 @@ class Solver:
                     what = f"top {self.net.graph.blobs[value]!r}"
             if what:
                 return LayerError(
-                    f"layer {node.name!r} ({node.type}): {what} is not finite (NaN or infinity) at iteration "
+                    f"{what} is not finite (NaN or infinity) at iteration "
                     f"{self.iteration}: the data is broken, or the learning rate too high",
                     layer=node.name,
+                    type=node.type,
                 )
         return LayerError(f"the loss is not finite at iteration {self.iteration}, though every blob is", layer="")
 

@@ -164,8 +164,7 @@ def write_snapshot(
                 if made.exists():
                     os.replace(made, target)
     except FileError as error:  # of a file in the working folder, which has vanished
-        reason = str(error).removeprefix(f"{error.path}: ")
-        raise FileError(f"{reason}; earlier snapshots are whole", path=str(paths.model)) from error
+        raise FileError(f"{error.detail}; earlier snapshots are whole", path=str(paths.model)) from error
     except OSError as error:
         raise FileError(f"cannot be written: {error.strerror}", path=str(paths.model)) from error
 
