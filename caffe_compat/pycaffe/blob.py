@@ -40,10 +40,11 @@ class Array:
         borrowed: the memory also belongs to another blob, so that it must be copied before anybody may write to it.
     """
 
-    __slots__ = ("__weakref__", "_pending", "_released", "_tensor", "_view", "_viewed", "borrowed")
+    __slots__ = ("__weakref__", "_memory", "_pending", "_released", "_tensor", "_view", "_viewed", "borrowed")
 
     def __init__(self, tensor: Tensor) -> None:
         self._tensor = tensor
+        self._memory: Tensor | None = None  # flat: what it had room for, once it has been made smaller
         self.borrowed = False
         self._released = tensor.device
         self._view: weakref.ref[np.ndarray] | None = None
@@ -126,19 +127,30 @@ class Array:
         return self._viewed is self._tensor and self._view is not None and self._view() is not None
 
     def reshape(self, shape: Shape) -> None:
-        """Another shape. Values stay where they are if there is room, else they become zero, as in Caffe."""
+        """Another shape. Values stay where they are while there is room, those that the shape leaves out too, as in
+        Caffe: a blob that shrinks and grows again has them back. Beyond its room it becomes zero.
+        """
         if shape == self.shape:
             return
         tensor = self.tensor()
-        count = int(np.prod(shape))
-        if count <= tensor.numel():
-            self.put(tensor.reshape(-1)[:count].view(shape), borrowed=self.borrowed)
-        else:
+        flat, count = tensor.reshape(-1), math.prod(shape)
+        memory = self._memory
+        if memory is None or memory.numel() <= flat.numel():
+            memory = flat.clone() if self.borrowed else flat
+        elif memory.data_ptr() != flat.data_ptr():  # a layer's result came in between
+            memory.data[: flat.numel()].copy_(flat)
+        if count > memory.numel():
+            self._memory = None
             self.put(tensor.new_zeros(shape))
+        else:
+            self._memory = memory
+            self.put(memory[:count].view(shape))
 
     def move(self, device: torch.device) -> None:
         """To another device."""
         self.put(self.tensor().to(device))
+        if self._memory is not None:
+            self._memory = self._memory.to(device)
 
 
 class NetBlob(Blob):
@@ -160,6 +172,8 @@ class NetBlob(Blob):
             UsageError: a length that is negative or no integer.
         """
         self.data_array.reshape(_lengths(shape, f"blob {self.name!r}"))
+        if self._diff_array is not None:
+            self._diff_array.reshape(self.shape)
 
     @property
     def data(self) -> np.ndarray:

@@ -342,7 +342,9 @@ class PythonStep(Step):
 
 
 class DummyDataStep(ModuleStep):
-    """DummyData: what a constant filler gives is given once, and a script may write over it. The rest is drawn anew."""
+    """DummyData: what a constant filler gives is given once, and a script may write over it. The rest is drawn anew,
+    in the shape that the script gave the top, if it did.
+    """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -350,8 +352,8 @@ class DummyDataStep(ModuleStep):
 
     def forward(self) -> Sequence[Tensor | None]:
         assert isinstance(self.module, DummyData)
-        drawn = self._run([])
-        for blob, top, filler in zip(self.tops, drawn, self.module.tops_fillers, strict=True):
+        filled = self.module.filled([blob.shape for blob in self.tops])
+        for blob, top, filler in zip(self.tops, filled, self.module.tops_fillers, strict=True):
             if not self._filled or (filler is not None and filler.type != "constant"):
                 blob.data_array.put(top)
         self._filled = True

@@ -46,8 +46,12 @@ class DummyData(Layer):
         self.register_buffer("like", torch.empty(0, device="meta"), persistent=False)
 
     def forward(self) -> tuple[Tensor, ...]:
+        return self.filled(self.shapes)
+
+    def filled(self, shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
+        """A pass with tops of other shapes than the definition's: Caffe fills whatever size they were given."""
         generator = self.randomness.generator(self.layer_name, self.like.device)
-        tops = [self.like.new_zeros(shape) for shape in self.shapes]
+        tops = [self.like.new_zeros(shape) for shape in shapes]
         for top, filler in zip(tops, self.tops_fillers, strict=True):
             if filler is not None:
                 fill(top, filler, generator)
