@@ -87,7 +87,7 @@ def _figure(log: TrainLog, title: str) -> Any:
     panels = [panel for panel in (("loss", losses), ("outputs", others)) if panel[1]]
     figure = require("matplotlib.figure", "plots").Figure(figsize=(9, 4.5 * len(panels)), layout="constrained")
     agg.FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(_plain(title))
     for i, (name, series) in enumerate(panels):
         axes = figure.add_subplot(len(panels), 1, i + 1)
         _draw(axes, series)
@@ -103,9 +103,14 @@ def _series(rows: Sequence[LogRow], output: str | None) -> tuple[list[int], list
     return [iteration for iteration, _ in kept], [value for _, value in kept]
 
 
+def _plain(text: str) -> str:
+    """A blob's or file's name as matplotlib writes it letter by letter: between two dollars it would read formulas."""
+    return text.replace("$", r"\$")
+
+
 def _draw(axes: Any, series: Mapping[str, tuple[list[int], list[float]]]) -> None:
     for name, (x, y) in series.items():
-        axes.plot(x, y, label=name, marker="." if len(x) < 50 else None, linewidth=1)
+        axes.plot(x, y, label=_plain(name), marker="." if len(x) < 50 else None, linewidth=1)
     values = [value for _, y in series.values() for value in y]
     if values and min(values) > 0 and max(values) > 100 * min(values):
         axes.set_yscale("log")

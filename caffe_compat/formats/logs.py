@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +20,15 @@ _LINE = re.compile(
     r"\s+\d+ \S+?:\d+\] ?(?P<message>.*)"
 )
 _NUMBER = r"(?P<value>[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf))"
-_ITERATION = re.compile(r"Iteration (?P<iteration>\d+)")
+# As many digits as a 64-bit number may have: what is longer is no count of anything.
+_ITERATION = re.compile(r"Iteration (?P<iteration>\d{1,18})\b")
 _LOSS = re.compile(rf"Iteration \d+(?: \([^)]*\))?, loss = {_NUMBER}")
 _RATE = re.compile(rf"Iteration \d+, lr = {_NUMBER}")
-_TESTING = re.compile(r"Iteration \d+, Testing net \(#(?P<net>\d+)\)")
+# Caffe of 2014 had one test network, without a number, and gave its outputs none of their names.
+_TESTING = re.compile(r"Iteration \d+, Testing net(?: \(#(?P<net>\d{1,9})\))?")
+_SCORE = re.compile(rf"Test score #(?P<index>\d{{1,9}}): {_NUMBER}$")
 _OUTPUT = re.compile(
-    rf"\s*(?P<phase>Train|Test) net output #(?P<index>\d+): (?P<blob>.+?) = {_NUMBER}(?P<loss> \(\* .* loss\))?$"
+    rf"\s*(?P<phase>Train|Test) net output #(?P<index>\d{{1,9}}): (?P<blob>.+?) = {_NUMBER}(?P<loss> \(\* .* loss\))?$"
 )
 
 
@@ -35,7 +39,8 @@ class LogRow:
     Attributes:
         seconds: since the first line with a time; None where lines have none.
         loss: the smoothed one; of training rows only. rate: the learning rate.
-        outputs: by blob name; ``name#index`` where an output blob has several numbers.
+        outputs: by blob name; ``name#index`` where an output blob has several numbers. The nameless ones of 2014's
+            Caffe (``Test score #0: 0.93``) are ``score``, or ``score#0``, ``score#1``, ... in its order.
     """
 
     iteration: int
@@ -82,6 +87,7 @@ def parse_log(lines: Iterable[str]) -> TrainLog:
     clock = _Clock()
     outputs: list[tuple[int, str, float]] = []
     row: LogRow | None = None  # that the next outputs belong to
+    rate: tuple[int, float] | None = None  # the last learning rate and its iteration
 
     def close() -> None:
         if row is not None:
@@ -98,6 +104,10 @@ def parse_log(lines: Iterable[str]) -> TrainLog:
             if output["loss"]:
                 log.losses.add(output["blob"])
             continue
+        score = _SCORE.match(message)
+        if score is not None:
+            outputs.append((int(score["index"]), "score", float(score["value"])))
+            continue
         iteration = _ITERATION.search(message)
         if iteration is None:
             continue
@@ -105,25 +115,29 @@ def parse_log(lines: Iterable[str]) -> TrainLog:
         if (found := _TESTING.search(message)) is not None:
             close()
             row = LogRow(number, seconds)
-            log.tests.setdefault(int(found["net"]), []).append(row)
+            log.tests.setdefault(int(found["net"] or 0), []).append(row)
         elif (found := _LOSS.search(message)) is not None:
             close()
             row = LogRow(number, seconds, loss=float(found["value"]))
+            if rate is not None and rate[0] == number:  # 2014's Caffe told the rate before the loss
+                row.rate = rate[1]
             log.train.append(row)
-        elif log.train and log.train[-1].iteration == number and (found := _RATE.search(message)) is not None:
-            log.train[-1].rate = float(found["value"])
+        elif (found := _RATE.search(message)) is not None:
+            rate = number, float(found["value"])
+            if log.train and log.train[-1].iteration == number:
+                log.train[-1].rate = rate[1]
     close()
     return log
 
 
 def _named(outputs: Sequence[tuple[int, str, float]]) -> dict[str, float]:
     """Outputs by name; those of a blob with several numbers get their place within it added."""
-    blobs = [blob for _, blob, _ in outputs]
+    count = Counter(blob for _, blob, _ in outputs)
+    places: Counter[str] = Counter()
     named: dict[str, float] = {}
     for _, blob, value in outputs:
-        several = blobs.count(blob) > 1
-        place = sum(1 for name in named if name.rpartition("#")[0] == blob)
-        named[f"{blob}#{place}" if several else blob] = value
+        named[f"{blob}#{places[blob]}" if count[blob] > 1 else blob] = value
+        places[blob] += 1
     return named
 
 

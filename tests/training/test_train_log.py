@@ -62,6 +62,36 @@ def test_logs_whose_times_have_a_year() -> None:
     assert repr(parse_log(text.splitlines())) == repr(parse_log(CAFFE.splitlines()))  # a NaN equals nothing
 
 
+# In the words of Caffe before September 2014: one test network, outputs without names, the rate before the loss.
+OLD = """\
+I0828 09:15:00.000000 777 solver.cpp:42] Solving net
+I0828 09:15:01.000000 777 solver.cpp:106] Iteration 0, Testing net
+I0828 09:15:02.000000 777 solver.cpp:177] Test score #0: 0.0625
+I0828 09:15:02.000000 777 solver.cpp:177] Test score #1: 2.75
+I0828 09:15:03.000000 777 solver.cpp:208] Iteration 10, lr = 0.01
+I0828 09:15:03.500000 777 solver.cpp:65] Iteration 10, loss = 2.5
+I0828 09:15:04.000000 777 solver.cpp:208] Iteration 20, lr = 0.005
+I0828 09:15:04.500000 777 solver.cpp:65] Iteration 20, loss = 1.5
+I0828 09:15:05.000000 777 solver.cpp:106] Iteration 20, Testing net
+I0828 09:15:06.000000 777 solver.cpp:177] Test score #0: 0.75
+"""
+
+
+def test_logs_of_2014() -> None:
+    log = parse_log(OLD.splitlines())
+    assert [(row.iteration, row.loss, row.rate) for row in log.train] == [(10, 2.5, 0.01), (20, 1.5, 0.005)]
+    assert list(log.tests) == [0]
+    assert [row.outputs for row in log.tests[0]] == [{"score#0": 0.0625, "score#1": 2.75}, {"score": 0.75}]
+    assert [row.iteration for row in log.tests[0]] == [0, 20]
+
+
+def test_a_number_that_counts_nothing_is_passed_over() -> None:
+    log = parse_log(
+        [f"Iteration 1{300 * '0'}, loss = 1", f"Iteration 1{5000 * '0'}, loss = 1", "Iteration 7, loss = 2"]
+    )
+    assert [row.iteration for row in log.train] == [7]
+
+
 def test_our_own_log(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_training(tmp_path, "random_seed: 1 test_iter: 2 test_interval: 4")
@@ -86,7 +116,7 @@ def test_files_that_are_no_log(tmp_path: Path) -> None:
 
 def test_plots(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "train.log").write_text(CAFFE)
+    (tmp_path / "train.log").write_text(CAFFE.replace("aux loss", "$x^"))  # half a formula to matplotlib
     assert caffe_compat("plot-log", "train.log", "-o", "loss.png") == 0
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert "wrote loss.png: 2 iterations and 2 tests" in capfd.readouterr().out
