@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from caffe_compat.errors import ParityError, UsageError
-from caffe_compat.network.checkpoint import Checkpoint, is_checkpoint, read_checkpoint
+from caffe_compat.formats.sniff import is_checkpoint
+from caffe_compat.network.checkpoint import Checkpoint, read_checkpoint
 from caffe_compat.parity.record import ParityRecord
 
 from .files.pickles import is_pickle, read_projector_pickle

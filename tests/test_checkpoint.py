@@ -21,7 +21,8 @@ import caffe_compat
 from caffe_compat import CaffeNet, NetState, load
 from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, FileError, UsageError
 from caffe_compat.formats.files import sha256_of
-from caffe_compat.network.checkpoint import is_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from caffe_compat.formats.sniff import is_checkpoint
+from caffe_compat.network.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from caffe_compat.parity.record import ParityRecord, versions
 from caffe_compat.schema import dialect_names
 from caffe_compat.schema.prototxt import parse_message

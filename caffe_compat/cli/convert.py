@@ -12,9 +12,10 @@ import torch
 from ..access import FileAccess
 from ..errors import UsageError
 from ..formats.files import Checksum
+from ..formats.sniff import is_text
 from ..inference.preprocess import Preprocess
 from ..network.checkpoint import save_checkpoint
-from ..network.definition import is_text, read_definition
+from ..network.definition import read_definition
 from ..network.graph import NetState
 from ..network.loading import build_net
 from ..network.net import CaffeNet

@@ -12,9 +12,9 @@ import torch
 
 from ..errors import UsageError
 from ..formats.files import atomic_write
+from ..formats.sniff import is_checkpoint, is_text
 from ..inference.preprocess import Preprocess, load_input
-from ..network.checkpoint import is_checkpoint, read_checkpoint
-from ..network.definition import is_text
+from ..network.checkpoint import read_checkpoint
 from ..network.loading import load
 from ..network.net import CaffeNet
 from ..network.plugins import load_plugins

@@ -9,7 +9,7 @@ import click
 
 from ..errors import UsageError
 from ..formats.files import atomic_write
-from ..network.definition import is_text
+from ..formats.sniff import is_text
 from ..network.registry import layer_types
 from ..parity.capture import capture_script as _capture_script
 from ..reports.survey import survey as _survey

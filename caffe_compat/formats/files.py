@@ -15,11 +15,12 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from caffe_compat.errors import FileError
+from caffe_compat.formats.limits import WHOLE_FILE, Limit
 
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Checksum", "atomic_write", "open_file", "sha256_of"]
+__all__ = ["Checksum", "atomic_write", "open_file", "read_file", "sha256_of"]
 
 # How the names of temporary files end.
 _TEMPORARY = re.compile(r"[0-9a-f]{12}\.tmp")
@@ -36,6 +37,19 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
         return open(name, "rb")
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise FileError(f"cannot be opened: {_reason(error)}", path=name) from error
+
+
+def read_file(path: str | os.PathLike[str], limit: Limit = WHOLE_FILE) -> bytes:
+    """All bytes of a regular file. Raises FileError, also if there are more than ``limit`` allows."""
+    name = os.fspath(path)
+    with open_file(name) as file:
+        limit.check(os.fstat(file.fileno()).st_size, "the file", name)
+        try:
+            data = file.read(limit.bytes + 1)  # it may have grown, or be one of the system's that tell no size
+        except OSError as error:
+            raise FileError(f"cannot be read: {_reason(error)}", path=name) from error
+    limit.check(len(data), "the file", name)
+    return data
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

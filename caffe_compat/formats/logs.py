@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import FileError
-from .files import open_file
+from .files import read_file
+from .sniff import decode_text
 
 __all__ = ["LogRow", "TrainLog", "parse_log", "read_log"]
 
@@ -70,12 +71,7 @@ def read_log(path: str | Path) -> TrainLog:
     Raises:
         FileError: it cannot be read, or holds nothing of a training.
     """
-    with open_file(path) as file:
-        try:
-            text = file.read().decode("utf-8", "replace")
-        except OSError as error:
-            raise FileError(f"cannot be read: {error.strerror}", path=str(path)) from error
-    log = parse_log(text.splitlines())
+    log = parse_log(decode_text(read_file(path), str(path), replace=True).splitlines())
     if not log.train and not log.tests:
         raise FileError("no line of a Caffe training (Iteration N, loss = ...) is in it", path=str(path))
     return log

@@ -20,6 +20,7 @@ import numpy as np
 
 from caffe_compat.errors import FileError, WireError
 from caffe_compat.formats.files import open_file
+from caffe_compat.formats.sniff import HEAD_BYTES, refusal
 
 __all__ = [
     "BlobView",
@@ -61,20 +62,6 @@ _NUMBERS = {5: ("<f4", FIXED32), 6: ("<f4", FIXED32), 8: ("<f8", FIXED64), 9: ("
 
 _NOTHING = np.empty(0, np.float32)
 _NOTHING.flags.writeable = False
-
-_FOREIGN_FORMATS = (
-    (b"\x89PNG", "a PNG image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"GIF8", "a GIF image"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file; HDF5 weights are read by read_weights()"),
-    (b"PK\x03\x04", "a zip archive (a PyTorch .pt, a .npz or a download to unpack)"),
-    (b"\x1f\x8b", "a gzip archive; unpack it first"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; unpack it first"),
-    (b"Rar!", "a RAR archive; unpack it first"),
-    (b"\x80\x02", "a Python pickle (an old PyTorch file)"),
-    (b"\x93NUMPY", "a numpy .npy file"),
-    (b"version https://git-lfs", "a git-LFS pointer, not the file it stands for; run `git lfs pull`"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -603,15 +590,6 @@ class Source:
 
     def refuse_foreign_formats(self, wanted: str) -> None:
         """Say what a file is that is plainly something else."""
-        head = self.bytes(0, min(self.size, 4096))
-        for magic, what in _FOREIGN_FORMATS:
-            if head.startswith(magic):
-                raise self.error(f"looks like {what}, not {wanted}", 0)
-        if head[257:262] == b"ustar":
-            raise self.error(f"looks like a tar archive, not {wanted}; unpack it first", 0)
-        if head.startswith((b"\xff\xfe", b"\xfe\xff")) or not any(b < 32 and b not in b"\t\n\r\f" for b in head):
-            if head.lstrip()[:1] == b"<":
-                what = "a web page; fetch the file itself (the raw download)"
-            else:
-                what = "text; a .prototxt goes where the network is expected, not the weights"
-            raise self.error(f"looks like {what}. Wanted: {wanted}", 0)
+        reason = refusal(self.bytes(0, min(self.size, HEAD_BYTES)), wanted)
+        if reason:
+            raise self.error(reason, 0)

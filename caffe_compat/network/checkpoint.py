@@ -41,7 +41,6 @@ from .net import CaffeNet
 __all__ = [
     "Checkpoint",
     "check_dtype",
-    "is_checkpoint",
     "load_checkpoint",
     "read_checkpoint",
     "save_checkpoint",
@@ -161,15 +160,6 @@ def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     tensor = tensor.detach().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
     # torch writes whole storages: a slice must not drag along what it was cut from.
     return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
-
-
-def is_checkpoint(path: str | Path) -> bool:
-    """Whether ``path`` is a file as torch writes them (a zip archive)."""
-    try:
-        with open_file(path) as file:
-            return file.read(4) == b"PK\x03\x04"
-    except OSError as error:
-        raise FileError(error.strerror or str(error), path=str(path)) from error
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:

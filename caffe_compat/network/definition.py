@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import FileError, UsageError
-from ..formats.files import open_file
+from ..errors import UsageError
+from ..formats.sniff import is_text
 from ..formats.weights import WeightsFile, read_weights
 from ..schema import Schema, load_schema, split_dialect
 from ..schema.infer import infer_binary
 from ..schema.prototxt import read_message
 from ..schema.upgrade import decode_net, upgrade_net
 
-__all__ = ["Definition", "is_text", "read_definition"]
+__all__ = ["Definition", "read_definition"]
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,6 @@ class Definition:
     dialect_reason: str
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
-
-
-_BINARY = bytes(set(range(0x20)) - set(b"\t\n\v\f\r\x1a"))
-
-
-def is_text(path: str | Path) -> bool:
-    """Whether a file looks like text rather than one of Caffe's binary formats."""
-    try:
-        with open_file(path) as file:
-            head = file.read(4096)
-    except OSError as error:
-        raise FileError(error.strerror or str(error), path=str(path)) from error
-    # The tags and lengths of a binary message are full of control characters; text has blanks and line ends only.
-    return head == head.translate(None, _BINARY)
 
 
 def read_definition(path: str | Path, dialect: str | None = None, weights: WeightsFile | None = None) -> Definition:

@@ -9,9 +9,10 @@ from typing import Literal
 
 from ..access import FileAccess
 from ..errors import CaffeCompatWarning, UsageError
+from ..formats.sniff import is_checkpoint, is_text
 from ..formats.weights import read_weights
-from .checkpoint import is_checkpoint, load_checkpoint
-from .definition import Definition, is_text, read_definition
+from .checkpoint import load_checkpoint
+from .definition import Definition, read_definition
 from .filling import FillReport, fill_net
 from .graph import NetState
 from .net import CaffeNet

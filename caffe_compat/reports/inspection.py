@@ -7,6 +7,7 @@ shapes, the others say why they have none.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,12 +17,12 @@ import numpy as np
 import torch
 
 from ..errors import CaffeCompatError, FileError, GraphError, UsageError
-from ..formats.files import open_file
+from ..formats.sniff import TEXT_KINDS, FileKind, kind_of
 from ..formats.textformat import TextTree, parse_text
 from ..formats.weights import WeightsFile, read_solverstate, read_weights
 from ..formats.wire import BlobView, read_blob
-from ..network.checkpoint import Checkpoint, is_checkpoint, read_checkpoint
-from ..network.definition import Definition, is_text, read_definition
+from ..network.checkpoint import Checkpoint, read_checkpoint
+from ..network.definition import Definition, read_definition
 from ..network.filling import shape_fits
 from ..network.graph import Graph, NetState, Node, build_graph, included
 from ..network.net import CaffeNet
@@ -285,17 +286,15 @@ def inspect_file(
         UsageError: no such phase, or no such input.
     """
     name = str(path)
-    with open_file(name) as file:
-        head = file.read(8)
-        size = file.seek(0, 2)
-    if size == 0:
+    found, size = kind_of(name), os.path.getsize(name)
+    if found is FileKind.EMPTY:
         raise FileError("is empty", path=name)
     state = NetState(phase.upper(), level, tuple(stages))
-    if is_checkpoint(name):
+    if found is FileKind.ZIP:
         return _inspect_checkpoint(name, size)
-    if head == b"\x89HDF\r\n\x1a\n":
+    if found is FileKind.HDF5:
         return _inspect_hdf5(name, size)
-    if not is_text(name):
+    if found not in TEXT_KINDS:
         return _inspect_binary(name, size, state, dialect, input_shapes or {})
     kind = text_kind(parse_text(read_text(name), name))
     if kind == "solver":

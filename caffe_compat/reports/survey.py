@@ -32,8 +32,8 @@ from ..errors import (
     UnknownLayerError,
     UsageError,
 )
+from ..formats.sniff import is_text
 from ..formats.textformat import parse_text
-from ..network.definition import is_text
 from ..network.graph import Graph, NetState, build_graph
 from ..network.net import CaffeNet
 from ..network.plugins import load_plugins

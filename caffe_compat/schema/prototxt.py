@@ -18,6 +18,9 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from ..errors import FileError, PrototxtError
+from ..formats.files import read_file
+from ..formats.limits import PROTOTXT
+from ..formats.sniff import HEAD_BYTES, FileKind, decode_text, kind_of_head, refusal
 from ..formats.textformat import Field, TextTree, Value, parse_text
 from . import Schema, is_repeated, load_schema, split_dialect
 from .infer import Missing, infer_text, listed
@@ -46,8 +49,6 @@ _TRUE = {"true", "True", "t", "1"}
 _FALSE = {"false", "False", "f", "0"}
 _TO_ESCAPE = re.compile(r'[\x00-\x1f\x7f"\\]')
 _ESCAPED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-# Larger text is no network; it would only fill the memory.
-MAX_TEXT_BYTES = 256 * 2**20
 
 
 @dataclass
@@ -79,22 +80,19 @@ def read_message(path: str | Path, name: str = "NetParameter", dialect: str | No
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a prototxt; bytes that are no UTF-8 become surrogates.
+    """The text of a prototxt, in UTF-8 or UTF-16; bytes that are neither become surrogates.
 
     Raises:
         FileError: the file cannot be read, is too large or is no text.
     """
-    path = Path(path)
-    try:
-        size = path.stat().st_size
-        data = path.read_bytes() if size <= MAX_TEXT_BYTES else b""
-    except OSError as error:
-        raise FileError(error.strerror or str(error), path=str(path)) from error
-    if size > MAX_TEXT_BYTES:
-        raise FileError(f"{size} bytes are too much for a prototxt (limit {MAX_TEXT_BYTES})", path=str(path))
-    if b"\0" in data[:4096]:
-        raise FileError("is a binary file, not a prototxt; pass weights as the caffemodel argument", path=str(path))
-    return data.decode("utf-8", "surrogateescape")
+    name = str(path)
+    data = read_file(name, PROTOTXT)
+    kind = kind_of_head(data[:HEAD_BYTES])
+    if kind not in (FileKind.EMPTY, FileKind.TEXT, FileKind.UTF16, FileKind.BINARY, FileKind.HDF5, FileKind.ZIP):
+        raise FileError(refusal(data[:HEAD_BYTES], "a prototxt"), path=name)
+    if kind is not FileKind.UTF16 and b"\0" in data[:HEAD_BYTES]:
+        raise FileError("is a binary file, not a prototxt; pass weights as the caffemodel argument", path=name)
+    return decode_text(data, name)
 
 
 def parse_message(

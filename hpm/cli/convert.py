@@ -9,7 +9,8 @@ import click
 from caffe_compat.cli.options import note, parse_pairs
 from caffe_compat.cli.verify import load_inputs, print_results, split_reference
 from caffe_compat.errors import UsageError
-from caffe_compat.network.checkpoint import is_checkpoint, read_checkpoint
+from caffe_compat.formats.sniff import is_checkpoint
+from caffe_compat.network.checkpoint import read_checkpoint
 
 from ..files.checkpoint_extras import check_agreement, stored_bounds
 from ..files.pickles import is_pickle, read_projector_pickle, write_projector_pickle

@@ -15,8 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from caffe_compat.cli.options import note
 from caffe_compat.errors import CaffeCompatWarning, UsageError
-from caffe_compat.network.checkpoint import is_checkpoint
-from caffe_compat.network.definition import is_text
+from caffe_compat.formats.sniff import is_checkpoint, is_text
 
 from ..files.checkpoint_extras import check_agreement
 from ..files.lists import ACTIONS, CAMERAS, DataFolder, KthFolder

@@ -9,7 +9,7 @@ import click
 from caffe_compat.cli.options import device_option, note, parse_device, parse_pairs
 from caffe_compat.cli.verify import load_inputs, print_results, split_reference
 from caffe_compat.errors import UsageError
-from caffe_compat.network.checkpoint import is_checkpoint
+from caffe_compat.formats.sniff import is_checkpoint
 
 from ..drivers.released import verify_released
 from ..files.checkpoint_extras import check_agreement

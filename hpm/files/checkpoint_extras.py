@@ -11,7 +11,8 @@ import os
 import torch
 
 from caffe_compat.errors import FileError, UsageError
-from caffe_compat.network.checkpoint import Checkpoint, is_checkpoint, read_checkpoint
+from caffe_compat.formats.sniff import is_checkpoint
+from caffe_compat.network.checkpoint import Checkpoint, read_checkpoint
 
 from ..projector import POSE_3D
 from ..scaling import Bounds, bounds_difference

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from caffe_compat.errors import FileError
-from caffe_compat.formats.files import atomic_write, open_file
+from caffe_compat.formats.files import atomic_write, open_file, read_file
+from caffe_compat.formats.sniff import FileKind, kind_of
 
 from ..projector import LAYERS, Projector
 
@@ -77,10 +78,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def is_pickle(path: str | os.PathLike[str]) -> bool:
     """Whether a file is named .pkl, or begins as pickles of arrays do. Raises FileError."""
-    with open_file(path) as handle:
-        head = handle.read(2)
-    # Protocol 2 and later; before it, a list or a tuple.
-    return Path(path).suffix.lower() == ".pkl" or head[:1] == b"\x80" or head in (b"(l", b"(c", b"]q")
+    return kind_of(path) is FileKind.PICKLE or Path(path).suffix.lower() == ".pkl"
 
 
 def read_projector_pickle(path: str | os.PathLike[str]) -> Projector:
@@ -91,8 +89,7 @@ def read_projector_pickle(path: str | os.PathLike[str]) -> Projector:
         WeightsError: arrays whose shapes do not fit.
     """
     name = os.fspath(path)
-    with open_file(path) as handle:
-        arrays = safe_load(handle.read(MAX_BYTES + 1), path=name)
+    arrays = safe_load(read_file(path), path=name)
     if not isinstance(arrays, (list, tuple)) or len(arrays) != 2 * len(LAYERS):
         found = f"{len(arrays)} values" if isinstance(arrays, (list, tuple)) else f"a {type(arrays).__name__}"
         raise FileError(f"holds {found}; 12 arrays were expected: weight and bias of {', '.join(LAYERS)}", path=name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ...errors import FileError
-from ...formats.files import open_file
+from ...formats.files import read_file
 
 __all__ = ["ImageList", "read_image_list", "read_lines"]
 
@@ -23,12 +23,7 @@ def read_lines(path: str) -> list[tuple[int, bytes]]:
     Raises:
         FileError: it cannot be read, or holds nothing.
     """
-    with open_file(path) as file:
-        try:
-            data = file.read()
-        except OSError as error:
-            raise FileError(f"cannot be read: {error.strerror}", path=path) from error
-    data = data.removeprefix(codecs.BOM_UTF8)  # which editors for Windows put there
+    data = read_file(path).removeprefix(codecs.BOM_UTF8)  # which editors for Windows put there
     lines = [(number, line) for number, raw in enumerate(data.split(b"\n"), 1) if (line := raw.strip())]
     if not lines:
         raise FileError("is empty: a line for every sample was expected", path=path)
