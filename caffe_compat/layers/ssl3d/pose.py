@@ -260,6 +260,6 @@ class RescaledPoseCoords(Layer):
         return (rows / aux[:, 3:4].detach())[..., None, None]
 
 
-@layer("RescaledPoseCoords", bottoms=2, tops=1)
+@layer("RescaledPoseCoords", bottoms=2, tops=1, dialects=(FORK,))
 def rescaled_pose_coords(spec: LayerSpec) -> Layer:
     return RescaledPoseCoords(spec.gradients == "true")
