@@ -28,6 +28,7 @@ from ..layers.bvlc.pooling import Pooling
 from ..layers.bvlc.prelu import PReLU
 from ..layers.bvlc.scale import Bias, Scale
 from ..layers.bvlc.shape import Concat, Slice, Split
+from ..layers.forks.nvidia import NvidiaBatchNorm
 from ..network.graph import Node
 from ..network.net import CaffeNet, Step
 from .fused import Affine, Fused
@@ -49,6 +50,7 @@ _ANY_LAYOUT = (
     EltwiseMax,
     EltwiseProduct,
     EltwiseSum,
+    NvidiaBatchNorm,
     PReLU,
     Pooling,
     Scale,
@@ -287,8 +289,8 @@ def _affine_of(module: nn.Module, rank: int) -> _Affine | None:
     def along(blob: Tensor, trailing: int) -> Tensor:
         return _exact(blob).reshape((1,) * (rank - blob.dim() - trailing) + tuple(blob.shape) + (1,) * trailing)
 
-    if type(module) is BatchNorm and module.use_global_stats is not False:
-        factor = _exact(module.scale_factor)
+    if (type(module) is BatchNorm or type(module) is NvidiaBatchNorm) and module.use_global_stats is not False:
+        factor = _exact(module.divisor())
         factor = torch.where(factor == 0, factor, 1 / factor)
         scale = (_exact(module.variance) * factor + module.eps).rsqrt()
         affine = _Affine(along(scale, rank - 2), along(-_exact(module.mean) * factor * scale, rank - 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..errors import WeightsError
 from ..formats.weights import WeightsFile
 from ..formats.wire import BlobView, LayerRecord
 from .net import CaffeNet
-from .registry import Shape
+from .registry import Layer, Shape
 
 __all__ = ["FillReport", "fill_net", "shape_fits"]
 
@@ -75,6 +76,10 @@ def _fill_layer(net: CaffeNet, module_name: str, record: LayerRecord, weights: W
     targets = net.blobs_of(module_name)
     names = list(targets)
     where = f"{weights.path}: layer {record.name!r}"
+    module = net.get_submodule(module_name)
+    order: Sequence[int] = range(len(record.blobs))
+    if isinstance(module, Layer):
+        order = module.stored_order([blob.shape for blob in record.blobs])
     shorter_is_shared = weights.kind == "hdf5" and len(record.blobs) < len(
         names
     )  # Caffe leaves shared blobs out of HDF5
@@ -82,13 +87,13 @@ def _fill_layer(net: CaffeNet, module_name: str, record: LayerRecord, weights: W
         raise WeightsError(
             f"{where} has {len(record.blobs)} blobs, the net needs {len(names)} ({', '.join(names) or 'none'})"
         )
-    for i, (name, blob) in enumerate(zip(names, record.blobs, strict=False)):
-        target = tuple(targets[name].shape)
+    for name, i in zip(names, order, strict=False):
+        blob, target = record.blobs[i], tuple(targets[name].shape)
         if blob.is_empty:
             if weights.kind == "hdf5":
                 continue
             raise WeightsError(f"{where}, blob {i}: the file declares shape {list(blob.shape)} and holds no values")
-        if not shape_fits(blob.shape, target):
+        if not shape_fits(blob.shape, target, any_axes_of_one=isinstance(module, Layer) and module.any_axes_of_one):
             raise WeightsError(
                 f"{where}, blob {i} ({name}): the file has shape {list(blob.shape)}, the net needs {list(target)}"
             )
@@ -106,8 +111,14 @@ def _fill_layer(net: CaffeNet, module_name: str, record: LayerRecord, weights: W
                 targets[name].copy_(tensor)
 
 
-def shape_fits(found: Shape, needed: Shape) -> bool:
-    """Equal, or the four axes of an old file, of which the leading ones may be 1."""
+def shape_fits(found: Shape, needed: Shape, *, any_axes_of_one: bool = False) -> bool:
+    """Equal, or the four axes of an old file, of which the leading ones may be 1.
+
+    Args:
+        any_axes_of_one: axes of length 1 do not count.
+    """
+    if any_axes_of_one:
+        return [n for n in found if n != 1] == [n for n in needed if n != 1]
     return found == needed or (len(found) == 4 and len(needed) < 4 and found == (1,) * (4 - len(needed)) + needed)
 
 

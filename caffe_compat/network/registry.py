@@ -40,6 +40,7 @@ class Layer(nn.Module):
         forward_fills_diff: True where Caffe's forward pass leaves values in a bottom's diff that its backward reads.
         single_precision: buffers that stay float32 when the net is cast to float16 or bfloat16.
         counts: names of the attributes that count from pass to pass (numbers or arrays); snapshots keep them.
+        any_axes_of_one: True where a file's blob may have axes of length 1 that the layer's has not, or lack some.
         layer_name: the name in the network, for messages.
         randomness, files: set by the net that owns the layer.
     """
@@ -49,6 +50,7 @@ class Layer(nn.Module):
     forward_fills_diff: bool = False
     single_precision: tuple[str, ...] = ()
     counts: tuple[str, ...] = ()
+    any_axes_of_one: bool = False
     layer_name: str = ""
 
     def __init__(self) -> None:
@@ -77,6 +79,13 @@ class Layer(nn.Module):
         else:
             params.ignore("bias_filler")
             self.register_parameter("bias", None)
+
+    def stored_order(self, shapes: Sequence[Shape]) -> Sequence[int]:
+        """For each of ``blob_names``, which blob of a file it is, by the shapes of the file's blobs.
+
+        Override where files have them in several orders. It may raise LayerError to say what kind of file that is.
+        """
+        return range(len(shapes))
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Layer:
         """What ``.to()`` and its kin do, except that ``single_precision`` buffers are moved but never narrowed."""

@@ -6,7 +6,6 @@ import torch
 from building import assert_equals, build, give_values, precise
 
 from caffe_compat.errors import LayerError
-from caffe_compat.network.fillers import fill
 
 SHAPE = (2, 3, 5, 4)
 
@@ -99,24 +98,6 @@ def test_statistics_are_not_learned() -> None:
     assert list(module.parameters()) == []
     assert module.blob_names == ("mean", "variance", "scale_factor")
     assert [tuple(getattr(module, n).shape) for n in module.blob_names] == [(3,), (3,), (1,)]
-
-
-@pytest.mark.parametrize("text", ["scale_bias: true", "scale_filler { value: 3 }"])
-def test_scale_and_bias_of_nvidia(text: str) -> None:
-    text = f'type: "BatchNorm" batch_norm_param {{ {text} eps: 0 }}'
-    module = give_values(build(text, SHAPE, dialect="NVIDIA/caffe")).double()
-    assert module.blob_names == ("mean", "variance", "scale_factor", "weight", "bias")
-    module.scale_factor.fill_(1)
-    mean, variance, _ = (along_channels(b, 4) for b in blobs(module))
-    weight, bias = (along_channels(p.detach().numpy(), 4) for p in (module.weight, module.bias))
-    x = values()
-    expected = (x - mean) / np.sqrt(variance + 1e-5) * weight + bias
-    for training in (False, True):
-        assert_equals(module.train(training)(torch.tensor(x)), expected)
-    filled = [fill(torch.full((3,), 9.0), module.fillers[n]).tolist() for n in ("weight", "bias")]
-    assert filled == [[3.0 if "scale_filler" in text else 1.0] * 3, [0.0] * 3]
-    with pytest.raises(LayerError, match="TEST phase only"):
-        build(text, SHAPE, phase="TRAIN", dialect="NVIDIA/caffe")
 
 
 def test_half_precision() -> None:

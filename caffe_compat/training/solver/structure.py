@@ -113,5 +113,6 @@ def _complete(layer: Any, net: CaffeNet, node: Node) -> None:
     if find_layer(node.type, net.dialect).is_loss and not layer.loss_weight:
         layer.loss_weight.append(1.0)
     if node.type == "BatchNorm":
-        for _ in range(len(layer.param), len(net.blobs_of(node.module_name))):
-            layer.param.add(lr_mult=0.0)
+        # A scale and a shift, where a fork has them among its blobs, are learned.
+        for blob in list(net.blobs_of(node.module_name).values())[len(layer.param) :]:
+            layer.param.add(lr_mult=1.0 if isinstance(blob, nn.Parameter) else 0.0)
