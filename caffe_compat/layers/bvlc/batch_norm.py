@@ -53,10 +53,11 @@ class BatchNorm(Layer):
     def stored_order(self, shapes: Sequence[Shape]) -> Sequence[int]:
         if len(shapes) == 5:
             raise LayerError(
-                f"layer {self.layer_name!r} (BatchNorm): the file has 5 blobs, a scale and a shift among them, as "
+                "the file has 5 blobs, a scale and a shift among them, as "
                 "NVIDIA's forks (and Intel's) write them; BVLC's has 3. Pass --dialect NVIDIA/caffe@caffe-0.15 if the "
                 "scale comes first, or --dialect NVIDIA/caffe with scale_bias: true in the definition",
                 layer=self.layer_name,
+                type="BatchNorm",
             )
         return super().stored_order(shapes)
 

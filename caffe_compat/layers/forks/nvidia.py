@@ -76,9 +76,10 @@ class NvidiaBatchNorm(BatchNorm):
             return range(len(shapes))
         if self.scale_bias is None:
             raise LayerError(
-                f"layer {self.layer_name!r} (BatchNorm): the file has 5 blobs, a scale and a shift among them, which "
+                "the file has 5 blobs, a scale and a shift among them, which "
                 "the network does not ask for: set scale_bias: true in batch_norm_param",
                 layer=self.layer_name,
+                type="BatchNorm",
             )
         stored = _OLD_NAMES if all(n == 1 for n in shapes[4]) else _NEW_NAMES
         return [stored.index(name) for name in self.blob_names]
