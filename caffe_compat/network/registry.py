@@ -241,9 +241,10 @@ def find_layer(name: str, dialect: str = "") -> LayerType:
             return _TYPES[name, one]
     elsewhere = sorted({of for known, of in _TYPES if known == name and of})
     if elsewhere:
+        others = f" and {len(elsewhere) - 3} others" if len(elsewhere) > 3 else ""
         raise UnknownLayerError(
-            f"layer type {name!r} is known as {' and '.join(elsewhere)} have it, not under dialect {dialect}; if it "
-            f"is the same, pass --dialect {elsewhere[0]}",
+            f"layer type {name!r} is known as {' and '.join(elsewhere[:3])}{others} have it, not under dialect "
+            f"{dialect}; if it is the same, pass --dialect {elsewhere[0]}",
             type=name,
         )
     close = [known for known in layer_types() if known.lower() == name.lower() or name.lower() in known.lower()]

@@ -12,7 +12,7 @@ from building import build
 
 from caffe_compat.errors import LayerError
 
-SSD = "weiliu89/caffe@ssd"
+SSD, FIRST = "weiliu89/caffe@ssd", "MVIG-SJTU/RMPE"
 CLASSES = 4
 
 
@@ -67,7 +67,13 @@ def _expected(offsets: Any, scores: Any, priors: Any, objects: Any, o: dict[str,
             else:
                 losses.append(math.log(np.exp(x).sum()) - x[label])
         negatives = [i for i in range(boxes) if i not in taken and legal[i] and best[i] < 0.3]
-        negatives = sorted(negatives, key=lambda i: -losses[i])[: int(len(taken) * 1.5)]
+        hardness = losses
+        if o["first"]:
+            x = scores[n].reshape(boxes, CLASSES)
+            hardness = (1 / (1 + np.exp(-x)) if o["logistic"] else np.exp(x) / np.exp(x).sum(1, keepdims=True))[
+                :, 1:
+            ].max(1)
+        negatives = sorted(negatives, key=lambda i: -hardness[i])[: int(len(taken) * 1.5)]
         counted = ([*taken, *negatives] if own else []) if o["mined"] else range(boxes)
         total += sum(losses[i] for i in counted)
         for i, j in taken.items():
@@ -88,13 +94,15 @@ BASE = {
     "l2": False,
     "encoded": False,
     "code": "CENTER_SIZE",
+    "first": False,
 }
 
 
 @pytest.mark.parametrize(
     "change",
     [{}, {"difficult": False}, {"bipartite": True}, {"inside": True}, {"logistic": True}, {"mined": False},
-     {"l2": True}, {"encoded": True}, {"code": "CORNER"}, {"code": "CORNER_SIZE"}],
+     {"l2": True}, {"encoded": True}, {"encoded": True, "l2": True}, {"code": "CORNER"}, {"code": "CORNER_SIZE"},
+     {"first": True}, {"first": True, "logistic": True}, {"first": True, "mined": False}],
 )  # fmt: skip
 def test_multibox_loss(device: torch.device, change: dict[str, Any]) -> None:
     o = {**BASE, **change}
@@ -114,10 +122,19 @@ def test_multibox_loss(device: torch.device, change: dict[str, Any]) -> None:
     flag = {True: "true", False: "false"}
     text = f"""type: "MultiBoxLoss" multibox_loss_param {{ num_classes: {CLASSES} loc_weight: 0.7 overlap_threshold: 0.4
     neg_overlap: 0.3 neg_pos_ratio: 1.5 code_type: {o["code"]} use_difficult_gt: {flag[o["difficult"]]}
-    match_type: {"BIPARTITE" if o["bipartite"] else "PER_PREDICTION"} ignore_cross_boundary_bbox: {flag[o["inside"]]}
-    conf_loss_type: {"LOGISTIC" if o["logistic"] else "SOFTMAX"} mining_type: {"MAX_NEGATIVE" if o["mined"] else "NONE"}
-    loc_loss_type: {"L2" if o["l2"] else "SMOOTH_L1"} encode_variance_in_target: {flag[o["encoded"]]} }}"""
-    module = build(text, *(a.shape for a in (offsets, scores, priors, objects)), phase="TRAIN", dialect=SSD)
+    match_type: {"BIPARTITE" if o["bipartite"] else "PER_PREDICTION"}
+    conf_loss_type: {"LOGISTIC" if o["logistic"] else "SOFTMAX"}
+    loc_loss_type: {"L2" if o["l2"] else "SMOOTH_L1"} encode_variance_in_target: {flag[o["encoded"]]}"""
+    if o["first"]:
+        text += f" do_neg_mining: {flag[o['mined']]} }}"
+    else:
+        mining = "MAX_NEGATIVE" if o["mined"] else "NONE"
+        text += f" ignore_cross_boundary_bbox: {flag[o['inside']]} mining_type: {mining} }}"
+    shapes = [a.shape for a in (offsets, scores, priors, objects)]
+    caffe, module = (
+        build(text, *shapes, phase="TRAIN", dialect=FIRST if o["first"] else SSD, gradients=gradients)
+        for gradients in ("caffe", "true")
+    )
     given = [torch.tensor(a, device=device) for a in (offsets, scores, priors, objects)]
     found = module(*given)
     expected = _expected(offsets, scores, priors, objects, o)
@@ -127,6 +144,10 @@ def test_multibox_loss(device: torch.device, change: dict[str, Any]) -> None:
         part.requires_grad_()
     assert torch.autograd.gradcheck(lambda a, b: module(a, b, *given[2:]), given[:2], rtol=1e-4, fast_mode=True)
     assert module.infer(*given).shape == ()
+    derived, stated = (torch.autograd.grad(m(*given), given[:2]) for m in (module, caffe))
+    factor = given[2][0, 1] if o["encoded"] else 1  # Caffe forgets that it divided by the variances
+    torch.testing.assert_close(stated[0], derived[0] * factor)
+    torch.testing.assert_close(stated[1], derived[1])
 
 
 def test_multibox_loss_without_objects() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import torch
 from building import assert_equals, build, precise
 
-from caffe_compat.errors import LayerError
+from caffe_compat.errors import LayerError, UnknownLayerError
+from caffe_compat.network.registry import find_layer
 
 CASCADE = "zhaoweicai/cascade-rcnn"
 
@@ -29,16 +31,32 @@ def _cround(x: float) -> int:
     return math.floor(x + 0.5) if x >= 0 else -math.floor(0.5 - x)
 
 
-def _roi_pooling(x: np.ndarray, boxes: np.ndarray, ph: int, pw: int, scale: float, pad: float = 0.0) -> Any:
-    out = np.zeros((len(boxes), x.shape[1], ph, pw))
-    gradient = np.zeros_like(x)  # of the sum of the top
-    height, width = x.shape[2:]
-    f = np.float32
+def _half_up(x: float) -> int:
+    return math.floor(np.float32(float(x) + 0.5))
+
+
+def _roi_pooling(
+    x: np.ndarray,
+    boxes: np.ndarray,
+    ph: int,
+    pw: int,
+    scale: float,
+    pad: float = 0.0,
+    reach: str = "box",
+    rounded: Callable[[float], int] = _cround,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The top, and the gradient of its sum: a bin gives it to its largest cell if the backward pass looks there."""
+    out, gradient = np.zeros((len(boxes), x.shape[1], ph, pw)), np.zeros_like(x)
+    (height, width), f = x.shape[2:], np.float32
     for r, (image, x1, y1, x2, y2) in enumerate(boxes):
         dx, dy = (x2 - x1 + f(1)) * f(pad), (y2 - y1 + f(1)) * f(pad)
-        x1, x2 = _cround((x1 - dx) * f(scale)), _cround((x2 + dx) * f(scale))
-        y1, y2 = _cround((y1 - dy) * f(scale)), _cround((y2 + dy) * f(scale))
+        x1, x2 = rounded((x1 - dx) * f(scale)), rounded((x2 + dx) * f(scale))
+        y1, y2 = rounded((y1 - dy) * f(scale)), rounded((y2 + dy) * f(scale))
         bh, bw = f(max(y2 - y1 + 1, 1)) / f(ph), f(max(x2 - x1 + 1, 1)) / f(pw)
+        seen_y, seen_x = (y1, y2), (x1, x2)
+        if reach == "cut":
+            seen_y, seen_x = ((max(lo, 0), min(hi, _cround(f(n) / f(scale)) - 1)) for lo, hi, n in
+                              ((y1, y2, height), (x1, x2, width)))  # fmt: skip
         for i in range(ph):
             top, bottom = (min(max(v + y1, 0), height) for v in (math.floor(f(i) * bh), math.ceil(f(i + 1) * bh)))
             for j in range(pw):
@@ -49,9 +67,16 @@ def _roi_pooling(x: np.ndarray, boxes: np.ndarray, ph: int, pw: int, scale: floa
                     window = x[int(image), c, top:bottom, left:right]
                     at = np.unravel_index(window.argmax(), window.shape)
                     out[r, c, i, j] = window[at]
-                    if x2 >= x1 and y2 >= y1:
-                        gradient[int(image), c, top + at[0], left + at[1]] += 1
+                    h, w = top + int(at[0]), left + int(at[1])
+                    if reach == "all" or (_seen(h, i, ph, *seen_y) and _seen(w, j, pw, *seen_x)):
+                        gradient[int(image), c, h, w] += 1
     return out, gradient
+
+
+def _seen(cell: int, number: int, bins: int, low: int, high: int) -> bool:
+    size = np.float32(max(high - low + 1, 1)) / np.float32(bins)
+    first, end = math.floor(np.float32(cell - low) / size), math.ceil(np.float32(cell - low + 1) / size)
+    return low <= cell <= high and first <= number < end
 
 
 @pytest.mark.parametrize(
@@ -77,6 +102,61 @@ def test_roi_pooling(
     assert given.grad is not None
     assert_equals(given.grad, gradient)
     assert module.infer(given.to("meta"), torch.empty(boxes.shape, device="meta")).shape == top.shape
+
+
+FORKS = [
+    ("rbgirshick/caffe-fast-rcnn@fast-rcnn", 0.0, "box", _cround),
+    ("sanghoon/caffe@dev_pvanet", 0.0, "box", _cround),
+    ("happynear/caffe-windows", 0.0, "box", _half_up),
+    ("intel/caffe", 0.0, "all", _cround),
+    ("jolibrain/caffe", 0.0, "box", _cround),
+    ("zhaoweicai/mscnn", 0.0, "cut", _cround),
+    ("zhaoweicai/mscnn", 0.25, "cut", _cround),
+    ("zhaoweicai/cascade-rcnn", 0.25, "all", _cround),
+]
+
+
+@pytest.mark.parametrize(("dialect", "pad", "reach", "rounded"), FORKS)
+def test_roi_pooling_of_each_fork(dialect: str, pad: float, reach: str, rounded: Callable[[float], int]) -> None:
+    x = np.random.RandomState(2).randn(2, 3, 11, 19).astype(np.float32)
+    boxes = _boxes(40, 2, 40, 3)
+    boxes[-1] = 0, 20, 10, 14, 4
+    boxes[:9, 1:] = np.round(boxes[:9, 1:])  # at a scale of 1 / 2, halves that are rounded
+    text = f"pooled_h: 3 pooled_w: 4 spatial_scale: 0.5 {f'pad_ratio: {pad}' if pad else ''}"
+    text = f'type: "ROIPooling" roi_pooling_param {{ {text} }}'
+    expected, stated = _roi_pooling(x, boxes, 3, 4, 0.5, pad, reach, rounded)
+    _, derived = _roi_pooling(x, boxes, 3, 4, 0.5, pad, "all", rounded)
+    assert (abs(stated - derived).max() > 0) == (reach != "all")
+    for gradients, gradient in (("caffe", stated), ("true", derived)):
+        given = torch.tensor(x, requires_grad=True)
+        top = build(text, x.shape, boxes.shape, dialect=dialect, gradients=gradients)(given, torch.tensor(boxes))
+        top.sum().backward()
+        assert_equals(top, expected)
+        assert given.grad is not None
+        assert_equals(given.grad, gradient)
+
+
+def test_jolibrain_takes_boxes_as_parts_of_the_image_by_default() -> None:
+    x = np.random.RandomState(2).randn(1, 2, 8, 16).astype(np.float32)
+    boxes = torch.tensor([[0, 0.25, 0.125, 0.5, 0.75]])
+    text = 'type: "ROIPooling" roi_pooling_param { pooled_h: 1 pooled_w: 1 %s }'
+    shapes = x.shape, boxes.shape
+    for scale in ("", "spatial_scale: -3"):
+        top = build(text % scale, *shapes, dialect="jolibrain/caffe")(torch.tensor(x), boxes)
+        assert_equals(top[0, :, 0, 0], x[0, :, 1:7, 4:9].max((1, 2)))
+    top = build(text % "spatial_scale: 8", *shapes, dialect="jolibrain/caffe")(torch.tensor(x), boxes)
+    assert_equals(top[0, :, 0, 0], x[0, :, 1:7, 2:5].max((1, 2)))
+
+
+def test_other_layers_of_the_names_are_not_taken_for_these() -> None:
+    for type_name, dialect in (
+        ("ROIPooling", "superxuang/caffe_3d_faster_rcnn"),
+        ("PSROIPooling", "soeaver/py-RFCN-priv"),
+        ("ROIAlign", "makefile/frcnn"),
+        ("Permute", "Lyp100208/Caffe_action"),
+    ):
+        with pytest.raises(UnknownLayerError, match="not under dialect"):
+            find_layer(type_name, dialect)
 
 
 def test_roi_pooling_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

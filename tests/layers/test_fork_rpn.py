@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from building import build
+from building import assert_equals, build
 
 from caffe_compat.errors import LayerError, UnknownLayerError
-from caffe_compat.layers.forks.rpn import base_anchors
+from caffe_compat.layers.forks.rpn import _quicksorted, base_anchors
 
 PVANET, MINI = "sanghoon/caffe@dev_pvanet", "luoyetx/mini-caffe"
 
@@ -79,6 +79,89 @@ def test_proposal(dialect: str, info: tuple[float, ...], device: torch.device) -
     torch.testing.assert_close(found_scores.cpu(), expected[:, 5])
     torch.testing.assert_close(build(text, *shapes, dialect=dialect)(*given), found)
     assert [tuple(top.shape) for top in module.infer(*given)] == [(15, 5), (15,)]
+
+
+def _swapping(score: Any, places: list[int], first: int, last: int, count: int) -> None:
+    """PVANet's quicksort, step by step."""
+    pivot, left, right = score[places[first]], first + 1, last
+    while left <= right:
+        while left <= last and score[places[left]] >= pivot:
+            left += 1
+        while right > first and score[places[right]] <= pivot:
+            right -= 1
+        if left <= right:
+            places[left], places[right] = places[right], places[left]
+            left, right = left + 1, right - 1
+    places[first], places[right] = places[right], places[first]
+    if first < right - 1:
+        _swapping(score, places, first, right - 1, count)
+    if right + 1 < count and right + 1 < last:
+        _swapping(score, places, right + 1, last, count)
+
+
+def _filling(score: Any, places: list[int], first: int, last: int, count: int) -> None:
+    """mini-caffe's."""
+    low, high, key = first, last, places[first]
+    while low < high:
+        while low < high and score[places[high]] <= score[key]:
+            high -= 1
+        places[low] = places[high]
+        while low < high and score[places[low]] >= score[key]:
+            low += 1
+        places[high] = places[low]
+    places[low] = key
+    if first < low - 1:
+        _filling(score, places, first, low - 1, count)
+    if low + 1 < count and low + 1 < last:
+        _filling(score, places, low + 1, last, count)
+
+
+@pytest.mark.parametrize("swaps", [True, False])
+def test_equal_scores_come_as_the_forks_sort_leaves_them(swaps: bool) -> None:
+    random, moved = np.random.RandomState(1), 0
+    for _ in range(200):
+        length = random.randint(1, 50)
+        score = random.randint(0, random.randint(1, 30), length).astype(np.float32)
+        count = random.randint(1, length + 1)
+        places = list(range(length))
+        (_swapping if swaps else _filling)(score, places, 0, length - 1, count)
+        found = _quicksorted(score, count, swaps=swaps)[:count]
+        assert found.tolist() == places[:count]
+        moved += found.tolist() != np.argsort(-score, kind="stable")[:count].tolist()
+    assert moved > 100
+
+
+@pytest.mark.parametrize(("dialect", "step"), [(PVANET, _swapping), (MINI, _filling)])
+def test_boxes_that_are_too_small_stand_in_that_order(dialect: str, step: Any) -> None:
+    """All but two boxes are too small, and all are kept: their order shows."""
+    text = """type: "Proposal" proposal_param { feat_stride: 30 base_size: 10 min_size: 9 ratio: 1 scale: 1
+    pre_nms_topn: 20 post_nms_topn: 20 nms_thresh: 0.9 }"""
+    scores, offsets = torch.rand(1, 2, 3, 4), torch.zeros(1, 4, 3, 4)
+    offsets[:, 2:] = -1.0
+    offsets[:, 2:, 0, 1] = offsets[:, 2:, 2, 2] = 0
+    info = torch.tensor([[200.0, 200, 1, 1]])[:, : 4 if dialect == PVANET else 3]
+    found, kept = build(text, (1, 2, 3, 4), (1, 4, 3, 4), info.shape, tops=2, dialect=dialect)(scores, offsets, info)
+    flat = torch.zeros(12)
+    flat[[1, 10]] = scores[0, 1].flatten()[[1, 10]]
+    places = list(range(12))
+    step(flat.tolist(), places, 0, 11, 20)
+    assert_equals(kept, flat[places])
+    corner = [(30.0 * (p % 4), 30.0 * (p // 4)) for p in places]
+    torch.testing.assert_close((found[:, 1:3] / 30).floor() * 30, torch.tensor(corner))
+
+
+def test_pvanet_sees_no_overlap_where_corners_lie_apart() -> None:
+    """Of two boxes one ends a quarter of a pixel before the other starts: three quarters are in both."""
+    text = """type: "Proposal" proposal_param { feat_stride: 1 base_size: 1 min_size: 0 ratio: 1 scale: 1
+    pre_nms_topn: 9 post_nms_topn: 9 nms_thresh: 0.1 }"""
+    offsets = torch.zeros(1, 4, 1, 2)
+    offsets[0, 0] = torch.tensor([2.0, 3.25])
+    offsets[0, 2:] = math.log(2)
+    for dialect, count in ((MINI, 1), (PVANET, 2)):
+        info = torch.tensor([[50.0, 50, 1, 1]])[:, : 4 if dialect == PVANET else 3]
+        scores = torch.tensor([[[[0.0, 0]], [[0.9, 0.8]]]])
+        found = build(text, (1, 2, 1, 2), (1, 4, 1, 2), info.shape, dialect=dialect)(scores, offsets, info)
+        assert len(found) == count
 
 
 def test_errors() -> None:

@@ -1,23 +1,21 @@
-"""The layers of SSD against slow definitions."""
+"""Permute and DetectionOutput of SSD against slow definitions."""
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from building import assert_equals, build, give_values, precise
+from building import assert_equals, build, precise
 
-from caffe_compat.access import FileAccess
 from caffe_compat.errors import LayerError
 from caffe_compat.network.net import CaffeNet
+from caffe_compat.network.registry import check_count, find_layer
 from caffe_compat.schema.prototxt import parse_message
 from caffe_compat.schema.upgrade import upgrade_net
 
-SSD, OPENVINO = "weiliu89/caffe@ssd", "openvinotoolkit/training_toolbox_caffe"
+SSD = "weiliu89/caffe@ssd"
 
 
 def test_permute() -> None:
@@ -30,131 +28,6 @@ def test_permute() -> None:
     for order in ("order: 1 order: 1", "order: 4"):
         with pytest.raises(LayerError, match="each at most once"):
             build(f'type: "Permute" permute_param {{ {order} }}', x.shape, dialect=SSD)
-
-
-@pytest.mark.parametrize("across", [False, True])
-@pytest.mark.parametrize("shared", [False, True])
-def test_normalize(device: torch.device, across: bool, shared: bool) -> None:
-    x = np.random.RandomState(0).randn(2, 3, 4, 5)
-    text = f"""type: "Normalize" norm_param {{ eps: 0.01 across_spatial: {str(across).lower()}
-    channel_shared: {str(shared).lower()} }}"""
-    module = build(text, x.shape, dialect=SSD)
-    assert module.scale.shape == (() if shared else (3,))
-    assert (module.fillers["scale"].type, module.fillers["scale"].value) == ("constant", 1)
-    give_values(module, device).to(precise(device))
-    scale = np.broadcast_to(module.scale.detach().cpu().numpy(), 3)
-    expected = np.empty_like(x)
-    for n in range(2):
-        for i in range(4):
-            for j in range(5):
-                norm = math.sqrt((x[n] ** 2).sum() + 0.01) if across else math.sqrt((x[n, :, i, j] ** 2).sum() + 0.01)
-                expected[n, :, i, j] = x[n, :, i, j] / norm * scale
-    given = torch.tensor(x, dtype=precise(device), device=device, requires_grad=True)
-    assert_equals(module(given), expected)
-    if given.dtype == torch.float64:
-        assert torch.autograd.gradcheck(module, given, fast_mode=True)
-
-
-def test_normalize_keeps_what_the_file_fills_with() -> None:
-    module = build(
-        'type: "Normalize" norm_param { scale_filler { type: "constant" value: 20 } }', (1, 2, 3, 3), dialect=SSD
-    )
-    assert module.fillers["scale"].value == 20
-    with pytest.raises(LayerError, match="not SSD"):
-        build('type: "Normalize"', (1, 2, 3, 3), dialect="happynear/caffe-windows")
-
-
-PRIORS = {
-    "min_size: 30": [(30, 30)],
-    "min_size: 30.9 max_size: 60": [(30, 30), (math.sqrt(1800),) * 2],
-    "min_size: 20 min_size: 40 max_size: 30 max_size: 50 aspect_ratio: 2 aspect_ratio: 1 aspect_ratio: 2": [
-        *(
-            (20, 20),
-            (math.sqrt(600),) * 2,
-            (20 * math.sqrt(2), 20 / math.sqrt(2)),
-            (20 / math.sqrt(2), 20 * math.sqrt(2)),
-        ),
-        *(
-            (40, 40),
-            (math.sqrt(2000),) * 2,
-            (40 * math.sqrt(2), 40 / math.sqrt(2)),
-            (40 / math.sqrt(2), 40 * math.sqrt(2)),
-        ),
-    ],
-    "min_size: 30 aspect_ratio: 3 flip: false": [(30, 30), (30 * math.sqrt(3), 30 / math.sqrt(3))],
-}
-
-
-@pytest.mark.parametrize("param", PRIORS)
-@pytest.mark.parametrize(
-    "extra", ["", "clip: true step: 16 offset: 0.25", "step_h: 20 step_w: 10 img_h: 90 img_w: 70", "img_size: 80"]
-)
-def test_prior_box(param: str, extra: str) -> None:
-    high, wide = (90, 70) if "img_h" in extra else (80, 80) if "img_size" in extra else (100, 120)
-    step_h, step_w = (20, 10) if "step_h" in extra else (16, 16) if "step" in extra else (high / 3, wide / 4)
-    offset = 0.25 if "offset" in extra else 0.5
-    expected = []
-    for i in range(3):
-        for j in range(4):
-            x, y = (j + offset) * step_w, (i + offset) * step_h
-            for w, h in PRIORS[param]:
-                expected += [(x - w / 2) / wide, (y - h / 2) / high, (x + w / 2) / wide, (y + h / 2) / high]
-    if "clip" in extra:
-        expected = list(np.clip(expected, 0, 1))
-    variance = [0.1, 0.1, 0.2, 0.3]
-    text = f'type: "PriorBox" prior_box_param {{ {param} {extra} {" ".join(f"variance: {v}" for v in variance)} }}'
-    module = build(text, (2, 5, 3, 4), (2, 3, 100, 120), dialect=SSD)
-    top = module(torch.empty(2, 5, 3, 4), torch.empty(2, 3, 100, 120))
-    assert (
-        top.shape
-        == (1, 2, len(expected))
-        == module(torch.empty(2, 5, 3, 4, device="meta"), torch.empty(2, 3, 100, 120, device="meta")).shape
-    )
-    torch.testing.assert_close(top[0, 0], torch.tensor(expected, dtype=torch.float32), rtol=1e-5, atol=1e-6)
-    assert_equals(top[0, 1], variance * (len(expected) // 4))
-
-
-@pytest.mark.parametrize(
-    ("param", "message"),
-    [
-        ("", "min_size"),
-        ("min_size: 3 max_size: 3", "greater than min_size"),
-        ("min_size: 3 min_size: 4 max_size: 5", "none, or one for each"),
-        ("min_size: 3 variance: 1 variance: 2", "one or four"),
-        ("min_size: 3 step: 2 step_h: 2 step_w: 2", "exclude each other"),
-        ("min_size: 3 img_h: 2", "must be positive"),
-    ],
-)
-def test_prior_box_refuses(param: str, message: str) -> None:
-    with pytest.raises(LayerError, match=message):
-        build(f'type: "PriorBox" prior_box_param {{ {param} }}', (2, 5, 3, 4), (2, 3, 100, 120), dialect=SSD)
-
-
-@pytest.mark.parametrize(
-    "extra", ["", "clip: true", "step: 16 offset: 0.25", "step_h: 20 step_w: 10 img_h: 90 img_w: 70"]
-)
-def test_prior_box_clustered(extra: str) -> None:
-    high, wide = (90, 70) if "img_h" in extra else (100, 120)
-    step_h, step_w = (20, 10) if "step_h" in extra else (16, 16) if "step" in extra else (100 / 3, 120 / 4)
-    offset = 0.25 if "offset" in extra else 0.5
-    expected = []
-    for i in range(3):
-        for j in range(4):
-            x, y = (j + offset) * step_w, (i + offset) * step_h
-            for w, h in ((30.5, 20), (7, 55)):
-                expected += [(x - w / 2) / wide, (y - h / 2) / high, (x + w / 2) / wide, (y + h / 2) / high]
-    if "clip" in extra:
-        expected = list(np.clip(expected, 0, 1))
-    text = f"width: 30.5 width: 7 height: 20 height: 55 variance: [0.1, 0.2, 0.3, 0.4] flip: false {extra}"
-    text = f'type: "PriorBoxClustered" prior_box_param {{ {text} }}'
-    module = build(text, (2, 5, 3, 4), (2, 3, 100, 120), dialect=OPENVINO)
-    top = module(torch.empty(2, 5, 3, 4), torch.empty(2, 3, 100, 120))
-    torch.testing.assert_close(top[0, 0], torch.tensor(expected, dtype=torch.float32), rtol=1e-5, atol=1e-6)
-    assert_equals(top[0, 1], [0.1, 0.2, 0.3, 0.4] * (len(expected) // 4))
-    with pytest.raises(LayerError, match="equally many of both"):
-        build(text.replace("width: 7", ""), (2, 5, 3, 4), (2, 3, 100, 120), dialect=OPENVINO)
-    with pytest.raises(LayerError, match="has no width and height"):
-        build('type: "PriorBoxClustered"', (2, 5, 3, 4), (2, 3, 100, 120), dialect=SSD)
 
 
 def _iou(a: Any, b: Any) -> float:
@@ -235,6 +108,40 @@ def test_detection_output(device: torch.device, change: dict[str, Any]) -> None:
     assert module.infer(torch.empty(offsets.shape, device="meta")).shape == (1, 1, 1, 7)
 
 
+def test_the_first_generation_cuts_boxes_off_at_the_image() -> None:
+    text = """type: "DetectionOutput" detection_output_param { num_classes: 2 confidence_threshold: 0.5
+    nms_param { nms_threshold: 0.5 } }"""
+    priors = torch.tensor([[[0.5, 0.5, 0.9, 0.9, 0.1, 0.1, 0.3, 0.3], [1.0] * 8]])
+    offsets = torch.tensor([[0.0, 0, 0.5, 0, 0, -0.5, 0, 0]] * 2)
+    scores = torch.tensor([[0.0, 0.75, 0.0, 0.875], [0.0] * 4])
+    expected = [[0, 1, 0.875, 0.1, 0, 0.3, 0.3], [0, 1, 0.75, 0.5, 0.5, 1, 0.9]]
+    first, mini, ssd = (
+        build(text, (2, 8), (2, 4), (1, 2, 8), dialect=d) for d in ("MVIG-SJTU/RMPE", "luoyetx/mini-caffe", SSD)
+    )
+    assert_equals(first(offsets, scores, priors), torch.tensor(expected)[None, None])
+    expected[0][4], expected[1][5] = -0.4, 1.4
+    assert_equals(mini(offsets, scores, priors), torch.tensor(expected))
+    assert_equals(ssd(offsets, scores, priors), torch.tensor(expected)[None, None])
+    nothing = offsets, torch.zeros(2, 4), priors
+    assert_equals(first(*nothing), torch.full((1, 1, 1, 7), -1))
+    assert_equals(mini(*nothing), torch.tensor([[i, -1, -1, -1, -1, -1, -1] for i in range(2)]))
+    assert mini.infer(*nothing).shape == (1, 7)
+
+
+def test_scores_of_a_first_stage_are_not_taken_for_images() -> None:
+    entry = find_layer("DetectionOutput", "sfzhang15/RefineDet")
+    assert check_count(3, entry.bottoms) is None
+    assert check_count(4, entry.bottoms) == "exactly 3"
+    with pytest.raises(LayerError, match="takes every box"):
+        build(
+            'type: "DetectionOutput" detection_output_param { num_classes: 2 nms_param { nms_threshold: 1 } }',
+            (1, 8),
+            (1, 4),
+            (1, 2, 8),
+            dialect="dreadlord1984/SSD_windows_caffe",
+        )
+
+
 def test_detection_output_warns_of_what_it_does_not_write() -> None:
 
     text = """input: "loc" input_dim: 1 input_dim: 8 input_dim: 1 input_dim: 1
@@ -257,46 +164,3 @@ def test_detection_output_refuses() -> None:
     module = build(text, (1, 8), (1, 4), (1, 2, 8), dialect=SSD)
     with pytest.raises(LayerError, match="a prior box has no area"):
         module(torch.zeros(1, 8), torch.zeros(1, 4), torch.zeros(1, 2, 8))
-
-
-TRUTHS = [
-    (0, 1, 0, 0.1, 0.1, 0.4, 0.4, 0),
-    (0, 1, 0, 0.6, 0.6, 0.9, 0.9, 1),
-    (0, 2, 0, 0.2, 0.2, 0.5, 0.5, 0),
-    (1, 2, 0, 0.0, 0.0, 1.0, 1.0, 0),
-    (-1, 0, 0, 0, 0, 0, 0, 0),
-    (1, 1, 0, 0.0, 0.0, 1.0, 1.0, 0),
-]
-DETECTIONS = [
-    (0, 1, 0.5, 0.1, 0.1, 0.4, 0.42),  # meets a truth that the next one met
-    (0, 1, 0.9, 0.1, 0.1, 0.4, 0.4),
-    (0, 1, 0.8, 0.6, 0.6, 0.9, 0.88),  # meets a difficult one
-    (0, 1, 0.7, 0.0, 0.6, 0.2, 0.9),  # meets none
-    (1, 1, 0.6, 0.0, 0.0, 1.0, 1.0),  # its truth stands behind the end
-    (1, 2, 0.4, 0.0, 0.1, 1.0, 1.0),
-    (2, -1, -1, -1, -1, -1, -1),
-]
-
-
-@pytest.mark.parametrize("sizes", [False, True])
-@pytest.mark.parametrize("difficult", [False, True])
-def test_detection_evaluate(tmp_path: Path, difficult: bool, sizes: bool) -> None:
-    hit, miss = (1, 0), (0, 1)
-    expected = [
-        (-1, 1, 1 + difficult, -1, -1),
-        (-1, 2, 2, -1, -1),
-        (0, 1, 0.9, *hit),
-        (0, 1, 0.8, *(hit if difficult else (0, 0))),
-        (0, 1, 0.7, *miss),
-        (0, 1, 0.5, *miss),
-        (1, 1, 0.6, *miss),
-        (1, 2, 0.4, *hit),
-    ]
-    text = f"""type: "DetectionEvaluate" detection_evaluate_param {{ num_classes: 3
-    evaluate_difficult_gt: {str(difficult).lower()} {'name_size_file: "sizes.txt"' if sizes else ""} }}"""
-    module = build(text, (1, 1, 7, 7), (1, 1, 6, 8), dialect=SSD)
-    (tmp_path / "sizes.txt").write_text("a 300 200\nb 400 500\n")
-    module.files = FileAccess(tmp_path)
-    top = module(torch.tensor(DETECTIONS)[None, None], torch.tensor(TRUTHS)[None, None])
-    torch.testing.assert_close(top[0, 0], torch.tensor(expected, dtype=torch.float32))
-    assert module.infer(torch.empty(1, 1, 7, 7, device="meta")).shape == (1, 1, 9, 5)

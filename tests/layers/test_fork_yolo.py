@@ -138,9 +138,16 @@ def test_errors(old: str, new: str, message: str) -> None:
         build(V3.replace(old, new), *V3_SHAPES, dialect=FORK)
 
 
+def test_the_first_fork_takes_every_map_for_a_square() -> None:
+    shapes = [(*shape[:2], 3, 4) for shape in V3_SHAPES]
+    build(V3, *shapes, dialect=FORK)
+    with pytest.raises(LayerError, match=r"\(images, channels, side, side\) was expected"):
+        build(V3, *shapes, dialect="eric612/Caffe-YOLOv3-Windows")
+
+
 def test_the_second_generation_takes_square_maps() -> None:
     text = 'type: "YoloDetectionOutput" yolo_detection_output_param { num_classes: 3 num_box: 1 biases: [1, 2] }'
-    with pytest.raises(LayerError, match="a square map was expected"):
+    with pytest.raises(LayerError, match=r"\(images, channels, side, side\) was expected"):
         build(text, (1, 8, 3, 4), dialect=FORK)
     with pytest.raises(LayerError, match="0 anchors in biases for num_box 1"):
         build(text.replace("biases: [1, 2]", ""), (1, 8, 3, 3), dialect=FORK)

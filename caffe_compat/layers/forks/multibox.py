@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from ...errors import LayerError
 from ...network.registry import Layer, LayerSpec, layer
-from ..bvlc.loss import normalization_mode, normalizer
+from ..bvlc.loss import normalization_mode, normalizer, with_gradient
 from ..precision import widened
 from .boxes import encode, overlap
+from .families import SSD, SSD_FIRST
 from .ssd import check_predictions
 
 __all__ = ["MultiBoxLoss", "MultiBoxSettings"]
@@ -34,8 +35,9 @@ class MultiBoxSettings:
         difficult: whether objects marked as difficult count. inside: prior boxes that leave the image match nothing.
         code: how offsets encode boxes. encoded: they have the variances in them.
         squared, logistic: the kind of loss on offsets, and on scores.
-        mined: only the ``ratio`` negatives per match with the largest loss, of those that overlap objects by less than
-            ``negative``, count; otherwise all do.
+        mined: only the ``ratio`` hardest negatives per match, of those that overlap objects by less than ``negative``,
+            count; otherwise all do. by_score: the hardest have the highest score for a class that is no background,
+            not the largest loss.
         mode: what the sum is divided by; ``VALID`` is the number of matches.
         use_offsets, use_scores: which of the two parts count.
     """
@@ -52,6 +54,7 @@ class MultiBoxSettings:
     logistic: bool
     weight: float
     mined: bool
+    by_score: bool
     ratio: float
     negative: float
     mode: str
@@ -65,11 +68,14 @@ class MultiBoxLoss(Layer):
     Objects are rows (image, class, instance, x1, y1, x2, y2, difficult), an image of -1 standing for none. Each object
     takes the prior box that it overlaps most, the best pair first, and then each prior box the object that it overlaps
     enough. Matched boxes count with their offsets and class, and so do the negatives with the background.
+
+    Of negatives that are equally hard the first counts; Caffe sorts them in an order of its own.
     """
 
-    def __init__(self, settings: MultiBoxSettings) -> None:
+    def __init__(self, settings: MultiBoxSettings, *, true_gradient: bool) -> None:
         super().__init__()
         self.settings = settings
+        self.true_gradient = true_gradient
 
     def infer(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].new_empty(())
@@ -98,15 +104,30 @@ class MultiBoxLoss(Layer):
         total = offsets.new_zeros(())
         if s.use_offsets:
             # Unmatched boxes may have no finite goal.
-            found = offsets / variance if s.encoded else offsets
-            pairs = found[matched], goal[matched]
-            kind = functional.mse_loss if s.squared else functional.smooth_l1_loss
-            sums = kind(*pairs, reduction="sum") * (0.5 if s.squared else 1)
-            total = total + s.weight * sums
+            total = total + s.weight * self._offset_loss(
+                offsets[matched], goal[matched], variance.expand_as(goal)[matched]
+            )
         if s.use_scores:
             losses = self._score_losses(scores, labels)
             total = total + (losses if counted is None else losses[counted]).sum()
         return (total / normalizer(s.mode, images, boxes, matched)).to(priors.dtype)
+
+    def _offset_loss(self, offsets: Tensor, goal: Tensor, variance: Tensor) -> Tensor:
+        """Of matched boxes, (boxes, 4) each. ``goal`` is divided by the variances already.
+
+        Where the offsets are, too, before they are compared, Caffe's gradient lacks that division.
+        """
+        found = offsets / variance if self.settings.encoded else offsets
+        kind = functional.mse_loss if self.settings.squared else functional.smooth_l1_loss
+        loss = kind(found, goal, reduction="sum") * (0.5 if self.settings.squared else 1)
+        if not self.settings.encoded or self.true_gradient:
+            return loss
+
+        def gradient() -> Tensor:
+            difference = found - goal
+            return difference if self.settings.squared else difference.clamp(-1, 1)
+
+        return with_gradient(loss, offsets, gradient)
 
     def _objects(self, objects: Tensor) -> Tensor:
         """The rows that are objects and count."""
@@ -153,10 +174,15 @@ class MultiBoxLoss(Layer):
         return match, best
 
     def _hardest(self, scores: Tensor, labels: Tensor, matched: Tensor, eligible: Tensor) -> Tensor:
-        """The negatives with the largest losses, so many per match, of each image."""
-        losses = self._score_losses(scores, labels)
-        wanted = (matched.sum(1, keepdim=True) * self.settings.ratio).long()
-        order = torch.where(eligible, losses, -1.0).argsort(dim=1, descending=True, stable=True)
+        """The hardest negatives, so many per match, of each image."""
+        s = self.settings
+        if s.by_score:
+            every = scores.sigmoid() if s.logistic else scores.softmax(2)
+            hardness = every[..., [c for c in range(s.classes) if c != s.background]].amax(2)
+        else:
+            hardness = self._score_losses(scores, labels)
+        wanted = (matched.sum(1, keepdim=True) * s.ratio).long()
+        order = torch.where(eligible, hardness, -1.0).argsort(dim=1, descending=True, stable=True)
         rank = torch.zeros_like(order).scatter(
             1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
         )
@@ -171,8 +197,18 @@ class MultiBoxLoss(Layer):
         return losses + (losses.clamp_max(_MOST_LOSS) - losses).detach()
 
 
-@layer("MultiBoxLoss", bottoms=4, tops=(0, 1), loss=True)
+@layer("MultiBoxLoss", bottoms=4, tops=(0, 1), loss=True, dialects=SSD)
 def multi_box_loss(spec: LayerSpec) -> Layer:
+    return _multi_box_loss(spec, by_score=False)
+
+
+@layer("MultiBoxLoss", bottoms=4, tops=(0, 1), loss=True, dialects=SSD_FIRST)
+def multi_box_loss_first(spec: LayerSpec) -> Layer:
+    """For a batch in which no box matches Caffe adds the loss on offsets of the batch before, here 0."""
+    return _multi_box_loss(spec, by_score=True)
+
+
+def _multi_box_loss(spec: LayerSpec, *, by_score: bool) -> Layer:
     params = spec.params("multibox_loss_param")
     mining = params.mining_type if params.knows("mining_type") else "MAX_NEGATIVE"
     mined = mining != "NONE"
@@ -204,7 +240,8 @@ def multi_box_loss(spec: LayerSpec) -> Layer:
     objects = spec.bottom_shapes[3]
     if len(objects) != 4 or objects[:2] != (1, 1) or objects[3] != 8:
         spec.fail(f"the objects {spec.bottoms[3]!r} have shape {list(objects)}; (1, 1, objects, 8) was expected")
-    down = list(spec.message.propagate_down) or [True, True]
+    # The net sees to it that there are as many as bottoms, or none.
+    down = [*spec.message.propagate_down, True, True]
     settings = MultiBoxSettings(
         params.num_classes,
         background,
@@ -218,10 +255,11 @@ def multi_box_loss(spec: LayerSpec) -> Layer:
         logistic,
         params.loc_weight,
         mined,
+        by_score,
         params.neg_pos_ratio,
         params.neg_overlap,
         normalization_mode(spec, "VALID"),
         bool(down[0]),
         bool(down[1]),
     )
-    return MultiBoxLoss(settings)
+    return MultiBoxLoss(settings, true_gradient=spec.gradients == "true")

@@ -294,7 +294,7 @@ class DecodeBBox(Layer):
         return after.reshape(-1, *boxes.shape[1:])
 
 
-@layer("DecodeBBox", bottoms=(2, 3), tops=1)
+@layer("DecodeBBox", bottoms=(2, 3), tops=1, dialects=("zhaoweicai/mscnn", "zhaoweicai/cascade-rcnn"))
 def decode_bbox(spec: LayerSpec) -> Layer:
     offsets, boxes, *matches = spec.bottom_shapes
     if offsets[1:2] != (8,) or boxes[1:2] != (5,) or any(shape[:1] != offsets[:1] for shape in (boxes, *matches)):

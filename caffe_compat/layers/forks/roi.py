@@ -6,12 +6,16 @@ feature map. Every layer gives one row of the top per box.
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
 from ..precision import widened
+from .families import CAMBRICON, DREADLORD
 
 __all__ = ["PSROIPooling", "ROIAlign", "ROIPooling"]
 
@@ -19,9 +23,82 @@ __all__ = ["PSROIPooling", "ROIAlign", "ROIPooling"]
 _TABLE_VALUES = 2**24
 
 
+# ROIPooling: most forks have it as Girshick's Fast R-CNN left it.
+_GIRSHICK = (
+    "rbgirshick/caffe-fast-rcnn@fast-rcnn",
+    "rbgirshick/caffe-fast-rcnn@fast-rcnn-cleanup",
+    "rbgirshick/caffe-fast-rcnn@faster-rcnn-upstream-33f2445",
+    *CAMBRICON,
+    *DREADLORD,
+    "AlphaNext/CaffePlus",
+    "AndreiBarsan/caffe-mnc",
+    "BOBrown/caffe-ssd-microsoft",
+    "BannyStone/Caffe",
+    "CV-IP/3DObject-detection",
+    "MhLiao/TextBoxes_plusplus",
+    "Microsoft/caffe",
+    "ShaoqingRen/caffe",
+    "bharatsingh430/py-R-FCN-multiGPU",
+    "daijifeng001/caffe-mnc",
+    "daijifeng001/caffe-rfcn",
+    "dlunion/CC4.0",
+    "foss-for-synopsys-dwc-arc-processors/synopsys-caffe",
+    "leon-liangwu/MaskYolo_Caffe",
+    "luoyetx/mini-caffe",
+    "lxx1991/caffe_mpi",
+    "makefile/frcnn",
+    "peteanderson80/bottom-up-attention",
+    "peteanderson80/caffe",
+    "pulkitag/caffe",
+    "rickyHong/caffe-rcnn-action-recognition",
+    "sanghoon/caffe@dev_pvanet",
+    "shenyunhang/caffe-wsl",
+    "soeaver/py-RFCN-priv",
+    "tianzhi0549/CTPN",
+    "tonghe90/textspotter",
+    "torrvision/caffe-tvg",
+    "unsky/FPN",
+    "walkoncross/caffe",
+    "yjxiong/caffe",
+    "yjxiong/caffe@interp",
+    "zimenglan-sysu-512/pose_action_caffe",
+)
+_WINDOWS = (
+    "happynear/caffe-windows",
+    "happynear/caffe-windows@master",
+    "GuohongWu/caffe-windows",
+    "bnkang/caffe-windows-for-fr",
+    "ducha-aiki/caffe",
+)
+_MSCNN = ("zhaoweicai/mscnn", "BoLiu-SVCL/video-caffe")
+_CASCADE = ("zhaoweicai/cascade-rcnn",)
+# PSROIPooling: that of soeaver/py-RFCN-priv takes samples instead of means.
+_DAI = (
+    "daijifeng001/caffe-rfcn",
+    *CAMBRICON,
+    *DREADLORD,
+    "GuohongWu/caffe-windows",
+    "Microsoft/caffe",
+    "bharatsingh430/py-R-FCN-multiGPU",
+    "happynear/caffe-windows",
+    "intel/caffe",
+    "luoyetx/mini-caffe",
+    "makefile/frcnn",
+    "peteanderson80/bottom-up-attention",
+    "superxuang/caffe_3d_faster_rcnn",
+    "torrvision/caffe-tvg",
+    "zhaoweicai/cascade-rcnn",
+)
+
+
 def _round(x: Tensor) -> Tensor:
     """C's round: halves away from zero."""
     return torch.where(x < 0, -torch.floor(0.5 - x), torch.floor(x + 0.5))
+
+
+def _round_up(x: Tensor) -> Tensor:
+    """Halves up, added in double precision and rounded to single before they are cut off."""
+    return (x.double() + 0.5).to(x.dtype).floor()
 
 
 def _check_boxes(spec: LayerSpec) -> None:
@@ -38,11 +115,10 @@ def _check_boxes(spec: LayerSpec) -> None:
 
 
 class _BoxLayer(Layer):
-    """``scale`` takes boxes to the feature map; ``pooled`` is the height and width of what one box gives."""
+    """``pooled`` is the height and width of what one box gives."""
 
-    def __init__(self, scale: float, pooled: tuple[int, int]) -> None:
+    def __init__(self, pooled: tuple[int, int]) -> None:
         super().__init__()
-        self.scale = scale
         self.pooled = pooled
 
     def infer(self, *bottoms: Tensor) -> Tensor:
@@ -50,53 +126,146 @@ class _BoxLayer(Layer):
         return features.new_empty(boxes.shape[0], features.shape[1], *self.pooled)
 
 
+class Reach(enum.Enum):
+    """Which largest values of the bins of a box the backward pass of ROIPooling reaches.
+
+    BOX: those in the box. The forward pass makes a box whose end lies before its start one cell large; the backward
+    pass finds no cell in it. CUT_BOX: those in the box cut off at the image, whose bins then are smaller ones; the end
+    is compared in pixels of the input. ALL: every one, which is the derivative.
+    """
+
+    BOX = enum.auto()
+    CUT_BOX = enum.auto()
+    ALL = enum.auto()
+
+
 class ROIPooling(_BoxLayer):
     """The largest value in each of ``pooled_h`` x ``pooled_w`` bins of a box; 0 where a bin lies outside the map.
 
-    Corners are rounded to cells of the map, both ends included. ``pad_ratio`` widens a box on every side by that part
-    of its size first. No gradient flows to the boxes, nor, as in Caffe, from a box whose end lies before its start.
+    Corners are rounded to cells of the map, both ends included. No gradient flows to the boxes.
+
+    Args:
+        scale: takes heights and widths of boxes to the map.
+        pad_ratio: widens a box on every side by that part of its size first.
+        reach: how far the backward pass goes.
+        rounded: how corners become whole.
     """
 
-    def __init__(self, scale: float, pooled: tuple[int, int], pad_ratio: float) -> None:
-        super().__init__(scale, pooled)
+    def __init__(
+        self,
+        scale: tuple[float, float],
+        pooled: tuple[int, int],
+        pad_ratio: float,
+        reach: Reach,
+        rounded: Callable[[Tensor], Tensor],
+    ) -> None:
+        super().__init__(pooled)
+        self.scale = scale
         self.pad_ratio = pad_ratio
+        self.reach = reach
+        self.rounded = rounded
 
     def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
         boxes = boxes.detach().reshape(-1, 5).to(torch.float64 if features.dtype == torch.float64 else torch.float32)
         image = boxes[:, 0].long()
-        low, high = boxes[:, 1:3], boxes[:, 3:5]
+        low, high = boxes[:, 1:3].flip(1), boxes[:, 3:5].flip(1)  # vertical, horizontal
         if self.pad_ratio:
             pad = (high - low + 1) * self.pad_ratio
             low, high = low - pad, high + pad
-        low, high = _round(low * self.scale).long(), _round(high * self.scale).long()
+        scale = boxes.new_tensor(self.scale)
+        low, high = self.rounded(low * scale).long(), self.rounded(high * scale).long()
         height, width = features.shape[2:]
-        top, bottom = self._bins(low[:, 1], high[:, 1], self.pooled[0], height)
-        left, right = self._bins(low[:, 0], high[:, 0], self.pooled[1], width)
+        top, bottom = self._bins(low[:, 0], high[:, 0], self.pooled[0], height)
+        left, right = self._bins(low[:, 1], high[:, 1], self.pooled[1], width)
         index = _first_maximum(features.detach(), image, (top, bottom), (left, right))
         empty = ((bottom <= top)[:, :, None] | (right <= left)[:, None, :])[:, None]
-        pooled = _take(features, image, index)
-        pooled = torch.where(empty, 0, pooled)
-        backward = ((high < low).any(1))[:, None, None, None]
-        return torch.where(backward, pooled.detach(), pooled)
+        pooled = torch.where(empty, 0, _take(features, image, index))
+        if self.reach is Reach.ALL:
+            return pooled
+        return torch.where(self._reached(index, low, high, (height, width)), pooled, pooled.detach())
 
     def _bins(self, low: Tensor, high: Tensor, bins: int, size: int) -> tuple[Tensor, Tensor]:
         """First cell and end of every bin along one axis, (boxes, bins), cut off at the map."""
-        extent = (high - low + 1).clamp_min(1).float()
-        step = extent / bins
+        step = _step(low, high, bins)
         numbers = torch.arange(bins, device=low.device)
         start = (numbers * step[:, None]).floor().long() + low[:, None]
         end = ((numbers + 1) * step[:, None]).ceil().long() + low[:, None]
         return start.clamp(0, size), end.clamp(0, size)
 
+    def _reached(self, index: Tensor, low: Tensor, high: Tensor, size: tuple[int, int]) -> Tensor:
+        """Whether the gradient of each bin flows, like ``index``, (boxes, channels, bins, bins).
 
-@layer("ROIPooling", bottoms=2, tops=1)
-def roi_pooling(spec: LayerSpec) -> Layer:
+        The fork goes through the cells and asks which bins a cell may be in, in single precision.
+        """
+        if self.reach is Reach.CUT_BOX:
+            image = _round(torch.tensor(size, device=low.device) / torch.tensor(self.scale, device=low.device))
+            low, high = low.clamp_min(0), torch.minimum(high, image.long() - 1)
+        reached = torch.ones_like(index, dtype=torch.bool)
+        for axis, place in enumerate((index // size[1], index % size[1])):
+            start, end = (corner[:, axis, None, None, None] for corner in (low, high))
+            step = _step(start, end, self.pooled[axis])
+            shape = (-1, 1) if axis == 0 else (1, -1)
+            number = torch.arange(self.pooled[axis], device=low.device).view(shape)
+            first, behind = ((place - start) / step).floor(), ((place - start + 1) / step).ceil()
+            reached = reached & (place >= start) & (place <= end) & (first <= number) & (number < behind)
+        return reached
+
+
+def _step(low: Tensor, high: Tensor, bins: int) -> Tensor:
+    """Length of a bin in cells, in single precision."""
+    return (high - low + 1).clamp_min(1).float() / bins
+
+
+def _roi_pooling(
+    spec: LayerSpec,
+    reach: Reach,
+    *,
+    padded: bool = False,
+    rounded: Callable[[Tensor], Tensor] = _round,
+    scale: tuple[float, float] | None = None,
+) -> Layer:
     _check_boxes(spec)
     params = spec.params("roi_pooling_param")
-    pooled = _pooled(spec, params)
-    # makefile/frcnn has the field, too, but not for this type: there it stays unread, and so is refused.
-    pad_ratio = 0.0 if "makefile/frcnn" in spec.dialect else params.get("pad_ratio", 0.0)
-    return ROIPooling(params.spatial_scale, pooled, pad_ratio)
+    if spec.gradients == "true":
+        reach = Reach.ALL
+    scale = scale or (params.spatial_scale, params.spatial_scale)
+    return ROIPooling(scale, _pooled(spec, params), params.pad_ratio if padded else 0.0, reach, rounded)
+
+
+@layer("ROIPooling", bottoms=2, tops=1, dialects=_GIRSHICK)
+def roi_pooling(spec: LayerSpec) -> Layer:
+    """The backward pass is that of the CUDA code; on a CPU some of the forks have none, others the derivative."""
+    return _roi_pooling(spec, Reach.BOX)
+
+
+@layer("ROIPooling", bottoms=2, tops=1, dialects=_WINDOWS)
+def roi_pooling_windows(spec: LayerSpec) -> Layer:
+    return _roi_pooling(spec, Reach.BOX, rounded=_round_up)
+
+
+@layer("ROIPooling", bottoms=2, tops=1, dialects=("intel/caffe",))
+def roi_pooling_intel(spec: LayerSpec) -> Layer:
+    """The backward pass is that of the CPU code."""
+    return _roi_pooling(spec, Reach.ALL)
+
+
+@layer("ROIPooling", bottoms=2, tops=1, dialects=_MSCNN)
+def roi_pooling_mscnn(spec: LayerSpec) -> Layer:
+    return _roi_pooling(spec, Reach.CUT_BOX, padded=True)
+
+
+@layer("ROIPooling", bottoms=2, tops=1, dialects=_CASCADE)
+def roi_pooling_cascade(spec: LayerSpec) -> Layer:
+    return _roi_pooling(spec, Reach.ALL, padded=True)
+
+
+@layer("ROIPooling", bottoms=2, tops=1, dialects=("jolibrain/caffe",))
+def roi_pooling_jolibrain(spec: LayerSpec) -> Layer:
+    """A negative spatial_scale stands for the map's height and width: boxes are given as parts of the image."""
+    _check_boxes(spec)
+    height, width = spec.bottom_shapes[0][2:]
+    negative = spec.params("roi_pooling_param").spatial_scale < 0
+    return _roi_pooling(spec, Reach.BOX, scale=(float(height), float(width)) if negative else None)
 
 
 class PSROIPooling(_BoxLayer):
@@ -107,7 +276,8 @@ class PSROIPooling(_BoxLayer):
     """
 
     def __init__(self, scale: float, outputs: int, group: int) -> None:
-        super().__init__(scale, (group, group))
+        super().__init__((group, group))
+        self.scale = scale
         self.outputs = outputs
 
     def infer(self, *bottoms: Tensor) -> Tensor:
@@ -140,7 +310,7 @@ class PSROIPooling(_BoxLayer):
         return inside / (end - start).clamp_min(1)[..., None]
 
 
-@layer("PSROIPooling", bottoms=2, tops=1)
+@layer("PSROIPooling", bottoms=2, tops=1, dialects=_DAI)
 def psroi_pooling(spec: LayerSpec) -> Layer:
     _check_boxes(spec)
     params = spec.params("psroi_pooling_param")
@@ -163,7 +333,8 @@ class ROIAlign(_BoxLayer):
     """
 
     def __init__(self, scale: float, bins: tuple[int, int], pad_ratio: float) -> None:
-        super().__init__(scale, (bins[0] + 1, bins[1] + 1))
+        super().__init__((bins[0] + 1, bins[1] + 1))
+        self.scale = scale
         self.pad_ratio = pad_ratio
 
     def forward(self, features: Tensor, boxes: Tensor) -> Tensor:

@@ -46,7 +46,8 @@ class ProposalSettings:
         anchors: corners of the boxes around the first cell. stride: pixels from cell to cell.
         least: width and height that a box must have in the image before it was scaled.
         before, after: how many boxes are looked at, and kept, at most. overlap: above it, the lower of two boxes goes.
-        two_scales: the image was scaled by a factor of its own in height and width.
+        pvanet: as that fork does it: the image was scaled by a factor of its own in height and width, the sort swaps,
+            and boxes that lie beside each other have no pixel in common.
     """
 
     anchors: tuple[tuple[float, ...], ...]
@@ -55,7 +56,7 @@ class ProposalSettings:
     before: int
     after: int
     overlap: float
-    two_scales: bool
+    pvanet: bool
 
 
 class Proposal(Layer):
@@ -63,7 +64,8 @@ class Proposal(Layer):
 
     Bottoms: for A anchors, scores (1, 2 A, H, W), of which the second A count; adjustments (1, 4 A, H, W) of centre and
     size; height, width and scale (or the scales in height and width) of the image. Boxes that are too small have the
-    score 0. Their number depends on the values. There is no gradient.
+    score 0, and are not left out. Equal scores come in the order in which the fork's own quicksort leaves them. The
+    number of boxes depends on the values. There is no gradient.
     """
 
     def __init__(self, settings: ProposalSettings, *, scored: bool) -> None:
@@ -91,14 +93,15 @@ class Proposal(Layer):
         info = widened(image).flatten()
         limit = info[[1, 0]] - 1
         low, high = (torch.minimum(corner, limit).clamp_min(0) for corner in (centre - half, centre + half))
-        least = s.least * (info[[3, 2]] if s.two_scales else info[2])
+        least = s.least * (info[[3, 2]] if s.pvanet else info[2])
         fits = (high - low + 1 >= least).all(-1)
         boxes = torch.cat([low, high], -1).reshape(-1, 4)
         score = (widened(scores)[0, len(s.anchors) :].permute(1, 2, 0) * fits).reshape(-1)
-        score, order = score.sort(descending=True, stable=True)
-        score, boxes = score[: s.before], boxes[order][: s.before]
+        order = _descending(score, s.before, swaps=s.pvanet)
+        score, boxes = score[order], boxes[order]
         everything = torch.ones_like(score, dtype=torch.bool)[None]
-        kept = suppress(boxes[None], everything, s.overlap, measure=_pixel_overlap, limit=s.after)[0]
+        measure = _overlap_of_meeting if s.pvanet else _pixel_overlap
+        kept = suppress(boxes[None], everything, s.overlap, measure=measure, limit=s.after)[0]
         rows = torch.cat([torch.zeros_like(score)[:, None], boxes], 1)[kept].to(scores.dtype)
         return (rows, score[kept].to(scores.dtype)) if self.scored else rows
 
@@ -109,6 +112,64 @@ def _pixel_overlap(kept: Tensor, others: Tensor) -> Tensor:
     shared = sides.clamp_min(0).prod(-1)
     first, second = ((box[..., 2:] - box[..., :2] + 1).prod(-1) for box in (kept, others))
     return shared / (first + second - shared)
+
+
+def _overlap_of_meeting(kept: Tensor, others: Tensor) -> Tensor:
+    """The same, 0 for boxes whose corners say that they lie apart, though by less than a pixel."""
+    apart = (kept[..., :2] > others[..., 2:]) | (kept[..., 2:] < others[..., :2])
+    return torch.where(apart.any(-1), 0, _pixel_overlap(kept, others))
+
+
+def _descending(score: Tensor, count: int, *, swaps: bool) -> Tensor:
+    """Where the ``count`` highest scores are, in the order in which the fork's quicksort leaves them."""
+    order = score.argsort(descending=True, stable=True)
+    count = min(count, len(order))
+    ranked = score[order[: count + 1]]
+    if bool((ranked[1:] != ranked[:-1]).all()):
+        return order[:count]
+    return torch.from_numpy(_quicksorted(score.cpu().numpy(), count, swaps=swaps)).to(score.device)[:count]
+
+
+def _quicksorted(score: np.ndarray, count: int, *, swaps: bool) -> np.ndarray:
+    """The forks' quicksorts, of which the order of equal scores is to be known: places in ``score``.
+
+    The first score of a part divides it. From both ends the next lower one on the left and the next higher one on the
+    right are sought, which change places (``swaps``: PVANet), or take turns at filling the hole that the first score
+    has left (mini-caffe). Parts behind the first ``count`` stay as they are.
+    """
+    order = np.arange(len(score))
+    tied = np.isin(score, [value for value, n in zip(*np.unique(score, return_counts=True), strict=True) if n > 1])
+    parts = [(0, len(score))]
+    while parts:
+        start, end = parts.pop()
+        own = order[start:end].copy()
+        values = score[own]
+        if tied[own].sum() < 2:
+            order[start:end] = own[np.argsort(-values, kind="stable")]
+            continue
+        if (values == values[0]).all():
+            continue
+        lower, higher = np.flatnonzero(values < values[0]), np.flatnonzero(values > values[0])[::-1]
+        both = min(len(lower), len(higher))
+        pairs = int((lower[:both] < higher[:both]).sum())  # the first ones, as the places meet in the middle
+        left, right = lower[:pairs], higher[:pairs]
+        last = left[-1] if pairs else 0
+        middle = higher[pairs] if pairs < len(higher) and higher[pairs] > last else last
+        moved = own.copy()
+        if swaps:
+            moved[left], moved[right] = own[right], own[left]
+            moved[0], moved[middle] = moved[middle], moved[0]
+        else:
+            sources = higher[: pairs + (middle != last)]
+            moved[np.concatenate([[0], left])[: len(sources)]] = own[sources]
+            moved[right] = own[left]
+            moved[middle] = own[0]
+        order[start:end] = moved
+        if middle > 1:
+            parts.append((start, start + int(middle)))
+        if start + middle + 1 < count and middle + 2 < len(own):
+            parts.append((start + int(middle) + 1, end))
+    return order
 
 
 @layer("Proposal", bottoms=3, tops=(1, 2), dialects=(_PVANET, _MINI))
@@ -125,12 +186,12 @@ def proposal(spec: LayerSpec) -> Layer:
             f"bottoms of {list(scores)} and {list(offsets)}; (1, {2 * count}, height, width) and (1, {4 * count}, "
             f"height, width) were expected for {len(ratios)} ratios and {len(scales)} scales"
         )
-    two_scales = _PVANET in spec.dialect.split("+")
-    numbers = 4 if two_scales else 3
+    pvanet = _PVANET in spec.dialect.split("+")
+    numbers = 4 if pvanet else 3
     if math.prod(image) < numbers:
         spec.fail(
             f"bottom {spec.bottoms[2]!r} has shape {list(image)}; under the dialect {spec.dialect}, {numbers} numbers "
-            f"were expected{f' (3 under {_MINI})' if two_scales else ''}"
+            f"were expected{f' (3 under {_MINI})' if pvanet else ''}"
         )
     spec.warn(
         f"the boxes are those of {spec.dialect}; other forks, as happynear/caffe-windows, make others of the same "
@@ -144,7 +205,7 @@ def proposal(spec: LayerSpec) -> Layer:
             params.pre_nms_topn,
             params.post_nms_topn,
             params.nms_thresh,
-            two_scales,
+            pvanet,
         ),
         scored=len(spec.tops) == 2,
     )

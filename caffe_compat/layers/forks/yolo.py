@@ -13,8 +13,7 @@ from .boxes import suppress
 
 __all__ = ["YoloDetectionOutput", "Yolov3DetectionOutput"]
 
-# The second copied its proto from the first, and with it the meaning.
-_FORKS = ("eric612/MobileNet-YOLO", "eric612/Caffe-YOLOv3-Windows", "Tencent/ncnn")
+_MOBILE, _WINDOWS = "eric612/MobileNet-YOLO", "eric612/Caffe-YOLOv3-Windows"
 
 Anchors = tuple[tuple[float, float], ...]
 
@@ -94,8 +93,20 @@ class YoloDetectionOutput(_YoloDetections):
         return confidences, best & (confidences >= self.confidence)
 
 
-@layer("Yolov3DetectionOutput", bottoms=(1, None), tops=1, dialects=_FORKS)
+# ncnn copied the proto of the first, and with it the meaning.
+@layer("Yolov3DetectionOutput", bottoms=(1, None), tops=1, dialects=(_MOBILE, "Tencent/ncnn"))
 def yolov3_detection_output(spec: LayerSpec) -> Layer:
+    return _yolov3_detection_output(spec)
+
+
+@layer("Yolov3DetectionOutput", bottoms=(1, None), tops=1, dialects=(_WINDOWS,))
+def yolov3_detection_output_windows(spec: LayerSpec) -> Layer:
+    """This fork takes every map for a square one."""
+    _check_squares(spec)
+    return _yolov3_detection_output(spec)
+
+
+def _yolov3_detection_output(spec: LayerSpec) -> Layer:
     params = spec.params("yolov3_detection_output_param")
     if params.get("gaussian_box", False):
         spec.fail("gaussian_box is not supported: the fork computes something else for it on a CPU than on a GPU")
@@ -118,7 +129,7 @@ def yolov3_detection_output(spec: LayerSpec) -> Layer:
     return Yolov3DetectionOutput(anchors, params.confidence_threshold, params.nms_threshold)
 
 
-@layer("YoloDetectionOutput", bottoms=(1, 2), tops=1, dialects=_FORKS[:2])
+@layer("YoloDetectionOutput", bottoms=(1, 2), tops=1, dialects=(_MOBILE, _WINDOWS))
 def yolo_detection_output(spec: LayerSpec) -> Layer:
     params = spec.params("yolo_detection_output_param")
     # The first is overridden by the bottom's width, the second is not used, and the third only names classes.
@@ -127,11 +138,15 @@ def yolo_detection_output(spec: LayerSpec) -> Layer:
     if params.num_box < 1 or len(pairs) < params.num_box:
         spec.fail(f"has {len(pairs)} anchors in biases for num_box {params.num_box}; one for each was expected")
     _check_bottoms(spec, params.num_box, params.num_classes if params.has("num_classes") else None)
-    for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
-        if shape[2] != shape[3]:
-            spec.fail(f"bottom {name!r} has shape {list(shape)}; a square map was expected")
+    _check_squares(spec)
     anchors = [pairs[: params.num_box]] * len(spec.bottoms)
     return YoloDetectionOutput(anchors, params.confidence_threshold, params.nms_threshold)
+
+
+def _check_squares(spec: LayerSpec) -> None:
+    for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
+        if len(shape) != 4 or shape[2] != shape[3]:
+            spec.fail(f"bottom {name!r} has shape {list(shape)}; (images, channels, side, side) was expected")
 
 
 def _pairs(spec: LayerSpec, biases: Sequence[float]) -> Anchors:

@@ -1,0 +1,107 @@
+"""Normalize of the single-shot detector (SSD). Other forks have other layers of this name, none of them built here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ...network.registry import Layer, LayerSpec, layer
+from ...schema.params import Params
+from ..bvlc.scale import filler_or_constant
+from ..precision import widened
+from .families import CAMBRICON, DREADLORD, SSD, SSD_FIRST
+
+__all__ = ["Normalize"]
+
+# Their Normalize has no parameters, or others (normalize_param), and no scale: yjxiong/caffe, happynear/caffe-windows,
+# yuqj1991/caffe_train, pulkitag/caffe and what they were copied into.
+_FORKS = (
+    *SSD,
+    *SSD_FIRST,
+    *DREADLORD,
+    *CAMBRICON,
+    "GuohongWu/caffe-windows",
+    "MhLiao/TextBoxes_plusplus",
+    "eric612/Caffe-YOLOv3-Windows",
+    "luoyetx/mini-caffe",
+    "weiliu89/caffe@fcn",
+)
+# These raise eps to the least normal number.
+_FLOORED = ("NVIDIA/caffe", "tidsp/caffe-jacinto@caffe-0.17")
+
+
+class _ScaledAfterwards(torch.autograd.Function):
+    """x / norm * scale with the fork's backward pass.
+
+    That scales what it has projected, where the derivative projects what it has scaled: other numbers where the scales
+    of the channels differ. Its gradient of the scale is a product with the top, divided by the scale: not a number
+    where that is 0.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, norm: Tensor, scale: Tensor, axes: tuple[int, ...]) -> Tensor:
+        unit = x / norm
+        ctx.save_for_backward(unit, norm, scale)
+        ctx.axes = axes
+        return unit * scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, None]:
+        unit, norm, scale = ctx.saved_tensors
+        along = (unit * grad).sum(ctx.axes, keepdim=True)
+        return (grad - along * unit) / norm * scale, None, (unit * scale * grad).sum_to_size(scale.shape) / scale, None
+
+
+class Normalize(Layer):
+    """x divided by its Euclidean norm over the channels (and the positions, if ``across``), times a learned scale.
+
+    Args:
+        shared: one scale for all channels.
+        true_gradient: the derivative instead of the fork's backward pass (:class:`_ScaledAfterwards`).
+    """
+
+    scale: nn.Parameter
+
+    def __init__(
+        self, channels: int, across: bool, eps: float, scale: Params, *, shared: bool, true_gradient: bool
+    ) -> None:
+        super().__init__()
+        self.across = across
+        self.eps = eps
+        self.true_gradient = true_gradient
+        self.blob("scale", () if shared else (channels,), scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        axes = tuple(range(1, x.dim())) if self.across else (1,)
+        wide = widened(x)
+        norm = ((wide * wide).sum(axes, keepdim=True) + self.eps).sqrt()
+        scale = self.scale if self.scale.dim() == 0 else self.scale.view(-1, *[1] * (x.dim() - 2))
+        if self.true_gradient:
+            return (wide / norm).to(x.dtype) * scale
+        top: Tensor = _ScaledAfterwards.apply(wide, norm.detach(), scale.to(wide.dtype), axes)
+        return top.to(x.dtype)
+
+
+@layer("Normalize", bottoms=1, tops=1, dialects=_FORKS)
+def normalize(spec: LayerSpec) -> Layer:
+    shape = spec.bottom_shapes[0]
+    if len(shape) < 2:
+        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; at least two axes were expected")
+    params = spec.params("norm_param")
+    # Caffe's net sets what a layer learns by its lr_mult after the layer has had its say.
+    params.ignore("fix_scale")
+    eps = params.eps
+    if any(fork in spec.dialect.split("+") for fork in _FLOORED):
+        eps = max(eps, torch.finfo(torch.float32).tiny)
+    return Normalize(
+        shape[1],
+        params.across_spatial,
+        eps,
+        filler_or_constant(params, 1.0, "scale_filler"),
+        shared=params.channel_shared,
+        true_gradient=spec.gradients == "true",
+    )
