@@ -22,8 +22,7 @@ import cv2
 import numpy as np
 import torch
 
-from caffe_compat.network.graph import NetState, build_graph
-from caffe_compat.network.sources import is_source
+from caffe_compat.network.graph import NetState, phase_graph
 from caffe_compat.schema.prototxt import parse_message
 from caffe_compat.training.data import Loader, Source, make_sources
 
@@ -92,7 +91,7 @@ def main() -> None:
         folder = Path(name)
         paths = generate(folder, arguments.images)
         size = sum(Path(path).stat().st_size for path in paths) / len(paths)
-        graph = build_graph(parse_message(NET).message, NetState("TRAIN"), is_source)
+        graph = phase_graph(parse_message(NET).message, NetState("TRAIN"))
         (source,) = make_sources(graph, root=folder, seed=0)
         memory = torch.empty(source.shapes()["data"], dtype=torch.uint8)
         plain, read, finish = [], [], []

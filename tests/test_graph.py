@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import h5py
 import pytest
 from networks import input_layer, layer, parse
 from torch import nn
 
-from caffe_compat.errors import GraphError, UsageError
-from caffe_compat.network.graph import Graph, NetState, build_graph, layer_name, module_names
+from caffe_compat.errors import GraphError, LayerError, UsageError
+from caffe_compat.formats.textformat import parse_text
+from caffe_compat.network.definition import read_definition
+from caffe_compat.network.graph import AUTOMATIC_TOP, Graph, NetState, phase_graph
+from caffe_compat.network.names import RESERVED, layer_name, module_names
 from caffe_compat.network.net import CaffeNet
-from caffe_compat.network.sources import is_source
+from caffe_compat.pycaffe.net import SteppedNet
+from caffe_compat.reports.inspection import text_kind
+from caffe_compat.schema.prototxt import parse_message, read_text
+from caffe_compat.schema.upgrade import upgrade_net
 
 
 def graph_of(text: str, **state: object) -> Graph:
-    return build_graph(parse(text), NetState(**state), is_source)  # type: ignore[arg-type]
+    graph = phase_graph(parse(text), NetState(**state))  # type: ignore[arg-type]
+    graph.check()
+    return graph
 
 
 def names(text: str, **state: object) -> list[str]:
@@ -78,7 +91,7 @@ def test_rules(rule: str, state: dict, there: bool) -> None:
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
 def test_a_rule_that_is_not_understood_is_refused(rule: str, message: str, phase: str) -> None:
     text = input_layer("x", 1, 3) + layer("r", "ReLU", "x", "y", rule)
-    with pytest.raises(GraphError, match=f"layer 'r' has an include or exclude rule with .*{message}"):
+    with pytest.raises(GraphError, match=f"layer 'r' .ReLU.: has an include or exclude rule with .*{message}"):
         CaffeNet(parse(text), NetState(phase))
 
 
@@ -96,13 +109,14 @@ def test_a_phase_that_caffe_does_not_have_never_comes() -> None:
 
 
 def test_one_layer_may_not_include_and_exclude() -> None:
-    with pytest.raises(GraphError, match="'a' has include and exclude rules"):
+    with pytest.raises(GraphError, match=r"'a' \(Input\): has include and exclude rules"):
         graph_of(ruled("include { phase: TEST } exclude { phase: TRAIN }"))
 
 
 def test_stages_of_the_definition_count() -> None:
     text = 'state { stage: "s" }' + ruled('include { stage: "s" }', 'include { stage: "u" }')
-    assert "a" in [node.name for node in CaffeNet(parse(text)).graph.nodes]
+    assert names(text) == ["always", "a"]
+    assert graph_of(text, stages=("u", "s")).state.stages == ("u", "s")
     net = CaffeNet(parse(text), NetState(stages=("u",)))
     assert [node.name for node in net.graph.nodes] == ["always", "a", "b"]
 
@@ -224,6 +238,128 @@ def test_wires_that_lead_nowhere(text: str, message: str) -> None:
         graph_of(text)
 
 
+def test_a_loss_without_a_top_has_one_that_nobody_can_read() -> None:
+    text = input_layer("x", 2) + input_layer("y", 2) + layer("l", "EuclideanLoss", "x y")
+    graph = graph_of(text + layer("s", "Silence", "x y"))
+    assert graph.blobs == ("x", "y", AUTOMATIC_TOP)
+    assert wires(graph, "l") == ((0, 1), (2,))
+    assert graph.outputs == ()
+    assert wires(graph, "s") == ((0, 1), ())
+
+
+# Inputs
+
+
+def test_given_shapes_win_and_declare_inputs() -> None:
+    text = layer("d", "Data", "", "data label", "data_param { batch_size: 2 }") + layer("s", "Silence", "data label z")
+    with pytest.raises(GraphError, match="--input-shape 'z="):
+        graph_of(text)
+    graph = phase_graph(parse(text), input_shapes={"z": (1, 2), "data": (3, 4)})
+    graph.check()
+    assert [(node.name, node.index) for node in graph.sources] == [("input", 0), ("d", 1)]
+    assert [graph.source_shapes(node) for node in graph.sources] == [((1, 2),), ((3, 4), (2,))]
+    assert [phase_graph(parse(text), input_shapes={"z": (1,)}).source_shapes(graph.sources[1])] == [(None, (2,))]
+    with pytest.raises(UsageError, match=r"names 'w', which is no input of the net \(data, label, z\)"):
+        phase_graph(parse(text), input_shapes={"z": (1, 2), "w": (1,)})
+
+
+def test_an_input_layer_that_contradicts_itself() -> None:
+    text = 'layer { name: "x" type: "Input" top: "a" top: "b" top: "c" input_param { shape { } shape { dim: 2 } } }'
+    graph = graph_of(text)
+    with pytest.raises(UsageError, match=r"layer 'x' \(Input\): 2 shapes for 3 tops"):
+        graph.source_shapes(graph.sources[0])
+
+
+# What holds of every graph
+
+
+def stored_networks(reference: Path) -> list[tuple[str, Any, str]]:
+    """Name, message and dialect of every network among the stored outputs."""
+    found = []
+    for path in sorted(reference.rglob("*.prototxt")):
+        if text_kind(parse_text(read_text(path))) == "network":
+            definition = read_definition(path)
+            found.append((path.name, definition.message, definition.schema.name))
+    for path in sorted(reference.glob("*_layers*.h5")):
+        with h5py.File(path) as file:
+            for name, case in file.items():
+                parsed = parse_message(str(case.attrs["prototxt"]), dialect=case.attrs.get("dialect"))
+                message = upgrade_net(parsed.message, parsed.schema).message
+                found.append((name, message, parsed.schema.name))
+    return found
+
+
+def test_stored_networks(reference: Path) -> None:
+    networks = stored_networks(reference)
+    assert len(networks) > 550
+    refused = set()
+    for name, message, dialect in networks:
+        for phase in ("TRAIN", "TEST"):
+            try:
+                graph = phase_graph(message, NetState(phase), dialect)
+            except GraphError as error:
+                refused.add(f"{name} {phase}: {error}")
+            else:
+                graph.check()
+    assert len(refused) < 10
+    assert all("no layer is left" in text or "produced by no layer" in text for text in refused)
+
+
+def test_random_networks() -> None:
+    """Layers of random types between random blobs, in place or not, with rules: wired as they hold, or refused."""
+    rng = random.Random(8)
+    good = 0
+    for _ in range(400):
+        blobs, text = ["a", "b"], input_layer("a", 2) + input_layer("b", 2)
+        for i in range(rng.randrange(1, 9)):
+            bottoms = rng.choices([*blobs, *["nowhere"] * (rng.random() < 0.05)], k=rng.randrange(3))
+            tops = [f"t{i}", *bottoms, *blobs][rng.randrange(2) :][: rng.randrange(3)]
+            kind = rng.choice(["Concat", "EuclideanLoss", "Silence", "NoSuchType", "Data"])
+            rule = rng.choice(["", "", "", "include { phase: TRAIN }", 'exclude { stage: "s" }'])
+            text += layer(rng.choice(["same", "run", f"l{i}"]), kind, " ".join(bottoms), " ".join(tops), rule)
+            blobs += tops
+        for state in (NetState("TRAIN"), NetState("TEST", 0, ("s",))):
+            try:
+                graph = phase_graph(parse(text), state)
+            except GraphError:
+                continue
+            graph.check()
+            good += 1
+    assert good > 200
+
+
+BROKEN: dict[str, Callable[[Graph], dict[str, Any]]] = {
+    "reads what no layer above it makes": lambda g: {"nodes": (g.nodes[1], g.nodes[0], *g.nodes[2:])},
+    "reads what was overwritten": lambda g: {"nodes": (*g.nodes[:-1], replace(g.nodes[-1], bottoms=(0,)))},
+    "makes value 0": lambda g: {"nodes": (*g.nodes[:-1], replace(g.nodes[-1], tops=(0,)))},
+    "values that no layer makes": lambda g: {"blobs": (*g.blobs, "more")},
+    "layer 't' .* reads .'x'.": lambda g: {"nodes": (*g.nodes[:-1], replace(g.nodes[-1], message=g.message.layer[0]))},
+    "is not at its place": lambda g: {"nodes": (*g.nodes[:-1], replace(g.nodes[-1], index=1))},
+    "neither a source nor computed": lambda g: {"computed": g.computed[1:]},
+    "another name": lambda g: {"nodes": (*g.nodes[:-1], replace(g.nodes[-1], module_name="q"))},
+    "outputs are what nobody reads": lambda g: {"outputs": (0, *g.outputs)},
+    "inputs are the sources' tops": lambda g: {"inputs": ()},
+    "two layers have one module": lambda g: {"nodes": tuple(replace(n, module_name="one") for n in g.nodes)},
+    "hides an attribute": lambda g: {"computed": tuple(replace(n, module_name="run") for n in g.computed)},
+    "no input": lambda g: {"given": {"y": (2,)}},
+    "is not part of": lambda g: {"state": NetState("TRAIN")},
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_graph_is_seen(what: str) -> None:
+    text = input_layer("x", 2) + layer("r", "ReLU", "x", "x", "include { phase: TEST }") + layer("t", "TanH", "x", "y")
+    graph = graph_of(text)
+    with pytest.raises(AssertionError, match=what):
+        replace(graph, **BROKEN[what](graph)).check()
+
+
+def test_a_data_layer_with_bottoms_is_refused() -> None:
+    text = input_layer("x", 2) + layer("d", "Data", "x", "data", "data_param { batch_size: 2 }")
+    with pytest.raises(LayerError, match=r"layer 'd' \(Data\): takes exactly 0 bottoms, found 1"):
+        CaffeNet(parse(text))
+
+
 # Names
 
 
@@ -250,8 +386,25 @@ def test_names_that_torch_or_the_net_uses_itself() -> None:
     ]
     text = input_layer("x", 1) + "".join(layer(n, "ReLU", "x", f"t{i}") for i, n in enumerate(reserved))
     net = CaffeNet(parse(text))
+    net.graph.check()
     assert [node.module_name for node in net.graph.computed] == ["%" + n for n in reserved]
     assert all(callable(getattr(net, n)) for n in ("forward", "run", "loss", "state_dict", "register_buffer"))
+
+
+def test_every_attribute_of_a_net_is_kept_from_layers() -> None:
+    net = CaffeNet(parse(input_layer("x", 2, 3) + layer("r", "ReLU", "x", "y")))
+    for one in (net, net.optimize(), SteppedNet(net.message)):
+        own = {
+            *dir(type(one)),
+            *vars(one),
+            *(n for kind in type(one).__mro__ for n in vars(kind).get("__annotations__", ())),
+        }
+        assert own <= RESERVED
+
+
+def test_a_source_has_no_module_and_may_be_called_what_it_likes() -> None:
+    graph = graph_of(layer("train", "Data", "", "x", "data_param { batch_size: 2 }") + layer("train", "ReLU", "x", "y"))
+    assert [node.module_name for node in graph.nodes] == ["train", "%train#2"]
 
 
 def test_ordinary_names_stay_as_they_are() -> None:

@@ -174,6 +174,67 @@ def test_layer_that_does_not_fit(tmp_path: Path) -> None:
     assert relu.problem == "the shape of its bottom 'conv' is not known"
 
 
+def test_a_loss_without_a_top_beside_an_unknown_layer(tmp_path: Path) -> None:
+    text = """
+    layer { name: "in" type: "Input" top: "data" top: "label" input_param { shape { dim: 1 dim: 3 } } }
+    layer { name: "loss" type: "EuclideanLoss" bottom: "data" bottom: "label" }
+    ODD
+    """
+    odd = 'layer { name: "odd" type: "NoSuchType" bottom: "data" top: "odd" }'
+    for more in (odd, ""):
+        found = network(inspect_file(write(tmp_path / "net.prototxt", text.replace("ODD", more))))
+        loss = found.layers[1]
+        assert (loss.tops, loss.shapes, loss.blobs, loss.problem) == (("(automatic)",), ((),), (), "")
+        assert found.activation_bytes == 4 * (3 + 3 + 1)
+        assert [row.problem for row in found.layers[2:]] == ["layer type 'NoSuchType' is not known"] * bool(more)
+        assert found.outputs == ({"odd": None} if more else {})
+        assert found.complete == (not more)
+
+
+def test_stages_of_the_network_itself_count(tmp_path: Path) -> None:
+    text = """
+    state { stage: "deploy" }
+    layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 9 } } }
+    layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" include { stage: "deploy" }
+            convolution_param { num_output: 2 kernel_size: 3 } }
+    layer { name: "odd" type: "NoSuchType" bottom: "conv" top: "odd" include { stage: "deploy" } }
+    layer { name: "other" type: "ReLU" bottom: "data" top: "other" include { stage: "fit" } }
+    """
+    path = write(tmp_path / "net.prototxt", text)
+    found = network(inspect_file(path))
+    assert [(row.name, row.shapes) for row in found.layers] == [
+        ("in", ((1, 3, 8, 9),)),
+        ("conv", ((1, 2, 6, 7),)),
+        ("odd", (None,)),
+    ]
+    assert found.stages == ("deploy",)
+    both = network(inspect_file(path, stages=["fit"]))
+    assert ([row.name for row in both.layers], both.stages) == (["in", "conv", "odd", "other"], ("fit", "deploy"))
+    broken = write(path, text.replace('bottom: "conv"', 'bottom: "nothing"'))
+    assert [row.name for row in network(inspect_file(broken)).layers] == ["in", "conv", "odd"]
+
+
+def test_a_named_input_whose_shape_is_given(tmp_path: Path) -> None:
+    text = """
+    input: "data"
+    layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+            convolution_param { num_output: 2 kernel_size: 3 } }
+    ODD
+    """
+    odd = 'layer { name: "odd" type: "NoSuchType" bottom: "conv" top: "odd" }'
+    for more in (odd, ""):
+        path = write(tmp_path / "net.prototxt", text.replace("ODD", more))
+        asked = network(inspect_file(path))
+        assert asked.problem.endswith("if it is an input of the network, give its shape: --input-shape 'data=N,C,H,W'")
+        found = network(inspect_file(path, input_shapes={"data": (1, 3, 8, 9)}))
+        assert found.inputs == {"data": (1, 3, 8, 9)}
+        assert [row.name for row in found.layers] == ["input", "conv"] + ["odd"] * bool(more)
+        assert found.layers[1].shapes == ((1, 2, 6, 7),)
+        assert "--input-shape" not in found.problem
+        with pytest.raises(UsageError, match="names 'label', which is no input of the net"):
+            inspect_file(path, input_shapes={"data": (1, 3, 8, 9), "label": (1,)})
+
+
 def test_broken_graph(tmp_path: Path) -> None:
     text = NET + 'layer { name: "lost" type: "ReLU" bottom: "nowhere" top: "lost" }'
     found = network(inspect_file(write(tmp_path / "net.prototxt", text)))

@@ -50,6 +50,13 @@ def check(tmp_path: Path, text: str, *, run: bool = False) -> FileResult:
     return survey_file(tmp_path, "net.prototxt", run=run)
 
 
+def test_stages_of_the_network_itself_count(tmp_path: Path) -> None:
+    staged = CONV.replace("convolution_param", 'include { stage: "deploy" } convolution_param')
+    odd = layer("NoSuchType", "conv", 'include { stage: "deploy" }')
+    found = check(tmp_path, 'state { stage: "deploy" }\n' + INPUT + staged + odd)
+    assert (found.reached, found.reasons) == (GRAPH, ("unknown layer type NoSuchType",))
+
+
 def test_how_far_a_network_gets(tmp_path: Path) -> None:
     good = check(tmp_path, GOOD)
     assert (good.reached, good.state, good.reasons, good.detail) == (BUILT, "TEST", (), "")

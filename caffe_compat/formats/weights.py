@@ -18,6 +18,7 @@ import numpy as np
 from caffe_compat.errors import FileError, WeightsError
 from caffe_compat.formats.files import atomic_write, open_file
 from caffe_compat.formats.hdf5 import Sink
+from caffe_compat.formats.sizes import MAX_BLOB_AXES, MAX_LAYERS
 from caffe_compat.formats.wire import (
     BLOBS_FIELD,
     BYTES,
@@ -50,10 +51,8 @@ Path: TypeAlias = "str | os.PathLike[str]"
 Blob: TypeAlias = "np.ndarray | BlobView"
 Kind: TypeAlias = Literal["binary", "hdf5"]
 
-_MAX_AXES = 32  # Caffe's kMaxBlobAxes, and HDF5's own limit
 _MAX_BLOB_INDEX = 4096  # no layer comes near; bounds what a data set named "999999999" can ask for
 _MAX_LAYER_DEPTH = 32
-_MAX_LAYERS = 100_000
 
 # Decoding a compressed data set may make memory of almost nothing. Weights hardly compress; a bias of zeros does.
 _MAX_INFLATED_BYTES = 1 << 20
@@ -339,7 +338,7 @@ def _read_hdf5_layers(file: Any, root: str, source: Source) -> dict[str, dict[in
         with _hdf5_errors(source.path, f"group {root}/{layer}"):
             address = h5py.h5o.get_info(group.id).addr
             names = list(group)
-        if address in seen or depth > _MAX_LAYER_DEPTH or len(seen) > _MAX_LAYERS:
+        if address in seen or depth > _MAX_LAYER_DEPTH or len(seen) > MAX_LAYERS:
             raise FileError(f"group {root}/{layer}: linked twice, or nested too deeply", path=source.path)
         seen.add(address)
         arrays: dict[int, _Stored] = {}
@@ -381,7 +380,7 @@ def _read_hdf5_array(dataset: Any, source: Source) -> _Stored:
         dtype, shape = dataset.dtype, dataset.shape
         if dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
             raise FileError(f"{where} holds {dtype}, not floating-point numbers", path=path)
-        if shape is None or len(shape) > _MAX_AXES:
+        if shape is None or len(shape) > MAX_BLOB_AXES:
             raise FileError(f"{where} has no shape that a blob could have", path=path)
         creation = dataset.id.get_create_plist()
         layout = creation.get_layout()

@@ -20,6 +20,7 @@ import numpy as np
 
 from caffe_compat.errors import FileError, WireError
 from caffe_compat.formats.files import open_file
+from caffe_compat.formats.sizes import MAX_BLOB_AXES, MAX_BLOB_VALUES, MAX_LAYERS
 from caffe_compat.formats.sniff import HEAD_BYTES, refusal
 
 __all__ = [
@@ -39,11 +40,8 @@ PathOrBuffer: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryvi
 VARINT, FIXED64, BYTES, GROUP, END_GROUP, FIXED32 = 0, 1, 2, 3, 4, 5
 _MAX_FIELD_NUMBER = (1 << 29) - 1
 _MAX_GROUP_DEPTH = 100  # protobuf's own limit on nesting
-_MAX_AXES = 32  # Caffe's kMaxBlobAxes
-_MAX_COUNT = (1 << 31) - 1  # Caffe refuses blobs of more elements than an int counts
 
 # Far beyond any network; they bound what a file of empty messages can make us allocate.
-_MAX_LAYERS = 100_000
 _MAX_BLOBS = 100_000
 _MAX_PIECES = 4096
 
@@ -177,8 +175,8 @@ def read_net(file: PathOrBuffer) -> NetFile:
             layers.append(layer)
             structure += (varint(number << 3 | BYTES), varint(len(layer_structure)), layer_structure)
             blob_count += len(layer.blobs)
-            if len(layers) > _MAX_LAYERS or blob_count > _MAX_BLOBS:
-                raise source.error(f"more than {_MAX_LAYERS} layers or {_MAX_BLOBS} blobs: not a network", at)
+            if len(layers) > MAX_LAYERS or blob_count > _MAX_BLOBS:
+                raise source.error(f"more than {MAX_LAYERS} layers or {_MAX_BLOBS} blobs: not a network", at)
         else:
             if number == NET_NAME:
                 name = source.text(value, position)
@@ -351,7 +349,7 @@ def _read_blob(source: Source, start: int, end: int, where: str) -> BlobView:
 
     shape = tuple(dims) if dims or not has_legacy else tuple(legacy)
     count = math.prod(shape)
-    if min(shape, default=0) < 0 or count > _MAX_COUNT:
+    if min(shape, default=0) < 0 or count > MAX_BLOB_VALUES:
         raise source.error(f"{where}: impossible shape {shape}", start)
     data = _values(source, pieces, (8, 5), others, (10, 12), where)
     diff = _values(source, pieces, (9, 6), others, (11, 13), where)
@@ -424,14 +422,14 @@ def _read_dims(source: Source, start: int, end: int, dims: list[int], where: str
             while value < position:
                 dim, value = source.varint(value, position)
                 dims.append(_signed(dim, 64))
-                if len(dims) > _MAX_AXES:
+                if len(dims) > MAX_BLOB_AXES:
                     break
         elif wire == VARINT:
             dims.append(_signed(value, 64))
         else:
             raise source.error(f"{where}: a dim has wire type {wire}, not {VARINT}", at)
-        if len(dims) > _MAX_AXES:
-            raise source.error(f"{where}: more than {_MAX_AXES} axes", at)
+        if len(dims) > MAX_BLOB_AXES:
+            raise source.error(f"{where}: more than {MAX_BLOB_AXES} axes", at)
 
 
 def _signed(value: int, bits: int) -> int:

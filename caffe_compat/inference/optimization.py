@@ -69,7 +69,7 @@ class InferenceNet(CaffeNet):
 
     def __init__(self, net: CaffeNet) -> None:
         nn.Module.__init__(self)
-        self.message, self.dialect, self.graph, self.shapes = net.message, net.dialect, net.graph, net.shapes
+        self.dialect, self.graph, self.shapes = net.dialect, net.graph, net.shapes
         self.randomness, self.files = net.randomness, net.files
         self.warnings, self.notes = list(net.warnings), list(net.notes)
         self.loss_weights, self.param_specs, self._sharers = {}, {}, {}

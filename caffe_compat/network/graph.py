@@ -6,31 +6,21 @@ value never changes: whoever read a blob before it was overwritten keeps what it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import GraphError, UsageError
-from ..schema.unknown import unknown_fields_of
+from ..errors import GraphError, UnknownLayerError, UsageError
+from .names import RESERVED, layer_name, module_names
+from .registry import Shape, find_layer
+from .rules import NetState, included, own_state
+from .sources import is_source, told_shapes
 
-__all__ = ["Graph", "NetState", "Node", "build_graph", "included", "layer_name", "module_names", "strange_phases"]
+__all__ = ["AUTOMATIC_TOP", "Graph", "NetState", "Node", "phase_graph"]
 
 
 # What Caffe calls the top of a loss that the definition gives none.
 AUTOMATIC_TOP = "(automatic)"
-
-
-@dataclass(frozen=True)
-class NetState:
-    """What include and exclude rules are matched against. ``phase`` is ``"TRAIN"`` or ``"TEST"``."""
-
-    phase: str = "TEST"
-    level: int = 0
-    stages: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.phase not in ("TRAIN", "TEST"):
-            raise UsageError(f"phase {self.phase!r}: train or test was expected")
 
 
 @dataclass(frozen=True)
@@ -41,7 +31,7 @@ class Node:
         index: its place in the definition (of all phases).
         message: its ``LayerParameter``.
         bottoms, tops: value ids.
-        module_name: the attribute of the net that holds its module.
+        module_name: the attribute of the net that holds its module; of a source, which has none, just a unique name.
     """
 
     index: int
@@ -55,9 +45,13 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """The layers of one phase in execution order.
+    """The layers of one phase in execution order, as :func:`phase_graph` wires them.
 
     Attributes:
+        message: the definition, with an ``Input`` layer for what the user declared an input.
+        state: what rules were matched against: the user's, with the definition's own stages.
+        dialect: name of the schema that ``message`` is bound to.
+        given: shapes of inputs that the user gave, by blob name; they win over what the definition tells.
         nodes: every layer, sources of data included.
         blobs: the blob name of each value id.
         inputs: value ids that come from outside: tops of ``Input`` layers and of data layers.
@@ -65,7 +59,10 @@ class Graph:
         sources: the nodes whose tops are the inputs. computed: all others.
     """
 
+    message: Any
     state: NetState
+    dialect: str
+    given: Mapping[str, Shape]
     nodes: tuple[Node, ...]
     blobs: tuple[str, ...]
     inputs: tuple[int, ...]
@@ -73,154 +70,185 @@ class Graph:
     sources: tuple[Node, ...]
     computed: tuple[Node, ...]
 
+    def source_shapes(self, node: Node) -> tuple[Shape | None, ...]:
+        """The shapes of a source's tops: as given, else as the source tells; None where neither does.
 
-def build_graph(
-    net: Any,
-    state: NetState,
-    is_source: Callable[[Any], bool],
-    reserved: frozenset[str] = frozenset(),
-    is_loss: Callable[[Any], bool] = lambda layer: False,
+        Raises:
+            UsageError: the source contradicts itself.
+        """
+        told = zip(node.message.top, told_shapes(node.message), strict=True)
+        return tuple(self.given.get(name, shape) for name, shape in told)
+
+    def check(self) -> None:
+        """What holds of every graph. Nothing that a user does breaks it; the tests run it on many networks.
+
+        Raises:
+            AssertionError: it does not hold, so :func:`phase_graph` is wrong.
+        """
+        made: set[int] = set()
+        read: set[int] = set()
+        latest: dict[str, int] = {}
+        for node in self.nodes:
+            where = f"layer {node.name!r} ({node.type})"
+            assert included(node.message, self.state), f"{where} is not part of {self.state}"
+            assert made.issuperset(node.bottoms), f"{where} reads what no layer above it makes"
+            names = [self.blobs[v] for v in node.bottoms]
+            assert names == list(node.message.bottom), f"{where} reads {names}"
+            assert self.message.layer[node.index] == node.message, f"{where} is not at its place"
+            assert [latest[name] for name in names] == list(node.bottoms), f"{where} reads what was overwritten"
+            for value in node.tops:
+                assert value == len(made), f"{where} makes value {value}; values are counted from 0 as they are made"
+                made.add(value)
+                latest[self.blobs[value]] = value
+            named = [self.blobs[v] for v in node.tops]
+            assert named == (list(node.message.top) or named[:1]), f"{where} makes {named}"
+            read.update(node.bottoms)
+        places = [node.index for node in self.nodes]
+        assert places == sorted(set(places)), "layers are not in the order of the definition"
+        assert len(made) == len(self.blobs), "there are values that no layer makes"
+        automatic = {v for node in self.nodes if not node.message.top for v in node.tops}
+        unread = [v for v in range(len(self.blobs)) if v not in read | automatic]
+        assert list(self.outputs) == sorted(unread, key=lambda v: self.blobs[v]), "outputs are what nobody reads"
+        parted = sorted((*self.sources, *self.computed), key=lambda node: node.index)
+        assert [node.index for node in parted] == places, "a layer is neither a source nor computed, or both"
+        assert list(self.inputs) == [v for node in self.sources for v in node.tops], "inputs are the sources' tops"
+        modules = [node.module_name for node in self.nodes]
+        assert len(set(modules)) == len(modules), "two layers have one module"
+        assert [layer_name(name) for name in modules] == [node.name for node in self.nodes], "a module has another name"
+        assert RESERVED.isdisjoint(node.module_name for node in self.computed), "a layer hides an attribute of the net"
+        assert self.given.keys() <= {self.blobs[v] for v in self.inputs}, "a shape is given for what is no input"
+
+
+def phase_graph(
+    message: Any,
+    state: NetState | None = None,
+    dialect: str = "bvlc",
+    input_shapes: Mapping[str, Shape] | None = None,
 ) -> Graph:
-    """Pick the layers of ``state`` from ``net`` (a current-generation ``NetParameter``) and wire them.
+    """The layers of ``message`` (a current-generation ``NetParameter``) that ``state`` picks, wired.
 
     Args:
-        is_source: tells of a ``LayerParameter`` whether its tops come from outside the net.
-        reserved: names that no module may have.
-        is_loss: tells of a ``LayerParameter`` whether it is a loss. Without a top, Caffe gives it one that counts but
-            that nobody can read.
+        state: of phase TEST by default. The definition's own stages count too.
+        dialect: name of the schema that ``message`` is bound to.
+        input_shapes: by blob name. A blob that layers read and none makes is declared an input by it; that is how files
+            that name their inputs without a shape (``input: "data"``) are read, as Caffe drops these.
 
     Raises:
-        GraphError: a bottom that no layer above produces, a top that two layers produce.
+        GraphError: a bottom that no layer above produces, a top that two layers produce, a rule that makes no sense.
+        UsageError: a shape for a blob that is no input.
     """
-    chosen = [(i, layer) for i, layer in enumerate(net.layer) if included(layer, state)]
-    names = module_names([layer.name for _, layer in chosen], reserved)
-    blobs: list[str] = []
-    current: dict[str, int] = {}  # blob name -> the value it holds now
-    maker: dict[str, str] = {}
-    unread: dict[int, None] = {}
-    nodes, inputs, sources, computed = [], [], [], []
-    for (index, layer), module_name in zip(chosen, names, strict=True):
-        label = f"layer {layer.name!r} ({layer.type})"
-        bottoms = []
-        for name in layer.bottom:
-            if name not in current:
-                raise GraphError(_unknown_bottom(label, name, index, chosen, net, state))
-            bottoms.append(current[name])
-            unread.pop(current[name], None)
-        tops = []
-        for i, name in enumerate(layer.top):
-            in_place = i < len(layer.bottom) and layer.bottom[i] == name
-            if name in current and not in_place:
-                raise GraphError(f"{label}: top {name!r} is already produced by layer {maker[name]!r}")
-            value = len(blobs)
-            blobs.append(name)
-            current[name], maker[name] = value, layer.name
-            unread[value] = None
-            tops.append(value)
-        if not layer.top and is_loss(layer):
-            tops.append(len(blobs))
-            blobs.append(AUTOMATIC_TOP)
-        node = Node(index, layer.name, layer.type, layer, tuple(bottoms), tuple(tops), module_name)
+    given = dict(input_shapes or {})
+    message = _with_inputs(message, given)
+    state = own_state(message, state or NetState())
+    chosen = [(i, layer) for i, layer in enumerate(message.layer) if included(layer, state)]
+    if not chosen:
+        raise GraphError(f"no layer is left for {state} ({len(message.layer)} in the definition)")
+    wiring = _Wiring(message, state, dialect, chosen)
+    # A source has no module, so it may be called what it likes; its name is what its random draws depend on.
+    layer_names = [layer.name for _, layer in chosen]
+    of_sources, of_modules = module_names(layer_names, frozenset()), module_names(layer_names, RESERVED)
+    nodes: list[Node] = []
+    sources: list[Node] = []
+    computed: list[Node] = []
+    for k, (index, layer) in enumerate(chosen):
+        bottoms, tops = wiring.add(index, layer)
+        source = is_source(layer)
+        name = of_sources[k] if source else of_modules[k]
+        node = Node(index, layer.name, layer.type, layer, bottoms, tops, name)
         nodes.append(node)
-        if is_source(layer):
-            inputs += tops
-            sources.append(node)
-        else:
-            computed.append(node)
-    if not nodes:
-        raise GraphError(f"no layer is left for {_state_text(state)} ({len(net.layer)} in the definition)")
-    outputs = sorted(unread, key=blobs.__getitem__)
-    return Graph(state, tuple(nodes), tuple(blobs), tuple(inputs), tuple(outputs), tuple(sources), tuple(computed))
+        (sources if source else computed).append(node)
+    blobs = tuple(wiring.blobs)
+    inputs = tuple(value for node in sources for value in node.tops)
+    outputs = tuple(sorted(wiring.unread, key=blobs.__getitem__))
+    _check_given(given, [blobs[value] for value in inputs])
+    return Graph(message, state, dialect, given, tuple(nodes), blobs, inputs, outputs, tuple(sources), tuple(computed))
 
 
-def _unknown_bottom(
-    label: str, name: str, index: int, chosen: Sequence[tuple[int, Any]], net: Any, state: NetState
-) -> str:
-    message = f"{label}: bottom {name!r} is produced by no layer above it"
-    for i, layer in chosen:
-        if i > index and name in layer.top and name not in layer.bottom:
-            return f"{message}; layer {layer.name!r} produces it further down (layers run in the order of the file)"
-    present = {i for i, _ in chosen}
-    for i, layer in enumerate(net.layer):
-        if i not in present and name in layer.top:
-            return f"{message}; layer {layer.name!r} would, but is not part of {_state_text(state)}"
-    if any(name in layer.top for layer in net.layer):
+def _with_inputs(message: Any, shapes: Mapping[str, Shape]) -> Any:
+    """``message``, or a copy that declares as inputs the blobs of ``shapes`` that layers read and none makes."""
+    made = {top for layer in message.layer for top in layer.top}
+    read = {bottom for layer in message.layer for bottom in layer.bottom}
+    missing = [name for name in shapes if name in read and name not in made]
+    if not missing:
         return message
-    return f"{message}; if it is an input of the network, give its shape: --input-shape '{name}=N,C,H,W'"
-
-
-def _state_text(state: NetState) -> str:
-    stages = f" stages {', '.join(state.stages)}" if state.stages else ""
-    return f"phase {state.phase} level {state.level}{stages}"
-
-
-def included(layer: Any, state: NetState) -> bool:
-    """Caffe's FilterNet: with include rules one must match; with exclude rules none may."""
-    if layer.include and layer.exclude:
-        raise GraphError(f"layer {layer.name!r} has include and exclude rules; Caffe allows only one kind")
-    for rule in (*layer.include, *layer.exclude):
-        for unknown in unknown_fields_of(rule):
-            if unknown.name != "phase":
-                # Left out, it would make the rule hold where it should not.
-                raise GraphError(f"layer {layer.name!r} has an include or exclude rule with {unknown}")
-    if layer.include:
-        return any(_matches(rule, state) for rule in layer.include)
-    return not any(_matches(rule, state) for rule in layer.exclude)
-
-
-def strange_phases(layer: Any) -> list[str]:
-    """Phases that rules of ``layer`` name and Caffe does not have (MyCaffe has ``RUN``)."""
-    rules = (*layer.include, *layer.exclude)
-    return [unknown.text for rule in rules for unknown in unknown_fields_of(rule) if unknown.name == "phase"]
-
-
-def _matches(rule: Any, state: NetState) -> bool:
-    if any(unknown.name == "phase" for unknown in unknown_fields_of(rule)):
-        return False
-    if rule.HasField("phase"):
-        phase = rule.DESCRIPTOR.fields_by_name["phase"].enum_type.values_by_number[rule.phase].name
-        if phase != state.phase:
-            return False
-    if rule.HasField("min_level") and state.level < rule.min_level:
-        return False
-    if rule.HasField("max_level") and state.level > rule.max_level:
-        return False
-    return all(s in state.stages for s in rule.stage) and not any(s in state.stages for s in rule.not_stage)
-
-
-# Layer names -> names of modules
-
-# torch refuses dots and empty names, and names of nn.Module's own attributes. The mapping is reversible: ``%`` quotes,
-# ``#2`` marks the second layer of a name.
-_QUOTED = {"%": "%25", "#": "%23", ".": "%2E"}
-
-
-def module_names(names: Iterable[str], reserved: frozenset[str]) -> list[str]:
-    """One legal, unique module name per layer name: almost always the name itself.
-
-    >>> module_names(["conv1", "a.b", "", "conv1", "forward"], frozenset({"forward"}))
-    ['conv1', 'a%2Eb', '%', 'conv1#2', '%forward']
-    """
-    seen: dict[str, int] = {}
-    out = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        quoted = "".join(_QUOTED.get(c, c) for c in name)
-        if not quoted or quoted in reserved:
-            quoted = "%" + quoted
-        out.append(quoted if seen[name] == 1 else f"{quoted}#{seen[name]}")
+    out = type(message)()
+    out.CopyFrom(message)
+    layers = list(out.layer)
+    del out.layer[:]
+    source = out.layer.add(name="input", type="Input", top=missing)
+    for name in missing:
+        source.input_param.shape.add(dim=shapes[name])
+    out.layer.extend(layers)
     return out
 
 
-def layer_name(module_name: str) -> str:
-    """The layer name behind a module name.
+def _check_given(given: Mapping[str, Shape], inputs: Sequence[str]) -> None:
+    for name in given:
+        if name not in inputs:
+            raise UsageError(
+                f"--input-shape names {name!r}, which is no input of the net ({', '.join(sorted(set(inputs)))})"
+            )
 
-    >>> [layer_name(n) for n in ("conv1", "a%2Eb", "%", "conv1#2", "%forward")]
-    ['conv1', 'a.b', '', 'conv1', 'forward']
+
+class _Wiring:
+    """Blob names -> values, layer by layer.
+
+    Attributes:
+        blobs: the name of every value so far.
+        unread: the values that nobody has read yet, in the order in which they were made.
     """
-    name = module_name.partition("#")[0]
-    if name.startswith("%") and name[1:3] not in ("25", "23", "2E"):
-        name = name[1:]
-    for char, quoted in reversed(_QUOTED.items()):
-        name = name.replace(quoted, char)
-    return name
+
+    def __init__(self, message: Any, state: NetState, dialect: str, chosen: Sequence[tuple[int, Any]]) -> None:
+        self._message, self._state, self._dialect, self._chosen = message, state, dialect, chosen
+        self._current: dict[str, int] = {}  # blob name -> the value it holds now
+        self._maker: dict[str, str] = {}
+        self.blobs: list[str] = []
+        self.unread: dict[int, None] = {}
+
+    def add(self, index: int, layer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The values that a layer reads and makes."""
+        bottoms = []
+        for name in layer.bottom:
+            if name not in self._current:
+                raise GraphError(self._unknown_bottom(name, index), layer=layer.name, type=layer.type)
+            bottoms.append(self._current[name])
+            self.unread.pop(self._current[name], None)
+        tops = []
+        for i, name in enumerate(layer.top):
+            in_place = i < len(layer.bottom) and layer.bottom[i] == name
+            if name in self._current and not in_place:
+                raise GraphError(
+                    f"top {name!r} is already produced by layer {self._maker[name]!r}",
+                    layer=layer.name,
+                    type=layer.type,
+                )
+            value = len(self.blobs)
+            self.blobs.append(name)
+            self._current[name], self._maker[name] = value, layer.name
+            self.unread[value] = None
+            tops.append(value)
+        if not layer.top and _is_loss(layer, self._dialect):
+            # It counts, but nobody can read it.
+            tops.append(len(self.blobs))
+            self.blobs.append(AUTOMATIC_TOP)
+        return tuple(bottoms), tuple(tops)
+
+    def _unknown_bottom(self, name: str, index: int) -> str:
+        message = f"bottom {name!r} is produced by no layer above it"
+        for i, layer in self._chosen:
+            if i > index and name in layer.top and name not in layer.bottom:
+                return f"{message}; layer {layer.name!r} produces it further down (layers run in the order of the file)"
+        present = {i for i, _ in self._chosen}
+        for i, layer in enumerate(self._message.layer):
+            if i not in present and name in layer.top:
+                return f"{message}; layer {layer.name!r} would, but is not part of {self._state}"
+        if any(name in layer.top for layer in self._message.layer):
+            return message
+        return f"{message}; if it is an input of the network, give its shape: --input-shape '{name}=N,C,H,W'"
+
+
+def _is_loss(layer: Any, dialect: str) -> bool:
+    try:
+        return find_layer(layer.type, dialect).is_loss
+    except UnknownLayerError:
+        return False  # said with the layer's name when its turn comes

@@ -22,43 +22,20 @@ from ..errors import (
     WeightsError,
     first_line,
 )
+from ..formats.sizes import MAX_BLOB_AXES, MAX_BLOB_VALUES
 from ..schema.params import NoSuchFieldError
 from ..schema.unknown import unknown_fields_of
 from .fillers import fill
-from .graph import Graph, NetState, Node, build_graph, layer_name, strange_phases
+from .graph import Graph, NetState, Node, phase_graph
+from .names import layer_name
 from .randomness import Randomness
 from .registry import Layer, LayerSpec, LayerType, Shape, check_count, find_layer
-from .sources import input_shapes as _input_shapes
-from .sources import is_source
+from .rules import strange_phases
 
 __all__ = ["CaffeNet", "ParamSpec"]
 
 # A net without weights is filled by its fillers; a file that declares more than this is lying.
 MAX_FILLED_BYTES = 8 * 2**30
-# Caffe's own limits on a blob: it aborts beyond them.
-MAX_BLOB_VALUES = 2**31 - 1
-MAX_BLOB_AXES = 32
-
-
-def _with_inputs(message: Any, shapes: Mapping[str, Shape]) -> Any:
-    """``message``, or a copy that declares as inputs the blobs of ``shapes`` that layers read and none makes.
-
-    Files that name their inputs without a shape (``input: "data"``) come here without them, as Caffe drops these.
-    """
-    made = {top for layer in message.layer for top in layer.top}
-    read = {bottom for layer in message.layer for bottom in layer.bottom}
-    missing = [name for name in shapes if name in read and name not in made]
-    if not missing:
-        return message
-    out = type(message)()
-    out.CopyFrom(message)
-    layers = list(out.layer)
-    del out.layer[:]
-    source = out.layer.add(name="input", type="Input", top=missing)
-    for name in missing:
-        source.input_param.shape.add(dim=shapes[name])
-    out.layer.extend(layers)
-    return out
 
 
 @dataclass(frozen=True)
@@ -111,7 +88,6 @@ class CaffeNet(nn.Module):
     graph: Graph
     shapes: tuple[Shape, ...]
     dialect: str
-    message: Any
     loss_weights: dict[int, float]
     param_specs: dict[str, ParamSpec]
     warnings: list[str]
@@ -132,30 +108,29 @@ class CaffeNet(nn.Module):
         path: str | None = None,
     ) -> None:
         super().__init__()
-        message = _with_inputs(message, input_shapes or {})
-        self.message = message
         self.dialect = dialect
         self.randomness = Randomness()
         self.files = files or FileAccess()
         self.warnings, self.notes = [], []
         self.loss_weights, self.param_specs = {}, {}
         self._sharers: dict[str, list[tuple[nn.Module, str]]] = {}  # full name -> everyone who holds that tensor
-        state = state or NetState()
-        stages = (*state.stages, *(s for s in message.state.stage if s not in state.stages))
         try:
             self._check_unknown(message, "the network")
-            self.graph = build_graph(
-                message, NetState(state.phase, state.level, stages), is_source, _RESERVED, self._is_loss
-            )
+            self.graph = phase_graph(message, state, dialect, input_shapes)
             self._check_inputs()
-            shapes, notes = _input_shapes(self.graph, input_shapes or {})
+            shapes, notes = _input_shapes(self.graph)
             self.notes += notes
             self._build(shapes, gradients, allow_python)
             self._steps = self._plan()
         except (NetworkError, UsageError) as error:
             error.within(path=path)
             raise
-        self.train(state.phase == "TRAIN")
+        self.train(self.graph.state.phase == "TRAIN")
+
+    @property
+    def message(self) -> Any:
+        """The definition (a ``NetParameter``), of all phases."""
+        return self.graph.message
 
     # Building
 
@@ -191,12 +166,6 @@ class CaffeNet(nn.Module):
                 + ", ".join(sorted(unverified))
             )
         self.shapes = tuple(tuple(values[v].shape) for v in range(len(self.graph.blobs)))
-
-    def _is_loss(self, layer: Any) -> bool:
-        try:
-            return find_layer(layer.type, self.dialect).is_loss
-        except UnknownLayerError:
-            return False  # said with the layer's name when its turn comes
 
     def _find_layer(self, node: Node) -> LayerType:
         if not node.type:
@@ -622,12 +591,34 @@ class CaffeNet(nn.Module):
         return f"{self.message.name!r}, phase={self.graph.state.phase}, dialect={self.dialect}"
 
 
-_RESERVED = (
-    frozenset(dir(nn.Module()))
-    | frozenset(dir(CaffeNet))
-    | frozenset(CaffeNet.__annotations__)
-    | {"_steps", "_sharers", "_aliases", "_gone"}
-)
+def _input_shapes(graph: Graph) -> tuple[dict[int, Shape], list[str]]:
+    """The shape of every input by value id, and notes on data layers that became inputs.
+
+    Raises:
+        UsageError: an input whose shape nobody tells. LayerError: a data layer with bottoms.
+    """
+    shapes: dict[int, Shape] = {}
+    notes, untold = [], []
+    for node in graph.sources:
+        if node.bottoms:
+            raise LayerError(f"takes exactly 0 bottoms, found {len(node.bottoms)}", layer=node.name, type=node.type)
+        parts = []
+        for name, value, shape in zip(node.message.top, node.tops, graph.source_shapes(node), strict=True):
+            if shape is None:
+                untold.append(f"{name} (layer {node.name!r}, {node.type})")
+                continue
+            if any(dim < 0 for dim in shape):
+                raise UsageError(
+                    f"input {name!r} has a negative dimension: {list(shape)}", layer=node.name, type=node.type
+                )
+            shapes[value] = shape
+            parts.append(f"{name}={','.join(map(str, shape))}")
+        if node.type != "Input":
+            notes.append(f"data layer {node.name!r} ({node.type}) became the input {' '.join(parts)}")
+    if untold:
+        example = " ".join(f"--input-shape {text.split(' (')[0]}=N,C,H,W" for text in untold)
+        raise UsageError(f"the shape of input {', '.join(untold)} is not in the file; pass {example}")
+    return shapes, notes
 
 
 def blob_names(module: nn.Module) -> tuple[str, ...]:

@@ -19,10 +19,9 @@ from ..layers.bvlc.python_layer import Python
 from ..layers.bvlc.source import DummyData
 from ..network.definition import Definition, read_definition
 from ..network.filling import fill_net
-from ..network.graph import NetState, build_graph
+from ..network.graph import NetState, phase_graph
 from ..network.net import CaffeNet
 from ..network.registry import Shape
-from ..network.sources import is_source
 from ..training.data import READERS, MemoryData, Source, make_source
 from ..training.session import TrainingFiles
 from ..training.solver.snapshot import write_model
@@ -644,8 +643,7 @@ def build(definition: Definition, state: NetState) -> tuple[SteppedNet, dict[int
             own layer raises comes through as it is.
     """
     message = definition.message
-    stages = (*state.stages, *(s for s in message.state.stage if s not in state.stages))
-    graph = build_graph(message, NetState(state.phase, state.level, stages), is_source)
+    graph = phase_graph(message, state, definition.schema.name)
     feeds: dict[int, _Feed] = {}
     shapes: dict[str, Shape] = {}
     for node in graph.sources:

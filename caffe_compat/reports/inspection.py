@@ -24,10 +24,10 @@ from ..formats.wire import BlobView, read_blob
 from ..network.checkpoint import Checkpoint, read_checkpoint
 from ..network.definition import Definition, read_definition
 from ..network.filling import shape_fits
-from ..network.graph import Graph, NetState, Node, build_graph, included
+from ..network.graph import Graph, NetState, Node, phase_graph
 from ..network.net import CaffeNet
 from ..network.registry import Shape, find_layer
-from ..network.sources import is_source, told_shapes
+from ..network.rules import included, own_state
 from ..schema import is_repeated, load_schema
 from ..schema.prototxt import parse_message, read_message, read_text
 from ..schema.unknown import unknown_fields_of
@@ -61,6 +61,7 @@ class LayerRow:
     """One layer of the phase.
 
     Attributes:
+        tops: a loss without one has the top that Caffe calls ``(automatic)``.
         shapes: of its tops, in order; None for one that is not known.
         blobs: shapes of its learned blobs in Caffe's order; None if the layer could not be built.
         shared: the names that its blobs are shared by with other layers, in order; empty or too short for none.
@@ -344,14 +345,6 @@ def text_kind(tree: TextTree) -> TextKind:
 # Networks
 
 
-def _may_be_included(layer: Any, state: NetState) -> bool:
-    """Whether ``layer`` is in the net, or has rules that cannot tell."""
-    try:
-        return included(layer, state)
-    except GraphError:
-        return True
-
-
 def inspect_network(definition: Definition, state: NetState, input_shapes: Mapping[str, Shape]) -> NetworkInspection:
     """``definition`` as ``state`` builds it, or as much of it as can be built.
 
@@ -359,28 +352,27 @@ def inspect_network(definition: Definition, state: NetState, input_shapes: Mappi
         UsageError: ``input_shapes`` names a blob that is no input.
     """
     message, dialect = definition.message, definition.schema.name
-    notes = list(definition.notes)
-    warnings = list(definition.warnings)
-    problem = ""
+    state = own_state(message, state)
     try:
-        net = CaffeNet(message, state, dialect=dialect, input_shapes=input_shapes)
+        graph = phase_graph(message, state, dialect, input_shapes)
     except GraphError as error:
         rows = [_unwired_row(layer) for layer in message.layer if _may_be_included(layer, state)]
         return replace(_summary(definition, state, None, rows), problem=str(error))
+    try:
+        net = CaffeNet(message, state, dialect=dialect, input_shapes=input_shapes)
     except CaffeCompatError as error:
-        problem = str(error)
-        graph = build_graph(message, state, is_source)
-        if not input_shapes.keys() <= {graph.blobs[v] for v in graph.inputs}:
-            raise  # it is the request that is wrong, not the network
-        rows = _rows_one_by_one(graph, message, dialect, input_shapes)
-    else:
-        graph = net.graph
-        rows = layer_rows(net)
-        notes += net.notes
-        warnings += net.warnings
-    return replace(
-        _summary(definition, state, graph, rows), problem=problem, notes=tuple(notes), warnings=tuple(warnings)
-    )
+        found = _summary(definition, state, graph, _rows_one_by_one(graph))
+        return replace(found, problem=str(error))
+    found = _summary(definition, state, graph, layer_rows(net))
+    return replace(found, notes=(*found.notes, *net.notes), warnings=(*found.warnings, *net.warnings))
+
+
+def _may_be_included(layer: Any, state: NetState) -> bool:
+    """Whether ``layer`` is in the net, or has rules that cannot tell."""
+    try:
+        return included(layer, state)
+    except GraphError:
+        return True
 
 
 def _summary(
@@ -426,54 +418,50 @@ def layer_rows(net: CaffeNet) -> list[LayerRow]:
     for node in net.graph.nodes:
         shapes = tuple(net.shapes[v] for v in node.tops)
         if node in net.graph.sources:
-            rows.append(_row(node, shapes, (), 0))
+            rows.append(_row(node, net.graph, shapes, (), 0))
             continue
         blobs = tuple(tuple(blob.shape) for blob in net.blobs_of(node.module_name).values())
         module = net.get_submodule(node.module_name)
         macs = multiply_accumulates(module, [net.shapes[v] for v in node.bottoms], shapes)
-        rows.append(_row(node, shapes, blobs, macs))
+        rows.append(_row(node, net.graph, shapes, blobs, macs))
     return rows
 
 
-def _rows_one_by_one(graph: Graph, message: Any, dialect: str, given: Mapping[str, Shape]) -> list[LayerRow]:
+def _rows_one_by_one(graph: Graph) -> list[LayerRow]:
     """Rows of a network that cannot be built as a whole: each layer that can be is built alone, on inputs."""
     known: dict[int, Shape | None] = {}
     rows = []
     for node in graph.nodes:
-        if node in graph.sources:
-            row = _source_row(node, graph, given)
-        else:
-            row = _lone_row(node, graph, message, dialect, known)
+        row = _source_row(node, graph) if node in graph.sources else _lone_row(node, graph, known)
         known.update(zip(node.tops, row.shapes, strict=True))
         rows.append(row)
     return rows
 
 
-def _source_row(node: Node, graph: Graph, given: Mapping[str, Shape]) -> LayerRow:
+def _source_row(node: Node, graph: Graph) -> LayerRow:
     try:
-        told = told_shapes(node)
+        shapes = graph.source_shapes(node)
     except CaffeCompatError as error:
-        return _row(node, (None,) * len(node.tops), (), 0, str(error))
-    names = [graph.blobs[v] for v in node.tops]
-    shapes = tuple(given.get(name, told[i] if i < len(told) else None) for i, name in enumerate(names))
-    untold = [name for name, shape in zip(names, shapes, strict=True) if shape is None]
+        return _row(node, graph, (None,) * len(node.tops), (), 0, str(error))
+    untold = [name for name, shape in zip(node.message.top, shapes, strict=True) if shape is None]
     hint = " ".join(f"--input-shape {name}=N,C,H,W" for name in untold)
-    return _row(node, shapes, (), 0, f"the file does not tell its shape; pass {hint}" if untold else "")
+    return _row(node, graph, shapes, (), 0, f"the file does not tell its shape; pass {hint}" if untold else "")
 
 
-def _lone_row(node: Node, graph: Graph, message: Any, dialect: str, known: Mapping[int, Shape | None]) -> LayerRow:
+def _lone_row(node: Node, graph: Graph, known: Mapping[int, Shape | None]) -> LayerRow:
     nothing = (None,) * len(node.tops)
     try:
-        find_layer(node.type, dialect)
+        find_layer(node.type, graph.dialect)
     except CaffeCompatError:
-        return _row(node, nothing, None, None, f"layer type {node.type!r} is not known")
+        return _row(node, graph, nothing, None, None, f"layer type {node.type!r} is not known")
     bottoms: dict[str, Shape] = {}
     for value in node.bottoms:
         shape = known[value]
         if shape is None:
-            return _row(node, nothing, None, None, f"the shape of its bottom {graph.blobs[value]!r} is not known")
+            problem = f"the shape of its bottom {graph.blobs[value]!r} is not known"
+            return _row(node, graph, nothing, None, None, problem)
         bottoms[graph.blobs[value]] = shape
-    alone = type(message)()
+    alone = type(graph.message)()
     for name, shape in bottoms.items():
         source = alone.layer.add(name=f"input of {node.name}", type="Input", top=[name])
         source.input_param.shape.add(dim=shape)
@@ -482,23 +470,22 @@ def _lone_row(node: Node, graph: Graph, message: Any, dialect: str, known: Mappi
     layer.ClearField("include")
     layer.ClearField("exclude")
     try:
-        net = CaffeNet(alone, NetState(graph.state.phase), dialect=dialect)
+        net = CaffeNet(alone, NetState(graph.state.phase), dialect=graph.dialect)
     except CaffeCompatError as error:
-        return _row(node, nothing, None, None, str(error))
-    built = layer_rows(net)[-1]
-    return _row(node, built.shapes, built.blobs, built.macs)
+        return _row(node, graph, nothing, None, None, str(error))
+    return layer_rows(net)[-1]
 
 
 def _row(
     node: Node,
+    graph: Graph,
     shapes: tuple[Shape | None, ...],
     blobs: tuple[Shape, ...] | None,
     macs: int | None,
     problem: str = "",
 ) -> LayerRow:
-    message = node.message
-    shared = tuple(param.name for param in message.param)
-    bottoms, tops = tuple(message.bottom), tuple(message.top)
+    shared = tuple(param.name for param in node.message.param)
+    bottoms, tops = (tuple(graph.blobs[v] for v in values) for values in (node.bottoms, node.tops))
     return LayerRow(node.name, node.type, bottoms, tops, shapes, blobs, shared, macs, problem)
 
 

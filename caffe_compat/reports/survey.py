@@ -34,11 +34,10 @@ from ..errors import (
 )
 from ..formats.sniff import is_text
 from ..formats.textformat import parse_text
-from ..network.graph import Graph, NetState, build_graph
+from ..network.graph import Graph, NetState, phase_graph
 from ..network.net import CaffeNet
 from ..network.plugins import load_plugins
 from ..network.registry import find_layer
-from ..network.sources import is_source
 from ..schema.prototxt import bind_tree, read_text
 from ..schema.upgrade import upgrade_net
 from .inspection import layer_rows, text_kind
@@ -231,7 +230,7 @@ def _states(message: Any) -> Iterator[NetState]:
 def _survey_state(path: str, message: Any, dialect: str, state: NetState, run: bool) -> FileResult:
     reached, label = READ, " ".join((state.phase, *state.stages))
     try:
-        graph = build_graph(message, state, is_source)
+        graph = phase_graph(message, state, dialect)
         reached = GRAPH
         unknown = _unknown_types(graph, dialect)
         if unknown:

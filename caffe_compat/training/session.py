@@ -23,9 +23,8 @@ from ..errors import FileAccessError, UsageError
 from ..formats.weights import read_weights
 from ..network.definition import Definition, read_definition
 from ..network.filling import fill_net
-from ..network.graph import NetState, build_graph
+from ..network.graph import NetState, phase_graph
 from ..network.net import CaffeNet
-from ..network.sources import is_source
 from .data import Loader, Source, make_sources
 from .parallel import ParallelNet, Rank, Vote, gather, share
 from .solver import Action, Event, Solver, SolverSettings, read_snapshot
@@ -122,8 +121,7 @@ def feed_net(
     Raises:
         CaffeCompatError: the network cannot be built, or its data not found.
     """
-    stages = (*state.stages, *(s for s in definition.message.state.stage if s not in state.stages))
-    graph = build_graph(definition.message, NetState(state.phase, state.level, stages), is_source)
+    graph = phase_graph(definition.message, state, definition.schema.name)
     given = {top for source in inputs for top in source.tops}
     fed_by_hand = [
         node.name for node in graph.sources if node.type == "Input" and not given.issuperset(node.message.top)

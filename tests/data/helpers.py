@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from caffe_compat.network.graph import NetState, build_graph
-from caffe_compat.network.sources import is_source
+from caffe_compat.network.graph import NetState, phase_graph
 from caffe_compat.schema.prototxt import parse_message
 from caffe_compat.training.data import Source, make_sources
 
@@ -18,8 +17,10 @@ FORK = "chanyn/3Dpose_ssl"
 
 def sources_of(prototxt: str, root: Path, phase: str = "TEST", dialect: str | None = None, **options: Any) -> Any:
     """The sources of a net's data layers in ``phase``."""
-    message = parse_message(prototxt, dialect=dialect).message
-    return make_sources(build_graph(message, NetState(phase), is_source), root=root, **{"seed": 5, **options})
+    parsed = parse_message(prototxt, dialect=dialect)
+    return make_sources(
+        phase_graph(parsed.message, NetState(phase), parsed.schema.name), root=root, **{"seed": 5, **options}
+    )
 
 
 def source_of(prototxt: str, root: Path, phase: str = "TEST", dialect: str | None = None, **options: Any) -> Source:

@@ -1,0 +1,59 @@
+"""Layer names -> names of modules.
+
+torch refuses dots and empty names, and a layer must not hide an attribute of the net. The mapping is reversible: ``%``
+quotes, ``#2`` marks the second layer of a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+__all__ = ["RESERVED", "layer_name", "module_names"]
+
+_QUOTED = {"%": "%25", "#": "%23", ".": "%2E"}
+
+# Attributes of a net, which no layer may hide: torch's, and those of the classes in this library.
+RESERVED = frozenset(dir(nn.Module())) | frozenset(
+    (
+        *("_aliases", "_build", "_build_layer", "_check_inputs", "_check_unknown", "_execute", "_failure"),
+        *("_find_layer", "_given", "_gone", "_gradient_stops", "_infer", "_is_loss", "_is_read", "_is_there"),
+        *("_materialize_rest", "_merge_specs", "_plan", "_read_loss_weights", "_read_param_specs", "_sharers"),
+        *("_steps", "_wanted", "assign_blob", "blobs_of", "device_and_dtype", "dialect", "files", "graph"),
+        *("input_names", "input_shapes", "loss", "loss_weights", "materialize", "message", "nodes_with_blobs"),
+        *("notes", "optimize", "output_names", "param_specs", "randomness", "reset_state", "run", "run_steps"),
+        *("shapes", "values", "warnings"),
+    )
+)
+
+
+def module_names(names: Iterable[str], reserved: frozenset[str]) -> list[str]:
+    """One legal, unique module name per layer name: almost always the name itself.
+
+    >>> module_names(["conv1", "a.b", "", "conv1", "forward"], frozenset({"forward"}))
+    ['conv1', 'a%2Eb', '%', 'conv1#2', '%forward']
+    """
+    seen: dict[str, int] = {}
+    out = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        quoted = "".join(_QUOTED.get(c, c) for c in name)
+        if not quoted or quoted in reserved:
+            quoted = "%" + quoted
+        out.append(quoted if seen[name] == 1 else f"{quoted}#{seen[name]}")
+    return out
+
+
+def layer_name(module_name: str) -> str:
+    """The layer name behind a module name.
+
+    >>> [layer_name(n) for n in ("conv1", "a%2Eb", "%", "conv1#2", "%forward")]
+    ['conv1', 'a.b', '', 'conv1', 'forward']
+    """
+    name = module_name.partition("#")[0]
+    if name.startswith("%") and name[1:3] not in ("25", "23", "2E"):
+        name = name[1:]
+    for char, quoted in reversed(_QUOTED.items()):
+        name = name.replace(quoted, char)
+    return name
