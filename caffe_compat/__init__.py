@@ -7,21 +7,79 @@ outputs = net(data=x)
 
 from __future__ import annotations
 
-from .access import FileAccess
-from .errors import CaffeCompatError, CaffeCompatWarning
-from .network.graph import NetState
-from .network.loading import load
-from .network.net import CaffeNet
-from .network.registry import Layer, LayerSpec, layer
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    CaffeCompatError,
+    CaffeCompatWarning,
+    DialectError,
+    FileAccessError,
+    FileError,
+    GraphError,
+    LayerError,
+    MissingExtraError,
+    NetworkError,
+    ParityError,
+    PrototxtError,
+    UnknownLayerError,
+    UsageError,
+    WeightsError,
+    WireError,
+)
+
+if TYPE_CHECKING:
+    from .access import FileAccess
+    from .network.graph import NetState
+    from .network.loading import load
+    from .network.net import CaffeNet
+    from .network.registry import Layer, LayerSpec, layer
 
 __all__ = [
     "CaffeCompatError",
     "CaffeCompatWarning",
     "CaffeNet",
+    "DialectError",
     "FileAccess",
+    "FileAccessError",
+    "FileError",
+    "GraphError",
     "Layer",
+    "LayerError",
     "LayerSpec",
+    "MissingExtraError",
     "NetState",
+    "NetworkError",
+    "ParityError",
+    "PrototxtError",
+    "UnknownLayerError",
+    "UsageError",
+    "WeightsError",
+    "WireError",
     "layer",
     "load",
 ]
+
+# Public name -> the module that has it. Torch takes a second to import, and not everything here needs it.
+_HOMES = {
+    "CaffeNet": "network.net",
+    "FileAccess": "access",
+    "Layer": "network.registry",
+    "LayerSpec": "network.registry",
+    "NetState": "network.graph",
+    "layer": "layers",
+    "load": "network.loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

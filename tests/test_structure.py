@@ -275,17 +275,40 @@ print(*[m for m in ("hpm", "converters", "click", "rich", "cv2", "matplotlib", "
 
 
 def test_public_names_are_exact() -> None:
-    expected = [
-        *("CaffeCompatError", "CaffeCompatWarning", "CaffeNet", "FileAccess", "Layer", "LayerSpec", "NetState"),
-        *("layer", "load"),
-    ]
-    assert sorted(caffe_compat.__all__) == sorted(expected)
-    here = {
-        n
-        for n, v in vars(caffe_compat).items()
-        if not n.startswith("_") and not inspect.ismodule(v) and n != "annotations"
-    }
-    assert here == set(expected)
+    errors = {n for n in caffe_compat.errors.__all__ if inspect.isclass(getattr(caffe_compat.errors, n))}
+    expected = {"CaffeNet", "FileAccess", "Layer", "LayerSpec", "NetState", "layer", "load", *errors}
+    assert set(caffe_compat.__all__) == expected
+    assert caffe_compat.__all__ == sorted(caffe_compat.__all__)
+    for name in ("cli", "layers", "network", "parity", "pycaffe"):  # no room may take the place of a name
+        importlib.import_module(f"caffe_compat.{name}")
+    values = {name: getattr(caffe_compat, name) for name in dir(caffe_compat) if not name.startswith("_")}
+    aside = {"TYPE_CHECKING", "Any", "annotations"}
+    assert {name for name, value in values.items() if not inspect.ismodule(value)} - aside == expected
+    with pytest.raises(AttributeError, match="module 'caffe_compat' has no attribute 'lod'"):
+        _ = caffe_compat.lod  # type: ignore[attr-defined]
+
+
+def test_public_names_come_when_they_are_asked_for() -> None:
+    code = """
+import sys
+import caffe_compat
+before = "torch" in sys.modules
+from caffe_compat import *
+print(before, load.__module__, CaffeNet.__name__, "torch" in sys.modules)
+"""
+    assert _run(code).split() == ["False", "caffe_compat.network.loading", "CaffeNet", "True"]
+
+
+def test_a_layer_of_ones_own_meets_those_that_ship() -> None:
+    """A second ReLU is refused where it is registered, whatever was imported before."""
+    code = """
+from caffe_compat import LayerError, layer
+try:
+    layer("ReLU")(print)
+except LayerError as error:
+    print(error)
+"""
+    assert _run(code).strip() == "layer type 'ReLU' is registered twice"
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])

@@ -22,25 +22,43 @@ from ..errors import CaffeCompatError, CaffeCompatWarning
 
 __all__ = ["LazyGroup", "caffe", "main", "run_group"]
 
-# Command -> the module that has it; nothing is imported before it is asked for.
+# Command -> the module that has it, and what the list of commands says of it. Nothing is imported before it is asked
+# for; a test compares the words with the command's own.
 _COMMANDS = {
-    "capture-script": "tools",
-    "convert": "convert",
-    "device_query": "caffe_commands",
-    "dialects": "tools",
-    "inspect": "inspect",
-    "layers": "tools",
-    "plot-log": "training_tools",
-    "run": "run",
-    "shim": "training_tools",
-    "survey": "tools",
-    "test": "caffe_commands",
-    "time": "caffe_commands",
-    "train": "caffe_commands",
-    "upgrade": "tools",
-    "verify": "verify",
+    "capture-script": (
+        "capture",
+        "Print a script that records outputs where real Caffe still lives (Python 2.7 to 3, any fork's pycaffe).",
+    ),
+    "convert": (
+        "convert",
+        "Convert MODEL (a prototxt, or a caffemodel with its own network) and WEIGHTS to a verified .pt.",
+    ),
+    "device_query": ("caffe_commands", "Show what the GPUs can do."),
+    "dialects": ("dialects", "List the known forks of Caffe; with NAME, the layer types that one adds."),
+    "inspect": (
+        "inspect",
+        "Show what is in prototxt, caffemodel, .caffemodel.h5, .pt, solverstate and binaryproto files.",
+    ),
+    "layers": ("coverage", "List the layer types that can be built."),
+    "plot-log": (
+        "training_tools",
+        "Draw the losses and outputs in LOG, the log of a training with Caffe or with this.",
+    ),
+    "run": ("run", "Run MODEL (a .pt, or a prototxt and its WEIGHTS) once."),
+    "shim": (
+        "training_tools",
+        'Put an executable "caffe" into FOLDER that runs this installation, for scripts that call Caffe\'s own.',
+    ),
+    "survey": ("coverage", "How many of the prototxt files below FOLDER can be read and built, and why not."),
+    "test": ("caffe_commands", "Score a model on its own test data."),
+    "time": ("caffe_commands", "Measure how long every layer takes."),
+    "train": ("caffe_commands", "Train a network, or go on from a snapshot."),
+    "upgrade": (
+        "upgrade",
+        "Bring OLD (prototxt, solver or caffemodel of any age) to the current generation and write it to NEW.",
+    ),
+    "verify": ("verify", "Compare with recorded outputs of real Caffe, blob by blob."),
 }
-
 
 # What a shell reports of a program that SIGPIPE ended.
 _READER_GONE = 141
@@ -53,28 +71,34 @@ class LazyGroup(click.Group):
     """Commands that are imported when they are asked for.
 
     Args:
-        package: where the modules lie. modules: command -> the module that has it, under the command's name.
+        package: where the modules lie.
+        commands: command -> the module that has it, under the command's name, and the command's short help, so that the
+            list of commands can be shown without importing any.
     """
 
-    def __init__(self, *arguments: Any, package: str, modules: Mapping[str, str], **settings: Any) -> None:
+    def __init__(self, *arguments: Any, package: str, commands: Mapping[str, tuple[str, str]], **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._package, self._modules = package, modules
+        self._package, self._lazy = package, commands
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(self._modules)
+        return sorted(self._lazy)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self._modules:
+        if cmd_name not in self._lazy:
             return None
-        module = importlib.import_module(f"{self._package}.{self._modules[cmd_name]}")
+        module = importlib.import_module(f"{self._package}.{self._lazy[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        names = {name: click.Command(name, help=text) for name, (_, text) in self._lazy.items()}
+        click.Group(commands=names).format_commands(ctx, formatter)
 
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 
-@click.command(cls=LazyGroup, package=__name__, modules=_COMMANDS, context_settings=_SETTINGS)
+@click.command(cls=LazyGroup, package=__name__, commands=_COMMANDS, context_settings=_SETTINGS)
 @click.version_option(package_name="caffe-compat", prog_name="caffe-compat")
 def _group() -> None:
     """Bring Caffe models to PyTorch, and prove that the numbers are the same."""

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
@@ -15,7 +15,9 @@ from rich.table import Table
 
 from ..errors import UsageError
 from ..network.plugins import load_plugins
-from ..network.registry import Shape
+
+if TYPE_CHECKING:
+    from ..network.registry import Shape
 
 __all__ = [
     "check_output",

@@ -5,5 +5,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
+from ..network.registry import layer
+
+# Whoever registers a layer with this name for it finds those that ship registered, whatever was imported before.
+__all__ = ["layer"]
+
 for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
     importlib.import_module(_module.name)

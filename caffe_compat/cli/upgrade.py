@@ -1,0 +1,26 @@
+"""``caffe-compat upgrade``. It needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..errors import UsageError
+from ..formats.sniff import is_text
+from ..schema.upgrade import upgrade_caffemodel, upgrade_prototxt
+from .options import dialect_option, note
+
+
+@click.command()
+@click.argument("old", type=click.Path())
+@click.argument("new", type=click.Path())
+@dialect_option
+def upgrade(old: str, new: str, dialect: str) -> None:
+    """Bring OLD (prototxt, solver or caffemodel of any age) to the current generation and write it to NEW."""
+    if Path(new).exists() and Path(old).exists() and Path(new).samefile(old):
+        raise UsageError(f"{new} would overwrite its own source")
+    write = upgrade_prototxt if is_text(old) else upgrade_caffemodel
+    for text in write(old, new, None if dialect == "auto" else dialect).notes:
+        note(text)
+    click.echo(f"wrote {new} ({Path(new).stat().st_size:,} bytes)")
