@@ -16,13 +16,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from plain_pose_network import record
 
 from caffe_compat.network.loading import build_net
 from caffe_compat.schema.prototxt import format_message
+from caffe_compat.training.data.images import read_image
 from caffe_compat.training.solver import Event
 from caffe_compat.training.solver.events import IterationShown
 from hpm.datasets.layout import TrainingFolder
@@ -119,7 +119,7 @@ def show(event: Event) -> None:
 
 def pictures(folder: Path, entries: PoseList) -> np.ndarray:
     """(frames, 3, size, size) as the networks take them."""
-    frames = np.stack([cv2.imread(str(folder / name)) for name in entries.paths])
+    frames = np.stack([read_image(str(folder / name), color=True) for name in entries.paths])
     return (frames.transpose(0, 3, 1, 2).astype(np.float32) - 128) / 256
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import sys
-import zlib
 from pathlib import Path
 
 import cv2
@@ -14,9 +13,8 @@ import torch
 
 from caffe_compat.errors import FileError, MissingExtraError, UsageError
 from caffe_compat.extras import require
-from caffe_compat.formats.imagesize import image_size
 from caffe_compat.formats.weights import write_binaryproto
-from caffe_compat.inference.preprocess import MAX_PIXELS, Preprocess, decode_image, load_input
+from caffe_compat.inference.preprocess import Preprocess, decode_image, load_input
 from caffe_compat.schema import load_schema
 
 
@@ -292,49 +290,16 @@ def test_npy_that_lies_or_could_run_code(tmp_path: Path) -> None:
         load_input(tmp_path / "folder.npy", (3,))
 
 
-def png_header(width: int, height: int) -> bytes:
-    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-
-
-def test_a_billion_pixels_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
-    (tmp_path / "big.png").write_bytes(png_header(40_000, 25_000))
-    with pytest.raises(FileError, match="25000x40000 pixels is too large"):
-        decode_image(tmp_path / "big.png")
-    assert MAX_PIXELS < 25_000 * 40_000
-
-
 def test_damaged_images(tmp_path: Path) -> None:
-    (tmp_path / "cut.png").write_bytes(png_header(4, 3))
+    path = write_png(tmp_path / "cut.png", pixels(5, 7))
+    path.write_bytes(path.read_bytes()[:-20])
     (tmp_path / "text.png").write_text("layer {}")
     (tmp_path / "empty.jpg").write_bytes(b"")
-    with pytest.raises(FileError, match="cannot be decoded"):
+    with pytest.raises(FileError, match="truncated PNG"):
         decode_image(tmp_path / "cut.png")
     for name in ("text.png", "empty.jpg"):
-        with pytest.raises(FileError, match="none of the image formats"):
+        with pytest.raises(FileError, match=f"{name}: .*no image"):
             decode_image(tmp_path / name)
-
-
-@pytest.mark.parametrize("extension", ["png", "jpg", "bmp", "webp", "tiff", "ppm", "pgm"])
-def test_size_of_every_format(tmp_path: Path, extension: str) -> None:
-    path = tmp_path / f"a.{extension}"
-    image = pixels(37, 53)
-    assert cv2.imwrite(str(path), image[:, :, 0] if extension == "pgm" else image)
-    assert image_size(path.read_bytes()) == (37, 53)
-    assert decode_image(path).shape == (37, 53, 3)
-
-
-def test_size_of_a_lossless_webp(tmp_path: Path) -> None:
-    path = tmp_path / "a.webp"
-    assert cv2.imwrite(str(path), pixels(37, 53), [cv2.IMWRITE_WEBP_QUALITY, 101])
-    assert path.read_bytes()[12:16] == b"VP8L"
-    assert image_size(path.read_bytes()) == (37, 53)
-
-
-def test_size_of_cut_headers() -> None:
-    for start in (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF\0\0\0\0WEBPVP8 ", b"II*\0", b"MM\0*", b"P6 3 "):
-        assert image_size(start) is None
 
 
 def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:

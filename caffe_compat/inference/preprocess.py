@@ -19,18 +19,13 @@ import numpy as np
 import torch
 
 from ..errors import FileError, UsageError
-from ..extras import require
 from ..formats.files import open_file
-from ..formats.imagesize import FORMATS, image_size
+from ..formats.images import opencv, read_picture
+from ..formats.limits import PICTURE
 from ..formats.weights import read_binaryproto
 from ..network.registry import Shape
 
 __all__ = ["Preprocess", "decode_image", "load_input"]
-
-# More than any camera takes; 3 bytes each while decoding.
-MAX_PIXELS = 100_000_000
-# Uncompressed, with room for 16 bits per channel.
-MAX_IMAGE_BYTES = 8 * MAX_PIXELS
 
 _ORDERS = ("bgr", "rgb", "gray")
 _EXAMPLE = "order=bgr,mean=104:117:123,scale=0.017,resize=256x256,crop=224"
@@ -74,8 +69,9 @@ class Preprocess:
         if not math.isfinite(self.scale) or not all(map(math.isfinite, self.mean or ())):
             raise UsageError("mean and scale must be finite numbers")
         for what, size in (("resize", self.resize), ("crop", self.crop)):
-            if size is not None and (len(size) != 2 or min(size) < 1 or math.prod(size) > MAX_PIXELS):
-                raise UsageError(f"{what} {size}: a height and a width from 1 to {MAX_PIXELS} pixels were expected")
+            most = PICTURE.bytes // 3
+            if size is not None and (len(size) != 2 or min(size) < 1 or math.prod(size) > most):
+                raise UsageError(f"{what} {size}: a height and a width from 1 to {most} pixels were expected")
 
     @property
     def channels(self) -> int:
@@ -95,7 +91,7 @@ class Preprocess:
             UsageError: the crop or the mean image does not fit.
         """
         if self.resize is not None and pixels.shape[:2] != self.resize:
-            cv2 = require("cv2", "images")
+            cv2 = opencv()
             # cv2 wants (width, height), and drops a single channel.
             pixels = cv2.resize(pixels, self.resize[::-1], interpolation=cv2.INTER_LINEAR)
             pixels = pixels.reshape(*self.resize, -1)
@@ -323,31 +319,13 @@ def load_input(path: str | Path, shape: Shape, preprocess: Preprocess | None = N
 
 
 def decode_image(path: str | Path, channel_order: str = "bgr") -> np.ndarray:
-    """The pixels of an image file: uint8 (H, W, C), decoded by OpenCV (which turns an image as its EXIF data says).
+    """The pixels of an image file: uint8 (H, W, C), turned as its EXIF data say.
 
     Raises:
-        FileError: no image of the formats known, too many pixels (told by the header, before decoding), or damaged.
+        FileError: no image of the formats known, too many pixels, truncated or damaged.
         MissingExtraError: OpenCV is not installed.
     """
-    name = str(path)
-    with open_file(name) as file:
-        data = file.read(MAX_IMAGE_BYTES + 1)
-    size = image_size(data)
-    if size is None:
-        raise FileError(f"is none of the image formats that are read ({FORMATS}), nor an .npy array", path=name)
-    if size[0] * size[1] > MAX_PIXELS or len(data) > MAX_IMAGE_BYTES:
-        raise FileError(f"an image of {_size(size)} pixels is too large (limit {MAX_PIXELS:,} pixels)", path=name)
-    cv2 = require("cv2", "images")
-    flag = cv2.IMREAD_GRAYSCALE if channel_order == "gray" else cv2.IMREAD_COLOR
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-    except cv2.error as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FileError(f"cannot be decoded: {reason}", path=name) from error
-    if pixels is None:
-        raise FileError("cannot be decoded: the image is damaged", path=name)
-    if channel_order == "gray":
-        return pixels[:, :, np.newaxis]
+    pixels = read_picture(path, "gray" if channel_order == "gray" else "color")
     return pixels[:, :, ::-1] if channel_order == "rgb" else pixels
 
 

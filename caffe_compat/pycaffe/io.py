@@ -11,9 +11,9 @@ import numpy as np
 from scipy import ndimage
 
 from ..errors import FileError, MissingExtraError, UsageError
-from ..extras import require
-from ..formats.files import open_file
-from ..formats.imagesize import image_size
+from ..formats.files import read_file
+from ..formats.images import decode_picture
+from ..formats.limits import PICTURE
 from ..network.registry import Shape
 from .proto import caffe_pb2
 
@@ -33,7 +33,6 @@ __all__ = [
     "resize_image",
 ]
 
-_MAX_PIXELS = 2**27
 # Weights of red, green and blue in scikit-image's grey, which pycaffe's load_image(color=False) gives.
 _LUMINANCE = np.array([0.2125, 0.7154, 0.0721])
 
@@ -256,23 +255,14 @@ def load_image(filename: str | os.PathLike[str] | BinaryIO, color: bool = True) 
     Raises:
         ImageFileError: it cannot be read or decoded, or is too large. MissingExtraError: OpenCV is not installed.
     """
-    cv2 = require("cv2", "images")
     name, data = _read(filename)
-    size = image_size(data)
-    if size is not None and size[0] * size[1] > _MAX_PIXELS:
-        raise ImageFileError(f"has {size[0]} x {size[1]} pixels; at most {_MAX_PIXELS:,} are read", path=name)
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    except cv2.error as error:
-        raise ImageFileError(f"cannot be decoded: {str(error).strip().splitlines()[0]}", path=name) from error
-    if pixels is None:
-        raise ImageFileError("is no image that OpenCV can decode", path=name)
+        pixels = decode_picture(data, "native", name)
+    except FileError as error:
+        raise ImageFileError(str(error)) from error
+    image = pixels.astype(np.float64)
     if pixels.dtype.kind == "u":
-        image = pixels.astype(np.float64) / np.iinfo(pixels.dtype).max
-    else:
-        image = pixels.astype(np.float64)
-    if image.ndim == 2:
-        image = image[:, :, np.newaxis]
+        image /= np.iinfo(pixels.dtype).max
     if image.shape[2] >= 3:
         image = image[:, :, 2::-1]  # OpenCV has BGR, and alpha last
         if not color:
@@ -288,12 +278,9 @@ def _read(file: str | os.PathLike[str] | BinaryIO) -> tuple[str, bytes]:
     """What to call a file, and what is in it."""
     if isinstance(file, (str, os.PathLike)):
         try:
-            with open_file(os.fspath(file)) as opened:
-                return os.fspath(file), opened.read()
+            return os.fspath(file), read_file(file, PICTURE)
         except FileError as error:
             raise ImageFileError(str(error)) from error
-        except OSError as error:
-            raise ImageFileError(f"cannot be read: {error.strerror}", path=os.fspath(file)) from error
     data = file.read()
     name = str(getattr(file, "name", "the image"))
     if not isinstance(data, (bytes, bytearray)):

@@ -35,8 +35,9 @@ import torch
 from numpy.typing import ArrayLike
 
 from caffe_compat.errors import FileError, UsageError
+from caffe_compat.formats.images import opencv
 from caffe_compat.network.registry import Shape
-from caffe_compat.training.data.images import opencv, read_image
+from caffe_compat.training.data.images import read_image
 from caffe_compat.training.data.order import Cursor, draw
 from caffe_compat.training.data.source import Empty, Folder, Setup, Source, Values
 

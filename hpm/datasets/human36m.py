@@ -24,10 +24,10 @@ import numpy as np
 from caffe_compat.errors import CaffeCompatWarning, FileError, UsageError
 from caffe_compat.extras import require
 from caffe_compat.formats.files import open_file
+from caffe_compat.formats.videos import frame_count, video_frames
 from caffe_compat.training.data.images import read_image
 
 from ..files.pickles import read_npz
-from ..files.pictures import frame_count, video_frames
 from ..scaling import bone_lengths
 from ..skeleton import H36M16, H36M17, H36M32, convert
 from .human36m_cameras import human36m_cameras

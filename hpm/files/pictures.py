@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from caffe_compat.errors import FileError, UsageError
-from caffe_compat.extras import require
-from caffe_compat.formats.files import open_file
+from caffe_compat.errors import UsageError
+from caffe_compat.formats.videos import frames_per_second, video_frames
 from caffe_compat.training.data.images import read_image
 
-__all__ = ["PictureFiles", "frame_count", "frame_rate", "read_frames", "video_frames"]
+__all__ = ["PictureFiles", "frame_rate", "read_frames"]
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -66,55 +62,5 @@ def frame_rate(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> flo
     path = Path(sources[0])
     if len(sources) != 1 or path.is_dir() or path.suffix.lower() in _PICTURES:
         return None
-    with _opened(path) as capture:
-        rate = float(capture.get(require("cv2", "images").CAP_PROP_FPS))
-    return rate / every if math.isfinite(rate) and rate > 0 else None
-
-
-def video_frames(path: str | os.PathLike[str]) -> Iterator[Callable[[], np.ndarray]]:
-    """The frames of a video, each as a function that decodes it: (height, width, 3), uint8, blue first.
-
-    A frame is decoded before the next one is asked for, or not at all. They come one by one: to seek in a compressed
-    video is not exact. Damage within a video that its decoder makes up for cannot be told from here.
-
-    Raises:
-        FileError: no video that OpenCV can read, a frame that cannot be decoded, or an end long before the frames that
-            the video says it has. MissingExtraError: no OpenCV.
-    """
-    name, done = os.fspath(path), 0
-
-    def decode() -> np.ndarray:
-        read, picture = capture.retrieve()
-        if not read:
-            raise FileError(f"frame {done} cannot be decoded", path=name)
-        return np.asarray(picture)
-
-    with _opened(path) as capture:
-        said = float(capture.get(require("cv2", "images").CAP_PROP_FRAME_COUNT))
-        while capture.grab():
-            done += 1
-            yield decode
-    if not done:
-        raise FileError("is no video that OpenCV can read, or a damaged one", path=name)
-    # Some files only estimate; a few frames more or less tell nothing.
-    if math.isfinite(said) and said > 1.05 * done + 2:
-        raise FileError(
-            f"is a truncated video: it ends after {done} of the {said:.0f} frames that it announces", path=name
-        )
-
-
-def frame_count(path: str | os.PathLike[str]) -> float:
-    """How many frames a video says it has; 0 or less if it does not tell. Raises FileError if it cannot be opened."""
-    with _opened(path) as capture:
-        return float(capture.get(require("cv2", "images").CAP_PROP_FRAME_COUNT))
-
-
-@contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """OpenCV's reader of a video. Raises FileError if there is no such file."""
-    open_file(path).close()
-    capture = require("cv2", "images").VideoCapture(os.fspath(path))
-    try:
-        yield capture
-    finally:
-        capture.release()
+    rate = frames_per_second(path)
+    return rate / every if rate is not None else None

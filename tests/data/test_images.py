@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import zlib
 from pathlib import Path
 
 import cv2
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import FileError
-from caffe_compat.training.data.images import MAX_PIXELS, decode_image, read_image
+from caffe_compat.training.data.images import decode_image, read_image
 
 IMAGE = np.random.RandomState(3).randint(0, 256, (11, 17, 3)).astype(np.uint8)
 
@@ -64,23 +63,9 @@ def test_sixteen_bits_are_refused() -> None:
         decode_image(encoded(".png", IMAGE.astype(np.uint16) * 256), "native")
 
 
-def test_the_pixel_limit_holds_before_decoding() -> None:
-    side = 2**15
-    assert side * side > MAX_PIXELS
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n"
-    for kind, data in ((b"IHDR", header), (b"IEND", b"")):
-        png += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    with pytest.raises(FileError, match="32768 x 32768 pixels, more than the limit"):
-        decode_image(png, "color")
-    jpeg = bytearray(encoded(".jpg"))
-    at = jpeg.index(b"\xff\xc0")
-    jpeg[at + 5 : at + 9] = struct.pack(">HH", side, side)
-    with pytest.raises(FileError, match="more than the limit"):
-        decode_image(bytes(jpeg), "color")
-
-
-@pytest.mark.parametrize(("data", "message"), [(b"", "is empty"), (b"hello", "is no image that OpenCV can decode")])
+@pytest.mark.parametrize(
+    ("data", "message"), [(b"", "is empty: no image"), (b"hello", "is no image that OpenCV can decode")]
+)
 def test_what_is_no_image(data: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,8 +21,6 @@ from hpm.files.lists import format_list_line, write_list
 from hpm.files.pictures import PictureFiles, frame_rate, read_frames
 from hpm.model import PoseMachine
 from hpm.scaling import REFINEMENT_BOUNDS
-
-SOURCES = Path(__file__).parent.parent.parent / "hpm"
 
 
 def write_cut_jpeg(path: Path) -> None:
@@ -112,7 +109,19 @@ def test_a_truncated_video(name: str, code: str, tmp_path: Path) -> None:
         list(read_frames([path]))
 
 
-def test_pictures_and_videos_are_opened_in_one_place() -> None:
-    calls = re.compile(r"\b(imread|imdecode|imreadmulti|VideoCapture|Image\.open)\b")
-    users = {path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*.py") if calls.search(path.read_text())}
-    assert users == {"files/pictures.py"}
+def test_a_playlist_is_no_video(tmp_path: Path) -> None:
+    """A decoder would open the files that it names."""
+    path = tmp_path / "a.mp4"
+    path.write_text("#EXTM3U\n#EXTINF:10,\n/etc/passwd\n")
+    with pytest.raises(FileError, match=r"a\.mp4: is text, no video"):
+        list(read_frames([path]))
+
+
+def test_frames_have_the_limit_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (160, 120))
+    writer.write(np.zeros((120, 160, 3), np.uint8))
+    writer.release()
+    monkeypatch.setenv("CAFFE_COMPAT_MAX_PICTURE_BYTES", str(3 * 160 * 120 - 1))
+    with pytest.raises(FileError, match=r"a\.avi: a frame of 160 x 120 pixels takes 57,600 bytes"):
+        list(read_frames([path]))

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ...errors import CaffeCompatError, UsageError
+from ...formats.images import opencv
 from ...network.registry import Shape
-from .images import opencv
 from .source import Source, Values
 
 __all__ = ["Loader"]

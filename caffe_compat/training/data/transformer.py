@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from ...errors import FileError
+from ...formats.images import Mode, opencv
 from ...formats.weights import read_binaryproto
-from .images import Mode, opencv
 from .order import draw
 from .source import Empty, Setup, Values
 

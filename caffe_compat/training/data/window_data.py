@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from ...errors import FileError
+from ...formats.images import opencv
 from ...network.registry import Shape
-from .images import opencv, read_image
+from .images import read_image
 from .lists import read_lines
 from .order import draw
 from .source import Empty, Setup, Source, Values
