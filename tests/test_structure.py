@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import pkgutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ MODULES = {
 }
 
 
-def imported(name: str, path: Path, *, everywhere: bool = False) -> set[str]:
+@functools.cache
+def imported(name: str, path: Path, *, everywhere: bool = False) -> frozenset[str]:
     """Modules that module ``name`` imports when it is imported; with ``everywhere``, also those inside functions."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     found: set[str] = set()
@@ -39,7 +41,7 @@ def imported(name: str, path: Path, *, everywhere: bool = False) -> set[str]:
             found |= modules
             if len(modules) < len(node.names):  # something of the package itself, too
                 found.add(source)
-    return found
+    return frozenset(found)
 
 
 def _statements(tree: ast.AST, everywhere: bool) -> Iterator[ast.AST]:
@@ -49,7 +51,7 @@ def _statements(tree: ast.AST, everywhere: bool) -> Iterator[ast.AST]:
             yield from _statements(node, everywhere)
 
 
-def within(names: set[str], *packages: str) -> set[str]:
+def within(names: Set[str], *packages: str) -> set[str]:
     return {name for name in names for package in packages if name == package or name.startswith(package + ".")}
 
 
@@ -104,6 +106,7 @@ KNOWN_CLIMBS = {
 }
 
 
+@functools.cache
 def floor(name: str) -> int:
     """The floor of a module; -1 if it is not listed."""
     part = name
