@@ -217,10 +217,17 @@ def test_values_that_cannot_be_decoded_are_named(blob: bytes, message: str) -> N
 # Shapes
 
 
+def test_two_shapes_that_disagree() -> None:
+    legacy = integer(1, 1) + integer(2, 2) + integer(3, 3) + integer(4, 4)
+    with pytest.raises(WireError, match=r"its shape is \[2, 12\], .* say \[1, 2, 3, 4\]"):
+        only_blob(legacy + floats(5, VALUES) + shape(2, 12))
+
+
 def test_legacy_shape() -> None:
     legacy = integer(1, 1) + integer(2, 2) + integer(3, 3) + integer(4, 4)
     assert only_blob(legacy + floats(5, VALUES)).shape == (1, 2, 3, 4)
-    assert only_blob(legacy + floats(5, VALUES) + shape(2, 12)).shape == (2, 12)
+    ones = integer(1, 1) + integer(2, 1) + integer(3, 2) + integer(4, 12)
+    assert only_blob(ones + floats(5, VALUES) + shape(2, 12)).shape == (2, 12)
     assert only_blob(legacy + floats(5, VALUES) + field(7, b"")).shape == (1, 2, 3, 4)
     with pytest.raises(WireError, match=r"shape \(0, 0, 0, 24\) needs 0 values, but 24"):
         only_blob(integer(4, 24) + floats(5, VALUES))

@@ -348,6 +348,12 @@ def _read_blob(source: Source, start: int, end: int, where: str) -> BlobView:
             others[number] = (wire, value, position)
 
     shape = tuple(dims) if dims or not has_legacy else tuple(legacy)
+    if dims and has_legacy and (1,) * (4 - len(dims)) + shape != tuple(legacy):
+        # Caffe takes num, channels, height and width, and then stops where they do not fit the layer.
+        raise source.error(
+            f"{where}: its shape is {list(shape)}, its num, channels, height and width say {legacy}; one of them is wrong",
+            start,
+        )
     count = math.prod(shape)
     if min(shape, default=0) < 0 or count > MAX_BLOB_VALUES:
         raise source.error(f"{where}: impossible shape {shape}", start)

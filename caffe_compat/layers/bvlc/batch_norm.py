@@ -99,7 +99,7 @@ def batch_norm(spec: LayerSpec) -> Layer:
     params = spec.params("batch_norm_param")
     channels = normalized_channels(spec)
     use_global_stats = params.use_global_stats if params.has("use_global_stats") else None
-    if spec.phase == "TRAIN" and any(p.lr_mult != 0 for p in spec.message.param[:3]):
+    if any(p.lr_mult != 0 for p in spec.message.param[:3]):  # Caffe aborts in both phases
         spec.fail("a param for its statistics has a lr_mult other than 0, and Caffe cannot learn them; set lr_mult: 0")
     if params.knows("use_weight_bias"):
         # Some engines of Intel's fork have a scale and a shift that these start; the ordinary one has not.
