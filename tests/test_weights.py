@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from work import within
 
 from caffe_compat.errors import FileError, WeightsError
 from caffe_compat.formats.files import atomic_write, sha256_of
@@ -456,13 +456,11 @@ def wrong_diff(file: h5py.File) -> None:
 )
 def test_hdf5_that_caffe_does_not_write(edit: Callable, message: str, tmp_path: Path) -> None:
     path = edited(tmp_path, edit)
-    started = time.perf_counter()
     tracemalloc.start()
     with pytest.raises(FileError, match=message) as caught:
-        read_weights(path)
+        within(5_000, lambda: read_weights(path))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert time.perf_counter() - started < 0.5
     assert peak < 1 << 20
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
@@ -511,12 +509,10 @@ def test_truncated_and_damaged_hdf5(name: str, tmp_path: Path) -> None:
             for position in random.randint(2500, size=3):  # where the headers are
                 data[position] ^= 1 << random.randint(8)
         path.write_bytes(data)
-        started = time.perf_counter()
         try:
-            read(path)
+            within(20_000, lambda: read(path))
         except FileError:
             refused += 1
-        assert time.perf_counter() - started < 1
     assert refused > 150
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import mmap
 import re
 import struct
-import time
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from work import counted, within
 
 from caffe_compat.errors import FileError, WireError
 from caffe_compat.formats.wire import BlobView, read_blob, read_net, read_solver_state, varint
@@ -135,9 +135,7 @@ def test_unpacked_values(number: int, wire: int, dtype: str, count: int) -> None
     values = np.random.RandomState(count).standard_normal(count).astype(dtype)
     stored = b"".join(key(number, wire) + v.tobytes() for v in values)
     for before, after in ((shape(count), b""), (b"", shape(count))):
-        started = time.perf_counter()
-        view = only_blob(before + stored + after)
-        assert time.perf_counter() - started < 0.1
+        view = within(1_000, lambda blob=before + stored + after: only_blob(blob))  # however many values there are
         assert view.data.dtype == dtype
         np.testing.assert_array_equal(view.data, values)
         assert not view.data.flags.writeable
@@ -376,10 +374,8 @@ def test_ten_gigabytes_declared_in_one_kilobyte(tmp_path: Path) -> None:
     }
     for blob in lying.values():
         path.write_bytes(layer(blob))
-        started = time.perf_counter()
         with pytest.raises(WireError, match=r"a\.caffemodel"):
-            read_net(path)
-        assert time.perf_counter() - started < 0.1
+            within(1_000, lambda: read_net(path))
 
 
 def test_floods_of_empty_messages_are_refused() -> None:
@@ -401,14 +397,12 @@ def test_every_damage_reads_or_raises(name: str) -> None:
         damaged.append(bytes(flipped))
     offsets = []
     for data in damaged:
-        started = time.perf_counter()
         try:
-            for record in read_net(data).layers:
+            for record in within(20_000, lambda data=data: read_net(data)).layers:
                 for blob in record.blobs:
                     assert blob.is_empty or blob.data.shape == blob.shape
         except WireError as error:
             offsets.append((error.offset, len(data)))
-        assert time.perf_counter() - started < 1
     assert len(offsets) > 250  # most truncations cannot pass
     assert all(offset is not None and 0 <= offset <= size for offset, size in offsets)
 
@@ -548,9 +542,7 @@ def test_reading_costs_headers_only(tmp_path: Path) -> None:
         file.seek(4 * count - 4, 1)
         file.write(struct.pack("<f", 2.5))
         file.write(layer(shape(2, 3, 4) + floats(5, VALUES), name="after"))
-    started = time.perf_counter()
-    net = read_net(path)
-    assert time.perf_counter() - started < 0.05
+    net = within(1_000, lambda: read_net(path))
     assert net.layers[0].blobs[0].data[-1] == 2.5
     np.testing.assert_array_equal(net.layers[1].blobs[0].data, VALUES)
     assert len(net.structure) < 100
@@ -561,11 +553,7 @@ def test_two_thousand_layers() -> None:
         shape(16, 8, 3, 3) + floats(5, np.zeros(1152, np.float32)),
         shape(16) + floats(5, np.zeros(16, np.float32)),
     )
-    data = b"".join(layer(*blobs, name=f"layer{i}") for i in range(2000))
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        net = read_net(data)
-        seconds.append(time.perf_counter() - started)
+    few, many = (b"".join(layer(*blobs, name=f"layer{i}") for i in range(count)) for count in (200, 2000))
+    net, lines = counted(lambda: read_net(many))
     assert len(net.layers) == 2000
-    assert min(seconds) < 0.3  # measured: 0.05
+    assert lines < 11 * counted(lambda: read_net(few))[1]  # each layer costs the same

@@ -351,7 +351,7 @@ def _read_blob(source: Source, start: int, end: int, where: str) -> BlobView:
     if dims and has_legacy and (1,) * (4 - len(dims)) + shape != tuple(legacy):
         # Caffe takes num, channels, height and width, and then stops where they do not fit the layer.
         raise source.error(
-            f"{where}: its shape is {list(shape)}, its num, channels, height and width say {legacy}; one of them is wrong",
+            f"{where}: its shape is {list(shape)}, its num, channels, height and width say {legacy}",
             start,
         )
     count = math.prod(shape)
