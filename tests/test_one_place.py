@@ -24,6 +24,11 @@ PLACES = {
     ("imread", "imdecode", "imreadmulti", "imreadanimation", "imdecodemulti"): ("caffe_compat/formats/images.py",),
     ("VideoCapture",): ("caffe_compat/formats/videos.py",),
     ("Image.open", "imageio.imread", "io.imread"): (),
+    ("np.load", "numpy.load", "np.memmap", "np.fromfile", "numpy.lib.npyio", "lib.format"): (
+        "caffe_compat/formats/arrays.py",
+    ),
+    # A .pt is a zip archive too, of torch's own kind.
+    ("zipfile",): ("caffe_compat/formats/arrays.py", "caffe_compat/network/checkpoint.py"),
 }
 
 
@@ -68,6 +73,9 @@ def test_only_one_place_opens_them(names: tuple[str, ...]) -> None:
         ("opencv().VideoCapture(0)", "VideoCapture"),
         ("getattr(cv2, 'imread')(path)", "imread"),
         ("import PIL.Image\nPIL.Image.open(path)", "Image.open"),
+        ("from numpy import load\nload(path)", "numpy.load"),
+        ("np.load(path, allow_pickle=True)", "np.load"),
+        ("import zipfile as z", "zipfile"),
         ("def f():\n    from PIL import Image\n    return Image.open", "Image.open"),
     ],
 )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
-from typing import BinaryIO
 
 import click
 import numpy as np
 import torch
 
 from ..errors import UsageError
+from ..formats.arrays import write_npz
 from ..formats.files import atomic_write
 from ..formats.sniff import is_checkpoint, is_text
 from ..inference.preprocess import Preprocess, load_input
@@ -98,7 +97,7 @@ def run(
     values = {name: value.float().cpu() for name, value in net.run(given, blobs=wanted).items()}
     if output is not None:
         with atomic_write(output) as file:
-            _write_npz(file, {name: value.numpy() for name, value in values.items()})
+            write_npz(file, {name: value.numpy() for name, value in values.items()})
     _print_values(values, top)
 
 
@@ -112,14 +111,6 @@ def _load_inputs(net: CaffeNet, paths: Mapping[str, str], how: Preprocess | None
         if name not in net.input_names:
             raise UsageError(f"--input {name}: the net's inputs are {', '.join(net.input_names)}")
     return {name: load_input(path, net.input_shapes[name], how) for name, path in paths.items()}
-
-
-def _write_npz(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
-    """What ``np.savez`` writes, for any blob name: to numpy's function, ``file`` is an argument of its own."""
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _print_values(values: Mapping[str, torch.Tensor], top: int) -> None:

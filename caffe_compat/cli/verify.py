@@ -12,8 +12,8 @@ import click
 import numpy as np
 from click.core import ParameterSource
 
-from ..errors import FileError, UsageError
-from ..formats.files import open_file
+from ..errors import UsageError
+from ..formats.arrays import read_npy
 from ..network.loading import load
 from ..network.net import CaffeNet
 from ..parity.cases import run_cases
@@ -128,18 +128,7 @@ def verify(
 
 def load_inputs(paths: Mapping[str, str]) -> dict[str, np.ndarray]:
     """The arrays of ``--input NAME=FILE.npy`` options."""
-    arrays = {}
-    for name, path in paths.items():
-        open_file(path).close()  # refuses what is no regular file
-        try:
-            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except OSError as error:
-            raise FileError(error.strerror or str(error), path=path) from error
-        except Exception as error:  # a damaged header is parsed as Python text, which can fail in any way
-            raise FileError(f"is no .npy array: {error}", path=path) from error
-        if not isinstance(arrays[name], np.ndarray) or arrays[name].dtype.kind not in "fiu":
-            raise FileError("an .npy array of numbers was expected", path=path)
-    return arrays
+    return {name: read_npy(path) for name, path in paths.items()}
 
 
 def verify_against(net: CaffeNet, reference: str, inputs: Mapping[str, np.ndarray]) -> list[CaseResult]:

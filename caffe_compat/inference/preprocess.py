@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..errors import FileError, UsageError
-from ..formats.files import open_file
+from ..formats.arrays import read_npy
 from ..formats.images import opencv, read_picture
 from ..formats.limits import PICTURE
 from ..formats.weights import read_binaryproto
@@ -264,7 +264,7 @@ def _parse_mean(text: str) -> tuple[tuple[float, ...] | None, np.ndarray | None]
 
 def _read_mean(path: str) -> np.ndarray:
     """(C,) or (C, H, W) from a file."""
-    mean = read_binaryproto(path) if path.endswith(".binaryproto") else _read_npy(path)
+    mean = read_binaryproto(path) if path.endswith(".binaryproto") else read_npy(path)
     if mean.ndim == 4 and mean.shape[0] == 1:
         mean = mean[0]
     if mean.ndim not in (1, 3) or mean.size == 0:
@@ -295,7 +295,7 @@ def load_input(path: str | Path, shape: Shape, preprocess: Preprocess | None = N
     """
     name = str(path)
     if name.endswith(".npy"):
-        array = np.array(_read_npy(name), np.float32)
+        array = np.array(read_npy(name), np.float32)
         if array.ndim != len(shape) or array.shape[1:] != shape[1:]:
             raise UsageError(f"{name}: has shape {list(array.shape)}, the net takes {list(shape)}")
         return array
@@ -327,22 +327,6 @@ def decode_image(path: str | Path, channel_order: str = "bgr") -> np.ndarray:
     """
     pixels = read_picture(path, "gray" if channel_order == "gray" else "color")
     return pixels[:, :, ::-1] if channel_order == "rgb" else pixels
-
-
-def _read_npy(path: str) -> np.ndarray:
-    """An array of numbers, mapped: a header that declares more than the file holds costs nothing."""
-    open_file(path).close()
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise FileError(f"cannot be read: {error.strerror or error}", path=path) from error
-    except Exception as error:  # a damaged header is parsed as Python text, which can fail in any way
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise FileError(f"is no .npy array: {reason}", path=path) from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
-        kind = array.dtype if isinstance(array, np.ndarray) else "an archive"
-        raise FileError(f"an .npy array of numbers was expected, found {kind}", path=path)
-    return array
 
 
 def _size(size: tuple[int, ...]) -> str:

@@ -259,7 +259,7 @@ def load_image(filename: str | os.PathLike[str] | BinaryIO, color: bool = True) 
     try:
         pixels = decode_picture(data, "native", name)
     except FileError as error:
-        raise ImageFileError(str(error)) from error
+        raise ImageFileError(error.detail, path=error.path) from error
     image = pixels.astype(np.float64)
     if pixels.dtype.kind == "u":
         image /= np.iinfo(pixels.dtype).max
@@ -280,7 +280,7 @@ def _read(file: str | os.PathLike[str] | BinaryIO) -> tuple[str, bytes]:
         try:
             return os.fspath(file), read_file(file, PICTURE)
         except FileError as error:
-            raise ImageFileError(str(error)) from error
+            raise ImageFileError(error.detail, path=error.path) from error
     data = file.read()
     name = str(getattr(file, "name", "the image"))
     if not isinstance(data, (bytes, bytearray)):

@@ -10,16 +10,23 @@ from __future__ import annotations
 
 import codecs
 import math
+import os
 import re
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from caffe_compat.errors import FileError
+from caffe_compat.formats import arrays
+from caffe_compat.formats.files import atomic_write, read_file
+from caffe_compat.formats.sniff import FileKind, kind_of
 
-__all__ = ["MAX_BYTES", "Refused", "array_view", "safe_load"]
+from ..projector import LAYERS, Projector
+
+__all__ = ["is_pickle", "read_npz", "read_projector_pickle", "safe_load", "write_projector_pickle"]
 
 MAX_BYTES = 1 << 30
 
@@ -41,24 +48,78 @@ def safe_load(data: bytes, *, path: str | None = None) -> Any:
     machine = _Machine(data)
     try:
         return machine.run()
-    except Refused as error:
+    except _Refused as error:
         raise FileError(f"refused at byte {machine.at} of the pickle: {error}", path=path) from None
     except (IndexError, KeyError, ValueError, TypeError, OverflowError, struct.error, SyntaxError) as error:
         raise FileError(f"damaged at byte {machine.at} of the pickle: {error}", path=path) from error
 
 
-def array_view(raw: bytes, dtype: np.dtype, shape: tuple[int, ...], fortran: bool) -> np.ndarray:
-    """The array of numbers or text in some bytes. Raises Refused."""
+def read_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Every array of an npz file by name; an array of objects is read as ``safe_load`` reads a pickle.
+
+    Raises:
+        FileError: no npz, damaged, too large, or an array of objects that are not plain values.
+    """
+    return arrays.read_npz(path, lambda data, name: safe_load(data, path=name))
+
+
+def is_pickle(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is named .pkl, or begins as pickles of arrays do. Raises FileError."""
+    return kind_of(path) is FileKind.PICKLE or Path(path).suffix.lower() == ".pkl"
+
+
+def read_projector_pickle(path: str | os.PathLike[str]) -> Projector:
+    """The correction module and projector of the original's pickle: 12 arrays, weight transposed and bias per layer.
+
+    Raises:
+        FileError: no pickle of plain arrays, or other arrays than these.
+        WeightsError: arrays whose shapes do not fit.
+    """
+    name = os.fspath(path)
+    values = safe_load(read_file(path), path=name)
+    if not isinstance(values, (list, tuple)) or len(values) != 2 * len(LAYERS):
+        found = f"{len(values)} values" if isinstance(values, (list, tuple)) else f"a {type(values).__name__}"
+        raise FileError(f"holds {found}; 12 arrays were expected: weight and bias of {', '.join(LAYERS)}", path=name)
+    for k, array in enumerate(values):
+        place = f"value {k + 1} ({LAYERS[k // 2]} {'weight' if k % 2 == 0 else 'bias'})"
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+            raise FileError(f"{place} is a {type(array).__name__}; an array of floats was expected", path=name)
+        if not np.isfinite(array).all():
+            raise FileError(f"{place} has values that are not finite", path=name)
+    return Projector.from_arrays([np.asarray(array, np.float32) for array in values])
+
+
+def write_projector_pickle(path: str | os.PathLike[str], projector: Projector) -> None:
+    """Write the 12 float32 arrays as a pickle that Python 2 with its numpy reads, as the original does.
+
+    Written by hand: today's numpy names a module in its pickles that numpy did not have then. Python 3 reads it with
+    ``encoding="latin1"``. Raises FileError.
+    """
+    parts = [b"\x80\x02](", *(_pickled(array.astype("<f4")) for array in projector.arrays()), b"e."]
+    with atomic_write(path) as handle:
+        handle.write(b"".join(parts))
+
+
+def _pickled(array: np.ndarray) -> bytes:
+    """The instructions of protocol 2 that push a float32 array, as numpy 1 on Python 2 wrote them."""
+    shape = b"(" + b"".join(b"J" + struct.pack("<i", size) for size in array.shape) + b"t"
+    raw = array.tobytes()
+    empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+    dtype = b"cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    return empty + b"(K\x01" + shape + dtype + b"\x89T" + struct.pack("<i", len(raw)) + raw + b"tb"
+
+
+def _view(raw: bytes, dtype: np.dtype, shape: tuple[int, ...], fortran: bool) -> np.ndarray:
     if any(size < 0 for size in shape) or len(shape) > 32:
-        raise Refused(f"an array of shape {shape}")
+        raise _Refused(f"an array of shape {shape}")
     if dtype.kind not in "biufcSU" or dtype.itemsize == 0:
-        raise Refused(f"an array of {dtype}; arrays of numbers or text are admitted")
+        raise _Refused(f"an array of {dtype}; arrays of numbers or text are admitted")
     if math.prod(shape) * dtype.itemsize != len(raw):
-        raise Refused(f"{len(raw)} bytes for an array of shape {shape} and type {dtype}")
+        raise _Refused(f"{len(raw)} bytes for an array of shape {shape} and type {dtype}")
     return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-class Refused(Exception):
+class _Refused(Exception):
     """An instruction, a name or a value that a pickle of plain arrays does not need."""
 
 
@@ -72,7 +133,7 @@ class _Name:
     def __init__(self, module: str, name: str) -> None:
         self.role = _NAMES.get(f"{module}.{name}")
         if self.role is None:
-            raise Refused(f"it names {module[:80]}.{name[:80]}; only plain numpy arrays are admitted")
+            raise _Refused(f"it names {module[:80]}.{name[:80]}; only plain numpy arrays are admitted")
 
 
 _NAMES = {
@@ -95,16 +156,16 @@ class _DType:
 
     def __init__(self, code: Any) -> None:
         if not isinstance(code, str) or not (code == "O8" or code == "O" or re.fullmatch(r"[biufcSU]\d{1,6}", code)):
-            raise Refused(f"arrays of type {str(code)[:40]!r}; arrays of numbers or text are admitted")
+            raise _Refused(f"arrays of type {str(code)[:40]!r}; arrays of numbers or text are admitted")
         self.objects = code.startswith("O")
         self.dtype = np.dtype(object if self.objects else code)
 
     def build(self, state: Any) -> None:
         # (version, byte order, subtype, names, fields, size, alignment, flags ...)
         if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", ">", "|", "="):
-            raise Refused("a state of an element type")
+            raise _Refused("a state of an element type")
         if state[2] is not None or state[3] is not None or state[4] is not None:
-            raise Refused("a structured element type")
+            raise _Refused("a structured element type")
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
@@ -139,14 +200,14 @@ class _Machine:
                 return _finish(value)
             step = _STEPS.get(code)
             if step is None:
-                raise Refused(f"instruction {code!r} is none that plain arrays need")
+                raise _Refused(f"instruction {code!r} is none that plain arrays need")
             step(self)
 
     # Input.
 
     def take(self, count: int) -> bytes:
         if count < 0 or count > len(self.data) - self.at:
-            raise Refused("it ends too early")
+            raise _Refused("it ends too early")
         self.at += count
         return self.data[self.at - count : self.at]
 
@@ -156,7 +217,7 @@ class _Machine:
     def line(self) -> bytes:
         end = self.data.find(b"\n", self.at)
         if end < 0:
-            raise Refused("it ends too early")
+            raise _Refused("it ends too early")
         text = self.take(end - self.at)
         self.at += 1
         return text
@@ -169,7 +230,7 @@ class _Machine:
     def pop(self) -> Any:
         value = self.stack.pop()
         if isinstance(value, _Mark):
-            raise Refused("a value was expected, a mark found")
+            raise _Refused("a value was expected, a mark found")
         return value
 
     def since_mark(self) -> list[Any]:
@@ -178,11 +239,11 @@ class _Machine:
                 values = self.stack[k + 1 :]
                 del self.stack[k:]
                 return values
-        raise Refused("a mark is missing")
+        raise _Refused("a mark is missing")
 
     def top(self, kind: type) -> Any:
         if not self.stack or type(self.stack[-1]) is not kind:
-            raise Refused(f"a {kind.__name__} to add to was expected")
+            raise _Refused(f"a {kind.__name__} to add to was expected")
         return self.stack[-1]
 
     # Instructions with more to them than a push.
@@ -192,18 +253,18 @@ class _Machine:
         if text in (b"00", b"01"):
             return self.push(text == b"01")
         if len(text) > 40:
-            raise Refused("a number of more than 40 digits")
+            raise _Refused("a number of more than 40 digits")
         return self.push(int(text.rstrip(b"L")))
 
     def long_bytes(self, count: int) -> None:
         if not 0 <= count <= 16:
-            raise Refused(f"a number of {count} bytes")
+            raise _Refused(f"a number of {count} bytes")
         self.push(int.from_bytes(self.take(count), "little", signed=True))
 
     def quoted(self) -> None:
         text = self.line()
         if len(text) < 2 or text[:1] not in (b"'", b'"') or text[-1:] != text[:1]:
-            raise Refused("a text without quotes")
+            raise _Refused("a text without quotes")
         self.push(codecs.escape_decode(text[1:-1])[0].decode("latin1"))
 
     def append(self, values: list[Any]) -> None:
@@ -211,11 +272,11 @@ class _Machine:
 
     def set_items(self, values: list[Any]) -> None:
         if len(values) % 2:
-            raise Refused("a key without a value")
+            raise _Refused("a key without a value")
         target = self.top(dict)
         for key, value in zip(values[::2], values[1::2], strict=True):
             if type(key) not in (str, int, float, bool, bytes, type(None)):
-                raise Refused(f"a key that is a {type(key).__name__}")
+                raise _Refused(f"a key that is a {type(key).__name__}")
             target[key] = _finish(value)
 
     def dictionary(self) -> None:
@@ -238,7 +299,7 @@ class _Machine:
     def call(self) -> None:
         arguments, function = self.pop(), self.pop()
         if not isinstance(function, _Name) or not isinstance(arguments, tuple):
-            raise Refused("a call of something that is no name")
+            raise _Refused("a call of something that is no name")
         self.push(self.called(function.role, arguments))
 
     def called(self, role: str | None, arguments: tuple[Any, ...]) -> Any:
@@ -251,12 +312,12 @@ class _Machine:
         if role == "encode" and isinstance(arguments[0], str) and arguments[1:] in (("latin1",), ("latin-1",)):
             return self.bytes_of(arguments[0])
         if role == "scalar" and isinstance(arguments[0], _DType) and not arguments[0].objects:
-            return array_view(self.bytes_of(arguments[1]), arguments[0].dtype, (), False)[()]
+            return _view(self.bytes_of(arguments[1]), arguments[0].dtype, (), False)[()]
         if role == "frombuffer":
             raw, kind, shape, order = arguments
             if isinstance(kind, _DType) and not kind.objects and order in ("C", "F"):
-                return array_view(self.bytes_of(raw), kind.dtype, _shape(shape), order == "F")
-        raise Refused(f"a call of {role} that arrays do not need")
+                return _view(self.bytes_of(raw), kind.dtype, _shape(shape), order == "F")
+        raise _Refused(f"a call of {role} that arrays do not need")
 
     def build(self) -> None:
         state = self.pop()
@@ -265,15 +326,15 @@ class _Machine:
             target.build(state)
             return
         if not isinstance(target, _Array) or target.built or not isinstance(state, tuple) or len(state) != 5:
-            raise Refused("a state for something that is no array")
+            raise _Refused("a state for something that is no array")
         _, size, kind, fortran, content = state
         shape = _shape(size)
         if not isinstance(kind, _DType):
-            raise Refused("an array without an element type")
+            raise _Refused("an array without an element type")
         if kind.objects:
             target.value = self.object_array(content, shape)
         else:
-            target.value = array_view(self.bytes_of(content), kind.dtype, shape, bool(fortran))
+            target.value = _view(self.bytes_of(content), kind.dtype, shape, bool(fortran))
         target.built = True
 
     def bytes_of(self, content: Any) -> bytes:
@@ -281,13 +342,13 @@ class _Machine:
             self.copy(len(content))
             return content.encode("latin1")
         if not isinstance(content, bytes):
-            raise Refused(f"an array whose content is a {type(content).__name__}")
+            raise _Refused(f"an array whose content is a {type(content).__name__}")
         return content
 
     def object_array(self, content: Any, shape: tuple[int, ...]) -> Any:
         if type(content) is not list or any(size < 0 for size in shape) or math.prod(shape) != len(content):
             found = f"{len(content) if isinstance(content, list) else 'no'} objects"
-            raise Refused(f"{found} for an array of shape {shape}")
+            raise _Refused(f"{found} for an array of shape {shape}")
         if shape == ():
             return content[0]
         self.copy(len(content))
@@ -299,11 +360,11 @@ class _Machine:
     def copy(self, count: int) -> None:
         self.copied += count
         if self.copied > 2 * len(self.data):
-            raise Refused("it uses its texts or lists over and over")
+            raise _Refused("it uses its texts or lists over and over")
 
     def remember(self, key: int) -> None:
         if not self.stack or isinstance(self.stack[-1], _Mark):
-            raise Refused("nothing to remember")
+            raise _Refused("nothing to remember")
         self.memo[key] = self.stack[-1]
 
 
@@ -311,10 +372,10 @@ def _finish(value: Any) -> Any:
     """A value as its container keeps it: the array in place of its announcement."""
     if isinstance(value, _Array):
         if not value.built:
-            raise Refused("an array without content")
+            raise _Refused("an array without content")
         return value.value
     if isinstance(value, (_Name, _DType, _Unfinished, _Mark)):
-        raise Refused("a name or an element type where a value was expected")
+        raise _Refused("a name or an element type where a value was expected")
     return value
 
 
@@ -326,7 +387,7 @@ def _tuple(values: list[Any]) -> tuple[Any, ...]:
 
 def _shape(value: Any) -> tuple[int, ...]:
     if not isinstance(value, tuple) or not all(type(size) is int for size in value):
-        raise Refused("a shape that is no tuple of integers")
+        raise _Refused("a shape that is no tuple of integers")
     return value
 
 

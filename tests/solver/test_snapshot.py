@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import json
 import os
 import subprocess
 import sys
@@ -365,13 +367,55 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
         read_snapshot(tmp_path / "a_iter_10.solverstate", tmp_path)
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no zip", b"text"])
-def test_a_damaged_resume_file_is_named(damage: bytes, tmp_path: Path) -> None:
+def npz_of_facts(path: Path, **changes: Any) -> bytes:
+    """A resume file with other facts in it; None takes one out."""
+    with np.load(path) as file:
+        facts = {**json.loads(bytes(file["facts"])), **changes}
+    text = json.dumps({key: value for key, value in facts.items() if value is not None}).encode()
+    buffer = io.BytesIO()
+    np.savez(buffer, facts=np.frombuffer(text, np.uint8))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"PK\x03\x04 no zip",
+        b"text",
+        {"seed": "x"},
+        {"seed": -1},
+        {"seed": 10**400},
+        {"seed": None},
+        {"train_passes": 1.5},
+        {"test_passes": 3},
+        {"test_passes": [1, None]},
+        {"losses": ["x"]},
+        {"losses": [10**400]},
+        {"loss_index": 2**70},
+        {"world_size": True},
+        {"smoothed_loss": []},
+        {"more": 1},
+        b'{"version": 2, "seed": 1e999, [',
+        b"[" * 100_000,
+        b"[]",
+        b"1",
+        b"\xff",
+    ],
+    ids=lambda damage: str(damage)[:30],
+)
+def test_a_damaged_resume_file_is_named(damage: bytes | dict[str, Any], tmp_path: Path) -> None:
     solver = recorded_case("adam", tmp_path)
     state = solver.snapshot()
     assert state is not None
-    (tmp_path / "adam_iter_0.resume.npz").write_bytes(damage)
-    with pytest.raises(FileError, match=r"adam_iter_0.resume.npz: is damaged"):
+    path = tmp_path / "adam_iter_0.resume.npz"
+    if isinstance(damage, dict):
+        path.write_bytes(npz_of_facts(path, **damage))
+    elif damage[:4] in (b"", b"PK\x03\x04", b"text"):
+        path.write_bytes(damage)
+    else:
+        np.savez(path, facts=np.frombuffer(damage, np.uint8))
+    with pytest.raises(FileError, match=r"adam_iter_0.resume.npz: is damaged \(.+\); delete it to go on"):
         solver.restore(state)
 
 

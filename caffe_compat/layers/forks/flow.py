@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ...network.registry import Layer, LayerSpec, layer
-from ..gradients import without_gradient
 from ..precision import widened
 
 __all__ = [
@@ -209,15 +208,16 @@ def exp_max(spec: LayerSpec) -> Layer:
     return ExpMax(math.log(base) * params.scale, base**params.shift)
 
 
-class _SquaredGradient(torch.autograd.Function):
+class _ForksSquareGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, in_place: bool) -> Tensor:
+        ctx.in_place = in_place
         return -(x * x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient * gradient
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * gradient if ctx.in_place else torch.zeros_like(gradient), None
 
 
 class NegSquare(Layer):
@@ -235,9 +235,7 @@ class NegSquare(Layer):
     def forward(self, x: Tensor) -> Tensor:
         if self.gradients == "true":
             return -(x * x)
-        if not self.in_place:
-            return without_gradient(-(x * x), x)
-        top: Tensor = _SquaredGradient.apply(x)
+        top: Tensor = _ForksSquareGradient.apply(x, self.in_place)
         return top
 
 

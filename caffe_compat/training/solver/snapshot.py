@@ -18,7 +18,6 @@ import re
 import shutil
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -29,7 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import FileError, WeightsError
+from ...errors import FileError, WeightsError, first_line
+from ...formats.arrays import read_npz, write_npz
 from ...formats.files import atomic_write, sha256_of
 from ...formats.weights import (
     read_solverstate,
@@ -273,37 +273,46 @@ def _write_resume(path: Path, state: ResumeState, solverstate: Path) -> None:
     text = json.dumps({"version": _VERSION, "solverstate": sha256_of(solverstate), **facts}).encode()
     with atomic_write(path) as handle:
         arrays: dict[str, Any] = {f"buffer:{name}": array for name, array in state.buffers.items()}
-        np.savez(handle, facts=np.frombuffer(text, np.uint8), **arrays)
+        write_npz(handle, {"facts": np.frombuffer(text, np.uint8), **arrays})
 
 
 def _read_resume(path: Path, solverstate: Path) -> ResumeState | None:
     """What ``path`` holds; None if it belongs to another file than ``solverstate``."""
+    name = str(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            facts = json.loads(bytes(file["facts"]))
-            buffers = {key[7:]: file[key] for key in file.files if key.startswith("buffer:")}
+        arrays = read_npz(path)
+    except FileError as error:
+        raise _damaged(error.detail, name) from error
+    try:
+        facts = json.loads(arrays["facts"].tobytes())
         if facts.pop("version") != _VERSION:
             raise FileError(
-                "was written by another version of this program; delete it to go on without recurrent state",
-                path=str(path),
+                "was written by another version of this program; delete it to go on without recurrent state", path=name
             )
         if facts.pop("solverstate") != sha256_of(solverstate):
             return None
-        facts["test_passes"], facts["losses"] = tuple(facts["test_passes"]), tuple(facts["losses"])
-        return ResumeState(buffers=buffers, **facts)
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        MemoryError,
-        zipfile.BadZipFile,
-    ) as e:
-        raise FileError(
-            f"is damaged ({str(e) or type(e).__name__}); delete it to go on without recurrent state", path=str(path)
-        ) from e
+        buffers = {key[7:]: array for key, array in arrays.items() if key.startswith("buffer:")}
+        return ResumeState(buffers=buffers, **_checked_facts(facts))
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise _damaged(first_line(error), name) from error
+
+
+def _damaged(reason: str, path: str) -> FileError:
+    return FileError(f"is damaged ({reason}); delete it to go on without recurrent state", path=path)
+
+
+def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts, if they are what was written. Raises ValueError."""
+    checked = dict(facts, test_passes=tuple(facts["test_passes"]), losses=tuple(facts["losses"]))
+    whole = {key: checked[key] for key in ("seed", "train_passes", "loss_index", "world_size")}
+    for key, value in [*whole.items(), *(("test_passes", value) for value in checked["test_passes"])]:
+        if type(value) is not int or not 0 <= value < 2**63:
+            raise ValueError(f"{key} is {str(value)[:40]!r}, not a count")
+    for value in (checked["smoothed_loss"], *checked["losses"]):
+        if type(value) not in (int, float):  # NaN and infinity are losses too
+            raise ValueError(f"a loss is {str(value)[:40]!r}, not a number")
+    losses = tuple(map(float, checked["losses"]))
+    return {**checked, "losses": losses, "smoothed_loss": float(checked["smoothed_loss"])}
 
 
 # Reading
