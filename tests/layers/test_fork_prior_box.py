@@ -10,6 +10,9 @@ import torch
 from building import assert_equals, build
 
 from caffe_compat.errors import LayerError, UnknownLayerError
+from caffe_compat.network.net import CaffeNet
+from caffe_compat.schema.prototxt import parse_message
+from caffe_compat.schema.upgrade import upgrade_net
 
 SSD, OPENVINO = "weiliu89/caffe@ssd", "openvinotoolkit/training_toolbox_caffe"
 
@@ -63,6 +66,20 @@ def test_prior_box(param: str, extra: str) -> None:
     )
     torch.testing.assert_close(top[0, 0], torch.tensor(expected, dtype=torch.float32), rtol=1e-5, atol=1e-6)
     assert_equals(top[0, 1], variance * (len(expected) // 4))
+
+
+def test_a_network_may_flip_no_aspect_ratio() -> None:
+    text = """input: "data" input_shape { dim: 1 dim: 3 dim: 40 dim: 40 }
+    layer { name: "pool" type: "Pooling" bottom: "data" top: "pool" pooling_param { kernel_size: 4 stride: 4 } }
+    layer { name: "prior" type: "PriorBox" bottom: "pool" bottom: "data" top: "prior" prior_box_param {
+      min_size: 10 max_size: 16 flip: true clip: false variance: [0.1, 0.1, 0.2, 0.2] offset: 0.5 } }"""
+    parsed = parse_message(text)
+    net = CaffeNet(upgrade_net(parsed.message, parsed.schema).message, dialect=parsed.schema.name)
+    top = net.forward(data=torch.zeros(1, 3, 40, 40))["prior"]
+    assert top.shape == (1, 2, 10 * 10 * 2 * 4)
+    # The first cell's centre is (2, 2); half of 10 and of the root of 160 reach out from it.
+    ends = [end / 40 for half in (5, math.sqrt(160) / 2) for end in (2 - half, 2 - half, 2 + half, 2 + half)]
+    torch.testing.assert_close(top[0, 0, :8], torch.tensor(ends), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -147,9 +147,15 @@ def test_decode_bbox(phase: str) -> None:
     shapes = [(7, 8), (7, 5), (7, 6)][: 2 if phase == "TEST" else 3]
     module = build('type: "DecodeBBox"', *shapes, phase=phase, dialect=CASCADE)
     given = [torch.tensor(a) for a in (offsets, boxes, matches)][: len(shapes)]
+    result = module(*given)
+    assert result.shape == (len(expected), 5, 1, 1)
     torch.testing.assert_close(
-        module(*given), torch.tensor(np.array(expected), dtype=torch.float32), rtol=1e-5, atol=1e-4
+        result[..., 0, 0], torch.tensor(np.array(expected), dtype=torch.float32), rtol=1e-5, atol=1e-4
     )
+    if phase == "TRAIN":
+        given[2].fill_(0.95)
+        with pytest.raises(LayerError, match="none of 7 boxes is left"):
+            module(*given)
 
 
 @pytest.mark.parametrize(
@@ -183,8 +189,10 @@ def test_scale_route_errors() -> None:
         module(torch.tensor([[0.0, 5, 5, 4, 4]]))
     with pytest.raises(LayerError, match="a row for each of 2 boxes"):
         build('type: "ScaleRoute"', (2, 5), (3, 4), tops=2, dialect=CASCADE)
-    with pytest.raises(LayerError, match="low_scale 9 must be positive"):
+    with pytest.raises(LayerError, match="low_scale 9 and high_scale 8 must be positive"):
         build('type: "ScaleRoute" scale_route_param { low_scale: 9 high_scale: 8 }', (2, 5), dialect=CASCADE)
+    with pytest.raises(LayerError, match="high_scale 0 must be positive"):
+        build('type: "ScaleRoute" scale_route_param { high_scale: 0 }', (2, 5), dialect=CASCADE)
 
 
 @pytest.mark.parametrize("aware", [False, True])

@@ -11,6 +11,9 @@ import torch
 from building import assert_equals, build, precise
 
 from caffe_compat.errors import LayerError
+from caffe_compat.network.net import CaffeNet
+from caffe_compat.schema.prototxt import parse_message
+from caffe_compat.schema.upgrade import upgrade_net
 
 FAST, FASTER = "rbgirshick/caffe-fast-rcnn@fast-rcnn", "rbgirshick/caffe-fast-rcnn@fast-rcnn-cleanup"
 RFCN, CASCADE, REN = "daijifeng001/caffe-rfcn", "zhaoweicai/cascade-rcnn", "ShaoqingRen/caffe"
@@ -182,6 +185,16 @@ def test_synopsys(bottoms: int, absolute: bool) -> None:
     text = f"smooth_l1_loss_param {{ sigma: 2 abssum: {str(absolute).lower()} }}"
     loss = (abs(errors) if absolute else errors).sum() / COUNT
     _check(text, SYNOPSYS, [a, b, *weights], loss, slopes if absolute else slopes * inside)
+
+
+@pytest.mark.parametrize("dialect", ["jolibrain/caffe", FASTER])
+def test_forks_whose_cpu_code_lacks_the_outside_weights_are_named(dialect: str) -> None:
+    text = 'layer { name: "l" type: "SmoothL1Loss" ' + " ".join(f'bottom: "b{i}"' for i in range(4)) + ' top: "t" }'
+    inputs = " ".join(f'input: "b{i}" input_shape {{ dim: 3 dim: 4 }}' for i in range(4))
+    parsed = parse_message(f"{inputs} {text}", dialect=dialect)
+    net = CaffeNet(upgrade_net(parsed.message, parsed.schema).message, dialect=parsed.schema.name)
+    said = ["layer 'l' (SmoothL1Loss): these are the numbers of jolibrain/caffe on a GPU; its CPU code leaves the "]
+    assert [w.split("outside")[0] for w in net.warnings] == (said if dialect == "jolibrain/caffe" else [])
 
 
 def test_refusals() -> None:

@@ -182,7 +182,8 @@ class BoxGroupOutput(_Proposals):
     """Cascade R-CNN's: for each stride a bottom with probabilities and one with adjustments, fields in the first axis.
 
     Bottoms are (images x fields, classes, H, W) and (images x fields, 4, H, W); the score of a box is one less the
-    probability of class 0. Tops as those of :class:`BoxOutput`, with corners that lie inside the box.
+    probability of class 0. Tops as those of :class:`BoxOutput`, with corners that lie inside the box. The fork leaves
+    boxes of equal scores to an unstable sort; here the last comes first.
     """
 
     def __init__(
@@ -269,7 +270,11 @@ class DecodeBBox(Layer):
     """Boxes (image, x1, y1, x2, y2) adjusted by the second four of eight numbers each, centre and size.
 
     In training, those whose end comes to lie before their start are left out, and those that match the ground truth to
-    ``exact`` already, going by the last value of their row in the third bottom.
+    ``exact`` already, going by the last value of their row in the third bottom. The boxes come with four axes. There
+    is no gradient: training past this layer stops the fork.
+
+    Raises:
+        LayerError: no box is left, as in the fork.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], exact: float) -> None:
@@ -291,7 +296,9 @@ class DecodeBBox(Layer):
             if matches:
                 kept = kept & (matches[0].flatten(1)[:, -1] < self.exact)
             after = after[kept]
-        return after.reshape(-1, *boxes.shape[1:])
+        if not len(after):
+            raise LayerError(f"none of {len(kept)} boxes is left", layer=self.layer_name, type="DecodeBBox")
+        return after[..., None, None]
 
 
 @layer("DecodeBBox", bottoms=(2, 3), tops=1, dialects=("zhaoweicai/mscnn", "zhaoweicai/cascade-rcnn"))
@@ -353,8 +360,8 @@ def scale_route(spec: LayerSpec) -> Layer:
     if math.prod(shapes[0][1:]) != 5 or shapes[0][1] != 5:
         spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shapes[0])}; rows of 5 numbers were expected")
     low, high = params.get("low_scale", 0.0), params.get("high_scale", math.inf)
-    if high < low or (params.has("low_scale") and low <= 0):
-        spec.fail(f"low_scale {low:g} must be positive, and high_scale {high:g} not below it")
+    if high < low or (params.has("low_scale") and low <= 0) or high <= 0:
+        spec.fail(f"low_scale {low:g} and high_scale {high:g} must be positive, and the latter not below the former")
     ends = [end for end in (low, high) if 0 < end < math.inf]
     middle = math.prod(ends) ** (1 / len(ends)) if ends else 256.0
     return ScaleRoute(low, high, middle)
@@ -364,7 +371,8 @@ class FrcnnOutput(Layer):
     """Detections of one image: rows (0, x1, y1, x2, y2, class, score), (detections + 1, 7, 1, 1).
 
     The first row is (0, -1 ...) always. Ordered by class, the best first within a class. Before the first pass there is
-    that row only, as in Caffe. Bottoms: probabilities (N, classes) with class 0 for none, adjustments (N, 4 x classes)
+    that row only, as in Caffe. The fork leaves equal scores to an unstable sort; here they keep the order of the boxes
+    and classes. Bottoms: probabilities (N, classes) with class 0 for none, adjustments (N, 4 x classes)
     or (N, 8) of the boxes, these (N, 5 or 6), and height and width of the image, which boxes are cut off at.
 
     Args:
