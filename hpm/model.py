@@ -45,7 +45,7 @@ from .networks import endpoints as ends
 from .networks.subnetworks import Halves, input_shapes, layers_for
 from .parity_gate import parity_of, require_parity
 from .projector import LAYERS, POSE_2D, POSE_3D, Projector, project
-from .refine import Refiner, RefineSettings
+from .refine import ORIGINAL, Refiner, RefineSettings
 from .scaling import REFINEMENT_BOUNDS, Bounds, denormalise, denormalise_as_layers, or_built_in
 from .skeleton import H36M16
 
@@ -56,8 +56,6 @@ Unit = Literal["normalised", "mm"]
 
 # What the original's data layers make of a pixel: (v - 128) / 256.
 _MEAN, _SCALE = 128.0, 1 / 256
-
-_ORIGINAL = RefineSettings()
 
 
 @dataclass(frozen=True)
@@ -430,7 +428,7 @@ class PoseMachine:
 
     def refiner(
         self,
-        settings: RefineSettings = _ORIGINAL,
+        settings: RefineSettings = ORIGINAL,
         *,
         dtype: torch.dtype = torch.float32,
         allow_unverified: bool = False,
@@ -449,7 +447,7 @@ class PoseMachine:
         self,
         coarse: Array,
         pose2d: Array,
-        settings: RefineSettings = _ORIGINAL,
+        settings: RefineSettings = ORIGINAL,
         *,
         unit: Unit = "normalised",
         allow_unverified: bool = False,

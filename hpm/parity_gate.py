@@ -17,7 +17,7 @@ from caffe_compat.formats.sniff import is_checkpoint
 from caffe_compat.network.checkpoint import Checkpoint, read_checkpoint
 from caffe_compat.parity.record import ParityRecord
 
-from .files.pickles import is_pickle, read_projector_pickle
+from .files.projector_pickle import is_pickle, read_projector_pickle
 from .projector import LAYERS, Projector
 
 __all__ = ["parity_of", "read_projector", "require_parity", "verified_pickle"]

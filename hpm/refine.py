@@ -29,7 +29,7 @@ from .projector import LAYERS, POSE_2D, POSE_3D, RELU_SCALE, Affine, ProjectionL
 from .scaling import REFINEMENT_BOUNDS, Bounds
 from .skeleton import H36M16
 
-__all__ = ["PAPER", "RefineSettings", "Refined", "Refiner"]
+__all__ = ["ORIGINAL", "PAPER", "RefineSettings", "Refined", "Refiner"]
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -75,6 +75,9 @@ class RefineSettings:
                 raise UsageError(f"refinement threshold {name} = {value}; it is a distance in mm")
 
 
+ORIGINAL = RefineSettings()
+"""What the original's code does."""
+
 PAPER = RefineSettings(steps=20, update_projector=True, stop_mm=5.0, discard_mm=20.0)
 """The variant that the paper describes and the original's code does not have. The paper names no limit of steps."""
 
@@ -105,7 +108,7 @@ class Refiner:
     def __init__(
         self,
         projector: Projector,
-        settings: RefineSettings = RefineSettings(),
+        settings: RefineSettings = ORIGINAL,
         *,
         bounds: Bounds = REFINEMENT_BOUNDS,
         device: torch.device | str = "cpu",

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.formats.files import atomic_write, open_file
 
+from .arrays import is_tensor
 from .skeleton import H36M16, Skeleton
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "REFINEMENT_BOUNDS",
@@ -39,7 +42,7 @@ __all__ = [
     "write_limbs",
 ]
 
-Pose = TypeVar("Pose", np.ndarray, torch.Tensor)
+Pose = TypeVar("Pose", np.ndarray, "torch.Tensor")
 
 # What Caffe's layers add to the first three maxima: the hip lies at the origin, and a range of zero cannot divide.
 _CAFFE_HIP_RANGE = 1e-6
@@ -228,7 +231,9 @@ def _like(pose: Pose, bounds: Bounds) -> tuple[Pose, Pose]:
     else:
         raise UsageError(f"{bounds.source}: bounds of {width} values do not fit poses of shape {shape}")
     arrays = bounds.minimum.reshape(trail), bounds.range.reshape(trail)
-    if isinstance(pose, torch.Tensor):
+    if is_tensor(pose):
+        import torch
+
         minimum, size = (torch.as_tensor(a.copy(), dtype=pose.dtype, device=pose.device) for a in arrays)
         return minimum, size
     return arrays[0], arrays[1]

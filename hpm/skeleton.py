@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 
 from caffe_compat.errors import UsageError
+
+from .arrays import as_float64, is_tensor
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "COCO17",
@@ -35,7 +39,7 @@ __all__ = [
     "swap_sides",
 ]
 
-Pose = TypeVar("Pose", np.ndarray, torch.Tensor)
+Pose = TypeVar("Pose", np.ndarray, "torch.Tensor")
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,9 @@ class Conversion:
             return pose[..., [group[0] for group in self.sources], :]
         parts = [sum(pose[..., k, :] for k in group[1:]) + pose[..., group[0], :] for group in self.sources]
         means = [part / len(group) for part, group in zip(parts, self.sources, strict=True)]
-        if isinstance(pose, torch.Tensor):
+        if is_tensor(pose):
+            import torch
+
             return torch.stack(means, -2)
         return np.stack(means, -2)
 
@@ -272,7 +278,7 @@ def flip_image(pose: Pose, joints: Skeleton, width: float | None = None) -> Pose
             hip-centred 3D poses: x becomes ``-x``.
     """
     swapped = swap_sides(pose, joints)
-    flipped = swapped.clone() if isinstance(swapped, torch.Tensor) else swapped.copy()
+    flipped = swapped.clone() if is_tensor(swapped) else swapped.copy()
     flipped[..., 0] = (0 if width is None else width) - swapped[..., 0]
     return flipped
 
@@ -325,7 +331,7 @@ def left_right_suspect(pose: Pose, joints: Skeleton, reference: Pose | None = No
         reference: a pose of the same shape and unit to compare with, such as projected 3D poses for a 2D input.
     """
     _check(pose, joints)
-    points = _float64(pose)
+    points = as_float64(pose)
     if points.ndim != 3:
         raise UsageError(f"poses of shape (frames, {len(joints)}, 2 or 3) were expected, found {tuple(pose.shape)}")
     left, right = ({part: points[:, joints.index(s + part)] for part in _PAIRS} for s in "LR")
@@ -337,7 +343,7 @@ def left_right_suspect(pose: Pose, joints: Skeleton, reference: Pose | None = No
     if points.shape[-1] == 3:
         evidence += LeftRightEvidence(knees_backwards=_knees_backwards(left, right))
     if reference is not None:
-        other = _float64(reference)
+        other = as_float64(reference)
         if other.shape != points.shape:
             raise UsageError(f"poses {points.shape} and reference poses {other.shape} differ in shape")
         as_is, swapped = (np.linalg.norm(p - other, axis=-1).sum(-1) for p in (points, points[:, list(joints.swaps)]))
@@ -368,11 +374,6 @@ def _knees_backwards(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) 
 
 def _count(says_so: np.ndarray, could_tell: np.ndarray) -> tuple[int, int]:
     return int((says_so & could_tell).sum()), int(could_tell.sum())
-
-
-def _float64(pose: np.ndarray | torch.Tensor) -> np.ndarray:
-    array = pose.detach().cpu().numpy() if isinstance(pose, torch.Tensor) else pose
-    return np.asarray(array, np.float64)
 
 
 def _check(pose: np.ndarray | torch.Tensor, joints: Skeleton) -> None:

@@ -28,7 +28,8 @@ from caffe_compat.training.solver.events import IterationShown
 from hpm.datasets.layout import TrainingFolder
 from hpm.datasets.synthetic import SyntheticOptions, write
 from hpm.drivers.training import TrainingOptions, train_phase
-from hpm.files.lists import ACTIONS, PoseList, read_list
+from hpm.files.folders import ACTIONS
+from hpm.files.lists import PoseList, read_list
 from hpm.metrics import mpjpe
 from hpm.networks import NetworkOptions, define
 from hpm.projector import Projector

@@ -83,7 +83,7 @@ FLOORS = (
     ("pycaffe", "cli", "__main__"),
 )
 FLOORS_OF_HPM = (
-    ("skeleton", "scaling", "metrics", "limbs", "projector", "refine"),
+    ("arrays", "skeleton", "scaling", "metrics", "limbs", "projector", "refine"),
     ("files", "networks"),
     ("datasets", "visualize", "parity_gate"),
     ("model",),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["with_slopes"]
+__all__ = ["with_slopes", "without_gradient"]
 
 
 class _StatedSlopes(torch.autograd.Function):
@@ -35,4 +35,24 @@ def with_slopes(value: Tensor, *terms: tuple[Tensor, Tensor]) -> Tensor:
         return value.detach()
     flat = [tensor for x, slope in terms for tensor in (x, slope.detach())]
     result: Tensor = _StatedSlopes.apply(value.detach(), *flat)
+    return result
+
+
+class _NoGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, x: Tensor) -> Tensor:
+        ctx.x = x.new_zeros(()).expand(x.shape)
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        return None, ctx.x
+
+
+def without_gradient(value: Tensor, x: Tensor) -> Tensor:
+    """``value``, whose gradient by ``x`` is 0: unlike with ``detach``, what comes before still takes part."""
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return value.detach()
+    result: Tensor = _NoGradient.apply(value.detach(), x)
     return result

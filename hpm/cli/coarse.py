@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import click
 
-from caffe_compat.cli.options import device_option, parse_device
-from caffe_compat.errors import UsageError
+from caffe_compat.cli.options import device_option, note, parse_device
 
-from ..drivers.coarse import predict_actions
-from ..projector import POSE_3D
+from ..drivers.coarse import coarse_files
 from .options import (
     Bars,
     actions_option,
     bounds_option,
-    choose_bounds,
     data_folder,
     data_option,
-    label,
     layout_option,
     model_arguments,
-    open_machine,
     optimize_option,
     parse_actions,
-    picture_folder,
     protocol_option,
     report_problems,
 )
@@ -68,25 +62,24 @@ def coarse(
     Finished actions are kept when the command runs again.
     """
     data = data_folder(data_dir, protocol, layout)
-    machine = open_machine(model, weights, pose_blob).to(parse_device(device))
-    if optimize:
-        machine.optimize()
-    if machine.values == POSE_3D:
-        machine.bounds, _ = choose_bounds(bounds, data, model, machine.known_bounds)
-    elif bounds is not None:
-        raise UsageError(f"{model} gives 2D poses, which have no --bounds")
     with Bars() as bars:
-        summary = predict_actions(
-            machine,
-            data.ground_truth,
-            picture_folder(data, images),
+        summary = coarse_files(
+            model,
+            data,
             save,
-            window=window,
+            weights=weights,
+            images=images,
             actions=parse_actions(actions, data),
+            window=window,
             readers=readers,
+            optimize=optimize,
+            bounds=bounds,
+            pose_blob=pose_blob,
+            device=parse_device(device),
             progress=bars.actions(data),
+            tell=note,
         )
     for done in summary.done:
         kept = " (kept from an earlier run)" if done.kept else ""
-        click.echo(f"{label(data, done.action)}: {done.frames} frames{kept}")
+        click.echo(f"{data.called(done.action)}: {done.frames} frames{kept}")
     return report_problems(data, summary.problems, len(summary.done))

@@ -7,16 +7,12 @@ import click
 from caffe_compat.cli.options import note
 from caffe_compat.formats.files import atomic_write
 
-from ..drivers.evaluate import Evaluation
-from ..drivers.evaluate import evaluate as evaluate_actions
-from ..drivers.evaluate_kth import PcpTable, evaluate_pcp
-from ..files.lists import KthFolder
+from ..drivers.evaluate import evaluate as evaluate_results
 from .options import (
     Bars,
     actions_option,
     data_folder,
     data_option,
-    label_bounds,
     label_bounds_option,
     layout_option,
     parse_actions,
@@ -58,21 +54,17 @@ def evaluate(
     With --layout kth, the percentage of correct parts of each camera.
     """
     data = data_folder(data_dir, protocol, layout)
-    chosen, wanted = label_bounds(bounds, data), parse_actions(actions, data)
-    found: Evaluation | PcpTable
-    if isinstance(data, KthFolder):
-        found = evaluate_pcp(data, coarse_3d, refined, bounds=chosen, cameras=wanted, allow_short=allow_short)
-    else:
-        with Bars() as bars:
-            found = evaluate_actions(
-                data,
-                coarse_3d,
-                refined,
-                bounds=chosen,
-                actions=wanted,
-                allow_short=allow_short,
-                progress=bars.of("actions"),
-            )
+    with Bars() as bars:
+        found = evaluate_results(
+            data,
+            coarse_3d,
+            refined,
+            bounds=bounds,
+            actions=parse_actions(actions, data),
+            allow_short=allow_short,
+            progress=bars.of("actions"),
+            tell=note,
+        )
     text = {"markdown": found.to_markdown, "csv": found.to_csv, "json": found.to_json}[format_]()
     if output is None:
         click.echo(text, nl=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import click
@@ -11,17 +9,11 @@ import click
 from caffe_compat.cli.options import note
 from caffe_compat.errors import UsageError
 
-from ..datasets.bodies import MEAN_LENGTHS
-from ..datasets.detections import read_detections
-from ..datasets.human36m import find_reader, read_baseline, read_cdf, read_fetch, read_videopose
-from ..datasets.kth import prepare_kth
-from ..datasets.mpii import prepare_mpii
-from ..datasets.prepare import Prepared, PrepareOptions, prepare_human36m
-from ..datasets.synthetic import SyntheticOptions, write
-from ..datasets.views import LeaveOut, View
-from ..scaling import REFINEMENT_BOUNDS, read_limbs
-from ..skeleton import SKELETONS, skeleton
-from .options import Bars, given_bounds, protocol_option
+from ..datasets.prepare import Prepared
+from ..datasets.synthetic import SyntheticOptions
+from ..drivers import prepare as datasets
+from ..skeleton import SKELETONS
+from .options import Bars, protocol_option
 
 __all__ = ["prepare"]
 
@@ -56,7 +48,7 @@ def prepare() -> None:
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["auto", "videopose", "cdf", "fetch", "baseline"]),
+    type=click.Choice(datasets.FORMATS),
     default="auto",
     show_default=True,
     help="VideoPose3D's npz, the official CDF files, h36m-fetch, or 3d-pose-baseline.",
@@ -89,7 +81,7 @@ def prepare() -> None:
 )
 def h36m(
     source: str,
-    format_: str,
+    format_: Any,
     pose2d: str | None,
     pose2d_order: str | None,
     videos: str | None,
@@ -107,54 +99,45 @@ def h36m(
 
     Crops of views that are done are kept when the command runs again.
     """
-    kind = find_reader(source) if format_ == "auto" else format_
-    if pose2d is None and pose2d_order is not None:
-        raise UsageError(f"--pose2d-order {pose2d_order} without --pose2d")
-    if kind == "fetch" and pose2d is not None:
-        raise UsageError("h36m-fetch numbers takes in its own way, so that no detections can be told to be theirs")
-    if kind == "fetch" and videos is not None:
-        raise UsageError("h36m-fetch has pictures of its own; --videos would be ignored")
-    left_out = LeaveOut(leave_out)
-    views: Callable[[], Iterable[View]] = {
-        "videopose": partial(read_videopose, source, videos=videos, leave_out=left_out),
-        "cdf": partial(read_cdf, source, videos=videos, leave_out=left_out),
-        "baseline": partial(read_baseline, source, videos=videos, leave_out=left_out),
-        "fetch": partial(read_fetch, source, leave_out=left_out),
-    }[kind]
-    options = PrepareOptions(
-        protocol=int(protocol),
-        every=every,
-        image_size=image_size,
-        margin=margin,
-        scale_test=not unscaled_test,
-        bounds=given_bounds(bounds),
-        limbs=None if limbs is None else read_limbs(limbs),
-        detections=None
-        if pose2d is None
-        else read_detections(pose2d, None if pose2d_order is None else skeleton(pose2d_order)),
-    )
     with Bars() as bars:
-        done = prepare_human36m(views, out, options, bars.show)
-    click.echo(f"read as {kind}: {done.train} training frames, {done.test} test frames, {done.pictures} pictures")
+        prepared = datasets.human36m(
+            source,
+            out,
+            format=format_,
+            protocol=int(protocol),
+            pose2d=pose2d,
+            pose2d_order=pose2d_order,
+            videos=videos,
+            every=every,
+            image_size=image_size,
+            margin=margin,
+            bounds=bounds,
+            limbs=limbs,
+            scale_test=not unscaled_test,
+            leave_out=leave_out,
+            progress=bars.show,
+        )
+    done = prepared.done
+    frames = f"{done.train} training frames, {done.test} test frames"
+    click.echo(f"read as {prepared.format}: {frames}, {done.pictures} pictures")
     if done.kept:
         click.echo(f"{done.kept} pictures were kept from an earlier run")
-    click.echo(_about_bones(done, options))
+    click.echo(_about_bones(done))
     for line in _remarks(done, every):
         note(line)
-    if left_out.unused:
-        note(f"nothing was called {', '.join(left_out.unused)}, to be left out")
+    if prepared.unused:
+        note(f"nothing was called {', '.join(prepared.unused)}, to be left out")
 
 
-def _about_bones(done: Prepared, options: PrepareOptions) -> str:
+def _about_bones(done: Prepared) -> str:
     """How much bone lengths vary, in one line: what was read, and what was written."""
     read = [
         f"{bones.variation:.1%} in {which}"
         for which, bones in (("training", done.train_bones), ("test", done.test_bones))
         if bones.frames
     ]
-    to = "the training means" if options.limbs is None else "the given ones"
     labels = f"test labels vary by {done.label_bones.variation:.1%}" if done.label_bones.frames else "no test labels"
-    return f"bone lengths vary by up to {' and '.join(read)} poses; labels scaled to {to}, {labels}"
+    return f"bone lengths vary by up to {' and '.join(read)} poses; labels scaled to {done.scaled_to}, {labels}"
 
 
 def _remarks(done: Prepared, every: int) -> list[str]:
@@ -186,7 +169,7 @@ def _remarks(done: Prepared, every: int) -> list[str]:
 def mpii(annotation: str, images: str, out: str, image_size: int, margin: float) -> None:
     """MPII Human Pose from ANNOTATION: mpii_human_pose_v1_u12_1.mat, or json."""
     with Bars() as bars:
-        done = prepare_mpii(annotation, images, out, image_size, margin, bars.of("persons"))
+        done = datasets.mpii(annotation, images, out, image_size=image_size, margin=margin, progress=bars.of("persons"))
     click.echo(f"wrote {done.folder.mpii_list}: {done.persons} persons with all joints; {done.incomplete} lack some")
     if done.missing:
         note(f"{len(done.missing)} pictures are not there, the first is {done.missing[0]}")
@@ -205,13 +188,13 @@ def kth(
 ) -> None:
     """KTH Multiview Football II from FOLDER: positions2d.txt, positions3d.txt, cameras.txt, and pictures."""
     with Bars() as bars:
-        done = prepare_kth(
+        done = datasets.kth(
             folder,
             out,
-            given_bounds(bounds) or REFINEMENT_BOUNDS,
-            MEAN_LENGTHS if limbs is None else read_limbs(limbs),
-            image_size,
-            margin,
+            image_size=image_size,
+            margin=margin,
+            bounds=bounds,
+            limbs=limbs,
             keep_proportions=keep_proportions,
             progress=bars.of("pictures"),
         )
@@ -260,5 +243,5 @@ def synthetic(
         actions=tuple(name for name in actions.split(",") if name) or SyntheticOptions.actions,
     )
     with Bars() as bars:
-        folder = write(options, out, bars.of("pictures"))
+        folder = datasets.synthetic(out, options, progress=bars.of("pictures"))
     click.echo(f"wrote {folder.root}")

@@ -8,20 +8,16 @@ from typing import Any
 import click
 import torch
 
-from caffe_compat.cli.options import device_option, parse_device, print_table
+from caffe_compat.cli.options import device_option, note, parse_device, print_table
 
-from ..drivers.refine import refine_actions
-from ..files.checkpoint_extras import bounds_in
-from ..parity_gate import read_projector
-from ..refine import PAPER, Refiner, RefineSettings
+from ..drivers.refine import refine_files
+from ..refine import ORIGINAL, PAPER
 from .options import (
     Bars,
     actions_option,
     bounds_option,
-    choose_bounds,
     data_folder,
     data_option,
-    label,
     layout_option,
     parse_actions,
     protocol_option,
@@ -103,33 +99,29 @@ def refine(
         "stop_mm": stop_mm,
         "discard_mm": discard_mm,
     }
-    settings = replace(PAPER if paper else RefineSettings(), **{k: v for k, v in given.items() if v is not None})
+    settings = replace(PAPER if paper else ORIGINAL, **{k: v for k, v in given.items() if v is not None})
     data = data_folder(data_dir, protocol, layout)
-    projector = read_projector(model, verified_by=verified_by, allow_unverified=allow_unverified)
-    # A pickle holds no bounds; the .pt with the same arrays may.
-    poses, labels = choose_bounds(bounds, data, model, bounds_in(verified_by or model))
-    refiner = Refiner(
-        projector,
-        settings,
-        bounds=poses or labels,
-        device=parse_device(device),
-        dtype={"float32": torch.float32, "float64": torch.float64}[dtype],
-    )
     with Bars() as bars:
-        summary = refine_actions(
-            refiner,
+        summary = refine_files(
+            model,
             data,
-            coarse_3d or data.coarse,
             save,
+            coarse=coarse_3d,
             pose2d=pose2d,
-            label_bounds=labels,
+            settings=settings,
+            verified_by=verified_by,
+            allow_unverified=allow_unverified,
+            bounds=bounds,
             actions=parse_actions(actions, data),
             allow_short=allow_short,
+            dtype={"float32": torch.float32, "float64": torch.float64}[dtype],
+            device=parse_device(device),
             progress=bars.actions(data),
+            tell=note,
         )
     rows = [
         (
-            label(data, d.action),
+            data.called(d.action),
             str(d.frames),
             *(f"{v:.2f}" for v in (d.coarse_mm, d.change_mm, d.refined_mm)),
             str(d.discarded),

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from caffe_compat.cli.options import device_option, note, parse_device, parse_pairs
 from caffe_compat.cli.verify import load_inputs, print_results, split_reference
 from caffe_compat.errors import UsageError
-from caffe_compat.formats.sniff import is_checkpoint
 
-from ..drivers.released import verify_released
-from ..files.checkpoint_extras import check_agreement
-from ..model import PoseMachine
+from ..drivers.verify import verify as verify_model
 from .options import (
     Bars,
     actions_option,
     bounds_option,
-    choose_bounds,
     data_folder,
-    given_bounds,
     model_arguments,
-    open_machine,
     parse_actions,
     protocol_option,
 )
@@ -69,64 +61,37 @@ def verify(
     Exit status 1 if anything departs; then nothing is written, but a record that the .pt holds from an earlier check is
     withdrawn.
     """
-    if (reference is None) == (released_coarse is None):
-        raise UsageError("pass either --reference FILE[:GROUP] or --released-coarse DIR")
-    if released_coarse is not None and data_dir is None:
-        raise UsageError("--released-coarse needs the lists of the frames it was made of: pass --data-dir")
-    if reference is not None and (data_dir is not None or images is not None):
-        raise UsageError("--data-dir and --images are for --released-coarse; --reference holds its own frames")
-    if released_coarse is not None and inputs:
+    if inputs and released_coarse is not None:
         raise UsageError(f"--input {inputs[0]} is for --reference")
-    target = output or (model if is_checkpoint(model) else None)
-    if target is None:
-        raise UsageError("where to? Pass -o MODEL.pt for the model with its record")
     data = None if data_dir is None else data_folder(data_dir, protocol)
-    machine = open_machine(model, weights, pose_blob).to(parse_device(device))
-    own = machine.known_bounds
-    if data is not None:
-        machine.bounds, _ = choose_bounds(bounds, data, model, own)
-    elif (chosen := given_bounds(bounds)) is not None:
-        check_agreement(model, own, chosen)
-        machine.bounds = chosen
-    if reference is not None:
-        path, group = split_reference(reference)
-        results = machine.verify(path, group, load_inputs(parse_pairs(inputs, "--input")))
-    else:
-        assert data is not None
-        assert released_coarse is not None
-        with Bars() as bars:
-            results = verify_released(
-                machine,
-                data.ground_truth,
-                images or data.root / "h36m",
-                released_coarse,
-                actions=parse_actions(actions),
-                frames=frames,
-                window=window,
-                progress=bars.actions(data),
-            )
-    print_results(results, only_failures=False, every_blob=False)
-    if not all(result.passed for result in results):
-        _withdraw(machine, model, target)
-        return 1
-    if bounds is None and not machine.has_correction:
-        machine.bounds = own  # those of the data folder were needed for nothing that was compared
-    machine.save(target)
-    click.echo(f"wrote {target} with its parity record")
-    return 0
-
-
-def _withdraw(machine: PoseMachine, model: str, target: str) -> None:
-    """Take the record out of ``target`` if it holds these weights, which have just been shown to depart."""
-    for path in dict.fromkeys((target, model)):
-        if not Path(path).exists() or not is_checkpoint(path):
-            continue
-        claims = PoseMachine.from_pretrained(path)
-        if claims.parity is None or claims.fingerprint() != machine.fingerprint():
-            continue
-        if path == target:
-            before, claims.parity = claims.parity.reference, None
-            claims.save(path)
-            note(f"{path} no longer holds its parity record (of {before}): the model departs from this reference")
+    path, group = (None, "") if reference is None else split_reference(reference)
+    with Bars() as bars:
+        done = verify_model(
+            model,
+            weights,
+            reference=path,
+            group=group,
+            inputs=None if path is None else load_inputs(parse_pairs(inputs, "--input")),
+            released_coarse=released_coarse,
+            data=data,
+            images=images,
+            actions=parse_actions(actions),
+            frames=frames,
+            window=window,
+            bounds=bounds,
+            output=output,
+            pose_blob=pose_blob,
+            device=parse_device(device),
+            progress=None if data is None else bars.actions(data),
+            tell=note,
+        )
+    print_results(done.results, only_failures=False, every_blob=False)
+    for one in done.withdrawals:
+        of = f"of {one.reference}"
+        if one.withdrawn:
+            note(f"{one.path} no longer holds its parity record ({of}): the model departs from this reference")
         else:
-            note(f"{path} still holds its parity record (of {claims.parity.reference}); verify without -o withdraws it")
+            note(f"{one.path} still holds its parity record ({of}); verify without -o withdraws it")
+    if done.ok:
+        click.echo(f"wrote {done.output} with its parity record")
+    return 0 if done.ok else 1

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import re
-import warnings
-from pathlib import Path
+from typing import Any
 
 import click
-import numpy as np
 
 from caffe_compat.cli.options import note
-from caffe_compat.errors import CaffeCompatWarning, UsageError
+from caffe_compat.errors import UsageError
 
-from ..drivers.evaluate import read_stage
-from ..files.lists import ACTIONS, check_lengths, read_list, read_results
-from ..files.pictures import PictureFiles
-from ..limbs import LABELS, limb_evidence
-from ..projector import POSE_2D
-from ..scaling import denormalise
-from ..skeleton import H36M16
-from ..visualize import Scene, save_contact_sheet, save_page, save_png, save_video
-from .options import Bars, data_folder, data_option, label_bounds, label_bounds_option, protocol_option
+from ..drivers.visualize import draw_action
+from ..files.folders import ACTIONS
+from .options import Bars, data_folder, data_option, label_bounds_option, protocol_option
 
 __all__ = ["visualize"]
 
@@ -53,7 +45,7 @@ def visualize(
     action: int,
     coarse_3d: str | None,
     refined: str | None,
-    pose2d: str,
+    pose2d: Any,
     images: str | None,
     no_images: bool,
     frames: str,
@@ -67,71 +59,33 @@ def visualize(
     A .png shows one frame, or six spread over several; .mp4 and .gif play; .html is a page of its own with a 3D view to
     turn and a time slider.
     """
-    ending = Path(output).suffix.lower()
-    if ending not in (".png", ".mp4", ".gif", ".html"):
-        raise UsageError(f"-o {output}: a name that ends in .png, .mp4, .gif or .html was expected")
     data = data_folder(data_dir, protocol)
-    chosen = label_bounds(bounds, data)
-    path = data.ground_truth(action)
-    labels = read_list(path, need_3d=True)
-    assert labels.pose3d is not None
-    poses: dict[str, np.ndarray] = {"truth": denormalise(labels.pose3d, chosen)}
-    if (reason := limb_evidence(labels.pose3d, chosen).reason(LABELS)) is not None:
-        warnings.warn(f"{chosen.source} may not be right for {path}: {reason}", CaffeCompatWarning, stacklevel=2)
-    for stage in ("coarse", "refined"):
-        found = read_stage(stage, coarse_3d, refined, action, chosen)
-        if found is not None:
-            _, poses[stage] = found
-    flat = {
-        "ours": lambda: read_results(data.pose2d(action, "ours"), POSE_2D),
-        "hourglass": lambda: read_list(data.pose2d(action, "hourglass")).pose2d,
-        "gt": lambda: labels.pose2d,
-        "none": lambda: None,
-    }[pose2d]()
-    check_lengths({name: len(pose) for name, pose in {**poses, "2D": flat}.items() if pose is not None})
-    part = _part(frames, len(labels))
-    folder = Path(images) if images is not None else data.root / "h36m"
-    pictures = [] if no_images else [folder / name for name in labels.paths[part]]
-    if pictures and images is None and not pictures[0].exists():
-        note(f"no pictures below {folder}; poses only")
-        pictures = []
-    shown = {name: pose[part].reshape(-1, len(H36M16), 3) for name, pose in poses.items()}
-    scene = Scene(
-        pictures=PictureFiles(pictures) if pictures else None,
-        pose2d_normalised=None if flat is None else flat[part].reshape(-1, len(H36M16), 2),
-        truth=shown["truth"],
-        coarse=shown.get("coarse"),
-        refined=shown.get("refined"),
-        names=[f"{ACTIONS[action]} {k}" for k in range(part.start, part.stop)],
-    )
     with Bars() as bars:
-        save_scene(scene, output, fps, f"{action} {ACTIONS[action]}", bars)
-    click.echo(f"wrote {output}: {len(scene)} frame{'s' * (len(scene) != 1)}")
+        drawn = draw_action(
+            data,
+            action,
+            output,
+            coarse=coarse_3d,
+            refined=refined,
+            pose2d=pose2d,
+            images=False if no_images else images,
+            frames=_part(frames),
+            fps=fps,
+            bounds=bounds,
+            progress=bars.of("frames"),
+            tell=note,
+        )
+    click.echo(f"wrote {output}: {drawn} frame{'s' * (drawn != 1)}")
 
 
-def save_scene(scene: Scene, output: str, fps: float, title: str, bars: Bars) -> None:
-    """Write ``scene`` as what the ending of ``output`` says."""
-    ending, progress = Path(output).suffix.lower(), bars.of("frames")
-    if ending == ".html":
-        save_page(scene, output, title, fps, progress=progress)
-    elif ending == ".png":
-        if len(scene) == 1:
-            save_png(scene, 0, output)
-        else:
-            save_contact_sheet(scene, output, progress=progress)
-    else:
-        save_video(scene, output, fps, progress=progress)
-
-
-def _part(text: str, count: int) -> slice:
-    """``FROM:TO``, ``FROM`` or ``all`` of ``count`` frames."""
+def _part(text: str) -> slice:
+    """``FROM:TO``, ``FROM`` or ``all``."""
     if text == "all":
-        return slice(0, count)
+        return slice(None)
     match = re.fullmatch(r"(\d{0,9})(?:(:)(\d{0,9}))?", text)
     if match is None or text in ("", ":"):
         raise UsageError(f"--frames {text!r}: FROM:TO was expected, such as 0:50")
     start = int(match[1] or 0)
-    stop = start + 1 if match[2] is None else int(match[3] or count)
-    if not start < stop <= count:
-        raise UsageError(f"--frames {text}: there are frames 0 to {count - 1}")
-    return slice(start, stop)
+    if match[2] is None:
+        return slice(start, start + 1)
+    return slice(start, int(match[3]) if match[3] else None)

@@ -13,7 +13,7 @@ import numpy as np
 
 from caffe_compat.errors import CaffeCompatWarning, FileError, UsageError
 
-from ..files.pickles import read_npz
+from ..files.npz import read_npz
 from ..skeleton import COCO17, H36M16, H36M17, H36M32, MPII16, Skeleton, convert, left_right_suspect, swap_sides
 from .human36m import FAR_PIXELS, SERIALS, mapping, read_h5
 from .views import View, split_action, view_name

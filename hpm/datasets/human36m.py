@@ -27,7 +27,7 @@ from caffe_compat.formats.files import open_file
 from caffe_compat.formats.videos import frame_count, video_frames
 from caffe_compat.training.data.images import read_image
 
-from ..files.pickles import read_npz
+from ..files.npz import read_npz
 from ..scaling import bone_lengths
 from ..skeleton import H36M16, H36M17, H36M32, convert
 from .human36m_cameras import human36m_cameras

@@ -19,7 +19,8 @@ from caffe_compat.errors import FileError, UsageError
 from caffe_compat.formats.files import open_file
 from caffe_compat.training.data.images import read_image
 
-from ..files.lists import CAMERAS, KthFolder, format_list_line
+from ..files.folders import CAMERAS, KthFolder
+from ..files.lists import format_list_line
 from ..scaling import (
     Bounds,
     bone_lengths,

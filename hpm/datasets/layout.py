@@ -18,7 +18,8 @@ import numpy as np
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.formats.files import atomic_write
 
-from ..files.lists import ACTIONS, PROTOCOLS, DataFolder, protocol, write_list
+from ..files.folders import ACTIONS, PROTOCOLS, DataFolder, protocol
+from ..files.lists import write_list
 from ..scaling import Bounds, bounds_difference, limbs_difference, read_bounds, read_limbs, write_bounds
 
 __all__ = [

@@ -17,7 +17,8 @@ import numpy as np
 
 from caffe_compat.errors import CaffeCompatWarning, UsageError
 
-from ..files.lists import ACTIONS, CAMERAS, KthFolder, format_list_line, protocol
+from ..files.folders import ACTIONS, CAMERAS, KthFolder, protocol
+from ..files.lists import format_list_line
 from ..scaling import (
     Bounds,
     bone_lengths,
@@ -112,6 +113,7 @@ class Prepared:
         sampled: views whose frames are a choice already, which was taken whole.
         stale: lists of an earlier run that this one had no frames for.
         outside: the greatest distance of a label beyond 0 to 1.
+        scaled_to: what ``limbs`` are, in words.
     """
 
     folder: TrainingFolder
@@ -129,6 +131,7 @@ class Prepared:
     sampled: int
     stale: tuple[Path, ...]
     outside: float
+    scaled_to: str
 
 
 def prepare_human36m(
@@ -224,6 +227,7 @@ def prepare_human36m(
         sampled=survey.sampled,
         stale=tuple(path for path in lists.possible() if path.exists() and path not in lists.files.paths),
         outside=outside,
+        scaled_to="the training means" if options.limbs is None else "the given ones",
     )
 
 

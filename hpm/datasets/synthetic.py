@@ -18,7 +18,7 @@ import numpy as np
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.extras import require
 
-from ..files.lists import ACTIONS as ACTION_NUMBERS
+from ..files.folders import ACTIONS as ACTION_NUMBERS
 from ..files.lists import format_list_line
 from ..scaling import Bounds, bounds_of, normalise, scale_limbs
 from ..skeleton import H36M16, H36M17, convert

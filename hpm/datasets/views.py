@@ -11,7 +11,7 @@ import numpy as np
 
 from caffe_compat.errors import UsageError
 
-from ..files.lists import ACTIONS
+from ..files.folders import ACTIONS
 from ..skeleton import H36M16, H36M17, convert
 
 __all__ = ["Images", "LeaveOut", "View", "official_names", "split_action", "view_name"]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, UsageError
 from caffe_compat.formats.files import sha256_of
@@ -25,12 +26,15 @@ from caffe_compat.training.data.images import read_image
 
 from ..datasets.layout import make_folder
 from ..files.action_records import Finished, kept, write_record
-from ..files.lists import ACTIONS, PoseList, ResultFolder, ResultWriter, known_actions, stream_list
+from ..files.folders import ACTIONS, DataFolder, ResultFolder, known_actions
+from ..files.lists import PoseList, ResultWriter, stream_list
 from ..limbs import LABELS, LimbEvidence, limb_evidence
 from ..model import PoseMachine
 from ..projector import POSE_3D
+from .bounds import GivenBounds, Tell, choose_bounds, warn
+from .models import find_data, load
 
-__all__ = ["CoarseSummary", "predict_actions", "predict_list"]
+__all__ = ["CoarseSummary", "coarse_files", "predict_actions", "predict_list"]
 
 # Frames that are read ahead while the network works: enough to keep the readers busy, few enough for memory.
 _BLOCK = 60
@@ -42,6 +46,64 @@ class CoarseSummary:
 
     done: list[Finished] = field(default_factory=list)
     problems: dict[int, str] = field(default_factory=dict)
+
+
+def coarse_files(
+    model: str | os.PathLike[str],
+    data: DataFolder | str | os.PathLike[str],
+    save: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    images: str | os.PathLike[str] | None = None,
+    actions: Iterable[int] | None = None,
+    window: int = 5,
+    readers: int = 4,
+    optimize: bool = False,
+    bounds: GivenBounds = None,
+    pose_blob: str | None = None,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int, int], None] | None = None,
+    tell: Tell = warn,
+) -> CoarseSummary:
+    """Predict the poses of a data folder's lists from files to files: what ``hpm coarse`` does.
+
+    Args:
+        model, weights, pose_blob: see :func:`.models.load`.
+        data: the folder with the lists, by its path (Human3.6M, protocol I), or a :class:`.folders.DataFolder` or
+            :class:`.folders.KthFolder`.
+        save: the folder to write to, made if missing.
+        images: the folder that the lists' paths are relative to; None for the data folder's own.
+        actions: their numbers, or those of cameras; None for all.
+        window, readers, progress: see :func:`predict_actions`.
+        optimize: convolutions in their inference form: faster, and other rounding.
+        bounds: what the poses of a 3D network refer to; see :func:`.bounds.choose_bounds`.
+        tell: told which bounds were assumed.
+
+    Raises:
+        UsageError: no such folder, an action that there is not, bounds for a 2D network, or that differ from the
+            model's own. CaffeCompatError: see :func:`.models.load`.
+
+    Warns:
+        CaffeCompatWarning: bounds that do not fit each other, or the labels of a list, with the evidence.
+    """
+    folder = find_data(data)
+    machine = load(model, weights, pose_blob=pose_blob).to(device)
+    if optimize:
+        machine.optimize()
+    if machine.values == POSE_3D:
+        machine.bounds = choose_bounds(bounds, folder, os.fspath(model), machine.known_bounds, tell).poses
+    elif bounds is not None:
+        raise UsageError(f"{os.fspath(model)} gives 2D poses, which have no --bounds")
+    return predict_actions(
+        machine,
+        folder.ground_truth,
+        images or folder.pictures,
+        save,
+        window=window,
+        actions=folder.actions if actions is None else actions,
+        readers=readers,
+        progress=progress,
+    )
 
 
 def predict_actions(

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 from caffe_compat.errors import CaffeCompatError, UsageError
 
-from ..files.lists import CAMERAS, KthFolder, check_lengths, read_list
+from ..files.folders import CAMERAS, KthFolder
+from ..files.lists import check_lengths, read_list
 from ..metrics import PCP_PARTS, pcp
 from ..scaling import Bounds, denormalise
 from ..skeleton import H36M16, KTH14, convert
-from .evaluate import STAGES, read_stage
+from .evaluate_actions import STAGES, read_stage
 
 __all__ = ["PcpTable", "evaluate_pcp"]
 
@@ -64,7 +65,7 @@ def evaluate_pcp(
     """The percentage of correct parts of each camera's results; what is missing is named and the rest goes on.
 
     Args:
-        coarse, refined: folders of results as for :func:`.evaluate.evaluate`.
+        coarse, refined: folders of results as for :func:`.evaluate_actions.evaluate_actions`.
         bounds: what the labels are normalised by.
 
     Raises:

@@ -1,234 +1,220 @@
-"""Poses of one's own footage: square crops, coarse poses, refinement by a detector's 2D poses, block by block.
-
-Files written: ``crops/<number>.jpg``; ``coarse_norm.csv`` (normalised); ``coarse_unnorm.csv`` and, of a network with a
-correction module, ``change_unnorm.csv`` (mm); ``refined_mm.txt`` if there are 2D poses; ``pose2d.csv`` (fractions of
-the crop's side): those 2D poses, else the projected ones.
-"""
+"""Poses of one's own footage, from pictures or a video to files, drawings and exports."""
 
 from __future__ import annotations
 
+import math
 import os
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import torch
 
-from caffe_compat.errors import CaffeCompatWarning, FileError, UsageError
-from caffe_compat.extras import require
-from caffe_compat.formats.files import atomic_write
+from caffe_compat.errors import UsageError
 
-from ..datasets.cameras import Crop, square_crops
-from ..datasets.crops import crop_picture
 from ..datasets.layout import make_folder
-from ..files.lists import ResultWriter, read_refined, read_results, refined_line
-from ..limbs import PREDICTIONS, LimbEvidence, limb_evidence
+from ..files.checkpoint_extras import check_agreement
+from ..files.exports import ENDINGS, export_poses, smoothed
+from ..files.keypoints import read_boxes, read_keypoints
+from ..files.pictures import PictureFiles, frame_rate, read_frames
 from ..model import PoseMachine
-from ..projector import POSE_2D, POSE_3D
-from ..refine import Refiner
-from ..skeleton import H36M16, LeftRightEvidence, left_right_suspect
+from ..refine import ORIGINAL, Refiner
+from ..skeleton import skeleton
+from ..visualize import Scene, check_ending, save_scene
+from .bounds import GivenBounds, given_bounds
+from .footage import footage_blocks
+from .footage_sinks import Checks, Crops, Footage, PoseFiles, Poses, Sink
+from .models import load
 
-__all__ = ["Footage", "predict_footage"]
+__all__ = ["Predicted", "predict", "predict_footage"]
 
-_BLOCK = 60
+_Path = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
-class Footage:
-    """What was written: the folder, how many frames, and whether they were refined."""
+class Predicted:
+    """What :func:`predict` wrote: the folder of crops and poses, exports and a drawing."""
 
-    root: Path
-    frames: int
-    refined: bool
+    footage: Footage
+    exports: tuple[Path, ...] = ()
+    overlay: Path | None = None
 
-    def pose_mm(self, stage: str) -> np.ndarray:
-        """(frames, 16, 3) of stage ``coarse`` or ``refined``. Raises FileError if it is missing or damaged."""
-        if stage == "refined":
-            flat = read_refined(self.root / "refined_mm.txt")
-        else:
-            flat = read_results(self.root / "coarse_unnorm.csv", POSE_3D)
-        return flat.reshape(-1, len(H36M16), 3)
 
-    def crop(self, number: int) -> Path:
-        """The crop of frame ``number``, from 0."""
-        return self.root / "crops" / f"{number:06d}.jpg"
+@dataclass(frozen=True)
+class _Outputs:
+    """What is made of the poses beside their text files."""
+
+    exports: tuple[Path, ...]
+    overlay: Path | None
+    smooth: float
+    fps: float | None
+
+    def __post_init__(self) -> None:
+        if self.overlay is not None:
+            check_ending(self.overlay, "--overlay")
+        for export in self.exports:
+            if export.suffix.lower() not in ENDINGS:
+                raise UsageError(f"--export {export}: a name that ends in {', '.join(ENDINGS)} was expected")
+        if not (self.smooth >= 0 and math.isfinite(self.smooth)):
+            raise UsageError(f"--smooth {self.smooth}: a number of frames, 0 or more, was expected")
+        if self.fps is not None and not (self.fps > 0 and math.isfinite(self.fps)):
+            raise UsageError(f"--fps {self.fps}: a number above 0 was expected")
+
+
+def predict(
+    sources: _Path | Sequence[_Path],
+    model: _Path,
+    save: _Path,
+    *,
+    boxes: _Path | np.ndarray | None = None,
+    keypoints: _Path | np.ndarray | None = None,
+    joints: str = "H36M16",
+    every: int = 1,
+    window: int = 5,
+    mode: Literal["faithful", "independent"] = "faithful",
+    allow_unverified: bool = False,
+    overlay: _Path | None = None,
+    exports: Iterable[_Path] = (),
+    smooth: float = 0.0,
+    fps: float | None = None,
+    bounds: GivenBounds = None,
+    optimize: bool = False,
+    device: torch.device | str = "cpu",
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> Predicted:
+    """3D poses of one person in a video, a folder of pictures, or pictures: what ``hpm predict`` does.
+
+    Crops are squares about ``boxes``, else about ``keypoints``, else whole frames. With keypoints, poses are refined.
+    Boxes and keypoints count the frames that ``every`` keeps.
+
+    Args:
+        model: a ``.pt``; refinement asks for a verified one, unless ``allow_unverified``.
+        save: the folder for crops and poses; see :class:`.footage_sinks.PoseFiles`.
+        boxes: (frames, 4) or (4,), pixels, or their file; see :func:`hpm.files.keypoints.read_boxes`.
+        keypoints: (frames, 16, 2), pixels, in the order of H36M16; or the file of a detector's in that of ``joints``,
+            see :func:`hpm.files.keypoints.read_keypoints`.
+        every: keeps the first of so many frames. window: see :meth:`PoseMachine.predict`.
+        mode: of the refinement; see :class:`hpm.refine.RefineSettings`.
+        overlay: also drawn: ``.png``, ``.mp4``, ``.gif`` or ``.html``.
+        exports: also written, the refined poses or else the coarse ones, mm: ``.npy``, ``.json`` or ``.bvh``.
+        smooth: frames that overlay and exports are averaged over.
+        fps: speed of overlay and exports; None for the video's, or 10 of pictures.
+        bounds: what the poses refer to; None for those that the model holds, or else the released model's.
+        optimize: convolutions in their inference form: faster, and other rounding.
+        progress: told what is done, how many, and of how many (None while nobody knows).
+
+    Raises:
+        UsageError: names, numbers, boxes or keypoints that cannot be, or bounds that differ from the model's own.
+        ParityError: refinement with a model that is unverified. FileError: something cannot be read or written.
+
+    Warns:
+        CaffeCompatWarning: see :class:`.footage_sinks.Checks`; keypoints at 0, 0; bounds that are not known.
+    """
+    wanted = _Outputs(tuple(map(Path, exports)), None if overlay is None else Path(overlay), smooth, fps)
+    named = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    machine = load(model).to(device)
+    if optimize:
+        machine.optimize()
+    if (chosen := given_bounds(bounds)) is not None:
+        check_agreement(os.fspath(model), machine.known_bounds, chosen)
+        machine.bounds = chosen
+    if keypoints is not None and not isinstance(keypoints, np.ndarray):
+        keypoints = read_keypoints(keypoints, skeleton(joints))
+    settings = replace(ORIGINAL, mode=mode)
+    refiner = None if keypoints is None else machine.refiner(settings, allow_unverified=allow_unverified)
+    poses = Poses(machine)
+    footage = predict_footage(
+        machine,
+        read_frames(named, every),
+        save,
+        boxes=boxes if boxes is None or isinstance(boxes, np.ndarray) else read_boxes(boxes),
+        pose2d_pixels=keypoints,
+        refiner=refiner,
+        window=window,
+        sinks=[poses] if wanted.exports or wanted.overlay else [],
+        progress=None if progress is None else lambda done: progress("frames", done, None),
+    )
+    speed = fps or frame_rate(named, every) or 10.0
+    _export(footage, poses, wanted, speed, Path(named[0]).name, progress)
+    return Predicted(footage, wanted.exports, wanted.overlay)
 
 
 def predict_footage(
     machine: PoseMachine,
     frames: Iterable[np.ndarray],
-    save: str | os.PathLike[str],
+    save: _Path,
     *,
     boxes: np.ndarray | None = None,
     pose2d_pixels: np.ndarray | None = None,
     refiner: Refiner | None = None,
     window: int = 5,
     margin: float = 0.125,
+    sinks: Iterable[Sink] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Footage:
-    """Predict consecutive frames of one person.
+    """Predict consecutive frames of one person to a folder: crops, and the files of :class:`.footage_sinks.PoseFiles`.
 
     Args:
-        frames: pictures (height, width, 3), uint8, blue first.
-        boxes: (frames, 4) or (4,) for all: x, y, width, height in pixels. None: the square about the 2D poses with
-            ``margin`` all round, else the whole picture; squares reach beyond the picture where they must.
-        pose2d_pixels: (frames, 16, 2) in the order of :data:`.skeleton.H36M16`, with ``refiner``.
-        refiner: of :meth:`.model.PoseMachine.refiner`, which has the parity gate.
-        window: see :meth:`.model.PoseMachine.predict`.
+        frames, boxes, pose2d_pixels, refiner, window, margin: see :func:`.footage.footage_blocks`.
+        sinks: what else takes the blocks.
         progress: told how many frames are done.
+
+    Raises:
+        UsageError: see :func:`.footage.footage_blocks`. FileError: something cannot be written.
 
     Warns:
         CaffeCompatWarning: left and right of the 2D poses seem exchanged, they lie outside the pictures, or the limbs
             of the 3D poses are of lengths that no body has; with the evidence.
-
-    Raises:
-        UsageError: a 2D network, boxes or 2D poses of another form or number than the frames, or far larger than the
-            pictures, no frames.
-        FileError: something cannot be written.
     """
-    if machine.values != POSE_3D:
-        raise UsageError("3D poses of footage need a 3D network; this one gives 2D poses")
-    if (pose2d_pixels is None) != (refiner is None):
-        raise UsageError("2D poses and a refiner go together: without one the other has no use")
-    _check(boxes, pose2d_pixels)
-    root = Path(save)
-    make_folder(root / "crops")
-    for name in ("coarse_norm.csv", "coarse_unnorm.csv", "change_unnorm.csv", "pose2d.csv", "refined_mm.txt"):
-        (root / name).unlink(missing_ok=True)  # what this run does not write must not stay beside what it writes
-    names = {"coarse_norm.csv": False, "coarse_unnorm.csv": True}
-    if machine.has_correction:
-        names |= {"change_unnorm.csv": True, "pose2d.csv": False}
-    machine.reset_state()
-    if refiner is not None:
-        refiner.reset()
-    count, outside, evidence, limbs = 0, 0, LeftRightEvidence(), LimbEvidence()
-    block = max(1, _BLOCK // window) * window
-    with ExitStack() as stack:
-        writers = {n: stack.enter_context(ResultWriter(root / n, indexed=indexed)) for n, indexed in names.items()}
-        refined_file = None if refiner is None else stack.enter_context(atomic_write(root / "refined_mm.txt"))
-        for pictures in _blocks(frames, block):
-            part = slice(count, count + len(pictures))
-            points = None if pose2d_pixels is None else _rows(pose2d_pixels, part, "2D poses")
-            crops = _squares(pictures, None if boxes is None else _boxes(boxes, part), points, margin).whole()
-            squares = _crops(pictures, crops, machine.image_size[0], count)
-            _write(root, count, squares)
-            found = machine.predict(squares, None, window)
-            writers["coarse_norm.csv"].write(found.pose)
-            writers["coarse_unnorm.csv"].write(machine.millimetres(found.pose))
-            if points is not None:
-                outside += _outside(points, pictures)
-            limbs += limb_evidence(found.pose, machine.bounds)
-            flat = None if points is None else crops.fractions(points).reshape(-1, POSE_2D)
-            if found.change is not None:
-                writers["change_unnorm.csv"].write(machine.millimetres(found.change))
-                projected = machine.project(found.change).reshape(-1, POSE_2D)
-                writers["pose2d.csv"].write(projected if flat is None else flat)
-                if flat is not None:
-                    evidence += left_right_suspect(_joints(flat), H36M16, _joints(projected))
-            if refiner is not None and refined_file is not None and flat is not None:
-                refined = machine.millimetres(refiner.refine(found.pose, flat).pose)
-                refined_file.write("".join(map(refined_line, refined)).encode())
-            count += len(pictures)
+    blocks = footage_blocks(
+        machine,
+        frames,
+        boxes=boxes,
+        pose2d_pixels=pose2d_pixels,
+        refiner=refiner,
+        window=window,
+        margin=margin,
+    )
+    root, count = Path(save), 0
+    make_folder(root)
+    crops, checks = Crops(root), Checks(machine)
+    with PoseFiles(root, machine, refined=refiner is not None) as files:
+        takers: list[Sink] = [crops, files, checks, *sinks]
+        for block in blocks:
+            for sink in takers:
+                sink.take(block)
+            count += len(block.coarse)
             if progress is not None:
                 progress(count)
-        if not count:
-            raise UsageError("no frames")
-        for what, given in (("boxes", boxes), ("2D poses", pose2d_pixels)):
-            if given is not None and not (what == "boxes" and given.ndim == 1) and len(given) != count:
-                raise UsageError(f"{len(given)} {what} for {count} frames")
-    for reason in evidence.reasons:
-        warnings.warn(f"2D poses: left and right may be exchanged: {reason}", CaffeCompatWarning, stacklevel=2)
-    if outside > count / 2:
-        warnings.warn(
-            f"2D poses: in {outside} of {count} frames most joints lie outside the picture; are they of pictures of "
-            "another size?",
-            CaffeCompatWarning,
-            stacklevel=2,
-        )
-    if (implausible := limbs.reason(PREDICTIONS)) is not None:
-        warnings.warn(
-            f"{machine.bounds.source} may not be right for this model, or the footage is nothing that it knows: "
-            f"{implausible}",
-            CaffeCompatWarning,
-            stacklevel=2,
-        )
-    footage = Footage(root, count, refiner is not None)
-    stale = count
-    while footage.crop(stale).exists():
-        footage.crop(stale).unlink()  # a longer run's; frames may come from that very folder, so not before
-        stale += 1
-    return footage
+    checks.warn()
+    crops.end(count)
+    return Footage(root, count, refiner is not None)
 
 
-def _joints(flat: np.ndarray) -> np.ndarray:
-    return flat.reshape(-1, len(H36M16), 2)
-
-
-def _check(boxes: np.ndarray | None, points: np.ndarray | None) -> None:
-    if boxes is not None:
-        if boxes.shape[-1:] != (4,) or boxes.ndim not in (1, 2) or not np.isfinite(boxes).all():
-            raise UsageError(f"boxes of shape (frames, 4) or (4,), finite, were expected, found {boxes.shape}")
-        if boxes[..., 2:].min() <= 0:
-            raise UsageError("a box without width or height; x, y, width, height were expected")
-    if points is not None and (points.ndim != 3 or points.shape[1:] != (len(H36M16), 2)):
-        raise UsageError(f"2D poses of shape (frames, {len(H36M16)}, 2) were expected, found {points.shape}")
-    if points is not None and not np.isfinite(points).all():
-        frame = int(np.flatnonzero(~np.isfinite(points).all((1, 2)))[0])
-        raise UsageError(f"2D poses that are not finite, the first in frame {frame}")
-    if points is not None and len(points) and float(np.ptp(points, axis=1).max()) < 2:
-        raise UsageError("no 2D pose is two pixels large; are they fractions of the picture? Pixels were expected")
-
-
-def _outside(points: np.ndarray, pictures: list[np.ndarray]) -> int:
-    """Frames whose joints (frames, 16, 2) lie mostly outside their pictures."""
-    sizes = np.array([[picture.shape[1], picture.shape[0]] for picture in pictures])[:, None]
-    inside = ((points >= 0) & (points <= sizes)).all(-1)
-    return int((inside.mean(1) < 0.5).sum())
-
-
-def _blocks(frames: Iterable[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
-    rest = iter(frames)
-    while block := list(islice(rest, size)):
-        yield block
-
-
-def _rows(values: np.ndarray, part: slice, what: str) -> np.ndarray:
-    if len(values) < part.stop:
-        raise UsageError(f"{len(values)} {what} for {part.stop} frames or more")
-    return np.asarray(values[part], np.float64)
-
-
-def _boxes(boxes: np.ndarray, part: slice) -> np.ndarray:
-    if boxes.ndim == 1:
-        return np.broadcast_to(boxes.astype(np.float64), (part.stop - part.start, 4))
-    return _rows(boxes, part, "boxes")
-
-
-def _squares(pictures: list[np.ndarray], boxes: np.ndarray | None, points: np.ndarray | None, margin: float) -> Crop:
-    if boxes is None and points is not None:
-        return square_crops(points, margin)
-    if boxes is None:
-        boxes = np.array([[0, 0, picture.shape[1], picture.shape[0]] for picture in pictures], np.float64)
-    side = boxes[:, 2:].max(1)
-    return Crop(boxes[:, :2] + boxes[:, 2:] / 2 - side[:, None] / 2, side)
-
-
-def _crops(pictures: list[np.ndarray], crops: Crop, size: int, first: int) -> list[np.ndarray]:
-    squares = []
-    for number, (picture, corner, side) in enumerate(zip(pictures, crops.corner, crops.side, strict=True), first):
-        try:
-            squares.append(crop_picture(picture, corner, int(side), size))
-        except UsageError as error:
-            raise UsageError(f"frame {number}: {error}") from error
-    return squares
-
-
-def _write(root: Path, first: int, squares: list[np.ndarray]) -> None:
-    cv2 = require("cv2", "images")
-    for number, square in enumerate(squares, first):
-        path = Footage(root, 0, False).crop(number)
-        if not cv2.imwrite(str(path), square):
-            raise FileError("the picture cannot be written", path=str(path))
+def _export(
+    footage: Footage,
+    poses: Poses,
+    wanted: _Outputs,
+    fps: float,
+    title: str,
+    progress: Callable[[str, int, int | None], None] | None,
+) -> None:
+    """Write exports and overlay."""
+    if not wanted.exports and wanted.overlay is None:
+        return
+    stages = {name: smoothed(pose, wanted.smooth) for name, pose in poses.stages_mm.items()}
+    last = list(stages)[-1]
+    for export in wanted.exports:
+        export_poses(stages[last], export, fps=fps, stage=last)
+    if wanted.overlay is None:
+        return
+    scene = Scene(
+        pictures=PictureFiles([footage.crop(k) for k in range(footage.frames)]),
+        pose2d_normalised=poses.pose2d,
+        coarse=stages["coarse"],
+        refined=stages.get("refined"),
+    )
+    show = None if progress is None else lambda done, total: progress("frames", done, total)
+    save_scene(scene, wanted.overlay, fps=fps, title=title, progress=show)

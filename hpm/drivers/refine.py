@@ -24,26 +24,21 @@ from caffe_compat.formats.files import atomic_write, sha256_of
 
 from ..datasets.layout import make_folder
 from ..files.action_records import Finished, kept, write_record
-from ..files.lists import (
-    ACTIONS,
-    DataFolder,
-    ResultFolder,
-    check_lengths,
-    count_lines,
-    known_actions,
-    python2_number,
-    refined_line,
-    stream_list,
-    stream_results,
-)
+from ..files.checkpoint_extras import bounds_in
+from ..files.folders import ACTIONS, DataFolder, ResultFolder, known_actions
+from ..files.lists import check_lengths, count_lines, refined_line, stream_list, stream_results
+from ..files.numbers import python2_number
 from ..limbs import LABELS, LimbEvidence, limb_evidence
 from ..metrics import mpjpe_per_frame
+from ..parity_gate import read_projector
 from ..projector import POSE_2D, POSE_3D, RELU_SCALE, project
-from ..refine import Refiner
+from ..refine import ORIGINAL, Refiner, RefineSettings
 from ..scaling import Bounds, denormalise
 from ..skeleton import H36M16, LeftRightEvidence, left_right_suspect
+from .bounds import GivenBounds, Tell, choose_bounds, warn
+from .models import find_data
 
-__all__ = ["ActionRefined", "RefineSummary", "refine_actions"]
+__all__ = ["ActionRefined", "RefineSummary", "refine_actions", "refine_files"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +60,67 @@ class RefineSummary:
 
     done: list[ActionRefined] = field(default_factory=list)
     problems: dict[int, str] = field(default_factory=dict)
+
+
+def refine_files(
+    model: str | os.PathLike[str],
+    data: DataFolder | str | os.PathLike[str],
+    save: str | os.PathLike[str],
+    *,
+    coarse: str | os.PathLike[str] | None = None,
+    pose2d: str = "ours",
+    settings: RefineSettings = ORIGINAL,
+    verified_by: str | os.PathLike[str] | None = None,
+    allow_unverified: bool = False,
+    bounds: GivenBounds = None,
+    actions: Iterable[int] | None = None,
+    allow_short: bool = False,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int, int], None] | None = None,
+    tell: Tell = warn,
+) -> RefineSummary:
+    """Refine the coarse poses of a data folder from files to files: what ``hpm refine`` does.
+
+    Args:
+        model, verified_by, allow_unverified: a verified ``.pt``, or a pickle of 12 arrays; see
+            :func:`hpm.parity_gate.read_projector`.
+        data: the folder with labels and 2D poses, by its path (Human3.6M, protocol I), or a
+            :class:`.folders.DataFolder` or :class:`.folders.KthFolder`.
+        save: the folder to write to, made if missing.
+        coarse: the folder of ``result<k>_norm.csv``; None for the authors' own in the data folder.
+        bounds: what the coarse poses refer to; see :func:`.bounds.choose_bounds`.
+        actions: their numbers, or those of cameras; None for all.
+        pose2d, allow_short, progress: see :func:`refine_actions`.
+        settings: how; the defaults are the original's, :data:`hpm.refine.PAPER` is the paper's variant.
+        dtype: torch.float32, the original's, or torch.float64.
+        tell: told which bounds were assumed.
+
+    Raises:
+        ParityError: the model was not shown to give the original's numbers.
+        UsageError: no such folder, an action or a source of 2D poses that there is not, bounds that differ from the
+            model's own. FileError, WeightsError: a file of the model cannot be read.
+
+    Warns:
+        CaffeCompatWarning: left and right seem exchanged, or bounds not those of the labels, with the evidence.
+    """
+    folder = find_data(data)
+    projector = read_projector(model, verified_by=verified_by, allow_unverified=allow_unverified)
+    # A pickle holds no bounds; the .pt with the same arrays may.
+    own = bounds_in(model if verified_by is None else verified_by)
+    chosen = choose_bounds(bounds, folder, os.fspath(model), own, tell)
+    refiner = Refiner(projector, settings, bounds=chosen.poses or chosen.labels, device=device, dtype=dtype)
+    return refine_actions(
+        refiner,
+        folder,
+        folder.coarse if coarse is None else coarse,
+        save,
+        pose2d=pose2d,
+        label_bounds=chosen.labels,
+        actions=folder.actions if actions is None else actions,
+        allow_short=allow_short,
+        progress=progress,
+    )
 
 
 def refine_actions(

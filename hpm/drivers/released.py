@@ -12,7 +12,8 @@ from caffe_compat.errors import UsageError
 from caffe_compat.parity.compare import NET_TOLERANCE, CaseResult, Tolerance, compare
 from caffe_compat.parity.record import parity_record
 
-from ..files.lists import ResultFolder, read_results
+from ..files.folders import ResultFolder
+from ..files.lists import read_results
 from ..model import PoseMachine
 from ..projector import POSE_3D
 from .coarse import predict_list

@@ -1,4 +1,4 @@
-"""The text files of the original: lists of poses, CSV files of results, files of refined poses; and where they lie.
+"""The text files of the original: lists of poses, CSV files of results, files of refined poses.
 
 | file | a line |
 |---|---|
@@ -10,7 +10,7 @@
 | ``<rate>mpjp_<k>.txt`` | MPJPE in mm of the coarse, the corrected and the refined pose, spaces between |
 
 Every reader comes in two forms: ``stream_...`` gives blocks of lines and needs little memory, ``read_...`` all at once.
-Errors name the file and the line.
+Errors name the file and the line. Where the files lie: :mod:`.folders`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, TypeVar
 
@@ -29,22 +28,14 @@ from caffe_compat.errors import FileError, UsageError
 from caffe_compat.formats.cxx_numbers import cxx_rows
 from caffe_compat.formats.files import atomic_write, open_file
 
+from .numbers import python2_number
+
 __all__ = [
-    "ACTIONS",
-    "CAMERAS",
-    "PROTOCOLS",
-    "DataFolder",
-    "KthFolder",
     "PoseList",
-    "Protocol",
-    "ResultFolder",
     "ResultWriter",
     "check_lengths",
     "count_lines",
     "format_list_line",
-    "known_actions",
-    "protocol",
-    "python2_number",
     "read_errors",
     "read_list",
     "read_refined",
@@ -56,147 +47,9 @@ __all__ = [
     "write_list",
 ]
 
-ACTIONS: dict[int, str] = {
-    1: "Directions",
-    2: "Discussion",
-    3: "Eating",
-    4: "Greeting",
-    5: "Phoning",
-    6: "Posing",
-    7: "Purchases",
-    8: "Sitting",
-    9: "SittingDown",
-    10: "Smoking",
-    11: "Photo",
-    12: "Waiting",
-    13: "Walking",
-    14: "WalkDog",
-    15: "WalkTogether",
-}
-"""The 15 actions of Human3.6M by the number in the file names."""
-
-CAMERAS = (1, 2, 3)
-"""The cameras of KTH Multiview Football II."""
-
-
-def known_actions(actions: Iterable[int]) -> list[int]:
-    """The numbers of actions in a list. Raises UsageError if one is not 1 to 15."""
-    wanted = list(actions)
-    if unknown := [action for action in wanted if action not in ACTIONS]:
-        raise UsageError(f"action {unknown[0]}; Human3.6M has actions 1 to {len(ACTIONS)}")
-    return wanted
-
-
 BLOCK = 1024
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """Which subjects train and which test."""
-
-    number: int
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-
-
-PROTOCOLS = {
-    1: Protocol(1, ("S1", "S5", "S6", "S7", "S8"), ("S9", "S11")),
-    3: Protocol(3, ("S1", "S5", "S6", "S7", "S8", "S9"), ("S11",)),
-}
-
-
-def protocol(number: int) -> Protocol:
-    """Protocol I (1) or III (3). Raises UsageError for another number."""
-    if number not in PROTOCOLS:
-        raise UsageError(f"protocol {number}; there are {' and '.join(map(str, PROTOCOLS))}")
-    return PROTOCOLS[number]
-
-
-@dataclass(frozen=True)
-class DataFolder:
-    """Where the original looks for its inputs below the data root."""
-
-    root: Path
-    protocol: int = 1
-
-    def __post_init__(self) -> None:
-        protocol(self.protocol)
-
-    def ground_truth(self, action: int) -> Path:
-        """The list of an action: 2D and 3D labels."""
-        return self.root / "gt" / {1: "test", 3: "test_p3"}[self.protocol] / f"test{action}.txt"
-
-    def pose2d(self, action: int, source: str) -> Path:
-        """The 2D input of an action: ``ours``, ``hourglass`` or ``gt``.
-
-        Raises:
-            UsageError: another source, or hourglass with protocol III, for which there is none.
-        """
-        if source == "gt":
-            return self.ground_truth(action)
-        if source == "ours":
-            return self.root / "ours_2d" / f"bilstm2d-p{self.protocol}-800000" / f"result{action}_norm.csv"
-        if source == "hourglass":
-            if self.protocol != 1:
-                raise UsageError("hourglass predictions exist for protocol 1 only; use ours or gt with protocol 3")
-            return self.root / "hg2dh36m" / f"test{action}_square2d.txt"
-        raise UsageError(f"2D poses from {source!r}; there are ours, hourglass and gt")
-
-    @property
-    def coarse(self) -> Path:
-        """The folder of the authors' coarse predictions."""
-        return self.root / "ours_3d" / "mask3d-400000"
-
-    @property
-    def bounds(self) -> Path:
-        """The maxima and minima that normalised values refer to."""
-        return self.root / "16point_mean_limb_scaled_max_min.csv"
-
-
-@dataclass(frozen=True)
-class KthFolder(DataFolder):
-    """KTH Multiview Football II: the lists of its cameras, which stand in for actions; camera ``k`` is action ``k``."""
-
-    def ground_truth(self, action: int) -> Path:
-        """``camera<k>.txt``. Raises UsageError for another number than 1 to 3."""
-        if action not in CAMERAS:
-            raise UsageError(f"camera {action}; KTH Multiview Football II has cameras 1 to {len(CAMERAS)}")
-        return self.root / f"camera{action}.txt"
-
-    def pose2d(self, action: int, source: str) -> Path:
-        """The list too: there are no other 2D poses. Raises UsageError for another source than ``gt``."""
-        if source != "gt":
-            raise UsageError(f"2D poses from {source!r}; for KTH there are gt only")
-        return self.ground_truth(action)
-
-
-@dataclass(frozen=True)
-class ResultFolder:
-    """The names of results in a folder."""
-
-    root: Path
-
-    def normalised(self, action: int) -> Path:
-        """Coarse 3D, or 2D, as the network gives it."""
-        return self.root / f"result{action}_norm.csv"
-
-    def coarse_mm(self, action: int) -> Path:
-        """Coarse 3D, mm."""
-        return self.root / f"result{action}_unnorm.csv"
-
-    def change_mm(self, action: int) -> Path:
-        """The correction module's 3D, mm."""
-        return self.root / f"result{action}_change_unnorm.csv"
-
-    def refined_mm(self, action: int) -> Path:
-        """Refined 3D, mm."""
-        return self.root / f"refine3d_{action}.txt"
-
-    def errors_mm(self, action: int, learning_rate: float) -> Path:
-        """MPJPE before, corrected and refined, per frame."""
-        return self.root / f"{python2_number(learning_rate)}mpjp_{action}.txt"
 
 
 @dataclass(frozen=True)
@@ -365,16 +218,6 @@ class ResultWriter(AbstractContextManager["ResultWriter"]):
         for row in cxx_rows(np.asarray(values, np.float32), ","):
             self.lines += 1
             self._handle.write(f"{self.lines if self._indexed else ''},{row}\n".encode())
-
-
-def python2_number(value: float) -> str:
-    """``value`` as ``str`` of Python 2 prints it, which the original's refinement uses: 12 significant digits.
-
-    >>> python2_number(0.00015), python2_number(1 / 3), python2_number(2)
-    ('0.00015', '0.333333333333', '2.0')
-    """
-    text = f"{value:.12g}"
-    return text if any(c in text for c in ".en") else text + ".0"
 
 
 def refined_line(pose_mm: np.ndarray) -> str:

@@ -10,23 +10,16 @@ from __future__ import annotations
 
 import codecs
 import math
-import os
 import re
 import struct
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from caffe_compat.errors import FileError
-from caffe_compat.formats import arrays
-from caffe_compat.formats.files import atomic_write, read_file
-from caffe_compat.formats.sniff import FileKind, kind_of
 
-from ..projector import LAYERS, Projector
-
-__all__ = ["is_pickle", "read_npz", "read_projector_pickle", "safe_load", "write_projector_pickle"]
+__all__ = ["safe_load"]
 
 MAX_BYTES = 1 << 30
 
@@ -54,62 +47,8 @@ def safe_load(data: bytes, *, path: str | None = None) -> Any:
         raise FileError(f"damaged at byte {machine.at} of the pickle: {error}", path=path) from error
 
 
-def read_npz(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Every array of an npz file by name; an array of objects is read as ``safe_load`` reads a pickle.
-
-    Raises:
-        FileError: no npz, damaged, too large, or an array of objects that are not plain values.
-    """
-    return arrays.read_npz(path, lambda data, name: safe_load(data, path=name))
-
-
-def is_pickle(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is named .pkl, or begins as pickles of arrays do. Raises FileError."""
-    return kind_of(path) is FileKind.PICKLE or Path(path).suffix.lower() == ".pkl"
-
-
-def read_projector_pickle(path: str | os.PathLike[str]) -> Projector:
-    """The correction module and projector of the original's pickle: 12 arrays, weight transposed and bias per layer.
-
-    Raises:
-        FileError: no pickle of plain arrays, or other arrays than these.
-        WeightsError: arrays whose shapes do not fit.
-    """
-    name = os.fspath(path)
-    values = safe_load(read_file(path), path=name)
-    if not isinstance(values, (list, tuple)) or len(values) != 2 * len(LAYERS):
-        found = f"{len(values)} values" if isinstance(values, (list, tuple)) else f"a {type(values).__name__}"
-        raise FileError(f"holds {found}; 12 arrays were expected: weight and bias of {', '.join(LAYERS)}", path=name)
-    for k, array in enumerate(values):
-        place = f"value {k + 1} ({LAYERS[k // 2]} {'weight' if k % 2 == 0 else 'bias'})"
-        if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-            raise FileError(f"{place} is a {type(array).__name__}; an array of floats was expected", path=name)
-        if not np.isfinite(array).all():
-            raise FileError(f"{place} has values that are not finite", path=name)
-    return Projector.from_arrays([np.asarray(array, np.float32) for array in values])
-
-
-def write_projector_pickle(path: str | os.PathLike[str], projector: Projector) -> None:
-    """Write the 12 float32 arrays as a pickle that Python 2 with its numpy reads, as the original does.
-
-    Written by hand: today's numpy names a module in its pickles that numpy did not have then. Python 3 reads it with
-    ``encoding="latin1"``. Raises FileError.
-    """
-    parts = [b"\x80\x02](", *(_pickled(array.astype("<f4")) for array in projector.arrays()), b"e."]
-    with atomic_write(path) as handle:
-        handle.write(b"".join(parts))
-
-
-def _pickled(array: np.ndarray) -> bytes:
-    """The instructions of protocol 2 that push a float32 array, as numpy 1 on Python 2 wrote them."""
-    shape = b"(" + b"".join(b"J" + struct.pack("<i", size) for size in array.shape) + b"t"
-    raw = array.tobytes()
-    empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-    dtype = b"cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-    return empty + b"(K\x01" + shape + dtype + b"\x89T" + struct.pack("<i", len(raw)) + raw + b"tb"
-
-
 def _view(raw: bytes, dtype: np.dtype, shape: tuple[int, ...], fortran: bool) -> np.ndarray:
+    """The array of numbers or text in some bytes. Raises _Refused."""
     if any(size < 0 for size in shape) or len(shape) > 32:
         raise _Refused(f"an array of shape {shape}")
     if dtype.kind not in "biufcSU" or dtype.itemsize == 0:

@@ -9,16 +9,12 @@ import pytest
 
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.parity.stored import open_reference
+from hpm.files.folders import ACTIONS, PROTOCOLS, DataFolder, ResultFolder
 from hpm.files.lists import (
-    ACTIONS,
-    PROTOCOLS,
-    DataFolder,
-    ResultFolder,
     ResultWriter,
     check_lengths,
     count_lines,
     format_list_line,
-    python2_number,
     read_errors,
     read_list,
     read_refined,
@@ -27,6 +23,7 @@ from hpm.files.lists import (
     stream_list,
     write_list,
 )
+from hpm.files.numbers import python2_number
 
 
 def test_lists_that_the_original_trained_on(reference: Path) -> None:

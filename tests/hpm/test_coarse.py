@@ -14,7 +14,8 @@ from caffe_compat.access import FileAccess
 from caffe_compat.errors import FileError, UsageError
 from hpm.drivers.coarse import predict_actions
 from hpm.drivers.released import verify_released
-from hpm.files.lists import DataFolder, ResultFolder, read_list, read_results
+from hpm.files.folders import DataFolder, ResultFolder
+from hpm.files.lists import read_list, read_results
 from hpm.model import PoseMachine
 from hpm.networks import NetworkOptions, define, scaled_channels
 from hpm.scaling import read_bounds

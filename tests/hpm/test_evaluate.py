@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import CaffeCompatWarning, UsageError
-from hpm.drivers.evaluate import evaluate
-from hpm.files.lists import DataFolder, ResultFolder, ResultWriter, format_list_line, refined_line, write_list
+from hpm.drivers.evaluate_actions import evaluate_actions
+from hpm.files.folders import DataFolder, ResultFolder
+from hpm.files.lists import ResultWriter, format_list_line, refined_line, write_list
 from hpm.scaling import REFINEMENT_BOUNDS, denormalise, normalise
 from hpm.skeleton import H36M16, swap_sides
 
@@ -47,7 +48,7 @@ def _action(root: Path, action: int, frames: int, errors: dict[str, float]) -> N
 def test_errors_per_action_and_their_mean(tmp_path: Path) -> None:
     _action(tmp_path, 1, 6, {"coarse": 64, "change": 32, "refined": 16})
     _action(tmp_path, 13, 9, {"normalised": 32, "change": 160, "refined": 16})
-    table = evaluate(DataFolder(tmp_path), tmp_path / "results", tmp_path / "results", actions=(1, 13))
+    table = evaluate_actions(DataFolder(tmp_path), tmp_path / "results", tmp_path / "results", actions=(1, 13))
     assert table.problems == []
     found = {(row.action, row.stage): row for row in table.rows}
     assert [row.action for row in table.rows[::3]] == ["1 Directions", "13 Walking"]
@@ -78,7 +79,7 @@ def test_missing_and_broken_files_are_named_and_the_rest_goes_on(tmp_path: Path)
     results = ResultFolder(tmp_path / "results")
     results.refined_mm(2).write_text("".join(results.refined_mm(2).read_text().splitlines(True)[:5]))
     results.change_mm(2).write_text("1,2,3\n")
-    table = evaluate(DataFolder(tmp_path), tmp_path / "results", tmp_path / "results", actions=(1, 2, 3))
+    table = evaluate_actions(DataFolder(tmp_path), tmp_path / "results", tmp_path / "results", actions=(1, 2, 3))
     assert [(row.action, row.stage) for row in table.rows] == [("1 Directions", "coarse"), ("2 Discussion", "coarse")]
     problems = "\n".join(table.problems)
     assert "action 1 Directions, change: " in problems
@@ -89,17 +90,17 @@ def test_missing_and_broken_files_are_named_and_the_rest_goes_on(tmp_path: Path)
     assert "action 3 Eating: " in problems
     assert len(table.problems) == 5
     assert table.to_markdown().count("\n- action") == 5
-    short = evaluate(DataFolder(tmp_path), refined=tmp_path / "results", actions=[2], allow_short=True)
+    short = evaluate_actions(DataFolder(tmp_path), refined=tmp_path / "results", actions=[2], allow_short=True)
     assert [(row.stage, row.frames) for row in short.rows] == [("refined", 5)]
     with pytest.raises(UsageError, match="nothing to evaluate"):
-        evaluate(DataFolder(tmp_path))
+        evaluate_actions(DataFolder(tmp_path))
     with pytest.raises(UsageError, match=r"action 16; Human3\.6M has actions 1 to 15"):
-        evaluate(DataFolder(tmp_path), tmp_path / "results", actions=[1, 16])
+        evaluate_actions(DataFolder(tmp_path), tmp_path / "results", actions=[1, 16])
 
 
 def test_formats_say_the_same(tmp_path: Path) -> None:
     _action(tmp_path, 1, 6, {"coarse": 64, "change": 32, "refined": 16})
-    table = evaluate(DataFolder(tmp_path), tmp_path / "results", tmp_path / "results", actions=[1])
+    table = evaluate_actions(DataFolder(tmp_path), tmp_path / "results", tmp_path / "results", actions=[1])
     lines = list(csv.DictReader(io.StringIO(table.to_csv())))
     content = json.loads(table.to_json())
     markdown = [line.strip("| ").split(" | ") for line in table.to_markdown().splitlines() if line.startswith("| ")]
@@ -117,7 +118,7 @@ def test_formats_say_the_same(tmp_path: Path) -> None:
 
 def test_one_frame_has_no_velocity(tmp_path: Path) -> None:
     _action(tmp_path, 1, 1, {"coarse": 64})
-    table = evaluate(DataFolder(tmp_path), tmp_path / "results", actions=[1])
+    table = evaluate_actions(DataFolder(tmp_path), tmp_path / "results", actions=[1])
     assert json.loads(table.to_json())["rows"][0]["mpjve"] is None
     assert "| nan |" in table.to_markdown()
 
@@ -128,14 +129,14 @@ def test_exchanged_sides_are_a_warning(tmp_path: Path) -> None:
     poses = np.loadtxt(refined, delimiter=",").reshape(12, 16, 3)
     refined.write_text("".join(map(refined_line, swap_sides(poses, H36M16).reshape(12, 48))))
     with pytest.warns(CaffeCompatWarning, match=r"refine3d_2.txt: in 12 of 12 frames the pose fits") as caught:
-        evaluate(DataFolder(tmp_path), tmp_path / "results", tmp_path / "results", actions=[2])
+        evaluate_actions(DataFolder(tmp_path), tmp_path / "results", tmp_path / "results", actions=[2])
     assert not [warning for warning in caught if "result2_unnorm.csv" in str(warning.message)]
 
 
 def test_progress_counts_the_actions(tmp_path: Path) -> None:
     _action(tmp_path, 3, 4, {"coarse": 1})
     shown: list[tuple[int, int]] = []
-    evaluate(
+    evaluate_actions(
         DataFolder(tmp_path), tmp_path / "results", actions=[3, 5], progress=lambda done, n: shown.append((done, n))
     )
     assert shown == [(0, 2), (1, 2), (2, 2)]

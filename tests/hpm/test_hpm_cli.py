@@ -19,7 +19,8 @@ from hpm.cli.options import parse_actions
 from hpm.datasets.synthetic import SyntheticOptions, write
 from hpm.drivers.predict import predict_footage
 from hpm.files.exports import smoothed
-from hpm.files.lists import ResultFolder, read_list, read_refined, read_results
+from hpm.files.folders import ResultFolder
+from hpm.files.lists import read_list, read_refined, read_results
 from hpm.files.pictures import read_frames
 from hpm.metrics import mpjpe
 from hpm.model import PoseMachine
@@ -410,7 +411,7 @@ def test_footage_is_streamed(verified: Path, tmp_path: Path, monkeypatch: pytest
     """Block ends do not show, and frames are asked for block by block."""
     machine, results, frames = PoseMachine.from_pretrained(verified), [], random_frames(11)
     for block in (60, 4):
-        monkeypatch.setattr("hpm.drivers.predict._BLOCK", block)
+        monkeypatch.setattr("hpm.drivers.footage._BLOCK", block)
         footage = predict_footage(machine, iter(frames), tmp_path / str(block), window=4)
         assert footage.frames == 11
         results.append((footage.root / "coarse_norm.csv").read_bytes())

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from tiny import write_action
 
-from hpm.files.lists import DataFolder, ResultFolder, format_list_line, write_list
+from hpm.files.folders import DataFolder, ResultFolder
+from hpm.files.lists import format_list_line, write_list
 from hpm.model import PoseMachine
 from hpm.scaling import REFINEMENT_BOUNDS
 

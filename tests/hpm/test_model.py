@@ -21,7 +21,7 @@ from caffe_compat.parity.record import ParityRecord
 from caffe_compat.parity.stored import open_reference
 from caffe_compat.schema.prototxt import format_message
 from hpm.files.checkpoint_extras import bounds_in
-from hpm.files.pickles import read_projector_pickle, write_projector_pickle
+from hpm.files.projector_pickle import read_projector_pickle, write_projector_pickle
 from hpm.model import PoseMachine
 from hpm.networks import NetworkOptions, define, scaled_channels
 from hpm.networks.projector_network import projector_of, save_projector

@@ -15,7 +15,7 @@ from caffe_compat.training.data.lists import read_image_list
 from hpm.datasets.bodies import MEAN_LENGTHS, motion, pose
 from hpm.datasets.kth import camera_pose, prepare_kth, read_kth
 from hpm.datasets.mpii import prepare_mpii, read_mpii
-from hpm.files.lists import KthFolder
+from hpm.files.folders import KthFolder
 from hpm.scaling import REFINEMENT_BOUNDS, Bounds, bone_lengths, bounds_difference, bounds_of, denormalise, read_bounds
 from hpm.skeleton import H36M16, H36M17, KTH14, MPII16, convert, left_right_suspect
 

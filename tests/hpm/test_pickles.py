@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from caffe_compat.errors import FileError, WeightsError
-from hpm.files.pickles import is_pickle, read_npz, read_projector_pickle, safe_load, write_projector_pickle
+from hpm.files.npz import read_npz
+from hpm.files.pickles import safe_load
+from hpm.files.projector_pickle import is_pickle, read_projector_pickle, write_projector_pickle
 from hpm.projector import LAYERS, Affine, Projector
 
 

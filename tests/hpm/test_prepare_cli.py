@@ -14,7 +14,8 @@ import pytest
 from human36m_files import SERIALS, Recordings
 
 from hpm import cli
-from hpm.files.lists import ResultFolder, read_list
+from hpm.files.folders import ResultFolder
+from hpm.files.lists import read_list
 from hpm.model import PoseMachine
 from hpm.scaling import REFINEMENT_BOUNDS, bone_variation, denormalise, read_bounds
 from hpm.skeleton import H36M16, MPII16

@@ -16,15 +16,8 @@ from refinement import seeded_projector
 from caffe_compat.errors import CaffeCompatWarning, UsageError
 from caffe_compat.parity.stored import open_reference
 from hpm.drivers.refine import refine_actions
-from hpm.files.lists import (
-    DataFolder,
-    ResultFolder,
-    ResultWriter,
-    format_list_line,
-    read_errors,
-    read_refined,
-    write_list,
-)
+from hpm.files.folders import DataFolder, ResultFolder
+from hpm.files.lists import ResultWriter, format_list_line, read_errors, read_refined, write_list
 from hpm.refine import Refiner, RefineSettings
 
 
@@ -144,7 +137,7 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from refinement import seeded_projector
-from hpm.files.lists import DataFolder
+from hpm.files.folders import DataFolder
 from hpm.refine import Refiner
 from hpm.drivers.refine import refine_actions
 def progress(action, done, frames):

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from caffe_compat.cli.verify import split_reference
-from hpm.files.pickles import read_projector_pickle, write_projector_pickle
+from hpm.files.projector_pickle import read_projector_pickle, write_projector_pickle
 from hpm.model import PoseMachine
 from hpm.parity_gate import read_projector
 from hpm.projector import LAYERS

@@ -16,7 +16,7 @@ from hpm.datasets.prepare import PrepareOptions, prepare_human36m
 from hpm.datasets.synthetic import SyntheticOptions
 from hpm.datasets.views import View
 from hpm.drivers.training import prepared_lists
-from hpm.files.lists import KthFolder
+from hpm.files.folders import KthFolder
 from hpm.scaling import REFINEMENT_BOUNDS, read_bounds, write_bounds
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hpm.files.lists import DataFolder, format_list_line, write_list
+from hpm.files.folders import DataFolder
+from hpm.files.lists import format_list_line, write_list
 
 SIDE = 64
 

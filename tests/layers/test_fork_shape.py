@@ -8,6 +8,8 @@ import torch
 from building import assert_equals, build, give_values, precise
 
 from caffe_compat.errors import LayerError
+from caffe_compat.network.registry import LayerSpec, find_layer
+from caffe_compat.schema.prototxt import parse_message
 
 YOLO, CC, JOLI = "eric612/MobileNet-YOLO", "dlunion/CC4.0", "jolibrain/caffe"
 
@@ -22,6 +24,32 @@ def test_axpy() -> None:
         assert torch.autograd.gradcheck(module, given, fast_mode=True)
     with pytest.raises(LayerError, match="a number per channel"):
         build('type: "Axpy"', (2, 4), x.shape, y.shape, dialect=JOLI)
+
+
+def test_axpy_of_volumes() -> None:
+    random = np.random.RandomState(0)
+    a, x, y = random.randn(2, 3, 4, 1, 1), random.randn(2, 3, 4, 5, 6), random.randn(2, 3, 4, 5, 6)
+    module = build('type: "Axpy"', a.shape, x.shape, y.shape, dialect="BannyStone/Caffe")
+    assert_equals(module(*(torch.tensor(v) for v in (a, x, y))), a * x + y)
+    with pytest.raises(LayerError, match=r"\(N, C, frames, 1, 1\)"):
+        build('type: "Axpy"', (2, 3, 1, 1), x.shape, y.shape, dialect="BannyStone/Caffe")
+
+
+@pytest.mark.parametrize(
+    ("text", "dialect"),
+    [
+        ('type: "Reverse"', CC),
+        ('type: "Flip"', CC),
+        ('type: "Transpose" transpose_param { dim: 1 dim: 0 }', CC),
+        ('type: "ShuffleChannel"', JOLI),
+        ('type: "Reorg" reorg_param { stride: 1 }', YOLO),
+    ],
+)
+def test_what_moves_values_cannot_run_in_place(text: str, dialect: str) -> None:
+    message = parse_message(f'layer {{ name: "l" bottom: "x" top: "x" {text} }}', dialect=dialect).message.layer[0]
+    spec = LayerSpec("l", message.type, "TEST", ("x",), ("x",), ((2, 3, 4, 5),), dialect, message)
+    with pytest.raises(LayerError, match="cannot run in place"):
+        find_layer(message.type, dialect).build(spec)
 
 
 def test_reverse_and_transpose() -> None:
@@ -83,6 +111,17 @@ def test_reorg(back: bool) -> None:
     assert_equals(module(torch.tensor(x)), out.reshape(shape))
     with pytest.raises(LayerError, match="stride 2 does not fit"):
         build(text, (1, 6, 4, 4), dialect=YOLO)
+    above = np.random.RandomState(1).randn(*shape)
+    for dialect, gradients in ((YOLO, "caffe"), (YOLO, "true"), ("BirdeeChen/caffe_yolo_v2", "caffe")):
+        given = torch.tensor(x, requires_grad=True)
+        build(text, x.shape, dialect=dialect, gradients=gradients)(given).backward(torch.tensor(above))
+        assert given.grad is not None
+        if (dialect, gradients) == (YOLO, "caffe"):
+            # The fork reads a buffer of zeros.
+            assert not given.grad.any()
+        else:
+            assert_equals((given.grad * given.detach()).sum(), (above * out.reshape(shape)).sum())
+            assert given.grad.abs().sum().item() == pytest.approx(abs(above).sum())
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.1])
@@ -93,6 +132,12 @@ def test_relu6(slope: float) -> None:
     top.sum().backward()
     assert_equals(top, np.minimum(np.maximum(x, 0) + slope * np.minimum(x, 0), 6))
     assert_equals(given.grad, ((x > 0) + slope * (x <= 0)) * (x < 6))
+
+
+def test_relu6_that_is_none() -> None:
+    text = 'type: "ReLU6" relu_param { negative_slope: 0.5 } relu6_param { negative_slope: 3 }'
+    module = build(text, (3,), dialect="eric612/Caffe-YOLOv3-Windows")
+    assert module(torch.tensor([-2.0, 1.0, 90.0])).tolist() == [-1, 1, 90]
 
 
 def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, pad: int, dilation: int) -> np.ndarray:
@@ -111,12 +156,28 @@ def _depthwise(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int,
 def test_depthwise(device: torch.device, kind: str) -> None:
     x = np.random.RandomState(0).randn(2, 3, 8, 9)
     count = "num_output: 3 group: 3" if kind == "DepthwiseConvolution" else "num_output: 99"
-    text = f'type: "{kind}" convolution_param {{ {count} kernel_h: 3 kernel_w: 2 stride: 2 pad: 1 dilation: 2 }}'
+    spread = 1 if kind == "DepthwiseConvolution" else 2
+    sizes = f"kernel_h: 3 kernel_w: 2 stride: 2 pad: 1 dilation: {spread}"
+    text = f'type: "{kind}" convolution_param {{ {count} {sizes} }}'
     module = build(text, x.shape, dialect=JOLI if kind == "ConvolutionDepthwise" else YOLO)
     module = give_values(module, device).to(precise(device))
     weight, bias = (blob.detach().cpu().numpy() for blob in (module.weight, module.bias))
     assert weight.shape == (3, 1, 3, 2)
-    assert_equals(module(torch.tensor(x, dtype=precise(device), device=device)), _depthwise(x, weight, bias, 2, 1, 2))
+    top = module(torch.tensor(x, dtype=precise(device), device=device))
+    assert_equals(top, _depthwise(x, weight, bias, 2, 1, spread))
+
+
+def test_what_depthwise_convolution_of_forks_pads_by_itself() -> None:
+    text = 'type: "ConvolutionDepthwise" convolution_param { kernel_size: 3 pad_h: 2 pad_w: 2 pad: 0 }'
+    assert build(text, (1, 3, 8, 8), dialect=JOLI).pad == (2, 2)
+    text = 'type: "ConvolutionDepthwise" convolution_param { kernel_size: 3 }'
+    modules = [give_values(build(text, (1, 3, 8, 9), dialect=dialect)) for dialect in (JOLI, CC)]
+    assert [module.pad for module in modules] == [(0, 0), (1, 1)]
+    assert [tuple(module(torch.ones(1, 3, 8, 9)).shape[2:]) for module in modules] == [(6, 7), (8, 9)]
+    point = build('type: "ConvolutionDepthwise" convolution_param { bias_term: false }', (1, 3, 8, 9), dialect=CC)
+    assert tuple(point.weight.shape) == (3, 1, 1, 1)
+    with pytest.raises(LayerError, match="must be one or two numbers"):
+        build('type: "ConvolutionDepthwise"', (1, 3, 8, 9), dialect=JOLI)
 
 
 def test_depthwise_refuses() -> None:
@@ -126,6 +187,9 @@ def test_depthwise_refuses() -> None:
             (1, 3, 4, 4),
             dialect=YOLO,
         )
+    text = "num_output: 3 group: 3 kernel_size: 2 dilation: 2"
+    with pytest.raises(LayerError, match="dilation \\[2\\] is not supported"):
+        build(f'type: "DepthwiseConvolution" convolution_param {{ {text} }}', (1, 3, 4, 4), dialect=YOLO)
     with pytest.raises(LayerError, match="does not fit"):
         build('type: "ConvolutionDepthwise" convolution_param { kernel_size: 5 }', (1, 3, 4, 4), dialect=JOLI)
 

@@ -8,9 +8,23 @@ from torch.nn import functional
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
+from ..bvlc.activation import relu
 from ..bvlc.convolution import convolution
 
 __all__ = ["DepthwiseConvolution", "ReLU6", "SpatialDropout"]
+
+
+_SIXES = ("chuanqi305/ssd", "imistyrain/ssd", "jolibrain/caffe", "eric612/MobileNet-YOLO", "yuqj1991/caffe_train")
+# Each copied from the first. Without stride or pad, some of them read what is not there; here they are 1 and 0.
+_DEPTHWISES = (
+    "dreadlord1984/SSD_windows_caffe",
+    "soeaver/py-RFCN-priv",
+    "GuohongWu/caffe-windows",
+    "jolibrain/caffe",
+    "luoyetx/mini-caffe",
+    "makefile/frcnn",
+    "openvinotoolkit/training_toolbox_caffe",
+)
 
 
 class ReLU6(Layer):
@@ -30,7 +44,8 @@ class ReLU6(Layer):
         return torch.where(y < 6, y, 6.0)
 
 
-@layer("ReLU6", bottoms=1, tops=1)
+# A sixth, eric612/Caffe-YOLOv3-Windows, makes a plain ReLU of this name.
+@layer("ReLU6", bottoms=1, tops=1, dialects=_SIXES)
 def relu6(spec: LayerSpec) -> Layer:
     slope = 0.0
     if spec.knows("relu6_param"):
@@ -38,6 +53,13 @@ def relu6(spec: LayerSpec) -> Layer:
         params.ignore("engine")  # it chooses between two ways to the same numbers
         slope = params.get("negative_slope", 0.0)
     return ReLU6(slope)
+
+
+@layer("ReLU6", bottoms=1, tops=1, dialects=("eric612/Caffe-YOLOv3-Windows",), verified=False)
+def relu_that_is_called_relu6(spec: LayerSpec) -> nn.Module:
+    if spec.knows("relu6_param"):
+        spec.params("relu6_param").ignore("negative_slope", "engine")  # of a class that the fork never makes
+    return relu(spec)
 
 
 class DepthwiseConvolution(Layer):
@@ -66,28 +88,37 @@ class DepthwiseConvolution(Layer):
         return functional.conv2d(x, self.weight, self.bias, self.stride, self.pad, self.dilation, x.shape[1])
 
 
-@layer("ConvolutionDepthwise", bottoms=1, tops=1)
+@layer("ConvolutionDepthwise", bottoms=1, tops=1, dialects=_DEPTHWISES)
 def convolution_depthwise(spec: LayerSpec) -> Layer:
+    return _depthwise(spec, kernel=None, pad=0)
+
+
+@layer("ConvolutionDepthwise", bottoms=1, tops=1, dialects=("dlunion/CC4.0",))
+def convolution_depthwise_of_cc(spec: LayerSpec) -> Layer:
+    """It has a default for everything, and pads by 1 if the file does not say by how much."""
+    return _depthwise(spec, kernel=1, pad=1)
+
+
+def _depthwise(spec: LayerSpec, *, kernel: int | None, pad: int) -> Layer:
     shape, params = spec.bottom_shapes[0], spec.params("convolution_param")
     # The type does not look at them: every channel is a group and makes one channel.
     params.ignore("num_output", "group", "engine")
     if len(shape) != 4:
         spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; (images, channels, height, width) was expected")
-    kernel = _two(spec, params, "kernel", "kernel_size", None)
+    size = _two(spec, params, "kernel", "kernel_size", kernel)
     stride = _two(spec, params, "stride", "stride", 1)
-    pad = _two(spec, params, "pad", "pad", 0)
+    around = _two(spec, params, "pad", "pad", pad)
     dilation = _repeated(spec, params, "dilation", 1)
-    for size, k, p, d in zip(shape[2:], kernel, pad, dilation, strict=True):
-        if k < 1 or size + 2 * p < d * (k - 1) + 1:
-            spec.fail(f"a kernel of {list(kernel)} with pad {list(pad)} does not fit into a bottom of {list(shape)}")
-    return DepthwiseConvolution(shape[1], kernel, stride, pad, dilation, params)
+    for n, k, p, d in zip(shape[2:], size, around, dilation, strict=True):
+        if k < 1 or n + 2 * p < d * (k - 1) + 1:
+            spec.fail(f"a kernel of {list(size)} with pad {list(around)} does not fit into a bottom of {list(shape)}")
+    return DepthwiseConvolution(shape[1], size, stride, around, dilation, params)
 
 
 def _two(spec: LayerSpec, params: Params, stem: str, both: str, default: int | None) -> tuple[int, int]:
     """Height and width from ``<stem>_h`` and ``<stem>_w``, else from the repeated field ``both``."""
     if params.has(f"{stem}_h") and params.has(f"{stem}_w"):
-        if params.has(both):
-            spec.fail(f"{both} excludes {stem}_h and {stem}_w")
+        params.ignore(both)  # which these win over
         return getattr(params, f"{stem}_h"), getattr(params, f"{stem}_w")
     return _repeated(spec, params, both, default)
 
@@ -108,6 +139,10 @@ def depthwise_convolution(spec: LayerSpec) -> nn.Module:
     if len(shape) != 4 or not params.group == shape[1] == params.num_output:
         spec.fail(
             f"group {params.group} and num_output {params.num_output} must be the channels of the bottom {list(shape)}"
+        )
+    if any(n != 1 for n in params.dilation):
+        spec.fail(
+            f"dilation {list(params.dilation)} is not supported: the forks honour it on the CPU and not on the GPU"
         )
     return convolution(spec)
 

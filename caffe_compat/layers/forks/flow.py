@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ...network.registry import Layer, LayerSpec, layer
+from ..gradients import without_gradient
 from ..precision import widened
 
 __all__ = [
@@ -208,16 +209,15 @@ def exp_max(spec: LayerSpec) -> Layer:
     return ExpMax(math.log(base) * params.scale, base**params.shift)
 
 
-class _ForksSquareGradient(torch.autograd.Function):
+class _SquaredGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, in_place: bool) -> Tensor:
-        ctx.in_place = in_place
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         return -(x * x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * gradient if ctx.in_place else torch.zeros_like(gradient), None
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * gradient
 
 
 class NegSquare(Layer):
@@ -235,7 +235,9 @@ class NegSquare(Layer):
     def forward(self, x: Tensor) -> Tensor:
         if self.gradients == "true":
             return -(x * x)
-        top: Tensor = _ForksSquareGradient.apply(x, self.in_place)
+        if not self.in_place:
+            return without_gradient(-(x * x), x)
+        top: Tensor = _SquaredGradient.apply(x)
         return top
 
 

@@ -7,18 +7,85 @@ import math
 from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
+from ..gradients import without_gradient
 
 __all__ = ["Axpy", "Flip", "Reorg", "Reverse", "ShuffleChannel", "Transpose"]
 
+# Those that share a meaning, where other forks have another under the same name.
+_AXPYS = (
+    "NVIDIA/caffe",
+    "tidsp/caffe-jacinto@caffe-0.17",
+    "intel/caffe",
+    "jolibrain/caffe",
+    "happynear/caffe-windows",
+    "dlunion/CC4.0",
+    "eric612/MobileNet-YOLO",
+    "soeaver/py-RFCN-priv",
+    "torrvision/caffe-tvg",
+)
+_REVERSES = (
+    "jolibrain/caffe",
+    "ChWick/caffe@warp-ctc",
+    "dlunion/CC4.0",
+    "makefile/frcnn",
+    "MhLiao/TextBoxes_plusplus",
+    "senlinuc/caffe_ocr",
+    "tianzhi0549/CTPN",
+    "yuqj1991/caffe_train",
+)
+_TRANSPOSES = (
+    "tianzhi0549/CTPN",
+    "dlunion/CC4.0",
+    "makefile/frcnn",
+    "senlinuc/caffe_ocr",
+    "tonghe90/textspotter",
+    "yuqj1991/caffe_train",
+)
+# The backward pass of these reads a buffer that nothing fills,
+_REORGS = (
+    "gklz1982/caffe-yolov2",
+    "intel/caffe",
+    "eric612/MobileNet-YOLO",
+    "eric612/Caffe-YOLOv3-Windows",
+    "Cambricon/caffe",
+)
+# while this one's, on a CPU, is what it should be.
+_DERIVED_REORGS = ("BirdeeChen/caffe_yolo_v2",)
+
+
+def _not_in_place(spec: LayerSpec) -> None:
+    if spec.bottoms[0] == spec.tops[0]:
+        spec.fail("cannot run in place: the fork refuses it, or overwrites what it is about to read")
+
 
 class Axpy(Layer):
-    """a x + y, with one a for each channel of each example (squeeze-and-excitation networks)."""
+    """a x + y, with one a for each channel of each example (squeeze-and-excitation networks).
+
+    Args:
+        axes: how many leading axes ``a`` has of its own.
+    """
+
+    def __init__(self, axes: int = 2) -> None:
+        super().__init__()
+        self.axes = axes
 
     def forward(self, a: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return a.reshape(*x.shape[:2], *[1] * (x.dim() - 2)) * x + y
+        return a.reshape(*x.shape[: self.axes], *[1] * (x.dim() - self.axes)) * x + y
 
 
-@layer("Axpy", bottoms=3, tops=1)
+@layer("Axpy", bottoms=3, tops=1, dialects=("BannyStone/Caffe",), verified=False)
+def axpy_of_volumes(spec: LayerSpec) -> Layer:
+    """One a for each frame of each channel."""
+    scale, x, y = spec.bottom_shapes
+    if len(x) != 5 or x != y or scale != (*x[:3], 1, 1):
+        spec.fail(
+            f"bottoms of {list(scale)}, {list(x)} and {list(y)}; (N, C, frames, 1, 1), and two alike with five axes, "
+            "were expected"
+        )
+    return Axpy(3)
+
+
+@layer("Axpy", bottoms=3, tops=1, dialects=_AXPYS)
 def axpy(spec: LayerSpec) -> Layer:
     scale, x, y = spec.bottom_shapes
     if len(x) < 2 or x != y or math.prod(scale) != x[0] * x[1] or scale[:2] != x[:2]:
@@ -39,8 +106,9 @@ class Reverse(Layer):
         return x.flip(self.axis)
 
 
-@layer("Reverse", bottoms=1, tops=1)
+@layer("Reverse", bottoms=1, tops=1, dialects=_REVERSES)
 def reverse(spec: LayerSpec) -> Layer:
+    _not_in_place(spec)
     axis, rank = spec.params("reverse_param").axis, len(spec.bottom_shapes[0])
     if not 0 <= axis < rank:
         spec.fail(f"axis {axis} must be one of the {rank} of the bottom, counted from 0")
@@ -60,6 +128,7 @@ class Flip(Layer):
 
 @layer("Flip", bottoms=1, tops=1)
 def flip(spec: LayerSpec) -> Layer:
+    _not_in_place(spec)
     params, shape = spec.params("flip_param"), spec.bottom_shapes[0]
     if len(shape) != 4:
         spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; (images, channels, height, width) was expected")
@@ -77,8 +146,9 @@ class Transpose(Layer):
         return x.permute(self.order).contiguous()
 
 
-@layer("Transpose", bottoms=1, tops=1)
+@layer("Transpose", bottoms=1, tops=1, dialects=_TRANSPOSES)
 def transpose(spec: LayerSpec) -> Layer:
+    _not_in_place(spec)
     rank, order = len(spec.bottom_shapes[0]), spec.params("transpose_param").dim
     if sorted(order) != list(range(rank)):
         spec.fail(f"dim {list(order)} must name each of the {rank} axes of the bottom once")
@@ -98,6 +168,7 @@ class ShuffleChannel(Layer):
 
 @layer("ShuffleChannel", bottoms=1, tops=1)
 def shuffle_channel(spec: LayerSpec) -> Layer:
+    _not_in_place(spec)
     shape, group = spec.bottom_shapes[0], spec.params("shuffle_channel_param").group
     if len(shape) < 2 or group < 1 or shape[1] % group:
         spec.fail(f"group {group} must divide the channels of the bottom {list(shape)}")
@@ -108,16 +179,22 @@ class Reorg(Layer):
     """Blocks of ``stride`` x ``stride`` cells become channels, in the order of YOLO v2's ``reorg``; or the reverse.
 
     The order is not that of space-to-depth: as in Darknet, the map is first read as one of C / stride^2 channels and
-    stride times the size. Gradients are the true ones; the backward pass of the Caffe forks with this type reads a
-    buffer that nothing fills.
+    stride times the size.
+
+    Args:
+        derived: False gives no gradient: the backward pass of most forks reads a buffer that nothing fills.
     """
 
-    def __init__(self, stride: int, *, back: bool) -> None:
+    def __init__(self, stride: int, *, back: bool, derived: bool) -> None:
         super().__init__()
         self.stride = stride
         self.back = back
+        self.derived = derived
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._dealt(x) if self.derived else without_gradient(self._dealt(x), x)
+
+    def _dealt(self, x: Tensor) -> Tensor:
         s = self.stride
         images, channels, height, width = x.shape
         few = channels // (s * s)
@@ -128,8 +205,18 @@ class Reorg(Layer):
         return blocks.reshape(images, channels * s * s, height // s, width // s)
 
 
-@layer("Reorg", bottoms=1, tops=1)
+@layer("Reorg", bottoms=1, tops=1, dialects=_REORGS)
 def reorg(spec: LayerSpec) -> Layer:
+    return _reorg(spec, derived=spec.gradients == "true")
+
+
+@layer("Reorg", bottoms=1, tops=1, dialects=_DERIVED_REORGS)
+def derived_reorg(spec: LayerSpec) -> Layer:
+    return _reorg(spec, derived=True)
+
+
+def _reorg(spec: LayerSpec, *, derived: bool) -> Layer:
+    _not_in_place(spec)
     shape, params = spec.bottom_shapes[0], spec.params("reorg_param")
     if not params.has("stride") or params.stride < 1:
         spec.fail("needs a stride of at least 1")
@@ -139,4 +226,4 @@ def reorg(spec: LayerSpec) -> Layer:
             f"stride {s} does not fit the bottom {list(shape)}: its square must divide the channels, and, unless in "
             "reverse, it the height and the width"
         )
-    return Reorg(s, back=params.reverse)
+    return Reorg(s, back=params.reverse, derived=derived)

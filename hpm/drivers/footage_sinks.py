@@ -1,0 +1,200 @@
+"""What becomes of the blocks of :mod:`.footage`: files, checks, and the poses that pictures and exports are made of.
+
+Millimetres here are the machine's, in double precision; a file then holds as many digits as its kind does (see
+:mod:`hpm.files.numbers`), and so does what is drawn and exported: all that a run leaves tells the same numbers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+from caffe_compat.errors import CaffeCompatWarning, FileError
+from caffe_compat.extras import require
+from caffe_compat.formats.files import atomic_write
+
+from ..datasets.layout import make_folder
+from ..files.lists import ResultWriter, read_refined, read_results, refined_line
+from ..files.numbers import as_in_results, as_refined
+from ..limbs import PREDICTIONS, LimbEvidence, limb_evidence
+from ..model import PoseMachine
+from ..projector import POSE_3D
+from ..skeleton import H36M16, LeftRightEvidence, left_right_suspect
+from .footage import Block
+
+__all__ = ["Checks", "Crops", "Footage", "PoseFiles", "Poses", "Sink"]
+
+
+@dataclass(frozen=True)
+class Footage:
+    """What was written: the folder, how many frames, and whether they were refined."""
+
+    root: Path
+    frames: int
+    refined: bool
+
+    def pose_mm(self, stage: str) -> np.ndarray:
+        """(frames, 16, 3) of stage ``coarse`` or ``refined``, from its file. Raises FileError if it is damaged."""
+        if stage == "refined":
+            flat = read_refined(self.root / "refined_mm.txt")
+        else:
+            flat = read_results(self.root / "coarse_unnorm.csv", POSE_3D)
+        return flat.reshape(-1, len(H36M16), 3)
+
+    def crop(self, number: int) -> Path:
+        """The crop of frame ``number``, from 0."""
+        return self.root / "crops" / f"{number:06d}.jpg"
+
+
+class Sink(Protocol):
+    """Takes blocks in their order."""
+
+    def take(self, block: Block) -> None:
+        """Use a block."""
+
+
+class Crops:
+    """``crops/<number>.jpg``."""
+
+    def __init__(self, root: Path) -> None:
+        self._footage = Footage(root, 0, False)
+        make_folder(root / "crops")
+
+    def take(self, block: Block) -> None:
+        """Write its crops. Raises FileError."""
+        cv2 = require("cv2", "images")
+        for number, square in enumerate(block.crops, block.first):
+            path = self._footage.crop(number)
+            if not cv2.imwrite(str(path), square):
+                raise FileError("the picture cannot be written", path=str(path))
+
+    def end(self, count: int) -> None:
+        """Take away what a longer run left. Not before: the frames may come from that very folder."""
+        while (stale := self._footage.crop(count)).exists():
+            stale.unlink()
+            count += 1
+
+
+class PoseFiles(AbstractContextManager["PoseFiles"]):
+    """The text files of poses, which appear when the block ends without an error.
+
+    ``coarse_norm.csv`` (normalised); ``coarse_unnorm.csv`` and, of a network with a correction module,
+    ``change_unnorm.csv`` (mm); ``refined_mm.txt`` if there are 2D poses; ``pose2d.csv`` (fractions of the crop's side):
+    those 2D poses, else the projected ones.
+    """
+
+    _NAMES = ("coarse_norm.csv", "coarse_unnorm.csv", "change_unnorm.csv", "pose2d.csv", "refined_mm.txt")
+
+    def __init__(self, root: Path, machine: PoseMachine, *, refined: bool) -> None:
+        self._root, self._machine = root, machine
+        self._stack = ExitStack()
+        self._writers: dict[str, ResultWriter] = {}
+        self._refined: BinaryIO | None = None
+        self._has_refined = refined
+
+    def __enter__(self) -> PoseFiles:
+        for name in self._NAMES:
+            (self._root / name).unlink(missing_ok=True)  # what this run does not write must not stay beside it
+        names = {"coarse_norm.csv": False, "coarse_unnorm.csv": True}
+        if self._machine.has_correction:
+            names |= {"change_unnorm.csv": True, "pose2d.csv": False}
+        for name, indexed in names.items():
+            self._writers[name] = self._stack.enter_context(ResultWriter(self._root / name, indexed=indexed))
+        if self._has_refined:
+            self._refined = self._stack.enter_context(atomic_write(self._root / "refined_mm.txt"))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return self._stack.__exit__(kind, error, traceback)
+
+    def take(self, block: Block) -> None:
+        """Write its poses."""
+        millimetres = self._machine.millimetres
+        self._writers["coarse_norm.csv"].write(block.coarse)
+        self._writers["coarse_unnorm.csv"].write(millimetres(block.coarse))
+        if block.change is not None:
+            self._writers["change_unnorm.csv"].write(millimetres(block.change))
+        if (flat := _shown_2d(block)) is not None:
+            self._writers["pose2d.csv"].write(flat)
+        if self._refined is not None and block.refined is not None:
+            self._refined.write("".join(map(refined_line, millimetres(block.refined))).encode())
+
+
+class Checks:
+    """Signs that something about the footage, its 2D poses or the model's bounds is not as it should be."""
+
+    def __init__(self, machine: PoseMachine) -> None:
+        self._machine = machine
+        self._frames, self._outside = 0, 0
+        self._sides, self._limbs = LeftRightEvidence(), LimbEvidence()
+
+    def take(self, block: Block) -> None:
+        """Look at its poses."""
+        self._frames += len(block.coarse)
+        self._outside += block.outside
+        self._limbs += limb_evidence(block.coarse, self._machine.bounds)
+        if block.pose2d is not None and block.projected is not None:
+            given, projected = (pose.reshape(-1, len(H36M16), 2) for pose in (block.pose2d, block.projected))
+            self._sides += left_right_suspect(given, H36M16, projected)
+
+    def warn(self) -> None:
+        """Say what was found, as CaffeCompatWarnings, with the evidence."""
+        for reason in self._sides.reasons:
+            _warn(f"2D poses: left and right may be exchanged: {reason}")
+        if self._outside > self._frames / 2:
+            _warn(
+                f"2D poses: in {self._outside} of {self._frames} frames most joints lie outside the picture; are they "
+                "of pictures of another size?"
+            )
+        if (implausible := self._limbs.reason(PREDICTIONS)) is not None:
+            _warn(
+                f"{self._machine.bounds.source} may not be right for this model, or the footage is nothing that it "
+                f"knows: {implausible}"
+            )
+
+
+class Poses:
+    """Keeps the poses of all frames, with the digits that the files have."""
+
+    def __init__(self, machine: PoseMachine) -> None:
+        self._machine = machine
+        self._coarse: list[np.ndarray] = []
+        self._refined: list[np.ndarray] = []
+        self._flat: list[np.ndarray] = []
+
+    def take(self, block: Block) -> None:
+        """Keep its poses."""
+        millimetres = self._machine.millimetres
+        self._coarse.append(as_in_results(millimetres(block.coarse)))
+        if block.refined is not None:
+            self._refined.append(as_refined(millimetres(block.refined)))
+        if (flat := _shown_2d(block)) is not None:
+            self._flat.append(as_in_results(flat))
+
+    @property
+    def stages_mm(self) -> dict[str, np.ndarray]:
+        """``coarse`` and, if there is one, ``refined``: (frames, 16, 3), mm."""
+        found = {"coarse": self._coarse, "refined": self._refined}
+        return {name: np.concatenate(parts).reshape(-1, len(H36M16), 3) for name, parts in found.items() if parts}
+
+    @property
+    def pose2d(self) -> np.ndarray | None:
+        """(frames, 16, 2), fractions of the crop's side: the 2D poses given, else the projected ones, if any."""
+        return np.concatenate(self._flat).reshape(-1, len(H36M16), 2) if self._flat else None
+
+
+def _shown_2d(block: Block) -> np.ndarray | None:
+    """(n, 32): the 2D poses given, else the projected ones; None of a network without projector."""
+    return block.projected if block.projected is None or block.pose2d is None else block.pose2d
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, CaffeCompatWarning, stacklevel=4)
