@@ -1,7 +1,9 @@
 """Run any Caffe model in PyTorch, with proof that the numbers are the same.
 
 import caffe_compat
-net = caffe_compat.load("deploy.prototxt", "weights.caffemodel")
+conversion = caffe_compat.convert("deploy.prototxt", "weights.caffemodel", reference="recorded.h5")
+caffe_compat.save(conversion, "model.pt")
+net = caffe_compat.load("model.pt")
 outputs = net(data=x)
 """
 
@@ -30,15 +32,19 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .access import FileAccess
+    from .conversion import Conversion, convert, save
     from .network.graph import NetState
     from .network.loading import load
     from .network.net import CaffeNet
     from .network.registry import Layer, LayerSpec, layer
+    from .parity.report import Report
+    from .parity.verification import verify
 
 __all__ = [
     "CaffeCompatError",
     "CaffeCompatWarning",
     "CaffeNet",
+    "Conversion",
     "DialectError",
     "FileAccess",
     "FileAccessError",
@@ -52,23 +58,32 @@ __all__ = [
     "NetworkError",
     "ParityError",
     "PrototxtError",
+    "Report",
     "UnknownLayerError",
     "UsageError",
     "WeightsError",
     "WireError",
+    "convert",
     "layer",
     "load",
+    "save",
+    "verify",
 ]
 
 # Public name -> the module that has it. Torch takes a second to import, and not everything here needs it.
 _HOMES = {
     "CaffeNet": "network.net",
+    "Conversion": "conversion",
     "FileAccess": "access",
     "Layer": "network.registry",
     "LayerSpec": "network.registry",
     "NetState": "network.graph",
+    "Report": "parity.report",
+    "convert": "conversion",
     "layer": "layers",
     "load": "network.loading",
+    "save": "conversion",
+    "verify": "parity.verification",
 }
 
 

@@ -190,7 +190,9 @@ class WeightsError(CaffeCompatError):
 
 
 class ParityError(CaffeCompatError):
-    """Outputs that differ from the reference."""
+    """Outputs that differ from the reference. ``report`` is the :class:`caffe_compat.Report`, where there is one."""
+
+    report: Any = None
 
 
 class MissingExtraError(CaffeCompatError):

@@ -14,7 +14,6 @@ tensors.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -36,7 +35,7 @@ from caffe_compat.network.definition import Definition, read_definition
 from caffe_compat.network.loading import build_net
 from caffe_compat.parity.compare import CaseResult
 from caffe_compat.parity.precision import ieee_float32
-from caffe_compat.parity.record import ParityRecord, parity_record
+from caffe_compat.parity.record import ParityRecord, fingerprint, parity_record
 from caffe_compat.parity.reference import verify_net
 from caffe_compat.parity.stored import open_reference, pick_group
 
@@ -530,11 +529,7 @@ class PoseMachine:
 
     def fingerprint(self) -> str:
         """Of all tensors by name and value, to see a change of any, or that two machines have the same."""
-        digest = hashlib.sha256()
-        for name, tensor in self.net.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
-        return digest.hexdigest()
+        return fingerprint(self.net.state_dict())
 
 
 def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:

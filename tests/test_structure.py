@@ -78,7 +78,7 @@ FLOORS = (
     ("network.net",),
     ("network.filling", "network.checkpoint"),
     ("network.loading", "inference", "parity", "training"),
-    ("reports",),
+    ("reports", "conversion"),
     ("",),
     ("pycaffe", "cli", "__main__"),
 )
@@ -279,7 +279,11 @@ print(*[m for m in ("hpm", "converters", "click", "rich", "cv2", "matplotlib", "
 
 def test_public_names_are_exact() -> None:
     errors = {n for n in caffe_compat.errors.__all__ if inspect.isclass(getattr(caffe_compat.errors, n))}
-    expected = {"CaffeNet", "FileAccess", "Layer", "LayerSpec", "NetState", "layer", "load", *errors}
+    expected = {
+        *("CaffeNet", "Conversion", "FileAccess", "Layer", "LayerSpec", "NetState", "Report"),
+        *("convert", "layer", "load", "save", "verify"),
+        *errors,
+    }
     assert set(caffe_compat.__all__) == expected
     assert caffe_compat.__all__ == sorted(caffe_compat.__all__)
     for name in ("cli", "layers", "network", "parity", "pycaffe"):  # no room may take the place of a name

@@ -92,7 +92,8 @@ def save_checkpoint(
 
     Raises:
         FileError: a source cannot be read, or ``path`` cannot be written. UsageError: ``net`` is an inference form
-            itself, or shall become one and is of phase TRAIN; or it has weights that ``dtype`` cannot hold.
+            itself, or shall become one and is of phase TRAIN; or it has no weights yet, or some that ``dtype`` cannot
+            hold.
     """
     if optimized and net.graph.state.phase != "TEST":
         raise UsageError("only a net of phase TEST has an inference form; convert it with phase test")
@@ -111,10 +112,7 @@ def save_checkpoint(
         "input_shapes": {name: list(shape) for name, shape in net.input_shapes.items()},
         "dtype": dtype,
         "optimized": optimized,
-        "state_dict": {
-            name: _cast(tensor, torch.float32 if name in wide else DTYPES[dtype])
-            for name, tensor in net.state_dict().items()
-        },
+        "state_dict": _as_stored(net, DTYPES[dtype], wide),
         "sources": [
             dict(sum_) if isinstance(sum_, Mapping) else {"name": Path(sum_.path).name, "sha256": sum_.hexdigest()}
             for sum_ in checksums
@@ -122,7 +120,7 @@ def save_checkpoint(
         "preprocess": dict(preprocess) if preprocess else None,
         "parity": asdict(parity) if parity else None,
         "extra": {
-            name: value if isinstance(value, str) else _cast(value, value.dtype).cpu()
+            name: value if isinstance(value, str) else _cast(value, value.dtype)
             for name, value in (extra or {}).items()
         },
         "written_by": versions(),
@@ -156,8 +154,24 @@ def check_dtype(net: CaffeNet, dtype: str) -> frozenset[str]:
     return wide
 
 
+def _as_stored(net: CaffeNet, dtype: torch.dtype, wide: frozenset[str]) -> dict[str, torch.Tensor]:
+    """The tensors of ``net`` as its file holds them; one that several layers share is written once."""
+    made: dict[tuple[Any, ...], torch.Tensor] = {}
+    stored = {}
+    for name, tensor in net.state_dict().items():
+        if tensor.is_meta:
+            raise UsageError(f"the net has no values for {name} yet; load weights, or call net.materialize() first")
+        kind = torch.float32 if name in wide else dtype
+        place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype, kind)
+        if not tensor.numel() or place not in made:
+            made[place] = _cast(tensor, kind)
+        stored[name] = made[place]
+    return stored
+
+
 def _cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    tensor = tensor.detach().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+    """A plain tensor on the CPU; ``dtype`` is for those that hold fractions."""
+    tensor = tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
     # torch writes whole storages: a slice must not drag along what it was cut from.
     return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +15,10 @@ from ..errors import ParityError
 from ..formats.files import sha256_of
 from .compare import CaseResult
 
-__all__ = ["ParityRecord", "parity_record", "versions"]
+__all__ = ["IEEE", "ParityRecord", "fingerprint", "parity_record", "versions"]
+
+IEEE = "float32 (IEEE)"
+"""The precision of numbers computed within :func:`~caffe_compat.parity.precision.ieee_float32`."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,11 @@ class ParityRecord:
 
 
 def parity_record(
-    reference: str | os.PathLike[str], group: str, results: Sequence[CaseResult], device: torch.device
+    reference: str | os.PathLike[str],
+    group: str,
+    results: Sequence[CaseResult],
+    device: torch.device | str,
+    precision: str = IEEE,
 ) -> ParityRecord:
     """The record of a comparison with the file ``reference`` in which everything passed.
 
@@ -65,9 +73,18 @@ def parity_record(
         worst_abs=max(blob.max_abs for blob in blobs),
         worst_rel=worst.max_rel,
         device=str(device),
-        precision="float32 (IEEE)",
+        precision=precision,
         versions=versions(),
     )
+
+
+def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
+    """A checksum of named tensors (a ``state_dict``), in hexadecimal: it tells a change of any name, type or value."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def versions() -> str:

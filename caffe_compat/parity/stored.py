@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
     "params_below",
     "pick_group",
     "plain_array",
+    "split_reference",
     "text_of",
     "whole_array",
     "whole_or_fingerprint",
@@ -35,6 +37,19 @@ __all__ = [
 MAX_VALUES = 2**28
 # Groups in groups: a blob name has few slashes.
 MAX_DEPTH = 32
+
+
+def split_reference(reference: str | os.PathLike[str]) -> tuple[str, str]:
+    """``ref.h5:group`` -> (path, group); a path may itself hold a colon.
+
+    >>> split_reference("ref.h5:net"), split_reference("ref.h5")
+    (('ref.h5', 'net'), ('ref.h5', ''))
+    """
+    name = os.fspath(reference)
+    if Path(name).exists() or ":" not in name:
+        return name, ""
+    path, _, group = name.rpartition(":")
+    return path, group
 
 
 @contextlib.contextmanager

@@ -1,0 +1,65 @@
+"""``verify``: a whole model against what real Caffe computed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..errors import UsageError
+from ..formats.sniff import is_text
+from ..network.loading import load
+from ..network.net import CaffeNet
+from .record import IEEE
+from .reference import verify_net
+from .report import Report
+from .stored import open_reference, pick_group, split_reference
+
+__all__ = ["verify"]
+
+
+def verify(
+    model: CaffeNet | str | os.PathLike[str],
+    reference: str | os.PathLike[str],
+    *,
+    inputs: Mapping[str, Any] | None = None,
+) -> Report:
+    """Compare ``model`` with recorded outputs of real Caffe, blob by blob, in execution order, in IEEE float32.
+
+    It runs where it is, in phase and precision as it is; its recurrent state is forgotten.
+
+    >>> import caffe_compat
+    >>> formats = "reference_outputs/formats"
+    >>> net = caffe_compat.load(f"{formats}/v1net.prototxt", f"{formats}/v1net.caffemodel")
+    >>> caffe_compat.verify(net, "reference_outputs/formats.h5:v1net").ok
+    True
+    >>> with torch.no_grad():
+    ...     _ = net.up.weight.mul_(1.01)
+    >>> caffe_compat.verify(net, "reference_outputs/formats.h5:v1net").first_departing.name
+    'up'
+
+    Args:
+        model: a net, or the path of a ``.pt`` or of a caffemodel that carries its own network.
+        reference: the file that the capture script wrote, or ``FILE:GROUP``; of several groups one must be named.
+        inputs: arrays by blob name, for references that do not hold them whole; they serve every batch.
+
+    Raises:
+        FileError: ``model`` or ``reference`` cannot be read. UsageError: several groups, or an input that is nowhere to
+            be found; or ``model`` is a prototxt, which has no weights. CaffeCompatError: ``model`` cannot be loaded.
+    """
+    if isinstance(model, CaffeNet):
+        net = model
+    elif is_text(model):
+        raise UsageError(
+            "a prototxt has no weights to verify; load it with them and pass the net", path=os.fspath(model)
+        )
+    else:
+        net = load(os.fspath(model))
+    path, group = split_reference(reference)
+    with open_reference(path) as file:
+        results = verify_net(net, pick_group(file, group), inputs)
+    device, dtype = net.device_and_dtype()
+    precision = IEEE if dtype == torch.float32 else str(dtype).removeprefix("torch.")
+    return Report(tuple(results), path, group, str(device), precision)
