@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
-import numpy as np
 import torch
 
-from ..access import FileAccess
-from ..errors import UsageError
-from ..formats.files import Checksum
-from ..formats.sniff import is_text
-from ..inference.preprocess import Preprocess
-from ..network.checkpoint import save_checkpoint
-from ..network.definition import read_definition
-from ..network.graph import NetState
-from ..network.loading import build_net
+from ..conversion import Conversion, save
+from ..conversion import convert as convert_model
+from ..errors import ParityError, UsageError
 from ..network.net import CaffeNet
-from ..parity.precision import ieee_float32
-from ..parity.record import ParityRecord, parity_record
+from ..parity.seeded import run_seeded
+from ..parity.stored import split_reference
 from .options import (
     check_output,
     device_option,
@@ -38,7 +30,7 @@ from .options import (
     state_options,
     warn,
 )
-from .verify import load_inputs, print_results, split_reference, verify_against
+from .verify import load_inputs, print_report
 
 
 @click.command()
@@ -87,81 +79,52 @@ def convert(
     """Convert MODEL (a prototxt, or a caffemodel with its own network) and WEIGHTS to a verified .pt."""
     load_plugins(plugins)
     torch_device = parse_device(device)
-    if weights is None:
-        if is_text(model):
-            raise UsageError(f"{model} is a prototxt; pass its weights (.caffemodel or .caffemodel.h5) too")
-        weights = model
+    asked = {"--optimize": optimize, "--preprocess": bool(preprocess)}
     if format_ == "pt2":
-        for option, wanted in (("--optimize", optimize), ("--preprocess", preprocess)):
-            if wanted:
-                raise UsageError(f"{option} has no place in a torch.export program; --format pt keeps it")
-    read = [
+        for option in (option for option, given in asked.items() if given):
+            raise UsageError(f"{option} has no place in a torch.export program; --format pt keeps it")
+    given = parse_pairs(inputs, "--input")
+    if given and reference is None:
+        raise UsageError(f"--input {inputs[0]} is for --reference")
+    recorded = [split_reference(reference)[0]] if reference is not None else []
+    check_output(output, [model, *([weights] if weights is not None else []), *recorded, *given.values()])
+    conversion = convert_model(
         model,
         weights,
-        *([split_reference(reference)[0]] if reference else []),
-        *parse_pairs(inputs, "--input").values(),
-    ]
-    check_output(output, read)
-    checksums = [Checksum(path) for path in dict.fromkeys([model, weights])]
-    definition = read_definition(model, dialect)
-    net, report = build_net(
-        definition,
-        weights,
-        state=NetState(phase.upper(), level, stages),
+        preprocess=preprocess or None,
+        phase=phase,
+        level=level,
+        stages=stages,
+        dialect=dialect,
         input_shapes=parse_shapes(input_shapes),
-        files=FileAccess(root),
+        root=root,
         allow_python=allow_python_layers,
-        seed=0,
+        device=torch_device,
     )
-    warn([*definition.warnings, *net.warnings, *report.warnings])
-    known = Preprocess.from_text(preprocess) if preprocess else _preprocess_of(net)
-    net.to(torch_device)
-    parity = None
+    warn(conversion.warnings)
     if reference is not None:
-        results = verify_against(net, reference, load_inputs(parse_pairs(inputs, "--input")))
-        print_results(results, only_failures=True)
-        if not all(result.passed for result in results):
+        try:
+            conversion = conversion.checked(reference, inputs=load_inputs(given))
+        except ParityError as error:
+            print_report(error.report, only_failures=True)
             note(f"caffe-compat: error: {output} was not written: the net does not reproduce {reference}")
             return 1
-        parity = parity_record(*split_reference(reference), results, torch_device)
     elif run_once:
-        _run_once(net)
+        _run_once(conversion.net)
     if not quiet:
-        print_layers(net)
+        print_layers(conversion.net)
     if format_ == "pt2":
         from converters import pt2
 
-        pt2.write(net, output, dtype=dtype)
+        pt2.write(conversion.net, output, dtype=dtype)
     else:
-        record = known.to_record() if known else None
-        save_checkpoint(
-            net.cpu(),
-            output,
-            sources=checksums,
-            preprocess=record,
-            parity=parity,
-            dtype=dtype,  # type: ignore[arg-type]  # click has checked it
-            optimized=optimize,
-        )
-    _summary(net, definition.schema.name, definition.dialect_reason, definition.notes, parity, output)
+        save(conversion, output, dtype=dtype, optimized=optimize)  # type: ignore[arg-type]  # click has checked dtype
+    _summary(conversion, output)
     return 0
 
 
-def _preprocess_of(net: CaffeNet) -> Preprocess | None:
-    """What a data layer of the definition says; None where there is none, or none that stands alone."""
-    for node in net.graph.sources:
-        if node.message.HasField("transform_param"):
-            return Preprocess.from_transform_param(node.message.transform_param)
-    return None
-
-
 def _run_once(net: CaffeNet) -> None:
-    rng = np.random.RandomState(0)
-    given = {name: np.asarray(rng.uniform(-1, 1, shape), np.float32) for name, shape in net.input_shapes.items()}
-    with ieee_float32():
-        outputs = net.run(given)
-    net.reset_state()
-    for name, value in outputs.items():
+    for name, value in run_seeded(net).items():
         state = "finite" if bool(torch.isfinite(value).all()) else "NOT FINITE"
         note(
             f"ran once on a seeded input: {name} {list(value.shape)} is {state}, mean {float(value.float().mean()):.6g}"
@@ -179,18 +142,20 @@ def print_layers(net: CaffeNet) -> None:
     print_table(("layer", "type", "output shape", "parameters"), rows, right=("parameters",))
 
 
-def _summary(
-    net: CaffeNet, dialect: str, reason: str, notes: Sequence[str], parity: ParityRecord | None, output: str
-) -> None:
+def _summary(conversion: Conversion, output: str) -> None:
+    net, definition, report = conversion.net, conversion.definition, conversion.report
     count = sum(tensor.numel() for tensor in {id(t): t for t in net.state_dict().values()}.values())
-    click.echo(f"{len(net.graph.nodes)} layers, {count:,} parameters, dialect {dialect} ({reason})")
-    for text in (*notes, *net.notes):
+    click.echo(
+        f"{len(net.graph.nodes)} layers, {count:,} parameters, dialect {definition.schema.name} "
+        f"({definition.dialect_reason})"
+    )
+    for text in conversion.notes:
         click.echo(text)
-    if parity is None:
+    if report is None:
         click.echo("not checked against real Caffe: pass --reference (caffe-compat capture-script helps to record one)")
-    else:
+    elif report.worst is not None:
         click.echo(
-            f"equal to {parity.reference} in {parity.blobs} blobs: worst relative error {parity.worst_rel:.1e} "
-            f"({parity.worst_blob})"
+            f"equal to {Path(report.reference).name} in {len(report.blobs)} blobs: worst relative error "
+            f"{report.worst.max_rel:.1e} ({report.worst.name})"
         )
     click.echo(f"wrote {output} ({Path(output).stat().st_size:,} bytes)")

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import click
 import numpy as np
 from click.core import ParameterSource
 
+from ..display import shown
 from ..errors import UsageError
 from ..formats.arrays import read_npy
 from ..network.loading import load
-from ..network.net import CaffeNet
 from ..parity.cases import run_cases
-from ..parity.compare import CaseResult
-from ..parity.reference import verify_net
-from ..parity.stored import open_reference, pick_group
+from ..parity.report import COLUMNS, NUMBERS, Report
+from ..parity.verification import verify as verify_net
 from .options import (
     device_option,
     dialect_option,
@@ -100,7 +96,7 @@ def verify(
             if given(name) is ParameterSource.COMMANDLINE:
                 raise UsageError(f"every case of {cases} says how it is run; {option} would be ignored")
         asked_for = dialect if given("dialect") is ParameterSource.COMMANDLINE else None
-        results = list(run_cases(cases, names, torch_device, dialect=asked_for))
+        report = Report(tuple(run_cases(cases, names, torch_device, dialect=asked_for)))
     else:
         if names:
             raise UsageError("--case chooses from --cases FILE; it would be ignored")
@@ -118,12 +114,12 @@ def verify(
             allow_python=allow_python_layers,
             seed=0,
         ).to(torch_device)
-        results = verify_against(net, str(reference), load_inputs(parse_pairs(inputs, "--input")))
+        report = verify_net(net, str(reference), inputs=load_inputs(parse_pairs(inputs, "--input")))
     if as_json:
-        click.echo(json.dumps(results_to_json(results)))
+        click.echo(json.dumps(report.to_json()))
     else:
-        print_results(results, only_failures=False, every_blob=show_all or cases is None)
-    return 0 if all(result.passed for result in results) else 1
+        print_report(report, only_failures=False, every_blob=show_all or cases is None)
+    return 0 if report.ok else 1
 
 
 def load_inputs(paths: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -131,83 +127,17 @@ def load_inputs(paths: Mapping[str, str]) -> dict[str, np.ndarray]:
     return {name: read_npy(path) for name, path in paths.items()}
 
 
-def verify_against(net: CaffeNet, reference: str, inputs: Mapping[str, np.ndarray]) -> list[CaseResult]:
-    """Compare ``net`` with ``FILE[:GROUP]``; a file with one group only needs no name."""
-    path, group = split_reference(reference)
-    with open_reference(path) as file:
-        return verify_net(net, pick_group(file, group), inputs)
-
-
-def split_reference(reference: str) -> tuple[str, str]:
-    """``ref.h5:group`` -> (path, group); a path may itself hold a colon."""
-    if Path(reference).exists() or ":" not in reference:
-        return reference, ""
-    path, _, group = reference.rpartition(":")
-    return path, group
-
-
-def results_to_json(results: Sequence[CaseResult]) -> dict[str, Any]:
-    """What ``--json`` prints."""
-    failed = [
-        {
-            "case": r.name,
-            "blob": b.name,
-            "max_abs": _finite(b.max_abs),
-            "max_rel": _finite(b.max_rel),
-            "problem": b.problem,
-        }
-        for r in results
-        for b in r.blobs
-        if not b.passed
-    ]
-    unsupported = [{"case": r.name, "reason": r.unsupported} for r in results if r.unsupported]
-    return {
-        "cases": len(results),
-        "passed": sum(r.passed for r in results),
-        "failed": failed,
-        "unsupported": unsupported,
-    }
-
-
-def _finite(value: float) -> float | None:
-    """JSON has no infinity."""
-    return value if math.isfinite(value) else None
-
-
-def print_results(results: Sequence[CaseResult], *, only_failures: bool, every_blob: bool = False) -> None:
+def print_report(report: Report, *, only_failures: bool, every_blob: bool = False) -> None:
     """Tables of what was compared, and the first blob in execution order that departs."""
-    rows = []
-    for result in results:
-        worst_one = [result.worst] if result.worst is not None else []
-        shown = result.blobs if every_blob else [b for b in result.blobs if not b.passed] or worst_one
-        for blob in shown:
-            if not (only_failures and blob.passed):
-                state = "pass" if blob.passed else "FAIL"
-                shape = "x".join(map(str, blob.shape)) or "scalar"
-                numbers = (f"{blob.count:,}", shape, f"{blob.max_abs:.2e}", f"{blob.max_rel:.2e}")
-                rows.append((result.name, blob.name, *numbers, state + (f": {blob.problem}" if blob.problem else "")))
-        if result.unsupported:
-            rows.append((result.name, "", "", "", "", "", f"FAIL: {result.unsupported}"))
-        elif not result.blobs:
-            rows.append((result.name, "", "", "", "", "", "FAIL: nothing to compare"))
+    rows = report.rows(every_blob=every_blob, only_failures=only_failures)
     if rows:
-        print_table(
-            ("case", "blob", "count", "shape", "max abs", "max rel", "result"),
-            rows,
-            right=("count", "max abs", "max rel"),
-        )
-    if only_failures and not rows:
+        print_table(COLUMNS, rows, right=NUMBERS)
+    elif only_failures:
         return
-    for result in results:
+    for result in report.results if every_blob else ():
         first = result.first_failure
-        if first is not None and every_blob:
-            click.echo(f"{result.name}: the first blob in execution order that departs is {first.name}")
-        if every_blob and result.skipped:
-            click.echo(f"{result.name}: not compared: {'; '.join(result.skipped)}")
-    blobs = [blob for result in results for blob in result.blobs]
-    worst = max(blobs, key=lambda blob: blob.max_rel, default=None)
-    passed = sum(result.passed for result in results)
-    click.echo(
-        f"{passed} of {len(results)} passed, {len(blobs)} blobs compared"
-        + (f", worst relative error {worst.max_rel:.1e} ({worst.name})" if worst else "")
-    )
+        if first is not None:
+            click.echo(shown(f"{result.name}: the first blob in execution order that departs is {first.name}"))
+        if result.skipped:
+            click.echo(shown(f"{result.name}: not compared: {'; '.join(result.skipped)}"))
+    click.echo(report.summary())

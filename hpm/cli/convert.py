@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 
 from caffe_compat.cli.options import note, parse_pairs
-from caffe_compat.cli.verify import load_inputs, print_results, split_reference
+from caffe_compat.cli.verify import load_inputs, print_report
 from caffe_compat.errors import UsageError
+from caffe_compat.parity.report import Report
+from caffe_compat.parity.stored import split_reference
 
 from ..drivers.convert import Converted
 from ..drivers.convert import convert as convert_model
@@ -57,7 +59,7 @@ def convert(
         pose_blob=pose_blob,
     )
     if done.results:
-        print_results(done.results, only_failures=True)
+        print_report(Report(tuple(done.results)), only_failures=True)
     if not done.written:
         note(f"hpm: error: {output} was not written: the net does not reproduce {reference}")
         return 1

@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 
 from caffe_compat.cli.options import device_option, note, parse_device, parse_pairs
-from caffe_compat.cli.verify import load_inputs, print_results, split_reference
+from caffe_compat.cli.verify import load_inputs, print_report
 from caffe_compat.errors import UsageError
+from caffe_compat.parity.report import Report
+from caffe_compat.parity.stored import split_reference
 
 from ..drivers.verify import verify as verify_model
 from .options import (
@@ -85,7 +87,7 @@ def verify(
             progress=None if data is None else bars.actions(data),
             tell=note,
         )
-    print_results(done.results, only_failures=False, every_blob=False)
+    print_report(Report(tuple(done.results)), only_failures=False, every_blob=False)
     for one in done.withdrawals:
         of = f"of {one.reference}"
         if one.withdrawn:
