@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
 
-from caffe_compat.errors import NetworkError
+from caffe_compat.errors import NetworkError, first_line
 from caffe_compat.formats.files import atomic_write
 from caffe_compat.network.checkpoint import DTYPES, check_dtype
 from caffe_compat.network.net import CaffeNet
 
-__all__ = ["export", "write"]
+from .registry import target
+
+__all__ = ["program_of", "write"]
 
 
-def export(net: CaffeNet) -> torch.export.ExportedProgram:
+def program_of(net: CaffeNet) -> torch.export.ExportedProgram:
     """``net`` as a program for the shapes it was built for.
 
     The program takes the inputs by blob name and returns the outputs by blob name, like the net. Recurrent state is
@@ -31,18 +34,28 @@ def export(net: CaffeNet) -> torch.export.ExportedProgram:
         with torch.no_grad():
             return torch.export.export(net, args=(), kwargs=inputs, strict=False)
     except Exception as error:  # torch.export raises whatever the tracing raised
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise NetworkError(f"torch.export cannot follow the net: {reason}") from error
+        raise NetworkError(f"torch.export cannot follow the net: {first_line(error)}") from error
 
 
+@target(
+    "pt2",
+    suffix=".pt2",
+    title="a torch.export program",
+    cannot=(
+        "inputs of other shapes than the net was built for",
+        "layers that run Python code, touch files, or decide shapes by values",
+        "preprocessing, sources and parity record",
+    ),
+)
 def write(net: CaffeNet, path: str | Path, *, dtype: str = "float32") -> None:
     """Export ``net`` and write it to ``path``, whole or not at all; its weights are stored as ``dtype``.
 
     Raises:
-        UsageError: not a dtype, or weights that it cannot hold. NetworkError: see :func:`export`. FileError: ``path``
-            cannot be written.
+        UsageError: not a dtype, or weights that it cannot hold. NetworkError: see :func:`program_of`. FileError:
+            ``path`` cannot be written.
     """
     check_dtype(net, dtype)
-    program = export(net.to(DTYPES[dtype]))
+    as_asked = net if net.device_and_dtype()[1] == DTYPES[dtype] else copy.deepcopy(net).to(DTYPES[dtype])
+    program = program_of(as_asked)
     with atomic_write(path) as file:
         torch.export.save(program, file)

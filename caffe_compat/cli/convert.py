@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -33,6 +34,24 @@ from .options import (
 from .verify import load_inputs, print_report
 
 
+class _Format(click.ParamType):
+    """``pt``, or a format of :mod:`converters`, which is imported only if it is asked for."""
+
+    name = "format"
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:
+        from converters import targets
+
+        return f"[{'|'.join(['pt', *(target.name for target in targets())])}]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value != "pt":
+            from converters import find_target
+
+            find_target(value)
+        return value
+
+
 @click.command()
 @click.argument("model", type=click.Path())
 @click.argument("weights", type=click.Path(), required=False)
@@ -47,7 +66,7 @@ from .verify import load_inputs, print_report
     "--preprocess", help="How pixels become input, e.g. order=bgr,mean=104:117:123,scale=1,resize=256x256,crop=224."
 )
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32", show_default=True)
-@click.option("--format", "format_", type=click.Choice(["pt", "pt2"]), default="pt", show_default=True)
+@click.option("--format", "format_", type=_Format(), default="pt", show_default=True)
 @click.option("--optimize", is_flag=True, help="Loading gives the inference form (layers folded and fused).")
 @click.option("--quiet", is_flag=True, help="No table.")
 @device_option
@@ -79,10 +98,8 @@ def convert(
     """Convert MODEL (a prototxt, or a caffemodel with its own network) and WEIGHTS to a verified .pt."""
     load_plugins(plugins)
     torch_device = parse_device(device)
-    asked = {"--optimize": optimize, "--preprocess": bool(preprocess)}
-    if format_ == "pt2":
-        for option in (option for option, given in asked.items() if given):
-            raise UsageError(f"{option} has no place in a torch.export program; --format pt keeps it")
+    if format_ != "pt":
+        _check_format(format_, optimize=optimize, preprocess=bool(preprocess), narrow=dtype != "float32")
     given = parse_pairs(inputs, "--input")
     if given and reference is None:
         raise UsageError(f"--input {inputs[0]} is for --reference")
@@ -113,14 +130,29 @@ def convert(
         _run_once(conversion.net)
     if not quiet:
         print_layers(conversion.net)
-    if format_ == "pt2":
-        from converters import pt2
-
-        pt2.write(conversion.net, output, dtype=dtype)
-    else:
+    if format_ == "pt":
         save(conversion, output, dtype=dtype, optimized=optimize)  # type: ignore[arg-type]  # click has checked dtype
+    else:
+        from converters import export
+
+        export(conversion, output, format_, **({} if dtype == "float32" else {"dtype": dtype}))
     _summary(conversion, output)
     return 0
+
+
+def _check_format(name: str, *, optimize: bool, preprocess: bool, narrow: bool) -> None:
+    """Refuse early what files of a format have no place for."""
+    from converters import find_target
+
+    target = find_target(name)
+    target.check(())  # what it needs is installed
+    for option, asked, kept in (
+        ("--optimize", optimize, False),
+        ("--preprocess", preprocess, "preprocess" in target.keeps),
+        ("--dtype", narrow, "dtype" in target.options),
+    ):
+        if asked and not kept:
+            raise UsageError(f"{option} has no place in {target.title}; --format pt keeps it")
 
 
 def _run_once(net: CaffeNet) -> None:

@@ -1,0 +1,190 @@
+"""The output formats, each registered by the file that writes it.
+
+    @target("npz", suffix=".npz", title="a numpy archive", cannot=("the network itself",))
+    def write(net: CaffeNet, path: str, *, dtype: str = "float32", sources: Sequence[Checksum] = ()) -> None:
+        ...
+
+The function writes ``net`` to ``path``, whole or not at all, and leaves ``net`` as it was, but for its recurrent state,
+which is forgotten. Its keyword arguments are what may be asked for; anything else is refused before work begins. Those
+that are called like facts of a :class:`caffe_compat.Conversion` (``preprocess``, ``sources``, ``parity``) come from it
+unless they are given. What a format needs beyond torch it imports when it writes: this package is imported to see what
+formats there are.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from caffe_compat import CaffeNet, Conversion, UsageError
+from caffe_compat.extras import require
+from caffe_compat.inference.optimization import InferenceNet
+
+__all__ = ["Target", "export", "find_target", "target", "targets"]
+
+# What a conversion knows and a format may keep.
+_FACTS = ("preprocess", "sources", "parity")
+
+Write = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Target:
+    """An output format.
+
+    >>> import converters
+    >>> pt2 = converters.find_target("pt2")
+    >>> pt2.suffix, pt2.title, pt2.options, pt2.keeps
+    ('.pt2', 'a torch.export program', ('dtype',), ())
+    >>> pt2.check(["embed_preprocess"])
+    Traceback (most recent call last):
+    caffe_compat.errors.UsageError: embed_preprocess has no place in a torch.export program, which takes dtype
+
+    Attributes:
+        name: what ``--format`` calls it. suffix: of its files, with the dot. title: what such a file is, in words.
+        write: ``write(net, path, **options)``.
+        needs: package -> the optional dependency of this distribution that installs it (``caffe-compat[...]``).
+        cannot: what such a file has no way to hold, in words.
+    """
+
+    name: str
+    suffix: str
+    title: str
+    write: Write
+    needs: Mapping[str, str]
+    cannot: tuple[str, ...]
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What may be asked for: the keyword arguments of ``write``."""
+        parameters = inspect.signature(self.write).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """Which facts of a conversion are stored, of ``preprocess``, ``sources`` and ``parity``."""
+        return tuple(name for name in _FACTS if name in self.options)
+
+    def check(self, options: Iterable[str]) -> None:
+        """Whether a file can be written with these options on this machine.
+
+        Raises:
+            UsageError: an option that the format does not have. MissingExtraError: a package is not installed.
+        """
+        for option in options:
+            if option not in self.options:
+                known = ", ".join(self.options) or "no options"
+                raise UsageError(f"{option} has no place in {self.title}, which takes {known}")
+        for package, extra in self.needs.items():
+            require(package, extra)
+
+
+_TARGETS: dict[str, Target] = {}
+
+
+def target(
+    name: str,
+    *,
+    suffix: str,
+    title: str,
+    needs: Mapping[str, str] | None = None,
+    cannot: Sequence[str] = (),
+) -> Callable[[Write], Write]:
+    """Register the function that writes a format; the arguments are the attributes of :class:`Target`.
+
+    >>> import converters
+    >>> @converters.target("pt2", suffix=".ep", title="a program")
+    ... def write(net, path): ...
+    Traceback (most recent call last):
+    ValueError: format 'pt2' is registered twice
+
+    Raises:
+        ValueError: the name or the suffix is taken.
+    """
+
+    def register(write: Write) -> Write:
+        if name in _TARGETS or name == "pt":
+            raise ValueError(f"format {name!r} is registered twice")
+        if suffix in (".pt", *(other.suffix for other in _TARGETS.values())):
+            raise ValueError(f"suffix {suffix!r} is registered twice")
+        _TARGETS[name] = Target(name, suffix, title, write, dict(needs or {}), tuple(cannot))
+        return write
+
+    return register
+
+
+def targets() -> tuple[Target, ...]:
+    """Every format, by name.
+
+    >>> import converters
+    >>> "pt2" in [target.name for target in converters.targets()]
+    True
+    """
+    return tuple(_TARGETS[name] for name in sorted(_TARGETS))
+
+
+def find_target(name: str) -> Target:
+    """The format called ``name``.
+
+    >>> import converters
+    >>> converters.find_target("pt2").suffix
+    '.pt2'
+
+    Raises:
+        UsageError: there is none; it lists those that there are.
+    """
+    if name not in _TARGETS:
+        raise UsageError(f"no format {name!r}; {_listed()}")
+    return _TARGETS[name]
+
+
+def export(
+    model: CaffeNet | Conversion, path: str | os.PathLike[str], format: str | None = None, **options: Any
+) -> None:
+    """Write ``model`` in another format than the ``.pt``, whole or not at all.
+
+    >>> import caffe_compat, converters, tempfile, torch
+    >>> net = caffe_compat.load("reference_outputs/formats/v1net.prototxt", seed=1)
+    >>> x = torch.rand(net.input_shapes["data"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     converters.export(net, f"{folder}/net.pt2")
+    ...     program = torch.export.load(f"{folder}/net.pt2").module()
+    >>> torch.allclose(program(data=x)["prob"], net(data=x)["prob"])
+    True
+
+    Args:
+        model: a net where its weights are, which stays as it was but for its recurrent state; of a conversion, what it
+            knows besides goes into the file where the format has a place for it.
+        format: the name of one of :func:`targets`; None goes by the suffix of ``path``.
+        options: those of the format, see :attr:`Target.options`; ``dtype`` is the precision of the weights.
+
+    Raises:
+        UsageError: no such format or option, or the net is an inference form. NetworkError: the network has something
+            that the format cannot express. MissingExtraError: a package is not installed. FileError: ``path`` cannot be
+            written.
+    """
+    found = _by_suffix(path) if format is None else find_target(format)
+    found.check(options)
+    net = model.net if isinstance(model, Conversion) else model
+    if isinstance(net, InferenceNet):
+        raise UsageError("the inference form of a net suits this library alone; export the net it was made of")
+    facts = {name: getattr(model, name) for name in found.keeps} if isinstance(model, Conversion) else {}
+    found.write(net, os.fspath(path), **{**facts, **options})
+
+
+def _by_suffix(path: str | os.PathLike[str]) -> Target:
+    name = Path(path).name.lower()
+    # The longest suffix first: x.caffemodel.h5 is no x.h5.
+    for found in sorted(_TARGETS.values(), key=lambda found: -len(found.suffix)):
+        if name.endswith(found.suffix):
+            return found
+    raise UsageError(f"the name of {os.fspath(path)} tells no format; {_listed()}")
+
+
+def _listed() -> str:
+    known = ", ".join(f"{found.name} ({found.suffix})" for found in targets())
+    return f"known are {known}; caffe_compat.save writes a .pt"
