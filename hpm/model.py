@@ -39,13 +39,13 @@ from caffe_compat.parity.record import ParityRecord, fingerprint, parity_record
 from caffe_compat.parity.reference import verify_net
 from caffe_compat.parity.stored import open_reference, pick_group
 
-from .files.checkpoint_extras import check_agreement, extra_entries, stored_bounds, stored_pose_blob
+from .files.checkpoint_extras import extra_entries, stored_bounds, stored_pose_blob
 from .networks import endpoints as ends
 from .networks.subnetworks import Halves, input_shapes, layers_for
 from .parity_gate import parity_of, require_parity
 from .projector import LAYERS, POSE_2D, POSE_3D, Projector, project
 from .refine import ORIGINAL, Refiner, RefineSettings
-from .scaling import REFINEMENT_BOUNDS, Bounds, denormalise, denormalise_as_layers, or_built_in
+from .scaling import REFINEMENT_BOUNDS, Bounds, check_agreement, denormalise, denormalise_as_layers, or_built_in
 from .skeleton import H36M16
 
 __all__ = ["PoseMachine", "Prediction"]

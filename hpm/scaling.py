@@ -29,6 +29,7 @@ __all__ = [
     "bounds_difference",
     "bounds_of",
     "centre_on_root",
+    "check_agreement",
     "denormalise",
     "denormalise_as_layers",
     "limbs_difference",
@@ -141,6 +142,16 @@ def bounds_difference(one: Bounds, other: Bounds) -> str | None:
     ours, theirs = ((bounds.maximum, bounds.minimum)[row][k] for bounds in (one, other))
     what = f"{H36M16.joints[k // 3]}'s {'maximum' if row == 0 else 'minimum'} of {'xyz'[k % 3]}"
     return f"{what} is {ours:.2f} mm there, {theirs:.2f} mm here"
+
+
+def check_agreement(model: str, stored: Bounds | None, given: Bounds | None) -> None:
+    """Raise UsageError if a model's own bounds and those given with it differ."""
+    if stored is None or given is None or (apart := bounds_difference(stored, given)) is None:
+        return
+    raise UsageError(
+        f"{model} holds the bounds of its poses ({stored.source}); those given ({given.source}) differ: {apart}; leave "
+        "them out, or put the right ones into the model with 'hpm convert' and --bounds"
+    )
 
 
 def or_built_in(bounds: Bounds) -> Bounds:

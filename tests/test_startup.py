@@ -32,6 +32,8 @@ print(status, *[name for name in heavy if name in sys.modules], file=sys.stderr)
     [
         (["caffe_compat", "--help"], set()),
         (["caffe_compat", "--version"], set()),
+        (["hpm", "--help"], set()),
+        (["hpm", "--version"], set()),
         (["caffe_compat", "capture-script"], set()),
         (["caffe_compat", "dialects"], {"google.protobuf", "rich"}),
         (["caffe_compat", "dialects", "weiliu89/caffe@ssd"], {"google.protobuf", "rich"}),

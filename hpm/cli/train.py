@@ -17,12 +17,10 @@ from caffe_compat.training import parallel
 from caffe_compat.training.solver import Action
 
 from ..datasets.heatmaps import HeatMapOptions
-from ..drivers.training import HEAT_MAPS, PHASES, TrainingOptions, prepared_lists, train_phase
+from ..drivers.training import LIFTING, PHASES, TrainingOptions, train_phase, with_lists
 from ..networks import NetworkOptions, scaled_channels
 
 __all__ = ["train"]
-
-_FOUR = ("2d_to_3d", "3d_to_2d", "finetune_whole", "mask3d")
 
 
 @click.command()
@@ -110,11 +108,6 @@ def train(
     """
     if not width > 0:
         raise UsageError(f"--width {width}; a factor above 0 was expected")
-    if pictures is not None and phase != HEAT_MAPS:
-        raise UsageError(f"--pictures {pictures}; only {HEAT_MAPS} reads them, the lists of {phase} name their own")
-    if protocol != "1" and phase == HEAT_MAPS:
-        raise UsageError(f"--protocol {protocol}; {HEAT_MAPS} learns from MPII, whose persons belong to no protocol")
-    prepared, test_list = prepared_lists(phase, int(protocol))
     network = NetworkOptions(
         image_size=image_size,
         channels=scaled_channels(width),
@@ -123,8 +116,6 @@ def train(
         batch=batch,
         mpii_batch=mpii_batch,
         shuffle=not in_order,
-        train_list=prepared if train_list is None or phase == HEAT_MAPS else train_list,
-        test_list=test_list,
     )
     options = TrainingOptions(
         network=network,
@@ -137,15 +128,12 @@ def train(
         display=display,
         gradients=gradients,
         bfloat16=bfloat16,
-        heat_maps=HeatMapOptions(
-            annotation=(train_list if phase == HEAT_MAPS else None) or HeatMapOptions.annotation,
-            pictures=pictures or HeatMapOptions.pictures,
-        ),
     )
+    options = with_lists(options, phase, protocol=int(protocol), train_list=train_list, pictures=pictures)
     rank = parallel.this_rank()
     where = _device(device, require_gpu, rank)
     with parallel.joined(rank, where):
-        for number, name in enumerate(_FOUR if phase == "all" else (phase,)):
+        for number, name in enumerate(LIFTING if phase == "all" else (phase,)):
             with ExitStack() as stack:
                 log = stack.enter_context(CaffeLog(quiet=rank.rank != 0))
                 signals = stack.enter_context(Signals({"SIGINT": Action.STOP}))

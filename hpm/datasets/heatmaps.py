@@ -35,9 +35,8 @@ import torch
 from numpy.typing import ArrayLike
 
 from caffe_compat.errors import FileError, UsageError
-from caffe_compat.formats.images import opencv
+from caffe_compat.formats.images import opencv, read_picture
 from caffe_compat.network.registry import Shape
-from caffe_compat.training.data.images import read_image
 from caffe_compat.training.data.order import Cursor, draw
 from caffe_compat.training.data.source import Empty, Folder, Setup, Source, Values
 
@@ -294,7 +293,7 @@ class HeatMaps(Source):
         # For the type checker: those who lack them are not among the centred.
         assert person.centre is not None
         assert person.scale is not None
-        picture = read_image(str(self._pictures / person.image), color=True)
+        picture = read_picture(self._pictures / person.image, "color")
         # The upper 53 bits: as many as a float holds.
         draws = [(bits >> 11) / 2**53 for bits in draw(self._draws, position)]
         view = augment(person.centre, person.scale, size, options, draws)

@@ -24,8 +24,8 @@ import numpy as np
 from caffe_compat.errors import CaffeCompatWarning, FileError, UsageError
 from caffe_compat.extras import require
 from caffe_compat.formats.files import open_file
+from caffe_compat.formats.images import read_picture
 from caffe_compat.formats.videos import frame_count, video_frames
-from caffe_compat.training.data.images import read_image
 
 from ..files.npz import read_npz
 from ..scaling import bone_lengths
@@ -216,7 +216,7 @@ def _pictures(folder: Path) -> Callable[[Sequence[int]], Iterator[np.ndarray]]:
     def read(numbers: Sequence[int]) -> Iterator[np.ndarray]:
         for number in numbers:
             path = folder / f"img_{number:06d}.jpg"
-            yield _full_size(read_image(str(path), color=True), path)
+            yield _full_size(read_picture(path, "color"), path)
 
     return read
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.formats.files import open_file
-from caffe_compat.training.data.images import read_image
+from caffe_compat.formats.images import read_picture
 
 from ..files.folders import CAMERAS, KthFolder
 from ..files.lists import format_list_line
@@ -190,7 +190,7 @@ def _write_crops(
     for k, (name, source) in enumerate(zip(names, sources, strict=True)):
         if source is None:
             raise FileError(f"has pictures, but none called {k + 1:05d}", path=str(folder / f"Camera {camera + 1}"))
-        picture = read_image(str(source), color=True)
+        picture = read_picture(source, "color")
         write_crop(root / name, picture, crops.corner[k], int(crops.side[k]), size)
         if progress is not None:
             progress(camera * len(names) + k + 1, _CAMERAS * len(names))

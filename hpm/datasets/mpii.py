@@ -17,7 +17,7 @@ from scipy.io.matlab import MatReadError
 
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.formats.files import open_file
-from caffe_compat.training.data.images import read_image
+from caffe_compat.formats.images import read_picture
 
 from ..files.lists import format_list_line
 from ..skeleton import H36M16, MPII16, convert
@@ -198,7 +198,7 @@ def prepare_mpii(
         if not source.is_file():
             missing.add(person.image)
         else:
-            picture = read_image(str(source), color=True)
+            picture = read_picture(source, "color")
             points = convert(person.points, MPII16, H36M16)[None]
             crops = square_crops(points, margin).whole()
             name = f"images/{Path(person.image).stem}_{k:05d}.jpg"

@@ -14,9 +14,16 @@ from pathlib import Path
 
 from caffe_compat.errors import CaffeCompatWarning
 
-from ..files.checkpoint_extras import check_agreement
 from ..files.folders import DataFolder
-from ..scaling import REFINEMENT_BOUNDS, Bounds, bounds_difference, or_built_in, order_suspicion, read_bounds
+from ..scaling import (
+    REFINEMENT_BOUNDS,
+    Bounds,
+    bounds_difference,
+    check_agreement,
+    or_built_in,
+    order_suspicion,
+    read_bounds,
+)
 from ..skeleton import H36M16
 
 __all__ = ["PUBLISHED", "BoundsChoice", "GivenBounds", "Tell", "choose_bounds", "given_bounds", "label_bounds", "warn"]

@@ -16,13 +16,13 @@ from caffe_compat.network.checkpoint import read_checkpoint
 from caffe_compat.parity.compare import CaseResult
 from caffe_compat.parity.record import ParityRecord
 
-from ..files.checkpoint_extras import check_agreement, stored_bounds
+from ..files.checkpoint_extras import stored_bounds
 from ..files.projector_pickle import is_pickle, read_projector_pickle, write_projector_pickle
 from ..model import PoseMachine
 from ..networks.projector_network import projector_of, save_projector
 from ..parity_gate import parity_of, verified_pickle
 from ..projector import POSE_3D
-from ..scaling import Bounds
+from ..scaling import Bounds, check_agreement
 from .bounds import GivenBounds, given_bounds
 from .models import load
 

@@ -15,12 +15,12 @@ import torch
 from caffe_compat.errors import UsageError
 
 from ..datasets.layout import make_folder
-from ..files.checkpoint_extras import check_agreement
 from ..files.exports import ENDINGS, export_poses, smoothed
 from ..files.keypoints import read_boxes, read_keypoints
 from ..files.pictures import PictureFiles, frame_rate, read_frames
 from ..model import PoseMachine
 from ..refine import ORIGINAL, Refiner
+from ..scaling import check_agreement
 from ..skeleton import skeleton
 from ..visualize import Scene, check_ending, save_scene
 from .bounds import GivenBounds, given_bounds

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -35,6 +35,7 @@ from ..networks import ORIGINAL, NetworkOptions, define
 
 __all__ = [
     "HEAT_MAPS",
+    "LIFTING",
     "PHASES",
     "PRETRAINING",
     "Phase",
@@ -42,6 +43,7 @@ __all__ = [
     "prepared_lists",
     "train_phase",
     "trained_model",
+    "with_lists",
 ]
 
 
@@ -109,6 +111,10 @@ class TrainingOptions:
     heat_maps: HeatMapOptions = field(default_factory=HeatMapOptions)
 
 
+LIFTING = ("2d_to_3d", "3d_to_2d", "finetune_whole", "mask3d")
+"""The phases after the 2D pre-training: the original's four."""
+
+
 def prepared_lists(phase: str, protocol: int = 1) -> tuple[str, str]:
     """The training and the test list of a phase, as ``hpm prepare`` names them, relative to the folder of the data.
 
@@ -119,6 +125,43 @@ def prepared_lists(phase: str, protocol: int = 1) -> tuple[str, str]:
     # The 2D pre-training reads a list of its own kind.
     train = folder.images_list if phase == PRETRAINING else folder.train_list
     return train.as_posix(), folder.test_list.as_posix()
+
+
+def with_lists(
+    options: TrainingOptions,
+    phase: str,
+    *,
+    protocol: int = 1,
+    train_list: str | None = None,
+    pictures: str | None = None,
+) -> TrainingOptions:
+    """``options`` with what a phase reads, relative to the folder of the data.
+
+    Args:
+        protocol: of the lists as ``hpm prepare`` names them: which subjects are trained on.
+        train_list: another list of training frames; of the pre-training by heat maps, MPII's annotation.
+        pictures: MPII's, for heat maps.
+
+    Raises:
+        UsageError: a choice that the phase has no use for.
+    """
+    heat_maps = phase == HEAT_MAPS
+    if pictures is not None and not heat_maps:
+        raise UsageError(f"--pictures {pictures}; only {HEAT_MAPS} reads them, the lists of {phase} name their own")
+    if protocol != 1 and heat_maps:
+        raise UsageError(f"--protocol {protocol}; {HEAT_MAPS} learns from MPII, whose persons belong to no protocol")
+    prepared, test_list = prepared_lists(phase, protocol)
+    train = prepared if train_list is None or heat_maps else train_list
+    maps = options.heat_maps
+    return replace(
+        options,
+        network=replace(options.network, train_list=train, test_list=test_list),
+        heat_maps=replace(
+            maps,
+            annotation=train_list if heat_maps and train_list is not None else maps.annotation,
+            pictures=pictures or maps.pictures,
+        ),
+    )
 
 
 def trained_model(phase: str, out: str | Path) -> Path:

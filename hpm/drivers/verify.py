@@ -14,9 +14,9 @@ from caffe_compat.errors import UsageError
 from caffe_compat.formats.sniff import is_checkpoint
 from caffe_compat.parity.compare import CaseResult
 
-from ..files.checkpoint_extras import check_agreement
 from ..files.folders import DataFolder
 from ..model import PoseMachine
+from ..scaling import check_agreement
 from .bounds import GivenBounds, Tell, choose_bounds, given_bounds, warn
 from .models import find_data, load
 from .released import verify_released

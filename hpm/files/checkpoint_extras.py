@@ -15,9 +15,9 @@ from caffe_compat.formats.sniff import is_checkpoint
 from caffe_compat.network.checkpoint import Checkpoint, read_checkpoint
 
 from ..projector import POSE_3D
-from ..scaling import Bounds, bounds_difference
+from ..scaling import Bounds
 
-__all__ = ["bounds_in", "check_agreement", "extra_entries", "stored_bounds", "stored_pose_blob"]
+__all__ = ["bounds_in", "extra_entries", "stored_bounds", "stored_pose_blob"]
 
 _BOUNDS, _SOURCE, _BLOB = "pose_bounds_mm", "pose_bounds_source", "pose_blob"
 
@@ -59,13 +59,3 @@ def bounds_in(path: str | os.PathLike[str]) -> Bounds | None:
     """The bounds in the file of a model; None of a file that has none, such as a pickle. Raises FileError."""
     name = os.fspath(path)
     return stored_bounds(read_checkpoint(name), name) if is_checkpoint(name) else None
-
-
-def check_agreement(model: str, stored: Bounds | None, given: Bounds | None) -> None:
-    """Raise UsageError if a model's own bounds and those given with it differ."""
-    if stored is None or given is None or (apart := bounds_difference(stored, given)) is None:
-        return
-    raise UsageError(
-        f"{model} holds the bounds of its poses ({stored.source}); those given ({given.source}) differ: {apart}; leave "
-        "them out, or put the right ones into the model with 'hpm convert' and --bounds"
-    )

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from caffe_compat.errors import UsageError
+from caffe_compat.formats.images import read_picture
 from caffe_compat.formats.videos import frames_per_second, video_frames
-from caffe_compat.training.data.images import read_image
 
 __all__ = ["PictureFiles", "frame_rate", "read_frames"]
 
@@ -27,7 +27,7 @@ class PictureFiles:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return read_image(self._paths[index], color=True)
+        return read_picture(self._paths[index], "color")
 
 
 def read_frames(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> Iterator[np.ndarray]:
@@ -54,7 +54,7 @@ def read_frames(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> It
     if not paths:
         raise UsageError("no pictures to read")
     for path in paths[::every]:
-        yield read_image(str(path), color=True)
+        yield read_picture(path, "color")
 
 
 def frame_rate(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> float | None:
