@@ -21,6 +21,16 @@ class FileAccess:
 
     Without a ``write_root``, what layers would write is kept as text in ``written`` (path as the network names it ->
     text); with one it goes to disk instead.
+
+    >>> files = FileAccess("reference_outputs")
+    >>> len(files.read("max_min.csv", layer="bounds")) > 0
+    True
+    >>> files.read("../setup.py", layer="bounds")
+    Traceback (most recent call last):
+    caffe_compat.errors.FileAccessError: ...
+    >>> files.write("log.txt", "1 2", layer="saver", append=True)
+    >>> files.written
+    {'log.txt': '1 2'}
     """
 
     def __init__(self, root: str | Path | None = None, write_root: str | Path | None = None) -> None:

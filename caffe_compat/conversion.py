@@ -186,7 +186,7 @@ def save(
     conversion = model if isinstance(model, Conversion) else None
     known = preprocess or (conversion.preprocess if conversion is not None else None)
     save_checkpoint(
-        model if isinstance(model, CaffeNet) else model.net,
+        model.net if isinstance(model, Conversion) else model,
         os.fspath(path),
         sources=() if conversion is None else conversion.sources,
         preprocess=None if known is None else known.to_record(),

@@ -37,6 +37,14 @@ def load(
 ) -> CaffeNet:
     """A network ready to run: ``load("model.pt")`` or ``load("deploy.prototxt", "weights.caffemodel")``.
 
+    >>> import caffe_compat, torch
+    >>> formats = "reference_outputs/formats"
+    >>> net = caffe_compat.load(f"{formats}/v1net.prototxt", f"{formats}/v1net.caffemodel")
+    >>> net.input_shapes, net.output_names
+    ({'data': (2, 3, 8, 8)}, ('prob',))
+    >>> net(data=torch.zeros(2, 3, 8, 8))["prob"].shape
+    torch.Size([2, 10])
+
     Args:
         model: a ``.pt`` of ``caffe-compat convert``, a prototxt, or a caffemodel that carries its own network.
         weights: a ``.caffemodel`` or ``.caffemodel.h5``; without it, a prototxt's blobs get their fillers' values.

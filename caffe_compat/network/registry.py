@@ -32,6 +32,17 @@ Count = int | tuple[int, int | None]
 class Layer(nn.Module):
     """Base of the layers that ship. A plain ``nn.Module`` works too; its blobs are then its parameters in order.
 
+    >>> class Gain(Layer):
+    ...     def __init__(self, channels):
+    ...         super().__init__()
+    ...         self.blob("gain", (channels,))
+    ...
+    ...     def forward(self, x):
+    ...         return x * self.gain[:, None, None]
+    >>> gain = Gain(3)
+    >>> gain.blob_names, gain.gain.shape, gain.gain.device.type
+    (('gain',), torch.Size([3]), 'meta')
+
     Attributes:
         blob_names: the parameters and buffers that are Caffe's ``blobs``, in Caffe's order.
         fillers: by blob name, the ``FillerParameter`` that gives its initial value where no weights are loaded; a blob
@@ -114,6 +125,15 @@ class Layer(nn.Module):
 @dataclass
 class LayerSpec:
     """What a builder may look at.
+
+    >>> from caffe_compat.schema import load_schema
+    >>> message = load_schema().message("LayerParameter")(name="cut", type="Crop")
+    >>> spec = LayerSpec("cut", "Crop", "TEST", ("x", "like"), ("y",), ((1, 3, 8, 8), (1, 3, 4, 4)), "bvlc", message)
+    >>> spec.params("crop_param").axis, spec.axis(-1, rank=4)
+    (2, 3)
+    >>> spec.fail("the first bottom is smaller than the second")
+    Traceback (most recent call last):
+    caffe_compat.errors.LayerError: layer 'cut' (Crop): the first bottom is smaller than the second
 
     Attributes:
         name, type: of the layer, as in the file.
@@ -206,6 +226,18 @@ def layer(
     verified: bool = True,
 ) -> Callable[[Builder], Builder]:
     """Register a builder for layer type ``name``.
+
+    >>> @layer("HalfOfIt", bottoms=1, tops=1)
+    ... def half_of_it(spec):
+    ...     class HalfOfIt(Layer):
+    ...         def forward(self, x):
+    ...             return x / 2
+    ...     return HalfOfIt()
+    >>> find_layer("HalfOfIt").bottoms
+    1
+    >>> layer("ReLU")(half_of_it)
+    Traceback (most recent call last):
+    caffe_compat.errors.LayerError: layer type 'ReLU' is registered twice
 
     Args:
         bottoms, tops: how many the type takes: a number, or (least, most) with None for no limit.

@@ -13,7 +13,14 @@ __all__ = ["NetState", "included", "own_state", "strange_phases"]
 
 @dataclass(frozen=True)
 class NetState:
-    """What include and exclude rules are matched against. ``phase`` is ``"TRAIN"`` or ``"TEST"``."""
+    """What include and exclude rules are matched against. ``phase`` is ``"TRAIN"`` or ``"TEST"``.
+
+    >>> print(NetState("TRAIN", level=1, stages=("finetune",)))
+    phase TRAIN level 1 stages finetune
+
+    Raises:
+        UsageError: another phase.
+    """
 
     phase: str = "TEST"
     level: int = 0

@@ -49,14 +49,12 @@ def verify(
         FileError: ``model`` or ``reference`` cannot be read. UsageError: several groups, or an input that is nowhere to
             be found; or ``model`` is a prototxt, which has no weights. CaffeCompatError: ``model`` cannot be loaded.
     """
-    if isinstance(model, CaffeNet):
-        net = model
-    elif is_text(model):
-        raise UsageError(
-            "a prototxt has no weights to verify; load it with them and pass the net", path=os.fspath(model)
-        )
-    else:
+    if isinstance(model, str | os.PathLike):
+        if is_text(model):
+            raise UsageError("a prototxt has no weights; load it with them and pass the net", path=os.fspath(model))
         net = load(os.fspath(model))
+    else:
+        net = model
     path, group = split_reference(reference)
     with open_reference(path) as file:
         results = verify_net(net, pick_group(file, group), inputs)
