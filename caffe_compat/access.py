@@ -46,12 +46,11 @@ class FileAccess:
         """
         if self.root is None:
             raise FileAccessError(
-                f"layer {layer!r} reads {path!r}, and reading files that a network names is off; "
-                "allow it with --root DIR"
+                f"reads {path!r}, and reading files that a network names is off; allow it with --root DIR", layer=layer
             )
         full = (self.root / path).resolve()
         if not full.is_relative_to(self.root):
-            raise FileAccessError(f"layer {layer!r} reads {path!r}, which lies outside the allowed folder {self.root}")
+            raise FileAccessError(f"reads {path!r}, which lies outside the allowed folder {self.root}", layer=layer)
         return full
 
     def place_to_write(self, path: str, layer: str) -> Path | None:
@@ -64,7 +63,7 @@ class FileAccess:
             return None
         full = (self.write_root / path).resolve()
         if not full.is_relative_to(self.write_root):
-            raise FileAccessError(f"layer {layer!r} writes {path!r}, outside the allowed folder {self.write_root}")
+            raise FileAccessError(f"writes {path!r}, outside the allowed folder {self.write_root}", layer=layer)
         return full
 
     def read(self, path: str, layer: str) -> bytes:
@@ -81,7 +80,7 @@ class FileAccess:
                 )
             return full.read_bytes()
         except OSError as error:
-            raise FileError(f"layer {layer!r} cannot read it: {error.strerror}", path=str(full)) from error
+            raise FileError(f"cannot be read: {error.strerror}", path=str(full), layer=layer) from error
 
     def write(self, path: str, text: str, layer: str, *, append: bool) -> None:
         """Write ``text`` to ``path`` where that is allowed, else keep it.
@@ -97,4 +96,4 @@ class FileAccess:
             with full.open("a" if append else "w", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
-            raise FileError(f"layer {layer!r} cannot write it: {error.strerror}", path=str(full)) from error
+            raise FileError(f"cannot be written: {error.strerror}", path=str(full), layer=layer) from error

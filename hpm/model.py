@@ -156,7 +156,7 @@ class PoseMachine:
         machine = cls(net, bounds=bounds, pose_blob=pose_blob, sources=[*file, weights])
         needed = {node.name for node in machine._needed} | (set(LAYERS) if machine._projector is not None else set())
         if lacking := [name for name in report.initial if name in needed]:
-            raise WeightsError(f"{weights}: no weights for {', '.join(lacking)}, which the pose depends on")
+            raise WeightsError(f"no weights for {', '.join(lacking)}, which the pose depends on", path=weights)
         for text in (*definition.warnings, *net.warnings, *report.warnings):
             warnings.warn(text, CaffeCompatWarning, stacklevel=3)
         return machine
@@ -196,7 +196,7 @@ class PoseMachine:
     @bounds.setter
     def bounds(self, bounds: Bounds | None) -> None:
         if bounds is not None and len(bounds.maximum) != POSE_3D:
-            raise UsageError(f"{bounds.source}: bounds of {len(bounds.maximum)} values; {POSE_3D} were expected")
+            raise UsageError(f"bounds of {len(bounds.maximum)} values; {POSE_3D} were expected", path=bounds.source)
         self._bounds = None if bounds is None else or_built_in(bounds)
         self._told = False
 

@@ -86,5 +86,5 @@ def verified_pickle(path: str | os.PathLike[str], verified_by: str | os.PathLike
         if a.shape != b.shape or not np.array_equal(a, b):
             part = f"{LAYERS[k // 2]}'s {'bias' if k % 2 else 'weight'}"
             how = f"shapes {a.shape} and {b.shape}" if a.shape != b.shape else f"by up to {np.abs(a - b).max():.3g}"
-            raise ParityError(f"{os.fspath(path)}: {part} differs from that of {judge} ({how})")
+            raise ParityError(f"{part} differs from that of {judge} ({how})", path=os.fspath(path))
     return ours

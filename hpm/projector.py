@@ -58,8 +58,9 @@ class Projector:
             weight, bias = getattr(self, name)
             if tuple(weight.shape) != shape or tuple(bias.shape) != shape[:1]:
                 raise WeightsError(
-                    f"layer {name!r}: a weight of {shape} and a bias of {shape[:1]} were expected, found "
-                    f"{tuple(weight.shape)} and {tuple(bias.shape)}"
+                    f"a weight of {shape} and a bias of {shape[:1]} were expected, found "
+                    f"{tuple(weight.shape)} and {tuple(bias.shape)}",
+                    layer=name,
                 )
 
     @classmethod

@@ -61,13 +61,13 @@ class Bounds:
         for values in (self.maximum, self.minimum):
             values.flags.writeable = False
         if self.maximum.ndim != 1 or self.maximum.shape != self.minimum.shape:
-            raise UsageError(f"{self.source}: maxima {self.maximum.shape} and minima {self.minimum.shape}")
+            raise UsageError(f"maxima {self.maximum.shape} and minima {self.minimum.shape}", path=self.source)
         if not (np.isfinite(self.maximum).all() and np.isfinite(self.minimum).all()):
-            raise UsageError(f"{self.source}: bounds that are not finite")
+            raise UsageError("bounds that are not finite", path=self.source)
         if (bad := np.flatnonzero(self.maximum <= self.minimum)).size:
             k = int(bad[0])
             raise UsageError(
-                f"{self.source}: value {k + 1} has maximum {self.maximum[k]} and minimum {self.minimum[k]}"
+                f"value {k + 1} has maximum {self.maximum[k]} and minimum {self.minimum[k]}", path=self.source
             )
 
     @property
@@ -93,12 +93,10 @@ def read_bounds(path: str | os.PathLike[str], joints: Skeleton = H36M16) -> Boun
         try:
             rows.append(np.array([float(value) for value in line.split(",")]))
         except ValueError as error:
-            raise FileError(f"line {number}: numbers parted by commas were expected: {error}", path=name) from error
+            raise FileError(f"numbers parted by commas were expected: {error}", path=name, line=number) from error
         if len(rows[-1]) != width:
-            found = (
-                f"line {number}: {len(rows[-1])} values; {joints.name} has {len(joints)} joints, so {width} belong here"
-            )
-            raise FileError(found, path=name)
+            found = f"{len(rows[-1])} values; {joints.name} has {len(joints)} joints, so {width} belong here"
+            raise FileError(found, path=name, line=number)
     if len(rows) != 2:
         raise FileError(f"{len(rows)} lines of numbers; one of maxima and one of minima were expected", path=name)
     maximum, minimum = rows
@@ -240,7 +238,7 @@ def _like(pose: Pose, bounds: Bounds) -> tuple[Pose, Pose]:
     elif shape[-2:] == (width // 3, 3):
         trail = (width // 3, 3)
     else:
-        raise UsageError(f"{bounds.source}: bounds of {width} values do not fit poses of shape {shape}")
+        raise UsageError(f"bounds of {width} values do not fit poses of shape {shape}", path=bounds.source)
     arrays = bounds.minimum.reshape(trail), bounds.range.reshape(trail)
     if is_tensor(pose):
         import torch
@@ -291,7 +289,9 @@ def scale_limbs(pose: np.ndarray, lengths: np.ndarray, joints: Skeleton = H36M16
         if not size.all():
             frame = int(np.flatnonzero(size.reshape(-1) == 0)[0])
             names = f"{joints.joints[parent]} and {joints.joints[child]}"
-            raise UsageError(f"frame {frame}: {names} are at the same place, so the bone between them has no direction")
+            raise UsageError(
+                f"{names} are at the same place, so the bone between them has no direction", place=f"frame {frame}"
+            )
         scaled[..., child, :] = scaled[..., parent, :] + bone * (lengths[child] / size)
     return scaled
 

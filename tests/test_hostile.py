@@ -269,7 +269,7 @@ NETWORKS: dict[str, tuple[str, str]] = {
     ),
     "infogain": (
         two("InfogainLoss", "infogain_loss_param { source: '/etc/passwd' }", (2, 3), (2,)),
-        "layer 'l' reads '/etc/passwd'",
+        "layer 'l': reads '/etc/passwd'",
     ),
     **{
         f"{type_} of /etc/passwd": (layer("l", type_, "", "x", f"{params} {{ {PASSWD} }}"), "shape of input x")

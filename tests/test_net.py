@@ -381,8 +381,8 @@ def test_sharers_need_no_weights_of_their_own(tmp_path: Path) -> None:
             [full((1, 4, 3), 1), full((4,), 1)],
             r"blob 0 \(weight\): the file has shape \[1, 4, 3\], the net needs \[4, 3\]",
         ),
-        ([full((4, 3), 1)], r"layer 'first' has 1 blobs, the net needs 2 \(weight, bias\)"),
-        ([full((4, 3), 1)] * 3, r"layer 'first' has 3 blobs, the net needs 2 \(weight, bias\)"),
+        ([full((4, 3), 1)], r"layer 'first': has 1 blobs, the net needs 2 \(weight, bias\)"),
+        ([full((4, 3), 1)] * 3, r"layer 'first': has 3 blobs, the net needs 2 \(weight, bias\)"),
     ],
 )
 def test_blobs_that_do_not_fit(blobs: list[np.ndarray], message: str, tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_blobs_that_do_not_fit(blobs: list[np.ndarray], message: str, tmp_path: 
 
 def test_weights_for_a_layer_without_blobs(tmp_path: Path) -> None:
     path = write_weights(tmp_path / "w", [("relu", [full((4,), 1)])])
-    with pytest.raises(WeightsError, match=r"layer 'relu' has 1 blobs, the net needs 0 \(none\)"):
+    with pytest.raises(WeightsError, match=r"layer 'relu': has 1 blobs, the net needs 0 \(none\)"):
         fill(BRANCHED, path)
 
 

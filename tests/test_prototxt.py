@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from caffe_compat.errors import FileError, PrototxtError
 from caffe_compat.formats.textformat import MAX_DEPTH, parse_text
 from caffe_compat.schema import is_repeated, load_schema
-from caffe_compat.schema.prototxt import format_message, format_value, parse_message, read_message
-from caffe_compat.schema.unknown import TEXT_FIELD, Unknown, keep_unknown_text, unknown_fields_of
+from caffe_compat.schema.prototxt import format_message, format_value, parse_message, quoted, read_message
+from caffe_compat.schema.unknown import TEXT_FIELD, Kind, Unknown, keep_unknown_text, unknown_fields_of
 
 FOLDER = Path(__file__).parent.parent / "reference_outputs"
 
@@ -294,13 +295,64 @@ def test_unknown_fields_travel_with_copies_and_bytes() -> None:
 
 def test_unknown_numbers_of_a_binary_message_are_told_from_text() -> None:
     layer = load_schema().message("LayerParameter").FromString(b"\xf2\xff\x01\x03abc\xf0\xff\x01\x05")
-    keep_unknown_text(layer, Unknown("a", "1", "why", 2, 3))
+    keep_unknown_text(layer, Unknown(Kind.VALUE, "M", "a", "1", "a word", 2, 3))
     found = unknown_fields_of(layer)
     assert [(u.number, u.name) for u in found] == [(4094, ""), (4094, ""), (0, "a")]
     assert str(found[0]) == "field number 4094"
-    assert found[2] == Unknown("a", "1", "why", 2, 3)
+    assert found[2] == Unknown(Kind.VALUE, "M", "a", "1", "a word", 2, 3)
     assert TEXT_FIELD == 2**29 - 1
     assert format_message(layer) == "a: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "where", "reason"),
+    [
+        ("strange: 3", Kind.FIELD, "PoolingParameter", "no such field in PoolingParameter"),
+        ("pool: BEST", Kind.ENUM_VALUE, "PoolingParameter.PoolMethod", "value 'BEST' is none of Pool.*Method"),
+        ("stride: $S", Kind.VALUE, "PoolingParameter", "value '.S' is not a whole number in PoolingParameter"),
+        ('stride: "2"', Kind.VALUE, "PoolingParameter", 'value "2" is not a number in PoolingParameter'),
+        (
+            'pool: "none of x no such field in Y"',
+            Kind.ENUM_VALUE,
+            "PoolingParameter.PoolMethod",
+            "value .* is none of P",
+        ),
+    ],
+)
+def test_what_is_unknown_is_data(text: str, kind: Kind, where: str, reason: str) -> None:
+    parsed = parse_message(text, "PoolingParameter")
+    (unknown,) = parsed.unknown
+    assert (unknown.kind, unknown.where, unknown.line, unknown.column) == (kind, where, 1, 1)
+    assert re.match(reason, unknown.reason)
+    assert unknown.is_wrong_value == (kind is not Kind.FIELD)
+    assert unknown_fields_of(parsed.message) == [unknown]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xff\xfe",
+        b"a\0b",
+        b"field\0M\0a\x1b[2J\x001\0\x001\x001",
+        b"field\0M\0a\0a\nb: 1\0\x001\x001",
+        b"field\0M\0a\x001\0\x00-1\x001",
+        b"nothing\0M\0a\x001\0\x001\x001",
+    ],
+)
+def test_a_binary_file_cannot_forge_a_field_of_a_text(payload: bytes) -> None:
+    mark = b"\xfa\xff\xff\xff\x0f"
+    layer = load_schema().message("LayerParameter").FromString(mark + bytes([len(payload)]) + payload)
+    layer.MergeFromString(b"\xf8\xff\xff\xff\x0f\x05")  # the same number, an integer
+    assert [(u.kind, u.number) for u in unknown_fields_of(layer)] == [(Kind.NUMBER, TEXT_FIELD)] * 2
+    assert format_message(layer) == "\n"
+
+
+def test_quoted_text_is_one_line_that_does_nothing() -> None:
+    text = 'a\x1b[2J\n\x9b\u202e"\\ é図'
+    line = quoted(text)
+    assert line.isprintable()
+    assert parse_message(f"name: {line}").message.name == text
 
 
 @pytest.mark.parametrize(
@@ -434,7 +486,7 @@ def fill(message: Any, rs: np.random.RandomState, depth: int = 0) -> None:
             else:
                 setattr(message, f.name, random_value(f, rs))
     if rs.rand() < 0.2:
-        keep_unknown_text(message, Unknown("strange_field", '{ a: "\\"" b: 1 }', "why"))
+        keep_unknown_text(message, Unknown(Kind.FIELD, "M", "strange_field", '{ a: "\\"" b: 1 }'))
 
 
 @pytest.mark.parametrize("dialect", ["bvlc", "weiliu89/caffe@ssd", "NVIDIA/caffe", "chanyn/3Dpose_ssl", "intel/caffe"])
@@ -451,7 +503,7 @@ def test_random_messages_survive_text(dialect: str) -> None:
             continue
         again = parse_message(text, name, dialect)
         assert again.message.SerializePartialToString() == message.SerializePartialToString() or any(
-            u.reason.startswith("no such") for u in again.unknown
+            u.kind is Kind.FIELD for u in again.unknown
         ), name
         assert format_message(again.message) == text, name
 

@@ -7,6 +7,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Set
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import caffe_compat
+from caffe_compat import errors
 
 ROOT = Path(caffe_compat.__file__).parent.parent
 PACKAGES = ("caffe_compat", "converters", "hpm")
@@ -209,25 +211,33 @@ def glued(path: Path) -> list[int]:
             text = node.func.value
             if isinstance(text, ast.Call) and isinstance(text.func, ast.Name) and text.func.id == "str":
                 found += [node.lineno for argument in text.args if _is_error(argument)]
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Error"):
-            given = {keyword.arg for keyword in node.keywords}
-            start = _start(node.args[0]) if node.args else ""
-            repeated = [word for word in ("layer", "line", "blob") if word in given and start.startswith(f"{word} ")]
-            found += [node.lineno] * len(repeated)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _ERRORS and node.args:
+            found += [node.lineno] * (_PLACE.match(_source(node.args[0])) is not None)
     return found
 
 
 _CUTTERS = ("partition", "rpartition", "removeprefix", "removesuffix", "split", "startswith")
+_ERRORS = frozenset(name for name in errors.__all__ if name.endswith("Error"))
+# A place in front of a detail: "{path}: ", "line {number}: ", "layer {name!r} ({type}): ".
+_PLACE = re.compile(
+    r"(\{\}|(layer|line|record|person|picture|frame|blob|action) \{(!r)?\})( \((\{\}|\w+)\))?(, blob [^:]*)?: "
+    r"|layer \{(!r)?\}( \((\{\}|\w+)\))? "
+)
 
 
 def _is_error(node: ast.AST) -> bool:
     return isinstance(node, ast.Name) and node.id in ("error", "e", "exc", "exception", "err")
 
 
-def _start(text: ast.expr) -> str:
-    """The beginning of a string, as far as it stands in the source."""
-    first = text.values[0] if isinstance(text, ast.JoinedStr) and text.values else text
-    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else ""
+def _source(text: ast.expr) -> str:
+    """A string with ``{}``, or ``{!r}``, where it puts in something that is no list of words."""
+    parts = []
+    for part in text.values if isinstance(text, ast.JoinedStr) else [text]:
+        if isinstance(part, ast.Constant):
+            parts.append(str(part.value))
+        elif isinstance(part, ast.FormattedValue) and not isinstance(part.value, ast.Call):
+            parts.append("{}" if part.conversion == -1 else "{!r}")
+    return "".join(parts)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -241,7 +251,10 @@ def test_no_error_is_glued(name: str) -> None:
         'error.args = (f"{path}: {error}",)',
         'reason = str(error).removeprefix("x: ")',
         'raise LayerError(f"layer {name!r}: is odd", layer=name)',
-        'raise FileError(f"line {n}: odd", path=path, line=n)',
+        'raise FileError(f"line {n}: odd", path=path)',
+        'raise UsageError(f"{path}: odd")',
+        'raise WeightsError(f"layer {name!r} has no blobs")',
+        'raise LayerError(f"layer {name!r} ({kind}), blob {blob}: odd")',
     ],
 )
 def test_planted_glue_is_seen(line: str, tmp_path: Path) -> None:

@@ -440,7 +440,7 @@ def test_layer_and_layers_in_one_network_are_refused() -> None:
 
 def test_v0_and_v1_in_one_network_are_refused() -> None:
     parsed = parse_message('layers { layer { name: "a" type: "relu" } } layers { name: "b" type: RELU }')
-    with pytest.raises(NetworkError, match=r"layer 1 \('b'\) has no inner `layer \{ \}`"):
+    with pytest.raises(NetworkError, match=r"layer 'b': number 1 has no inner `layer \{ \}`"):
         upgrade_net(parsed.message, parsed.schema)
 
 

@@ -188,7 +188,7 @@ def _net_pieces(structure: bytes, blobs: Sequence[Sequence[Blob]], path: str, le
         else:
             yield source.bytes(at, position)
     if index != len(blobs):
-        raise WeightsError(f"{path}: the network has {index} layers, but blobs for {len(blobs)} are given")
+        raise WeightsError(f"the network has {index} layers, but blobs for {len(blobs)} are given", path=path)
 
 
 def _layer_pieces(
@@ -204,7 +204,7 @@ def _layer_pieces(
             inner = _layer_pieces(source, value, position, 0, blobs, index, legacy_shapes)
             return [source.bytes(start, at), *_field(number, inner), source.bytes(position, end)]
         if number == BLOBS_FIELD[generation]:
-            raise WeightsError(f"layer {index} of the structure holds blobs already; pass a structure without them")
+            raise WeightsError("the structure holds blobs already; pass one without them", place=f"layer {index}")
         if insert_at is None and number > BLOBS_FIELD[generation]:
             insert_at = at
     if insert_at is None:
@@ -240,7 +240,9 @@ def _blob_pieces(blob: Blob, legacy: bool, where: str) -> list[_Piece]:
 def _width(array: np.ndarray, where: str) -> int:
     """Bytes per value of an array that Caffe can store."""
     if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
-        raise WeightsError(f"{where}: an array of {array.dtype}; Caffe stores float32 and float64, so convert it first")
+        raise WeightsError(
+            f"an array of {array.dtype}; Caffe stores float32 and float64, so convert it first", place=where
+        )
     return array.dtype.itemsize
 
 
@@ -280,7 +282,7 @@ def _hdf5_errors(path: str, doing: str) -> Iterator[None]:
         yield
     except _HDF5_FAILURES as error:
         reason = " ".join(str(error.args[0] if error.args else error).split())
-        raise FileError(f"{doing}: {reason}", path=path) from error
+        raise FileError(f"{doing} ({reason})", path=path) from error
 
 
 @contextmanager
@@ -321,7 +323,7 @@ def _hdf5_blob(data: _Stored | None, diff: _Stored | None, path: str, where: str
         shape = () if diff is None else diff[0].shape
         return BlobView(shape, np.empty(0, np.float32), None if diff is None else diff[0], (0, 0))
     if diff is not None and diff[0].shape != data[0].shape:
-        raise FileError(f"{where}: data of shape {data[0].shape} but diff of shape {diff[0].shape}", path=path)
+        raise FileError(f"data of shape {data[0].shape} but diff of shape {diff[0].shape}", path=path, place=where)
     return BlobView(data[0].shape, data[0], None if diff is None else diff[0], data[1])
 
 
@@ -467,9 +469,9 @@ def write_caffemodel_hdf5(path: Path, layers: Iterable[tuple[str, Sequence[Blob 
     with_blobs: set[str] = set()
     for name, blobs in layers:
         if any(part in ("", ".") for part in name.split("/")) or "\0" in name:
-            raise WeightsError(f"{os.fspath(path)}: HDF5 cannot hold a layer named {name!r}; write a binary file")
+            raise WeightsError(f"HDF5 cannot hold a layer named {name!r}; write a binary file", path=os.fspath(path))
         if blobs and name in with_blobs:
-            raise WeightsError(f"{os.fspath(path)}: two layers named {name!r} have blobs; write a binary file")
+            raise WeightsError(f"two layers named {name!r} have blobs; write a binary file", path=os.fspath(path))
         if blobs:
             with_blobs.add(name)
     has_diff = any(isinstance(blob, BlobView) and blob.diff is not None for _, blobs in layers for blob in blobs)

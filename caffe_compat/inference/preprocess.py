@@ -297,24 +297,27 @@ def load_input(path: str | Path, shape: Shape, preprocess: Preprocess | None = N
     if name.endswith(".npy"):
         array = np.array(read_npy(name), np.float32)
         if array.ndim != len(shape) or array.shape[1:] != shape[1:]:
-            raise UsageError(f"{name}: has shape {list(array.shape)}, the net takes {list(shape)}")
+            raise UsageError(f"has shape {list(array.shape)}, the net takes {list(shape)}", path=name)
         return array
     if preprocess is None:
         raise UsageError(
-            f"{name}: say how pixels become input: --preprocess {_EXAMPLE} (order=bgr alone gives raw pixels, 0 to 255)"
+            f"say how pixels become input: --preprocess {_EXAMPLE} (order=bgr alone gives raw pixels, 0 to 255)",
+            path=name,
         )
     if len(shape) != 4:
-        raise UsageError(f"{name}: the net's input has shape {list(shape)}; an image fits (N, C, H, W), pass an .npy")
+        raise UsageError(
+            f"the net's input has shape {list(shape)}; an image fits (N, C, H, W), pass an .npy", path=name
+        )
     if shape[1] != preprocess.channels:
         order = "order=gray" if shape[1] == 1 else "order=bgr or order=rgb"
         hint = order if shape[1] in (1, 3) else "an .npy file"
         found = f"order={preprocess.channel_order} gives {preprocess.channels} channels"
-        raise UsageError(f"{name}: {found}, the net takes {shape[1]}; pass {hint}")
+        raise UsageError(f"{found}, the net takes {shape[1]}; pass {hint}", path=name)
     out = preprocess.apply(decode_image(name, preprocess.channel_order))
     if out.shape[1:] != tuple(shape[2:]):
         wanted = _size(shape[2:])
         found = _size(out.shape[1:])
-        raise UsageError(f"{name}: becomes {found}, the net takes {wanted}; pass resize={wanted} or crop={wanted}")
+        raise UsageError(f"becomes {found}, the net takes {wanted}; pass resize={wanted} or crop={wanted}", path=name)
     return out[np.newaxis]
 
 

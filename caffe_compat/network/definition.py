@@ -65,7 +65,7 @@ def read_definition(path: str | Path, dialect: str | None = None, weights: Weigh
 
 def _from_binary(path: str, weights: WeightsFile, dialect: str | None) -> Definition:
     if weights.structure is None:
-        raise UsageError(f"{path}: HDF5 weights hold no network; pass the prototxt too")
+        raise UsageError("HDF5 weights hold no network; pass the prototxt too", path=path)
     if dialect is None:
         schema, reason, alternatives = infer_binary(weights.structure, path)
         if alternatives:

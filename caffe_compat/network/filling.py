@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from ..errors import WeightsError
+from ..errors import WeightsError, located
 from ..formats.weights import WeightsFile
 from ..formats.wire import BlobView, LayerRecord
 from .net import CaffeNet
@@ -55,7 +55,8 @@ def fill_net(net: CaffeNet, weights: WeightsFile) -> FillReport:
         if module_name is None:
             report.leftover.append(record.name)
             continue
-        _fill_layer(net, module_name, record, weights, report)
+        with located(path=weights.path, layer=record.name):
+            _fill_layer(net, module_name, record, weights, report)
         report.filled.append(record.name)
     filled = set(report.filled)
     report.initial = [
@@ -75,34 +76,41 @@ def fill_net(net: CaffeNet, weights: WeightsFile) -> FillReport:
 def _fill_layer(net: CaffeNet, module_name: str, record: LayerRecord, weights: WeightsFile, report: FillReport) -> None:
     targets = net.blobs_of(module_name)
     names = list(targets)
-    where = f"{weights.path}: layer {record.name!r}"
     module = net.get_submodule(module_name)
     order: Sequence[int] = range(len(record.blobs))
     if isinstance(module, Layer):
         order = module.stored_order([blob.shape for blob in record.blobs])
-    shorter_is_shared = weights.kind == "hdf5" and len(record.blobs) < len(
-        names
-    )  # Caffe leaves shared blobs out of HDF5
+    # Caffe leaves shared blobs out of HDF5.
+    shorter_is_shared = weights.kind == "hdf5" and len(record.blobs) < len(names)
     if len(record.blobs) != len(names) and not shorter_is_shared:
         raise WeightsError(
-            f"{where} has {len(record.blobs)} blobs, the net needs {len(names)} ({', '.join(names) or 'none'})"
+            f"has {len(record.blobs)} blobs, the net needs {len(names)} ({', '.join(names) or 'none'})",
+            found=len(record.blobs),
+            expected=len(names),
         )
     for name, i in zip(names, order, strict=False):
         blob, target = record.blobs[i], tuple(targets[name].shape)
         if blob.is_empty:
             if weights.kind == "hdf5":
                 continue
-            raise WeightsError(f"{where}, blob {i}: the file declares shape {list(blob.shape)} and holds no values")
+            raise WeightsError(f"the file declares shape {list(blob.shape)} and holds no values", index=i)
         if not shape_fits(blob.shape, target, any_axes_of_one=isinstance(module, Layer) and module.any_axes_of_one):
             raise WeightsError(
-                f"{where}, blob {i} ({name}): the file has shape {list(blob.shape)}, the net needs {list(target)}"
+                f"the file has shape {list(blob.shape)}, the net needs {list(target)}",
+                blob=name,
+                index=i,
+                found=blob.shape,
+                expected=target,
             )
         try:
             tensor, finite = _copied(blob, target, weights)
         except RuntimeError as error:  # torch has no MemoryError on the CPU
-            raise WeightsError(f"{where}, blob {i} ({name}): no memory for its shape {list(target)}") from error
+            raise WeightsError(f"no memory for its shape {list(target)}", blob=name, index=i) from error
         if not finite:
-            report.warnings.append(f"{where}, blob {i} ({name}) holds values that are not finite (NaN or infinity)")
+            report.warnings.append(
+                f"{weights.path}: layer {record.name!r}, blob {i} ({name}) holds values that are not finite (NaN or "
+                "infinity)"
+            )
         if targets[name].is_meta:
             net.assign_blob(module_name, name, tensor)
         else:

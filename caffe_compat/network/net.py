@@ -244,8 +244,8 @@ class CaffeNet(nn.Module):
     def _check_unknown(self, message: Any, what: str) -> None:
         """A value that does not fit its field is fatal; a field that no schema knows is only worth a warning."""
         for unknown in unknown_fields_of(message):
-            if unknown.reason.startswith("value"):
-                raise NetworkError(f"{what}: {unknown}")
+            if unknown.is_wrong_value:
+                raise NetworkError(f"{what} has {unknown}")
             self.warnings.append(f"{what}: {unknown} is ignored")
 
     def _check_inputs(self) -> None:
@@ -407,7 +407,11 @@ class CaffeNet(nn.Module):
         old = _get_tensor(self.get_submodule(module_name), name)
         if old.shape != tensor.shape:
             raise WeightsError(
-                f"layer {module_name!r}, blob {name}: shape {list(tensor.shape)} was given, {list(old.shape)} is needed"
+                f"shape {list(tensor.shape)} was given, {list(old.shape)} is needed",
+                layer=layer_name(module_name),
+                blob=name,
+                found=tuple(tensor.shape),
+                expected=tuple(old.shape),
             )
         holders = self._sharers.get(f"{module_name}.{name}", [(self.get_submodule(module_name), name)])
         owned = _get_tensor(*holders[0])

@@ -193,7 +193,7 @@ def blobs_below(group: h5py.Group, key: str) -> dict[str, Any]:
 
     def visit(parent: h5py.Group, prefix: str, depth: int) -> None:
         if depth > MAX_DEPTH:
-            raise UsageError(f"{parent.name}: groups are nested deeper than {MAX_DEPTH}, or in a circle")
+            raise UsageError(f"groups are nested deeper than {MAX_DEPTH}, or in a circle", path=parent.name)
         for name, child in own_entries(parent).items():
             if isinstance(child, h5py.Dataset) or "shape" in attribute_names(child):
                 found[name_of(child, prefix + name)] = child

@@ -249,7 +249,7 @@ class ParamBlob(Blob):
         owner = self.owner()
         held = [t for n in self._core.nodes_with_blobs() for t in self._core.blobs_of(n.module_name).values()]
         if sum(tensor.data_ptr() == owner.data_ptr() for tensor in held) > 1:
-            raise UsageError(f"{what}: shared by several layers, it cannot be reshaped to {list(lengths)}")
+            raise UsageError(f"shared by several layers, it cannot be reshaped to {list(lengths)}", path=what)
         flat, count = owner.detach().reshape(-1), math.prod(lengths)
         owner.data = (flat[:count] if count <= flat.numel() else flat.new_zeros(count)).view(lengths)
         owner.grad = self._grad = None

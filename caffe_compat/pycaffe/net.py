@@ -67,7 +67,7 @@ class _Feed:
     def read(self) -> dict[str, Tensor]:
         if self.lacks_arrays:
             raise UsageError(
-                f"layer {self.source.name!r} (MemoryData) has no data yet; give it some with set_input_arrays"
+                "has no data yet; give it some with set_input_arrays", layer=self.source.name, type="MemoryData"
             )
         batch = self.source.batch(self.position)
         self.position += 1
@@ -609,7 +609,7 @@ class Net:
             )
         for name, array in (("data", data), ("labels", labels)):
             if not isinstance(array, np.ndarray) or array.dtype != np.float32 or not array.flags.c_contiguous:
-                raise UsageError(f"layer {first.name!r}: {name} must be a C-contiguous array of float32")
+                raise UsageError(f"{name} must be a C-contiguous array of float32", layer=first.name)
         feed.source.set(data, labels)
         feed.position, feed.lacks_arrays = 0, False
 

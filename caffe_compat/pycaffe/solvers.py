@@ -295,7 +295,7 @@ def _of_kind(settings: SolverSettings, kind: str) -> SolverSettings:
             "caffe.Solver only is what the solvers have in common; use SGDSolver and its kin, or get_solver"
         )
     if kind in ("AdaGrad", "RMSProp") and settings.momentum != 0:
-        raise UsageError(f"{settings.path}: momentum {settings.momentum:g} cannot be used with {kind}; delete it")
+        raise UsageError(f"momentum {settings.momentum:g} cannot be used with {kind}; delete it", path=settings.path)
     return replace(settings, type=kind)
 
 

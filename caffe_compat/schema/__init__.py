@@ -134,7 +134,7 @@ def _dialect_texts() -> dict[str, str]:
             name = re.search(r'^option dialect = "([^"]+)";', text, re.MULTILINE)
             rank = re.search(r"^option rank = (\d+);", text, re.MULTILINE)
             if name is None:
-                raise DialectError(f'{entry.name}: no line `option dialect = "name";`')
+                raise DialectError('no line `option dialect = "name";`', path=entry.name)
             ranked.append((int(rank[1]) if rank else 1_000_000, name[1], text))
     return {name: text for _, name, text in sorted(ranked)}
 

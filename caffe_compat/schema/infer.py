@@ -365,10 +365,10 @@ def _refuse_disagreement(best: _Reading, others: list[_Reading], path: str | Non
         if differing:
             readings = "; ".join(f"{r.name} reads {_said(r.meanings[item])}" for r in (best, *differing[:4]))
             more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
-            where = f"{path}: " if path else ""
             raise DialectError(
-                f"{where}{item} fits several forks of Caffe, which disagree: {readings}{more}. "
-                f"Say which one wrote the file, for example `--dialect {best.name}`"
+                f"{item} fits several forks of Caffe, which disagree: {readings}{more}. "
+                f"Say which one wrote the file, for example `--dialect {best.name}`",
+                path=path,
             )
 
 

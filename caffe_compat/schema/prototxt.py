@@ -7,7 +7,6 @@ laid over it. What still stays unknown is kept in the message and reported: only
 from __future__ import annotations
 
 import math
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from ..formats.sniff import HEAD_BYTES, FileKind, decode_text, kind_of_head, ref
 from ..formats.textformat import Field, TextTree, Value, parse_text
 from . import Schema, is_repeated, load_schema, split_dialect
 from .infer import Missing, infer_text, listed
-from .unknown import Unknown, keep_unknown_text, unknown_fields_of
+from .unknown import Kind, Unknown, keep_unknown_text, unknown_fields_of
 
 __all__ = [
     "ParsedText",
@@ -47,7 +46,6 @@ _FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 _NAMED_FLOATS = {"inf": math.inf, "infinity": math.inf, "inff": math.inf, "nan": math.nan, "nanf": math.nan}
 _TRUE = {"true", "True", "t", "1"}
 _FALSE = {"false", "False", "f", "0"}
-_TO_ESCAPE = re.compile(r'[\x00-\x1f\x7f"\\]')
 _ESCAPED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -145,12 +143,11 @@ def _missing_from(unknown: list[Unknown], tree: TextTree, schema: Schema) -> lis
     """What the schema lacks."""
     missing = set()
     for u in unknown:
-        where = u.reason.rpartition(" ")[2]
-        if " none of " in u.reason:
-            missing.add(Missing(where, u.text))
-        elif "no such field" in u.reason:
+        if u.kind is Kind.ENUM_VALUE:
+            missing.add(Missing(u.where, u.text))
+        elif u.kind is Kind.FIELD:
             inner = _inner_names(parse_text(f"x {u.text}").fields[0].value) if u.text.startswith("{") else ()
-            missing.add(Missing(where, u.name, frozenset(inner)))
+            missing.add(Missing(u.where, u.name, frozenset(inner)))
     for layer in tree.fields:
         if layer.name == "layer":
             for f in layer.value.fields:
@@ -186,7 +183,7 @@ class _Binder:
         for f in fields:
             descriptor = known.get(f.name)
             if descriptor is None:
-                self.keep(message, f, f"no such field in {_name_of(message.DESCRIPTOR)}")
+                self.keep(message, f, Kind.FIELD, message.DESCRIPTOR)
                 continue
             if is_repeated(descriptor):
                 if descriptor.message_type is not None:
@@ -219,9 +216,9 @@ class _Binder:
             f"{where}{f.name} is given at line {line} and again at line {again}; Caffe refuses this, the last one wins"
         )
 
-    def keep(self, message: Any, f: Field, reason: str) -> None:
-        line, column = self.tree.place(f.at)
-        unknown = Unknown(f.name, _as_text(f.value), reason, line, column)
+    def keep(self, message: Any, f: Field, kind: Kind, where: Any, expected: str = "") -> None:
+        """Keep field ``f`` in ``message``; the message or enum of descriptor ``where`` does not have it so."""
+        unknown = Unknown(kind, _name_of(where), f.name, _as_text(f.value), expected, *self.tree.place(f.at))
         keep_unknown_text(message, unknown)
         self.unknown.append(unknown)
 
@@ -249,7 +246,7 @@ class _Binder:
 
     def misfit(self, message: Any, f: Field, expected: str) -> None:
         """Keep a value of another kind than its field: a template's placeholder, or a fork's other use of the name."""
-        self.keep(message, f, f"value {f.value.text!r} is not {expected} in {_name_of(message.DESCRIPTOR)}")
+        self.keep(message, f, Kind.VALUE, message.DESCRIPTOR, expected)
 
     def enum(self, message: Any, f: Field, enum_type: Any) -> int | None:
         text = f.value.text
@@ -258,7 +255,7 @@ class _Binder:
             return known.number
         if f.value.kind == "number" and _is_integer(text) and int(text) in enum_type.values_by_number:
             return int(text)
-        self.keep(message, f, f"value {text!r} is none of {_name_of(enum_type)}")
+        self.keep(message, f, Kind.ENUM_VALUE, enum_type)
         return None
 
     def float(self, message: Any, f: Field) -> float | None:
@@ -378,8 +375,17 @@ def _to_float32(value: float) -> float:
 
 
 def quoted(text: str) -> str:
-    """``text`` as a string of a prototxt."""
-    return '"' + _TO_ESCAPE.sub(lambda m: _ESCAPED.get(m[0]) or f"\\{ord(m[0]):03o}", text) + '"'
+    """``text`` as a string of a prototxt, on one line and without anything that does something to a terminal."""
+    plain = text.isprintable() and '"' not in text and "\\" not in text
+    return f'"{text}"' if plain else '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(letter: str) -> str:
+    if letter in _ESCAPED:
+        return _ESCAPED[letter]
+    if letter.isprintable() or "\ud800" <= letter <= "\udfff":
+        return letter
+    return "".join(f"\\{byte:03o}" for byte in letter.encode())
 
 
 def _as_text(value: Value) -> str:

@@ -6,30 +6,70 @@ reserved field number; copying or serialising a message carries both kinds.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from google.protobuf import unknown_fields
 
-__all__ = ["TEXT_FIELD", "Unknown", "keep_unknown_text", "unknown_fields_of"]
+__all__ = ["TEXT_FIELD", "Kind", "Unknown", "keep_unknown_text", "unknown_fields_of"]
 
 # The largest number protobuf allows; no fork of Caffe comes near it.
 TEXT_FIELD = 536_870_911
 
+# What a name in a prototxt looks like: a field's, or an extension's in brackets.
+_NAME = re.compile(r"[A-Za-z_$][\w$]*|\[[\w./]+\]")
+_NUMBER = re.compile(r"[0-9]{1,12}", re.ASCII)
+
+
+class Kind(Enum):
+    """In what an unknown field is unknown."""
+
+    FIELD = "field"  # the message has no field of this name
+    VALUE = "value"  # a value of another kind than the field's: a placeholder, or a fork's other use of the name
+    ENUM_VALUE = "enum value"  # the field's enum has no value of this name
+    NUMBER = "number"  # a binary message's field of which only the number is known
+
 
 @dataclass(frozen=True)
 class Unknown:
-    """An unknown field: ``name`` and ``text`` as written and where, or a binary field's ``number``."""
+    """An unknown field of a message.
 
+    Attributes:
+        where: the message that has no such field or value, ``LayerParameter``; the enum of an ``ENUM_VALUE``.
+        name, text: the field and its value as the text has them. line, column: where it stands, from 1, or 0.
+        expected: what a ``VALUE`` should have been, in words.
+        number: of a ``NUMBER``, else 0.
+    """
+
+    kind: Kind
+    where: str
     name: str
     text: str
-    reason: str = ""
+    expected: str = ""
     line: int = 0
     column: int = 0
     number: int = 0
 
+    @property
+    def is_wrong_value(self) -> bool:
+        """Whether the schema has the field, and only the value does not fit: then what the file means is not known."""
+        return self.kind in (Kind.VALUE, Kind.ENUM_VALUE)
+
+    @property
+    def reason(self) -> str:
+        """What is unknown about it, in words."""
+        value = self.text if self.text.startswith('"') else repr(self.text)
+        return {
+            Kind.FIELD: f"no such field in {self.where}",
+            Kind.VALUE: f"value {value} is not {self.expected} in {self.where}",
+            Kind.ENUM_VALUE: f"value {value} is none of {self.where}",
+            Kind.NUMBER: "not in the schema",
+        }[self.kind]
+
     def __str__(self) -> str:
-        if self.number:
+        if self.kind is Kind.NUMBER:
             return f"field number {self.number}"
         place = f"line {self.line}, column {self.column}: " if self.line else ""
         return f"{place}{self.name} ({self.reason})"
@@ -37,7 +77,8 @@ class Unknown:
 
 def keep_unknown_text(message: Any, unknown: Unknown) -> None:
     """Add a field of a text to ``message``."""
-    parts = (unknown.name, unknown.text, unknown.reason, str(unknown.line), str(unknown.column))
+    place = (str(unknown.line), str(unknown.column))
+    parts = (unknown.kind.value, unknown.where, unknown.name, unknown.text, unknown.expected, *place)
     payload = "\0".join(parts).encode()
     message.MergeFromString(_varint(TEXT_FIELD << 3 | 2) + _varint(len(payload)) + payload)
 
@@ -46,12 +87,23 @@ def unknown_fields_of(message: Any) -> list[Unknown]:
     """What ``message`` itself (not its submessages) holds that its schema does not know."""
     found = []
     for entry in unknown_fields.UnknownFieldSet(message):
-        if entry.field_number == TEXT_FIELD:
-            name, text, reason, line, column = entry.data.decode().split("\0")
-            found.append(Unknown(name, text, reason, int(line), int(column)))
-        else:
-            found.append(Unknown("", "", "not in the schema", number=entry.field_number))
+        kept = _kept(entry.data) if entry.field_number == TEXT_FIELD else None
+        found.append(kept or Unknown(Kind.NUMBER, "", "", "", number=entry.field_number))
     return found
+
+
+def _kept(payload: object) -> Unknown | None:
+    """What :func:`keep_unknown_text` wrote; None for anything else that a binary file has under that number."""
+    if not isinstance(payload, bytes):
+        return None
+    try:
+        kind, where, name, text, expected, line, column = payload.decode().split("\0")
+        known = Kind(kind)
+    except ValueError:  # a UnicodeDecodeError is one, too
+        return None
+    if not (_NAME.fullmatch(name) and text.isprintable() and _NUMBER.fullmatch(line) and _NUMBER.fullmatch(column)):
+        return None
+    return Unknown(known, where, name, text, expected, int(line), int(column))
 
 
 def _varint(value: int) -> bytes:

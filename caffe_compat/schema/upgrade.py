@@ -23,7 +23,7 @@ from ..formats.weights import read_weights, write_caffemodel
 from . import Schema, is_repeated, load_schema, split_dialect
 from .infer import infer_binary
 from .prototxt import format_message, format_value, quoted, read_message
-from .unknown import TEXT_FIELD, Unknown, keep_unknown_text, unknown_fields_of
+from .unknown import TEXT_FIELD, Kind, Unknown, keep_unknown_text, unknown_fields_of
 
 __all__ = ["Upgraded", "decode_net", "upgrade_caffemodel", "upgrade_net", "upgrade_prototxt", "upgrade_solver"]
 
@@ -214,7 +214,7 @@ def upgrade_caffemodel(
     path = os.fspath(in_path)
     with read_weights(path) as weights:
         if weights.structure is None:
-            raise NetworkError(f"{path}: HDF5 weights carry no network, and so nothing to upgrade")
+            raise NetworkError("HDF5 weights carry no network, and so nothing to upgrade", path=path)
         if dialect is None:
             schema, reason, _ = infer_binary(weights.structure, path)
         else:
@@ -260,8 +260,9 @@ def _upgrade_v0(net: Any, schema: Schema, notes: list[str]) -> list[int | None]:
     for i, connection in enumerate(net.layers):
         if not connection.HasField("layer"):
             raise NetworkError(
-                f"layer {i} ({connection.name!r}) has no inner `layer {{ }}`, but others have: V0 and V1 layers "
-                "are mixed, and Caffe would drop this one's parameters. Write all of them in one form"
+                f"number {i} has no inner `layer {{ }}`, but others have: V0 and V1 layers are mixed, and Caffe would "
+                "drop this one's parameters. Write all of them in one form",
+                layer=connection.name,
             )
     origins = _fold_padding(net, notes)
     for i, connection in enumerate(net.layers):
@@ -322,7 +323,7 @@ def _upgrade_v0_layer(connection: Any, layer: Any, notes: list[str]) -> None:
     if v1_type:
         layer.type = layer.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_name[v1_type].number
     elif kind:
-        keep_unknown_text(layer, Unknown("type", quoted(kind), "not a V0 type of BVLC Caffe"))
+        keep_unknown_text(layer, Unknown(Kind.ENUM_VALUE, "BVLC's V0 types", "type", quoted(kind)))
     for descriptor, value in old.ListFields():
         name = descriptor.name
         target, takers = _V0_FIELDS.get(name, ("", ""))
@@ -388,9 +389,9 @@ def _upgrade_v1_layer(old: Any, layer: Any, schema: Schema, notes: list[str]) ->
         elif name in known and _same_kind(descriptor, known[name]):
             _put(layer, name, value)
         else:
-            reason = f"a V1 field of dialect {schema.name} that LayerParameter lacks"
             for item in value if is_repeated(descriptor) else (value,):
-                keep_unknown_text(layer, Unknown(name, format_value(descriptor, item), reason))
+                text = format_value(descriptor, item)
+                keep_unknown_text(layer, Unknown(Kind.FIELD, "LayerParameter", name, text))
             notes.append(f"layer {old.name!r}: {name} has no place in a current layer and is kept as an unknown field")
 
 
@@ -531,5 +532,4 @@ def _carry_unknown(old: Any, new: Any, generation: str, without: str = "") -> No
     for entry in UnknownFieldSet(old):
         if entry.field_number not in (TEXT_FIELD, left_out):
             value = quoted(entry.data.decode("latin-1")) if isinstance(entry.data, bytes) else str(entry.data)
-            reason = f"field {entry.field_number} is not in {generation}"
-            keep_unknown_text(new, Unknown(f"[{generation}.{entry.field_number}]", value, reason))
+            keep_unknown_text(new, Unknown(Kind.FIELD, generation, f"[{generation}.{entry.field_number}]", value))

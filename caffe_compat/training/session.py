@@ -52,7 +52,7 @@ class TrainingFiles(FileAccess):
         allowed = [self.base, *([self.write_root] if self.write_root else [])]
         if not any(full.is_relative_to(root) for root in allowed):
             raise FileAccessError(
-                f"layer {layer!r} writes {path!r}, outside {self.base}; allow another folder with --write-root"
+                f"writes {path!r}, outside {self.base}; allow another folder with --write-root", layer=layer
             )
         return full
 
@@ -128,8 +128,9 @@ def feed_net(
     ]
     if fed_by_hand and not zeros:
         raise UsageError(
-            f"{definition.path}: nothing feeds the Input layers {', '.join(map(repr, fed_by_hand))}; use data "
-            "layers, or caffe_compat.training.solver.Solver with batches of your own"
+            f"nothing feeds the Input layers {', '.join(map(repr, fed_by_hand))}; use data "
+            "layers, or caffe_compat.training.solver.Solver with batches of your own",
+            path=definition.path,
         )
     sources = (*make_sources(graph, root=base, seed=seed, rank=rank, world_size=world_size), *inputs)
     shapes = {top: shape for source in sources for top, shape in source.shapes().items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_compat.errors import FileError, UsageError
+from caffe_compat.errors import FileError, UsageError, located
 from caffe_compat.extras import require
 from caffe_compat.formats.files import atomic_write, open_file
 
@@ -45,12 +45,10 @@ def crop_picture(picture: np.ndarray, corner: np.ndarray, side: int, size: int) 
 
 
 def write_crop(path: Path, picture: np.ndarray, corner: np.ndarray, side: int, size: int) -> None:
-    """Write a crop; see :func:`crop_picture`, whose UsageError becomes one that names ``path``. Raises FileError."""
+    """Write a crop; see :func:`crop_picture`, whose UsageError names ``path`` here. Raises FileError."""
     cv2 = require("cv2", "images")
-    try:
+    with located(path=str(path)):
         crop = crop_picture(picture, corner, side, size)
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
     if not cv2.imwrite(str(path), crop):
         raise FileError("the picture cannot be written", path=str(path))
 

@@ -50,7 +50,9 @@ def read_detections(path: str | os.PathLike[str], order: Skeleton | None = None)
     if root.suffix == ".npz":
         return Detections(str(root), dict(_in_npz(root, order)))
     if order not in (None, MPII16):
-        raise UsageError(f"{root}: the joints of 3d-pose-baseline's files are in the order of {MPII16.name}")
+        raise UsageError(
+            f"the joints of 3d-pose-baseline's files are in the order of {MPII16.name}", path=os.fspath(root)
+        )
     found = {}
     for file in sorted(root.glob("S*/StackedHourglass*/*.h5")):
         performance, _, serial = file.stem.replace("_", " ").rpartition(".")
@@ -147,15 +149,15 @@ def with_detections(views: Iterable[View], detections: Detections, subjects: Ite
             raise FileError(says, path=detections.path)
         points = found[view.numbers - 1]
         if not np.isfinite(points).all():
-            raise FileError(f"{view.name}: 2D poses that are not finite", path=detections.path)
+            raise FileError("2D poses that are not finite", path=detections.path, place=view.name)
         # Left and right exchanged are a warning, below.
         sides = points, swap_sides(points, H36M16)
         off = min(float(np.median(np.linalg.norm(each - view.points16, axis=-1))) for each in sides)
         if off > FAR_PIXELS:
             raise FileError(
-                f"{view.name}: 2D poses lie {off:.0f} pixels from the projected 3D poses; another camera, unit or "
-                "joint order?",
+                f"2D poses lie {off:.0f} pixels from the projected 3D poses; another camera, unit or joint order?",
                 path=detections.path,
+                place=view.name,
             )
         for reason in left_right_suspect(points, H36M16, view.points16).reasons:
             warnings.warn(

@@ -246,8 +246,9 @@ class HeatMaps(Source):
         self._centred = [k for k, person in enumerate(self._people) if _can_be_centred(person)]
         if not self._centred:
             raise UsageError(
-                f"{annotation}: none of {len(self._people)} people has a centre, a scale and a part; MPII's .mat has "
-                "objpos and scale, a json objpos and scale_provided, or center and scale"
+                f"none of {len(self._people)} people has a centre, a scale and a part; MPII's .mat has "
+                "objpos and scale, a json objpos and scale_provided, or center and scale",
+                path=str(annotation),
             )
         if len(self._centred) < len(self._people):
             left = len(self._people) - len(self._centred)

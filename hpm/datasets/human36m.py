@@ -132,9 +132,9 @@ def mapping(value: Any, what: str) -> Mapping[str, Any]:
     if isinstance(value, np.ndarray) and value.shape == () and value.dtype == object:
         value = value.item()
     if not isinstance(value, Mapping):
-        raise FileError(f"{what}: a dictionary was expected, found {type(value).__name__}")
+        raise FileError(f"a dictionary was expected, found {type(value).__name__}", path=what)
     if odd := [key for key in value if not isinstance(key, str)]:
-        raise FileError(f"{what}: names were expected, found {odd[0]!r}")
+        raise FileError(f"names were expected, found {odd[0]!r}", path=what)
     return value
 
 
@@ -336,16 +336,16 @@ def _check(view: View, place: str) -> None:
     size = float(bone_lengths(view.pose)[:, 1:].mean())
     if not 50 < size < 1000:
         raise FileError(
-            f"{view.name}: bones are {size:.4g} mm long on average; another unit or joint order?", path=place
+            f"bones are {size:.4g} mm long on average; another unit or joint order?", path=place, place=view.name
         )
     camera = human36m_cameras().get((view.subject, view.camera))
     if camera is not None:
         off = float(np.median(np.linalg.norm(camera.project(view.pose) - view.points16, axis=-1)))
         if not off < FAR_PIXELS:
             raise FileError(
-                f"{view.name}: 2D poses lie {off:.0f} pixels from the projected 3D poses; another camera, unit or "
-                "joint order?",
+                f"2D poses lie {off:.0f} pixels from the projected 3D poses; another camera, unit or joint order?",
                 path=place,
+                place=view.name,
             )
 
 
@@ -368,7 +368,7 @@ def _action_of(path: Path, name: str) -> tuple[str, str]:
     try:
         return split_action(name)
     except UsageError as error:
-        raise FileError(str(error), path=str(path)) from error
+        raise FileError(error.detail, path=str(path)) from error
 
 
 def read_h5(path: Path, *names: str) -> list[np.ndarray]:

@@ -91,12 +91,12 @@ def _person(entry: Any, k: int, path: str) -> MpiiPerson:
             shown = np.asarray(entry["joints_vis"]).reshape(_JOINTS, -1)[:, 0] > 0
             place = _place(entry.get("center"), entry.get("scale"))
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise FileError(f"person {k}: {type(error).__name__} {error}", path=path) from error
+        raise FileError(f"{type(error).__name__} {error}", path=path, place=f"person {k}") from error
     if joints.ndim != 2 or len(joints) != _JOINTS or joints.shape[1] < 2 or not isinstance(image, str):
-        raise FileError(f"person {k}: {_JOINTS} joints were expected, found shape {joints.shape}", path=path)
+        raise FileError(f"{_JOINTS} joints were expected, found shape {joints.shape}", path=path, place=f"person {k}")
     present = shown & np.asarray((joints[:, :2] > 0).any(1))
     if not np.isfinite(joints[present, :2]).all():
-        raise FileError(f"person {k}: joints that are not finite", path=path)
+        raise FileError("joints that are not finite", path=path, place=f"person {k}")
     return MpiiPerson(image, joints[:, :2] - 1, present, *place)
 
 
@@ -128,7 +128,7 @@ def _read_mat(path: str) -> list[MpiiPerson]:
                     joints = _mat_joints(points)
                     found.append(MpiiPerson(str(pictures[k].image.name), *joints, *place))
                 except (AttributeError, IndexError, TypeError, ValueError) as error:
-                    raise FileError(f"picture {k + 1}: {type(error).__name__} {error}", path=path) from error
+                    raise FileError(f"{type(error).__name__} {error}", path=path, place=f"picture {k + 1}") from error
     return found
 
 
@@ -189,7 +189,7 @@ def prepare_mpii(
     folder, people = TrainingFolder(Path(out)), read_mpii(path)
     whole = [person for person in people if person.present.all()]
     if not whole:
-        raise UsageError(f"{os.fspath(path)}: no person of {len(people)} has all {_JOINTS} joints")
+        raise UsageError(f"no person of {len(people)} has all {_JOINTS} joints", path=os.fspath(path))
     make_folder(folder.mpii / "images")
     remove_lists([folder.mpii_list])
     lines, missing = [], set()
@@ -207,6 +207,6 @@ def prepare_mpii(
         if progress is not None:
             progress(k + 1, len(whole))
     if not lines:
-        raise UsageError(f"{os.fspath(images)}: none of {len(missing)} pictures is there")
+        raise UsageError(f"none of {len(missing)} pictures is there", path=os.fspath(images))
     write_lines(folder.mpii_list, lines)
     return MpiiPrepared(folder, len(lines), len(people) - len(whole), tuple(sorted(missing)))

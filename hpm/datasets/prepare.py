@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_compat.errors import CaffeCompatWarning, UsageError
+from caffe_compat.errors import CaffeCompatWarning, UsageError, located
 
 from ..files.folders import ACTIONS, CAMERAS, KthFolder, protocol
 from ..files.lists import format_list_line
@@ -296,10 +296,8 @@ def _bounds(poses: list[tuple[str, np.ndarray]], subjects: Collection[str], limb
 
 
 def _scaled(name: str, pose: np.ndarray, limbs: np.ndarray) -> np.ndarray:
-    try:
+    with located(path=name):
         return scale_limbs(pose, limbs)
-    except UsageError as error:
-        raise UsageError(f"{name}: {error}") from error
 
 
 # Lists

@@ -60,7 +60,7 @@ class View:
         frames = {len(self.numbers), len(self.points), len(self.pose)}
         if len(frames) > 1:
             raise UsageError(
-                f"{self.name}: {len(self.points)} frames of 2D, {len(self.pose)} of 3D, {len(self.numbers)} numbers"
+                f"{len(self.points)} frames of 2D, {len(self.pose)} of 3D, {len(self.numbers)} numbers", path=self.name
             )
 
     @property

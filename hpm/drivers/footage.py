@@ -11,7 +11,7 @@ from itertools import islice
 
 import numpy as np
 
-from caffe_compat.errors import UsageError
+from caffe_compat.errors import UsageError, located
 
 from ..datasets.cameras import Crop, square_crops
 from ..datasets.crops import crop_picture
@@ -167,8 +167,6 @@ def _squares(pictures: list[np.ndarray], boxes: np.ndarray | None, points: np.nd
 def _crops(pictures: list[np.ndarray], crops: Crop, size: int, first: int) -> list[np.ndarray]:
     squares = []
     for number, (picture, corner, side) in enumerate(zip(pictures, crops.corner, crops.side, strict=True), first):
-        try:
+        with located(place=f"frame {number}"):
             squares.append(crop_picture(picture, corner, int(side), size))
-        except UsageError as error:
-            raise UsageError(f"frame {number}: {error}") from error
     return squares

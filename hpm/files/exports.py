@@ -36,7 +36,7 @@ def export_poses(pose_mm: np.ndarray, path: str | os.PathLike[str], *, fps: floa
     """
     ending = Path(path).suffix.lower()
     if ending not in ENDINGS:
-        raise UsageError(f"{os.fspath(path)}: a name that ends in {', '.join(ENDINGS)} was expected")
+        raise UsageError(f"a name that ends in {', '.join(ENDINGS)} was expected", path=os.fspath(path))
     pose = _checked(pose_mm, fps)
     with atomic_write(path) as handle:
         if ending == ".npy":

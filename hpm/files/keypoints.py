@@ -55,9 +55,9 @@ def read_boxes(path: str | os.PathLike[str]) -> np.ndarray:
             try:
                 rows.append([float(value) for value in line.split(",")])
             except ValueError as error:
-                raise FileError(f"line {number}: x,y,width,height were expected: {error}", path=name) from error
+                raise FileError(f"x,y,width,height were expected: {error}", path=name, line=number) from error
             if len(rows[-1]) != 4:
-                raise FileError(f"line {number}: {len(rows[-1])} values; x,y,width,height were expected", path=name)
+                raise FileError(f"{len(rows[-1])} values; x,y,width,height were expected", path=name, line=number)
     if not rows:
         raise FileError("is empty; x,y,width,height were expected", path=name)
     return np.array(rows[0] if len(rows) == 1 else rows)

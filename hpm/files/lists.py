@@ -135,10 +135,10 @@ def format_list_line(path: str, pose2d: np.ndarray, pose3d: np.ndarray | None, c
     """
     values = [np.ravel(pose2d)] if pose3d is None else [np.ravel(pose2d), np.ravel(pose3d)]
     if [len(part) for part in values] not in ([32], [32, 48]) or clip not in (None, 0, 1):
-        raise UsageError(f"{path}: poses of {[len(part) for part in values]} values and clip {clip}")
+        raise UsageError(f"poses of {[len(part) for part in values]} values and clip {clip}", path=path)
     numbers = np.concatenate(values)
     if not np.isfinite(numbers).all():
-        raise UsageError(f"{path}: a pose with values that are not finite")
+        raise UsageError("a pose with values that are not finite", path=path)
     return f"{path} {','.join([f'{v:.6f}' for v in numbers] + ([] if clip is None else [str(clip)]))}\n"
 
 
@@ -272,12 +272,12 @@ def _blocks(path: str | os.PathLike[str], parse: Callable[[str], T], block: int)
                     blank = blank or number
                     continue
                 if blank:
-                    raise FileError(f"line {blank}: it is empty", path=name)
+                    raise FileError("it is empty", path=name, line=blank)
                 rows.append(parse(line))
             except UnicodeDecodeError as error:
-                raise FileError(f"line {number}: no UTF-8 text", path=name) from error
+                raise FileError("no UTF-8 text", path=name, line=number) from error
             except _BadLine as error:
-                raise FileError(f"line {number}: {error}", path=name) from None
+                raise FileError(str(error), path=name, line=number) from None
             if len(rows) == block:
                 yield rows
                 rows = []

@@ -140,13 +140,14 @@ class Scene:
     def _checked(self, picture: np.ndarray, index: int) -> np.ndarray:
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
             raise UsageError(
-                f"{self.name(index)}: a picture of shape (H, W, 3) and type uint8 was expected, "
-                f"found {picture.shape} and {picture.dtype}"
+                f"a picture of shape (H, W, 3) and type uint8 was expected, found {picture.shape} and {picture.dtype}",
+                path=self.name(index),
             )
         if self.pose2d_normalised is not None and picture.shape[0] != picture.shape[1]:
             raise UsageError(
-                f"{self.name(index)}: normalised 2D poses are fractions of a square crop's side, and the picture has "
-                f"{picture.shape[1]} x {picture.shape[0]} pixels; give the crops as pictures, or the poses in pixels"
+                f"normalised 2D poses are fractions of a square crop's side, and the picture has "
+                f"{picture.shape[1]} x {picture.shape[0]} pixels; give the crops as pictures, or the poses in pixels",
+                path=self.name(index),
             )
         return picture
 
@@ -173,17 +174,17 @@ class Scene:
 
 def _check_pose(name: str, pose: np.ndarray, joints: Skeleton, width: int) -> None:
     if not isinstance(pose, np.ndarray) or not np.issubdtype(pose.dtype, np.floating):
-        raise UsageError(f"{name}: a numpy array of floating-point numbers was expected, found {_kind(pose)}")
+        raise UsageError(f"a numpy array of floating-point numbers was expected, found {_kind(pose)}", path=name)
     if pose.ndim != 3 or pose.shape[1:] != (len(joints), width):
         raise UsageError(
-            f"{name}: shape (frames, {len(joints)}, {width}) was expected for {joints.name}, found {pose.shape}"
+            f"shape (frames, {len(joints)}, {width}) was expected for {joints.name}, found {pose.shape}", path=name
         )
     if width == 3 and not (finite := np.isfinite(pose).all(-1)).all():
         frame, joint = (int(k) for k in np.argwhere(~finite)[0])
-        raise UsageError(f"{name}: frame {frame}: {joints.joints[joint]} is {pose[frame, joint].tolist()}")
+        raise UsageError(f"{joints.joints[joint]} is {pose[frame, joint].tolist()}", path=name, place=f"frame {frame}")
     if width == 2 and np.isinf(pose).any():
         frame, joint = (int(k) for k in np.argwhere(np.isinf(pose).any(-1))[0])
-        raise UsageError(f"{name}: frame {frame}: {joints.joints[joint]} is {pose[frame, joint].tolist()}")
+        raise UsageError(f"{joints.joints[joint]} is {pose[frame, joint].tolist()}", path=name, place=f"frame {frame}")
 
 
 def _kind(value: object) -> str:

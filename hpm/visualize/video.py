@@ -45,12 +45,14 @@ def save_video(
     """
     ending = Path(path).suffix.lower()
     if ending not in (".mp4", ".gif"):
-        raise UsageError(f"{os.fspath(path)}: a video ends in .mp4 or .gif")
+        raise UsageError("a video ends in .mp4 or .gif", path=os.fspath(path))
     if not 0.1 <= fps <= (50 if ending == ".gif" else 1000):
-        raise UsageError(f"{os.fspath(path)}: {fps} frames per second; from 0.1 to 1000, and 50 in a gif, are possible")
+        raise UsageError(
+            f"{fps} frames per second; from 0.1 to 1000, and 50 in a gif, are possible", path=os.fspath(path)
+        )
     chosen = range(len(scene)) if indices is None else indices
     if not chosen:
-        raise UsageError(f"{os.fspath(path)}: a video of 0 frames")
+        raise UsageError("a video of 0 frames", path=os.fspath(path))
     pictures = _pictures(Figure(scene, height), chosen, progress)
     (_write_mp4 if ending == ".mp4" else _write_gif)(pictures, path, fps, len(chosen))
 

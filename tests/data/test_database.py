@@ -144,7 +144,7 @@ def test_a_source_survives_pickling(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (b"\xff\xff\xff", r"record 1 \(key '00000001'\) is no Datum"),
+        (b"\xff\xff\xff", r"record 1 \(key '00000001'\): is no Datum"),
         (
             DATUM(channels=3, height=5, width=8, data=b"x" * 105).SerializeToString(),
             r"record 1 .* 105 values for .*\[3, 5, 8\]",

@@ -226,7 +226,7 @@ def test_a_confined_network_stays_inside(tmp_path: Path) -> None:
     image_list(outside, 1)
     (inside / "list.txt").write_text("../out/0.png 0\n")
     source_of(image_data(), inside).batch(0)
-    with pytest.raises(FileAccessError, match=r"layer 'd' reads '../out/0.png', which lies outside"):
+    with pytest.raises(FileAccessError, match=r"layer 'd': reads '../out/0.png', which lies outside"):
         source_of(image_data(), inside, confined=True).batch(0)
     (inside / "link.txt").symlink_to(outside / "list.txt")
     with pytest.raises(FileAccessError):

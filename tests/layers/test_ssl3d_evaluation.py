@@ -80,7 +80,7 @@ def test_building_and_inferring_touch_no_file() -> None:
     module = evaluation('max_min_source: "max_min.csv"')
     assert module.infer(*torch.empty(2, 4, 48, device="meta")).shape == ()
     assert module.files.written == {}
-    with pytest.raises(FileAccessError, match=r"layer 'l' reads 'max_min\.csv'"):
+    with pytest.raises(FileAccessError, match=r"layer 'l': reads 'max_min\.csv'"):
         module(torch.zeros(4, 48), torch.zeros(4, 48))
 
 

@@ -242,7 +242,7 @@ def test_test_networks_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="0 test networks were given"):
         Solver(settings, train, stateful_batches)
     wrong = make_net(STATEFUL.replace("num_output: 5", "num_output: 5 bias_term: false"))
-    with pytest.raises(WeightsError, match="layer 'ip' has 2 blobs in training and 1 in testing"):
+    with pytest.raises(WeightsError, match="layer 'ip': has 2 blobs in training and 1 in testing"):
         Solver(settings, train, stateful_batches, [(wrong, stateful_batches)])
 
 

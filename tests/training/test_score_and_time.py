@@ -80,7 +80,7 @@ def test_hdf5_output_goes_below_the_folder_only(tmp_path: Path, capfd: pytest.Ca
         assert np.array_equal(file["label"][..., 0, 0], rows["y"][:6])
     (work / "net.prototxt").write_text(NET + OUTPUT % "../elsewhere/out.h5")
     assert caffe_compat(*command) == 2
-    assert "layer 'out' writes '../elsewhere/out.h5', outside" in capfd.readouterr().err
+    assert "layer 'out': writes '../elsewhere/out.h5', outside" in capfd.readouterr().err
     assert not list(elsewhere.iterdir())
     assert caffe_compat(*command, "--write-root", str(elsewhere)) == 0
     assert (elsewhere / "out.h5").exists()

@@ -81,8 +81,10 @@ def make_source(
     """
     if node.type not in _TYPES:
         raise UsageError(
-            f"layer {node.name!r} ({node.type}): there is no reader for this type of data layer; known are "
-            f"{', '.join(_TYPES)}; feed the blobs {', '.join(node.message.top)} yourself"
+            f"there is no reader for this type of data layer; known are "
+            f"{', '.join(_TYPES)}; feed the blobs {', '.join(node.message.top)} yourself",
+            layer=node.name,
+            type=node.type,
         )
     if not 0 <= rank < world_size:
         raise UsageError(f"rank {rank} of {world_size}: ranks count from 0")
@@ -106,7 +108,7 @@ def make_source(
     if seed is None and setup.random:
         if world_size > 1:
             raise UsageError(
-                f"layer {node.name!r} ({node.type}) reads at random: processes that train together need one seed"
+                "reads at random: processes that train together need one seed", layer=node.name, type=node.type
             )
         setup.note(f"seed {drawn} was drawn; pass it to repeat this run")
     return source

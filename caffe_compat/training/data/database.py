@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from google.protobuf.message import DecodeError
 
-from ...errors import FileError
+from ...errors import FileError, located
 from ...extras import require
 from ...network.registry import Shape
 from ...schema import load_schema
@@ -98,13 +98,11 @@ class Data(Source):
             datum = self._datum.FromString(self.database.get(i))
         except DecodeError as error:
             self._refuse(i, FileError(f"is no Datum: {error}"))
-        try:
+        with located(place=self.database.label(i), path=self.database.path):
             return _image_of(datum, self.transformer), datum.label
-        except FileError as error:
-            self._refuse(i, error)
 
     def _refuse(self, i: int, error: FileError) -> NoReturn:
-        raise FileError(f"record {self.database.label(i)} {error}", path=self.database.path) from error
+        raise error.within(place=self.database.label(i), path=self.database.path)
 
 
 def _image_of(datum: Any, transformer: DataTransformer) -> np.ndarray:
@@ -150,7 +148,7 @@ class _Database(ABC):
 
     def label(self, i: int) -> str:
         """Record ``i`` in words."""
-        return f"{i} (key {self.keys[i].decode('utf-8', 'replace')!r})"
+        return f"record {i} (key {self.keys[i].decode('utf-8', 'replace')!r})"
 
     @property
     def handle(self) -> Any:
@@ -203,7 +201,7 @@ class _Lmdb(_Database):
         with self._errors(), self.handle.begin() as transaction:
             value = transaction.get(self.keys[i])
         if value is None:
-            raise FileError(f"record {self.label(i)} is gone: the database changed while it was read", path=self.path)
+            raise FileError("is gone: the database changed while it was read", path=self.path, place=self.label(i))
         return bytes(value)
 
     @contextmanager
@@ -235,7 +233,7 @@ class _LevelDb(_Database):
         with self._errors():
             value = self.handle.get(self.keys[i], verify_checksums=True)
         if value is None:
-            raise FileError(f"record {self.label(i)} is gone: the database changed while it was read", path=self.path)
+            raise FileError("is gone: the database changed while it was read", path=self.path, place=self.label(i))
         return bytes(value)
 
     @contextmanager

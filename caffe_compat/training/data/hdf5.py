@@ -53,7 +53,7 @@ class HDF5Data(Source):
             for word in line.split():  # Caffe separates names by any white space
                 path = setup.folder.locate(os.fsdecode(word), self.name)
                 if not os.path.isfile(path):
-                    raise FileError(f"line {number}: there is no file {path}", path=list_path)
+                    raise FileError(f"there is no file {path}", path=list_path, line=number)
                 self._files.append(_File(path, self._look_at(path)))
         self._ends = np.cumsum([file.rows for file in self._files])
         self._shuffle = setup.stream("shuffle") if params.shuffle else None

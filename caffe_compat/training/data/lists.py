@@ -61,7 +61,7 @@ class ImageList:
         try:
             return [float(word) for word in text.rstrip(b",").split(b",")]
         except ValueError as error:
-            raise FileError(f"line {number}: a label is no number: {error}", path=self.path) from error
+            raise FileError(f"a label is no number: {error}", path=self.path, line=number) from error
 
     def fail(self, i: int, name: str, error: FileError) -> NoReturn:
         """Raise what is wrong with the image of sample ``i``, file name ``name``, naming the line."""
@@ -87,16 +87,17 @@ def read_image_list(path: str, label_dim: int | None) -> ImageList:
         name, _, text = line.rpartition(b" ")
         name = name.rstrip()
         if not name:
-            raise FileError(f"line {number}: a file name, a space and {_wanted(label_dim)} were expected", path=path)
+            raise FileError(f"a file name, a space and {_wanted(label_dim)} were expected", path=path, line=number)
         if label_dim is None:
             if not _WHOLE.fullmatch(text):
-                raise FileError(f"line {number}: the label must be one whole number, found {_shown(text)}", path=path)
+                raise FileError(f"the label must be one whole number, found {_shown(text)}", path=path, line=number)
         else:
             count = text.rstrip(b",").count(b",") + 1
             if count != label_dim:
                 raise FileError(
-                    f"line {number}: {label_dim} labels were expected (label_dim), found {count} in {_shown(text)}",
+                    f"{label_dim} labels were expected (label_dim), found {count} in {_shown(text)}",
                     path=path,
+                    line=number,
                 )
         parsed.append((number, name, text))
     return ImageList(path, tuple(parsed), label_dim)

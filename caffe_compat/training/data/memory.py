@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -44,9 +46,11 @@ class MemoryData(Source):
         data, labels = (torch.as_tensor(x).detach().to("cpu", torch.float32) for x in (data, labels))
         if tuple(data.shape[1:]) != self.row_shape or data.shape[0] % self.batch_size or not data.shape[0]:
             wanted = f"[n, {', '.join(map(str, self.row_shape))}] with n a multiple of {self.batch_size}"
-            raise UsageError(f"layer {self.name!r} (MemoryData) takes data of shape {wanted}, found {list(data.shape)}")
+            raise UsageError(
+                f"takes data of shape {wanted}, found {list(data.shape)}", layer=self.name, type="MemoryData"
+            )
         if labels.numel() != data.shape[0]:
-            raise UsageError(f"layer {self.name!r} (MemoryData): {labels.numel()} labels, {data.shape[0]} rows")
+            self._refuse(f"{labels.numel()} labels, {data.shape[0]} rows")
         self._data, self._labels = data, labels.reshape(-1)
 
     def shapes(self) -> dict[str, Shape]:
@@ -54,7 +58,10 @@ class MemoryData(Source):
 
     def read(self, index: int, empty: Empty) -> dict[str, Values]:
         if self._data is None or self._labels is None:
-            raise UsageError(f"layer {self.name!r} (MemoryData) has no data yet; give it some with set(data, labels)")
+            self._refuse("has no data yet; give it some with set(data, labels)")
         at = (index * self._world_size + self._rank) * self.batch_size % self._data.shape[0]
         arrays = zip(self.tops, (self._data, self._labels), strict=True)
         return {top: Values(array[at : at + self.batch_size]) for top, array in arrays}
+
+    def _refuse(self, detail: str) -> NoReturn:
+        raise UsageError(detail, layer=self.name, type="MemoryData")

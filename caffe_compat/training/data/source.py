@@ -66,11 +66,9 @@ class Folder:
             try:
                 real = os.path.realpath(path)
             except ValueError as error:
-                raise FileError(f"layer {layer!r}: {error}", path=path) from error
+                raise FileError(str(error), path=path, layer=layer) from error
             if not Path(real).is_relative_to(self.root):
-                raise FileAccessError(
-                    f"layer {layer!r} reads {name!r}, which lies outside the allowed folder {self.root}"
-                )
+                raise FileAccessError(f"reads {name!r}, which lies outside the allowed folder {self.root}", layer=layer)
         return path
 
 

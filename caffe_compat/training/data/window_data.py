@@ -137,7 +137,7 @@ class WindowData(Source):
         try:
             image = read_image(path, color=True)
         except FileError as error:
-            self._refuse(window, str(error))
+            self._refuse(window, f"{path}: {error.detail}")
         if image.shape[2] != self.windows.channels:
             self._refuse(window, f"{path} has {image.shape[2]} channels, the file says {self.windows.channels}")
         height, width = image.shape[:2]
@@ -153,7 +153,7 @@ class WindowData(Source):
         out[:, rows, columns] = pixels * np.float32(self.scale)
 
     def _refuse(self, window: _Window, message: str) -> NoReturn:
-        raise FileError(f"line {window.line}: {message}", path=self._path)
+        raise FileError(message, path=self._path, line=window.line)
 
 
 def _warp(
@@ -222,9 +222,9 @@ def _read_windows(path: str, object_threshold: float, background_threshold: floa
                 elif overlap < background_threshold:
                     windows.background.append(_Window(len(windows.images) - 1, 0, box, last))
         except (ValueError, IndexError) as error:
-            raise FileError(f"line {last}: {error}", path=path) from error
+            raise FileError(str(error), path=path, line=last) from error
         except StopIteration:
-            raise FileError(f"line {last}: the file ends within an image's entry", path=path) from None
+            raise FileError("the file ends within an image's entry", path=path, line=last) from None
     return windows
 
 

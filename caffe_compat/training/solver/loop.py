@@ -239,9 +239,7 @@ class Solver:
                 continue
             mine, theirs = self.net.blobs_of(node.module_name), test.blobs_of(targets[node.name])
             if len(mine) != len(theirs):
-                raise WeightsError(
-                    f"layer {node.name!r} has {len(mine)} blobs in training and {len(theirs)} in testing"
-                )
+                raise WeightsError(f"has {len(mine)} blobs in training and {len(theirs)} in testing", layer=node.name)
             for blob, name in zip(mine.values(), theirs, strict=True):
                 test.assign_blob(targets[node.name], name, blob.detach())
 
@@ -553,16 +551,18 @@ class Solver:
         found = snapshot.state.history
         if len(found) != len(shapes):
             raise WeightsError(
-                f"{snapshot.path} is a snapshot of another net or solver type: it has {len(found)} history blobs, "
-                f"{self.settings.type} needs {len(shapes)} for this net"
+                f"is a snapshot of another net or solver type: it has {len(found)} history blobs, "
+                f"{self.settings.type} needs {len(shapes)} for this net",
+                path=str(snapshot.path),
             )
         history = []
         for i, (blob, shape) in enumerate(zip(found, shapes, strict=True)):
             array = fitted(blob, shape)
             if array is None:
                 raise WeightsError(
-                    f"{snapshot.path} is a snapshot of another net: history blob {i} has shape {list(blob.shape)}, "
-                    f"{list(shape)} is needed"
+                    f"is a snapshot of another net: history blob {i} has shape {list(blob.shape)}, "
+                    f"{list(shape)} is needed",
+                    path=str(snapshot.path),
                 )
             history.append(torch.from_numpy(np.array(array)))
         return history

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch.optim import Optimizer
 
-from ...errors import FileError, PrototxtError, UsageError
+from ...errors import FileError, PrototxtError, UsageError, located
 from ...network.definition import Definition, read_definition
 from ...network.graph import NetState
 from ...schema import Schema, is_repeated
@@ -199,20 +199,21 @@ def _settings(parsed: ParsedText, path: Path, base: Path) -> SolverSettings:
     where = str(path)
     for unknown in unknown_fields_of(parsed.message):
         if unknown.name != "solver_type":
-            raise PrototxtError(f"{unknown}: no such setting is known", path=where)
+            said = unknown.reason if unknown.is_wrong_value else "no such setting is known"
+            raise PrototxtError(
+                f"setting {unknown.name}: {said}", path=where, line=unknown.line or None, column=unknown.column or None
+            )
     upgraded = upgrade_solver(parsed.message, parsed.schema, where)
     message = upgraded.message
     warnings = list(parsed.warnings)
     read = _Reader(message)
 
     if read.type not in SOLVER_TYPES:
-        raise UsageError(f"{where}: solver type {read.type!r} is unknown; Caffe has {', '.join(SOLVER_TYPES)}")
-    try:
+        raise UsageError(f"solver type {read.type!r} is unknown; Caffe has {', '.join(SOLVER_TYPES)}", path=where)
+    with located(path=where):
         policy = Policy(
             read.lr_policy, read.base_lr, read.gamma, read.power, read.stepsize, read.stepvalue, read.max_iter
         )
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from None
     if not message.HasField("base_lr"):
         warnings.append(f"{where}: base_lr is not set, so the learning rate is 0")
     if not message.HasField("max_iter"):
@@ -255,7 +256,7 @@ def _settings(parsed: ParsedText, path: Path, base: Path) -> SolverSettings:
     # test_iter is read with the test networks; what is left belongs to a fork.
     unread = [d.name for d, _ in message.ListFields() if d.name not in read.seen | {"test_iter"}]
     if unread:
-        raise UsageError(f"{where}: {', '.join(unread)} (of dialect {parsed.schema.name}) is not supported")
+        raise UsageError(f"{', '.join(unread)} (of dialect {parsed.schema.name}) is not supported", path=where)
     return settings
 
 
@@ -263,24 +264,27 @@ def _check(read: _Reader, where: str) -> None:
     """The checks of Caffe's solver constructors, and a few for numbers that it would stumble over later."""
     for name, least in (("average_loss", 1), ("iter_size", 1), ("max_iter", 0)):
         if getattr(read, name) < least:
-            raise UsageError(f"{where}: {name} {getattr(read, name)}: at least {least} was expected")
+            raise UsageError(f"{name} {getattr(read, name)}: at least {least} was expected", path=where)
     for name in ("display", "test_interval", "snapshot"):
         if getattr(read, name) < 0:
-            raise UsageError(f"{where}: {name} {getattr(read, name)}: 0 (never) or a number of iterations was expected")
+            raise UsageError(
+                f"{name} {getattr(read, name)}: 0 (never) or a number of iterations was expected", path=where
+            )
     if read.type in ("AdaGrad", "RMSProp") and read.momentum != 0:
-        raise UsageError(f"{where}: momentum {read.momentum:g} cannot be used with {read.type}; delete it")
+        raise UsageError(f"momentum {read.momentum:g} cannot be used with {read.type}; delete it", path=where)
     if read.type == "RMSProp" and not 0 <= read.rms_decay < 1:
-        raise UsageError(f"{where}: rms_decay {read.rms_decay:g}: a number from 0 to below 1 was expected")
+        raise UsageError(f"rms_decay {read.rms_decay:g}: a number from 0 to below 1 was expected", path=where)
     if read.regularization_type not in ("L1", "L2"):
-        raise UsageError(f"{where}: regularization_type {read.regularization_type!r}: L1 or L2 was expected")
+        raise UsageError(f"regularization_type {read.regularization_type!r}: L1 or L2 was expected", path=where)
 
 
 def _train_net(message: Any, schema: Schema, base: Path, where: str) -> NetSource:
     given = [name for name in ("net", "net_param", "train_net", "train_net_param") if message.HasField(name)]
     if len(given) != 1:
         raise UsageError(
-            f"{where}: names {' and '.join(given) or 'no network to train'}; exactly one of net, net_param, train_net, "
-            "train_net_param was expected"
+            f"names {' and '.join(given) or 'no network to train'}; exactly one of net, net_param, train_net, "
+            "train_net_param was expected",
+            path=where,
         )
     return _source(message, given[0], getattr(message, given[0]), schema, base, "TRAIN", message.train_state, 0)
 
@@ -293,18 +297,18 @@ def _test_nets(message: Any, schema: Schema, base: Path, where: str) -> tuple[Ne
     shared = next((name for name in ("net_param", "net") if message.HasField(name)), None)
     if len(counts) < len(named) or (shared is None and len(counts) > len(named)):
         raise UsageError(
-            f"{where}: test_iter is given {len(counts)} times for {len(named)} test networks; it takes one for each"
+            f"test_iter is given {len(counts)} times for {len(named)} test networks; it takes one for each", path=where
         )
     if shared is not None:
         named += [(shared, getattr(message, shared))] * (len(counts) - len(named))
     states = list(message.test_state)
     if states and len(states) != len(named):
-        raise UsageError(f"{where}: test_state is given {len(states)} times for {len(named)} test networks")
+        raise UsageError(f"test_state is given {len(states)} times for {len(named)} test networks", path=where)
     if named and message.test_interval <= 0:
-        raise UsageError(f"{where}: {len(named)} test networks, but test_interval is {message.test_interval}")
+        raise UsageError(f"{len(named)} test networks, but test_interval is {message.test_interval}", path=where)
     bad = [count for count in counts if count <= 0]
     if bad:
-        raise UsageError(f"{where}: test_iter {bad[0]}: at least 1 was expected")
+        raise UsageError(f"test_iter {bad[0]}: at least 1 was expected", path=where)
     return tuple(
         _source(message, name, value, schema, base, "TEST", states[i] if states else None, counts[i])
         for i, (name, value) in enumerate(named)

@@ -382,13 +382,16 @@ def restore_blobs(net: CaffeNet, model: Path) -> None:
             seen.update(map(id, blobs.values()))
             if not waiting:
                 if any(new):
-                    raise WeightsError(f"{model} is a snapshot of another net: it has no layer {node.name!r}")
+                    raise WeightsError(f"is a snapshot of another net: it has no layer {node.name!r}", path=str(model))
                 continue
             record = waiting.pop(0)
             if len(record.blobs) > len(blobs) or any(new[len(record.blobs) :]):
                 raise WeightsError(
-                    f"{model} is a snapshot of another net: layer {node.name!r} has {len(record.blobs)} blobs there, "
-                    f"{len(blobs)} here"
+                    f"is a snapshot of another net: {len(record.blobs)} blobs there, {len(blobs)} here",
+                    path=str(model),
+                    layer=node.name,
+                    found=len(record.blobs),
+                    expected=len(blobs),
                 )
             for i, (name, blob) in enumerate(zip(blobs, record.blobs, strict=False)):
                 if blob.is_empty and not new[i]:
@@ -396,14 +399,19 @@ def restore_blobs(net: CaffeNet, model: Path) -> None:
                 array = fitted(blob, tuple(blobs[name].shape))
                 if array is None:
                     raise WeightsError(
-                        f"{model} is a snapshot of another net: layer {node.name!r}, blob {i} ({name}) has shape "
-                        f"{list(blob.shape)} there, {list(blobs[name].shape)} here"
+                        f"is a snapshot of another net: shape {list(blob.shape)} there, {list(blobs[name].shape)} here",
+                        path=str(model),
+                        layer=node.name,
+                        blob=name,
+                        index=i,
+                        found=blob.shape,
+                        expected=tuple(blobs[name].shape),
                     )
                 todo.append((blobs[name], array))
         left = [name for name, waiting in records.items() if waiting]
         if left:
             raise WeightsError(
-                f"{model} is a snapshot of another net: it has weights for {', '.join(map(repr, left[:8]))}"
+                f"is a snapshot of another net: it has weights for {', '.join(map(repr, left[:8]))}", path=str(model)
             )
         for tensor, array in todo:
             tensor.copy_(torch.from_numpy(np.array(array)))
@@ -447,13 +455,13 @@ def restore_net_state(net: CaffeNet, arrays: Mapping[str, np.ndarray], path: Pat
     buffers, counts = _state_buffers(net), _counts(net)
     odd = ", ".join(sorted(arrays.keys() ^ (buffers.keys() | counts.keys())))
     if odd:
-        raise WeightsError(f"{path} does not fit the net: {odd} is only on one side")
+        raise WeightsError(f"does not fit the net: {odd} is only on one side", path=str(path))
     for name, (counter, own) in counts.items():
         setattr(counter, own, arrays[name].copy() if arrays[name].ndim else arrays[name].item())
     for name, old in buffers.items():
         array = arrays[name]
         if array.ndim != old.dim() or tuple(array.shape[1:]) != tuple(old.shape[1:]):
-            raise WeightsError(f"{path}: {name} has shape {list(array.shape)}, the net needs {list(old.shape)}")
+            raise WeightsError(f"{name} has shape {list(array.shape)}, the net needs {list(old.shape)}", path=str(path))
         owner, _, own = name.rpartition(".")
         module = net.get_submodule(owner) if owner else net
         module._buffers[own] = torch.from_numpy(array.copy()).to(old.device, old.dtype)
