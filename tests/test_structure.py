@@ -219,9 +219,10 @@ def glued(path: Path) -> list[int]:
 _CUTTERS = ("partition", "rpartition", "removeprefix", "removesuffix", "split", "startswith")
 _ERRORS = frozenset(name for name in errors.__all__ if name.endswith("Error"))
 # A place in front of a detail: "{path}: ", "line {number}: ", "layer {name!r} ({type}): ".
+_PLACES = ("file", "folder", "model", "name", "path", "place", "root", "source", "weights", "where")
 _PLACE = re.compile(
-    r"(\{\}|(layer|line|record|person|picture|frame|blob|action) \{(!r)?\})( \((\{\}|\w+)\))?(, blob [^:]*)?: "
-    r"|layer \{(!r)?\}( \((\{\}|\w+)\))? "
+    r"(\{place\}|(layer|line|record|person|picture|frame|blob|action) \{\w*\})( \([^)]*\))?(, blob [^:]*)?: "
+    r"|layer \{\w*\}( \([^)]*\))? "
 )
 
 
@@ -230,13 +231,14 @@ def _is_error(node: ast.AST) -> bool:
 
 
 def _source(text: ast.expr) -> str:
-    """A string with ``{}``, or ``{!r}``, where it puts in something that is no list of words."""
+    """A string with ``{}`` where it puts in something, ``{place}`` where that is called like a place."""
     parts = []
     for part in text.values if isinstance(text, ast.JoinedStr) else [text]:
         if isinstance(part, ast.Constant):
             parts.append(str(part.value))
-        elif isinstance(part, ast.FormattedValue) and not isinstance(part.value, ast.Call):
-            parts.append("{}" if part.conversion == -1 else "{!r}")
+        elif isinstance(part, ast.FormattedValue):
+            called = ast.unparse(part.value).rpartition(".")[2]
+            parts.append("{place}" if called in _PLACES and part.conversion == -1 else "{}")
     return "".join(parts)
 
 

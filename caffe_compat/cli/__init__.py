@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import click
 
+from ..display import shown
 from ..errors import CaffeCompatError, CaffeCompatWarning
 
 __all__ = ["LazyGroup", "caffe", "main", "run_group"]
@@ -105,9 +106,8 @@ def _group() -> None:
 
 
 def _complain(message: str, program: str = "caffe-compat") -> None:
-    """One line, whatever a file put into a name: control characters would break it or reach the terminal."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
-    click.echo(f"{program}: error: {line}", err=True)
+    """One line, whatever a file put into a name."""
+    click.echo(shown(f"{program}: error: {message}"), err=True)
 
 
 def caffe(arguments: Sequence[str]) -> None:
@@ -131,7 +131,7 @@ def _warnings_on_one_line() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
             if issubclass(category, CaffeCompatWarning):
-                click.echo(f"warning: {message}", err=True)
+                click.echo(shown(f"warning: {message}"), err=True)
             else:
                 before(message, category, *place, **more)
 

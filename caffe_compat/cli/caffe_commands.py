@@ -26,7 +26,7 @@ from ..training.solver import Action, Event, SolverSettings, read_solver
 from ..training.solver.events import BlobOutput
 from ..training.solver.settings import StateOverride
 from .caffe_log import CaffeLog, Charts
-from .options import dialect_option, plugin_option, python_option
+from .options import dialect_option, plugin_option, python_option, warn
 
 __all__ = ["Signals", "amp_option", "device_query", "gradients_option", "nan_option", "test", "time", "train"]
 
@@ -102,7 +102,7 @@ def caffe_flags(*used: str) -> Callable[[F], F]:
 
 def _unused(ctx: click.Context, option: click.Parameter, value: Any) -> None:
     if option.name and ctx.get_parameter_source(option.name) is click.core.ParameterSource.COMMANDLINE:
-        click.echo(f"warning: --{option.name} has no effect on {ctx.info_name}, as in Caffe", err=True)
+        warn([f"--{option.name} has no effect on {ctx.info_name}, as in Caffe"])
 
 
 gpu_required = click.option("--require-gpu", is_flag=True, help="Without a GPU, fail instead of using the CPU.")

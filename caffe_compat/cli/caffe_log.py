@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from ..display import shown
 from ..errors import FileError
 from ..extras import require
 from ..training.solver import Event, lines_of
@@ -86,10 +87,14 @@ class CaffeLog:
         self._file = None if folder is None or quiet else _log_file(folder)
 
     def line(self, text: str, place: str = "caffe.cpp:250", severity: str = "I") -> None:
-        """One message; its own line breaks stay. One that cannot be written is lost: a training outlives its log."""
+        """One message. One that cannot be written is lost: a training outlives its log.
+
+        It stays one line, whatever its names are: a parser of the log believes every line that looks like glog's.
+        """
         if self._quiet:
             return
-        whole = glog_prefix(severity, place) + text
+        # Caffe's own lines have tabs between their columns.
+        whole = glog_prefix(severity, place) + "\t".join(map(shown, text.split("\t")))
         with suppress(OSError, ValueError, AttributeError):  # a full disk, a lost terminal, a closed or missing stderr
             if self._progress is not None:
                 self._console.print(Text(whole), soft_wrap=True)

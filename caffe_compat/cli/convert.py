@@ -27,6 +27,7 @@ from .options import (
     print_table,
     python_option,
     root_option,
+    say,
     shape_option,
     state_options,
     warn,
@@ -177,17 +178,17 @@ def print_layers(net: CaffeNet) -> None:
 def _summary(conversion: Conversion, output: str) -> None:
     net, definition, report = conversion.net, conversion.definition, conversion.report
     count = sum(tensor.numel() for tensor in {id(t): t for t in net.state_dict().values()}.values())
-    click.echo(
+    say(
         f"{len(net.graph.nodes)} layers, {count:,} parameters, dialect {definition.schema.name} "
         f"({definition.dialect_reason})"
     )
     for text in conversion.notes:
-        click.echo(text)
+        say(text)
     if report is None:
-        click.echo("not checked against real Caffe: pass --reference (caffe-compat capture-script helps to record one)")
+        say("not checked against real Caffe: pass --reference (caffe-compat capture-script helps to record one)")
     elif report.worst is not None:
-        click.echo(
+        say(
             f"equal to {Path(report.reference).name} in {len(report.blobs)} blobs: worst relative error "
             f"{report.worst.max_rel:.1e} ({report.worst.name})"
         )
-    click.echo(f"wrote {output} ({Path(output).stat().st_size:,} bytes)")
+    say(f"wrote {output} ({Path(output).stat().st_size:,} bytes)")

@@ -9,7 +9,7 @@ import click
 from .. import layers as _layers  # noqa: F401  registers what ships
 from ..network.registry import layer_types
 from ..reports.survey import survey as _survey
-from .options import load_plugins, plugin_option, print_table
+from .options import load_plugins, plugin_option, print_table, say
 
 
 @click.command()
@@ -20,13 +20,13 @@ def survey(folder: str, as_json: bool, plugins: tuple[str, ...]) -> None:
     """How many of the prototxt files below FOLDER can be read and built, and why not."""
     result = _survey(folder, plugins=plugins)
     if as_json:
-        click.echo(json.dumps(result.to_json()))
+        say(json.dumps(result.to_json()))
         return
     counts = result.to_json()
     reasons = counts.pop("reasons")
     print_table(("networks", "count"), [(key, f"{value:,}") for key, value in counts.items()], right=("count",))
     if reasons:
-        click.echo()
+        say()
         print_table(("why not", "files"), [(key, str(value)) for key, value in reasons.items()], right=("files",))
 
 
@@ -36,4 +36,4 @@ def layers(plugins: tuple[str, ...]) -> None:
     """List the layer types that can be built."""
     load_plugins(plugins)
     for name in layer_types():
-        click.echo(name)
+        say(name)

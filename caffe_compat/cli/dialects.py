@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..schema import dialect_names, load_schema
-from .options import print_table
+from .options import print_table, say
 
 
 @click.command()
@@ -14,7 +14,7 @@ def dialects(name: str | None) -> None:
     """List the known forks of Caffe; with NAME, the layer types that one adds."""
     if name is None:
         for known in dialect_names():
-            click.echo(known)
+            say(known)
         return
     own = load_schema().layer_types
     rows = [(t, ", ".join(p)) for t, p in sorted(load_schema(name).layer_types.items()) if t not in own]

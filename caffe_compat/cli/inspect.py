@@ -22,7 +22,7 @@ from ..reports.inspection import (
     inspect_file,
     inspect_pair,
 )
-from .options import dialect_option, parse_shapes, plugin_option, print_table, shape_option, state_options, warn
+from .options import dialect_option, parse_shapes, plugin_option, print_table, say, shape_option, state_options, warn
 
 
 @click.command()
@@ -61,7 +61,7 @@ def inspect(
         found += [inspect_file(path, **options) for path in files]
     if as_json:
         plain = [item.to_json() for item in found]
-        click.echo(json.dumps(plain[0] if len(plain) == 1 else plain))
+        say(json.dumps(plain[0] if len(plain) == 1 else plain))
         return
     for item in found:
         if isinstance(item, PairInspection):
@@ -76,7 +76,7 @@ def _is_pair(files: Sequence[str], options: dict[str, Any]) -> bool:
 
 
 def _print_file(item: Inspection) -> None:
-    click.echo(f"{item.path}: {item.kind} ({item.format}, {item.size:,} bytes)")
+    say(f"{item.path}: {item.kind} ({item.format}, {item.size:,} bytes)")
     if item.checkpoint is not None:
         _print_checkpoint(item.checkpoint)
     if item.network is not None:
@@ -103,17 +103,17 @@ def _print_network(net: NetworkInspection) -> None:
     columns = ("layer", "type", "bottoms -> tops", "output shape", "parameters", "MACs", "problem")
     print_table(columns, rows, right=("parameters", "MACs"))
     stages = f", stages {', '.join(net.stages)}" if net.stages else ""
-    click.echo(f"network {net.name!r}, phase {net.phase}, level {net.level}{stages}")
-    click.echo(f"dialect {net.dialect} ({net.dialect_reason})")
+    say(f"network {net.name!r}, phase {net.phase}, level {net.level}{stages}")
+    say(f"dialect {net.dialect} ({net.dialect_reason})")
     for what, blobs in (("inputs", net.inputs), ("outputs", net.outputs)):
         listed = ", ".join(f"{name} {'?' if shape is None else _shape(shape)}" for name, shape in blobs.items())
-        click.echo(f"{what}: {listed or 'none'}")
+        say(f"{what}: {listed or 'none'}")
     totals = f"{net.parameters:,} parameters, {net.macs:,} MACs, {net.activation_bytes / 2**20:,.1f} MiB of activations"
-    click.echo(totals + ("" if net.complete else " (of the layers that could be built)"))
+    say(totals + ("" if net.complete else " (of the layers that could be built)"))
     for text in (*net.notes, *net.unknown):
-        click.echo(text)
+        say(text)
     if net.problem:
-        click.echo(f"cannot be built: {net.problem}")
+        say(f"cannot be built: {net.problem}")
 
 
 _BLOB_COLUMNS = ("shape", "type", "count", "least", "greatest", "not finite", "problem")
@@ -132,56 +132,56 @@ def _print_weights(weights: WeightsInspection) -> None:
         for i, blob in enumerate(layer.blobs)
     ]
     print_table(("layer", "layer type", "blob", *_BLOB_COLUMNS), rows, right=("blob", *_BLOB_NUMBERS))
-    click.echo(
+    say(
         f"{weights.layers_in_file} layers, {len(weights.layers)} of them with blobs: {weights.parameters:,} numbers, "
         f"{weights.bytes:,} bytes"
     )
 
 
 def _print_solver(solver: SolverInspection) -> None:
-    click.echo(f"dialect {solver.dialect} ({solver.dialect_reason})")
+    say(f"dialect {solver.dialect} ({solver.dialect_reason})")
     print_table(("field", "value"), [(name, str(value)) for name, value in solver.fields.items()])
     for text in (*solver.notes, *solver.unknown):
-        click.echo(text)
+        say(text)
 
 
 def _print_state(state: SolverStateInspection) -> None:
-    click.echo(f"iteration {state.iteration}, step {state.current_step}, weights {state.learned_net or 'not named'}")
+    say(f"iteration {state.iteration}, step {state.current_step}, weights {state.learned_net or 'not named'}")
     rows = [(str(i), *_blob_cells(blob)) for i, blob in enumerate(state.history)]
     print_table(("history", *_BLOB_COLUMNS), rows, right=("history", *_BLOB_NUMBERS))
 
 
 def _print_checkpoint(checkpoint: CheckpointInspection) -> None:
-    click.echo(f"weights in {checkpoint.dtype}{', loads in its inference form' if checkpoint.optimized else ''}")
+    say(f"weights in {checkpoint.dtype}{', loads in its inference form' if checkpoint.optimized else ''}")
     for source in checkpoint.sources:
-        click.echo(f"made from {source['name']} (sha256 {source['sha256']})")
+        say(f"made from {source['name']} (sha256 {source['sha256']})")
     if checkpoint.preprocess:
-        click.echo("preprocessing: " + ", ".join(f"{k}={v}" for k, v in checkpoint.preprocess.items() if v is not None))
+        say("preprocessing: " + ", ".join(f"{k}={v}" for k, v in checkpoint.preprocess.items() if v is not None))
     if checkpoint.parity:
         record = checkpoint.parity
-        click.echo(
+        say(
             f"reproduces {record['reference']} in {record['blobs']} blobs: worst relative error "
             f"{record['worst_rel']:.1e} ({record['worst_blob']}), {record['precision']} on {record['device']}"
         )
     else:
-        click.echo("never checked against real Caffe")
+        say("never checked against real Caffe")
     for name, value in checkpoint.extra.items():
-        click.echo(f"holds {name}: {value}")
-    click.echo(f"written by {checkpoint.written_by}")
+        say(f"holds {name}: {value}")
+    say(f"written by {checkpoint.written_by}")
 
 
 def _print_pair(pair: PairInspection) -> None:
     _print_file(pair.network)
-    click.echo()
+    say()
     _print_file(pair.weights)
-    click.echo()
+    say()
     for what, names in (
         ("blobs without a layer", pair.leftover),
         ("layers without blobs", pair.missing),
         ("do not fit", pair.mismatches),
         ("shapes not known", pair.unchecked),
     ):
-        click.echo(f"{what}: {', '.join(names) or 'none'}")
+        say(f"{what}: {', '.join(names) or 'none'}")
 
 
 def _shape(shape: Shape) -> str:

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from ..display import shown, shown_lines
 from ..errors import UsageError
 from ..network.plugins import load_plugins
 
@@ -28,6 +29,8 @@ __all__ = [
     "parse_shapes",
     "plugin_option",
     "print_table",
+    "say",
+    "say_lines",
     "shape_option",
     "state_options",
     "warn",
@@ -122,15 +125,28 @@ def parse_device(text: str) -> Any:
     return device
 
 
+# What commands print goes through the following, and nowhere else: a name out of a file stays on its line.
+
+
+def say(text: str = "") -> None:
+    """A line on stdout."""
+    click.echo(shown(text))
+
+
+def say_lines(text: str) -> None:
+    """A text of several lines, which ends with a line break, on stdout."""
+    click.echo(shown_lines(text), nl=False)
+
+
 def note(text: str) -> None:
-    """Something worth knowing, on stderr."""
-    click.echo(text, err=True)
+    """Something worth knowing, a line on stderr."""
+    click.echo(shown(text), err=True)
 
 
 def warn(texts: Iterable[str]) -> None:
     """Warnings, one line each, on stderr."""
     for text in texts:
-        click.echo(f"warning: {text}", err=True)
+        note(f"warning: {text}")
 
 
 class _Console(Console):
@@ -144,9 +160,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Se
     """A table on stdout; ``right`` names the columns that are aligned to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=True, overflow="ignore")
+        table.add_column(shown(column), justify="right" if column in right else "left", no_wrap=True, overflow="ignore")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(shown, row))
     # Off a terminal nothing may be cut or wrapped: the output goes to a file or to another program.
     console = _Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:

@@ -28,6 +28,7 @@ from .options import (
     print_table,
     python_option,
     root_option,
+    say,
     shape_option,
     state_options,
     warn,
@@ -127,4 +128,4 @@ def _print_values(values: Mapping[str, torch.Tensor], top: int) -> None:
         for i, row in enumerate(flat):
             best, where = row.topk(min(top, row.numel()))
             listed = ", ".join(f"{int(k)}: {float(v):.6g}" for v, k in zip(best, where, strict=True))
-            click.echo(f"{name}[{i}]: {listed}")
+            say(f"{name}[{i}]: {listed}")

@@ -9,10 +9,12 @@ from typing import Any
 
 import click
 
+from ..display import shown
 from ..errors import FileError, UsageError
 from ..extras import require
 from ..formats.files import atomic_write
 from ..formats.logs import LogRow, TrainLog, read_log
+from .options import say
 
 _MARK = "caffe-compat shim"
 # To sh, the second line starts Python on this very file; to Python, it is a string. No limit on the length of the path.
@@ -49,7 +51,7 @@ def shim(folder: str) -> None:
         path.chmod(0o755)
     except OSError as error:
         raise FileError(f"cannot be written: {error.strerror}", path=str(path)) from error
-    click.echo(f"{path} runs {sys.executable} -m caffe_compat")
+    say(f"{path} runs {sys.executable} -m caffe_compat")
 
 
 def _is_ours(path: Path) -> bool:
@@ -72,7 +74,7 @@ def plot_log(log: str, output: str) -> None:
     with atomic_write(output) as file:
         figure.savefig(file, format=kind)
     tests = sum(map(len, parsed.tests.values()))
-    click.echo(f"wrote {output}: {len(parsed.train)} iterations and {tests} tests")
+    say(f"wrote {output}: {len(parsed.train)} iterations and {tests} tests")
 
 
 def _figure(log: TrainLog, title: str) -> Any:
@@ -105,7 +107,7 @@ def _series(rows: Sequence[LogRow], output: str | None) -> tuple[list[int], list
 
 def _plain(text: str) -> str:
     """A blob's or file's name as matplotlib writes it letter by letter: between two dollars it would read formulas."""
-    return text.replace("$", r"\$")
+    return shown(text).replace("$", r"\$")
 
 
 def _draw(axes: Any, series: Mapping[str, tuple[list[int], list[float]]]) -> None:

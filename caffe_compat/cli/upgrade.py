@@ -9,7 +9,7 @@ import click
 from ..errors import UsageError
 from ..formats.sniff import is_text
 from ..schema.upgrade import upgrade_caffemodel, upgrade_prototxt
-from .options import dialect_option, note
+from .options import dialect_option, note, say
 
 
 @click.command()
@@ -23,4 +23,4 @@ def upgrade(old: str, new: str, dialect: str) -> None:
     write = upgrade_prototxt if is_text(old) else upgrade_caffemodel
     for text in write(old, new, None if dialect == "auto" else dialect).notes:
         note(text)
-    click.echo(f"wrote {new} ({Path(new).stat().st_size:,} bytes)")
+    say(f"wrote {new} ({Path(new).stat().st_size:,} bytes)")

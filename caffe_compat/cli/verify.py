@@ -9,7 +9,6 @@ import click
 import numpy as np
 from click.core import ParameterSource
 
-from ..display import shown
 from ..errors import UsageError
 from ..formats.arrays import read_npy
 from ..network.loading import load
@@ -27,6 +26,7 @@ from .options import (
     print_table,
     python_option,
     root_option,
+    say,
     shape_option,
     state_options,
 )
@@ -116,7 +116,7 @@ def verify(
         ).to(torch_device)
         report = verify_net(net, str(reference), inputs=load_inputs(parse_pairs(inputs, "--input")))
     if as_json:
-        click.echo(json.dumps(report.to_json()))
+        say(json.dumps(report.to_json()))
     else:
         print_report(report, only_failures=False, every_blob=show_all or cases is None)
     return 0 if report.ok else 1
@@ -137,7 +137,7 @@ def print_report(report: Report, *, only_failures: bool, every_blob: bool = Fals
     for result in report.results if every_blob else ():
         first = result.first_failure
         if first is not None:
-            click.echo(shown(f"{result.name}: the first blob in execution order that departs is {first.name}"))
+            say(f"{result.name}: the first blob in execution order that departs is {first.name}")
         if result.skipped:
-            click.echo(shown(f"{result.name}: not compared: {'; '.join(result.skipped)}"))
-    click.echo(report.summary())
+            say(f"{result.name}: not compared: {'; '.join(result.skipped)}")
+    say(report.summary())

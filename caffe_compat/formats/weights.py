@@ -282,7 +282,7 @@ def _hdf5_errors(path: str, doing: str) -> Iterator[None]:
         yield
     except _HDF5_FAILURES as error:
         reason = " ".join(str(error.args[0] if error.args else error).split())
-        raise FileError(f"{doing} ({reason})", path=path) from error
+        raise FileError(f"{doing}: {reason}", path=path) from error
 
 
 @contextmanager

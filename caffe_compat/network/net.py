@@ -245,7 +245,7 @@ class CaffeNet(nn.Module):
         """A value that does not fit its field is fatal; a field that no schema knows is only worth a warning."""
         for unknown in unknown_fields_of(message):
             if unknown.is_wrong_value:
-                raise NetworkError(f"{what} has {unknown}")
+                raise NetworkError(f"{what}: {unknown}")
             self.warnings.append(f"{what}: {unknown} is ignored")
 
     def _check_inputs(self) -> None:

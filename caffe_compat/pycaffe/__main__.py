@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..display import shown_lines
 from ..errors import CaffeCompatError, FileError
 from ..formats.files import open_file
 from .install import install
@@ -117,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         compile(code, given.script, "exec")
     except (SyntaxError, ValueError) as error:
-        print(f"error: {_syntax_message(error, given.script, code)}", file=sys.stderr)
+        print(shown_lines(f"error: {_syntax_message(error, given.script, code)}"), file=sys.stderr)
         return 2
     sys.argv = [given.script, *given.arguments]
     sys.path.insert(0, str(Path(given.script).resolve().parent))
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         hint = _hint(error)
         if hint:
-            print(f"hint: {hint}", file=sys.stderr)
+            print(shown_lines(f"hint: {hint}"), file=sys.stderr)
         return 1
     return 0
 

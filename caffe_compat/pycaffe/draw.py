@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..display import shown
 from ..errors import MissingExtraError, UsageError
 from ..extras import require
 from .proto import caffe_pb2
@@ -62,7 +63,7 @@ def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
     kind = layer.type
     if kind == "Pooling":
         kind += " " + get_pooling_types_dict()[layer.pooling_param.pool]
-    parts = [layer.name, f"({kind})"]
+    parts = [shown(layer.name), f"({shown(kind)})"]
     if layer.type == "Pooling":
         p = layer.pooling_param
         parts += [f"kernel size: {p.kernel_size}", f"stride: {p.stride}", f"pad: {p.pad}"]
@@ -110,19 +111,24 @@ def dot_text(
     for layer in _layers_of(caffe_net, phase):
         in_place = len(layer.bottom) == len(layer.top) == 1 and layer.bottom[0] == layer.top[0]
         color = _IN_PLACE if in_place else choose_color_by_layertype(layer.type)
-        box = _quoted(f"{layer.name}_{layer.type}")
+        box = _node(f"{layer.name}_{layer.type}")
         nodes[box] = f"label={_quoted(get_layer_label(layer, rankdir, display_lrm))}, shape=box, {_filled(color)}"
         for name in (*layer.bottom, *layer.top):
-            nodes[_quoted(f"{name}_blob")] = f"label={_quoted(name)}, shape=octagon, {_filled(_BLOB)}"
-        edges += [f"{_quoted(f'{name}_blob')} -> {box};" for name in layer.bottom]
+            nodes[_node(f"{name}_blob")] = f"label={_quoted(shown(name))}, shape=octagon, {_filled(_BLOB)}"
+        edges += [f"{_node(f'{name}_blob')} -> {box};" for name in layer.bottom]
         label = get_edge_label(layer) if label_edges else ""
-        edges += [f"{box} -> {_quoted(f'{name}_blob')} [label={_quoted(label)}];" for name in layer.top]
+        edges += [f"{box} -> {_node(f'{name}_blob')} [label={_quoted(label)}];" for name in layer.top]
     lines = [f"rankdir={rankdir};", *(f"{name} [{style}];" for name, style in nodes.items()), *edges]
-    return f"digraph {_quoted(caffe_net.name or 'Net')} {{\n" + "".join(f"{line}\n" for line in lines) + "}\n"
+    return f"digraph {_node(caffe_net.name or 'Net')} {{\n" + "".join(f"{line}\n" for line in lines) + "}\n"
 
 
 def _filled(color: str) -> str:
     return f'style=filled, fillcolor="{color}"'
+
+
+def _node(name: str) -> str:
+    """What a node is called: one line, and another one for every name."""
+    return _quoted(shown(name.replace("\\", "\\\\")))
 
 
 def _quoted(text: str) -> str:

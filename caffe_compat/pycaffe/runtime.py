@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from ..display import shown
 from ..errors import CaffeCompatWarning, UsageError
 
 __all__ = [
@@ -184,7 +185,8 @@ def log(text: str, level: int = 0) -> None:
     now = time.time()
     stamp = time.strftime("%m%d %H:%M:%S", time.localtime(now)) + f".{int(now % 1 * 1e6):06d}"
     where = Path(__file__).name
-    print(f"{'IWEF'[min(level, 3)]}{stamp} {threading.get_native_id() % 100000:5d} {where}:1] {text}", file=sys.stderr)
+    prefix = f"{'IWEF'[min(level, 3)]}{stamp} {threading.get_native_id() % 100000:5d} {where}:1] "
+    print(prefix + shown(text), file=sys.stderr)
 
 
 class Timer:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..display import shown
 from ..errors import UsageError
 from ..network.definition import read_definition
 from ..network.graph import NetState
@@ -106,8 +107,8 @@ def time(
     )
     tell("Average time per layer: ")
     for layer in layers:
-        tell(f"{layer.name:>10}\tforward: {layer.forward:g} ms.")
-        tell(f"{layer.name:>10}\tbackward: {layer.backward:g} ms.")
+        tell(f"{shown(layer.name):>10}\tforward: {layer.forward:g} ms.")
+        tell(f"{shown(layer.name):>10}\tbackward: {layer.backward:g} ms.")
     tell(f"Average Forward pass: {forward * scale:g} ms.")
     tell(f"Average Backward pass: {backward * scale:g} ms.")
     tell(f"Average Forward-Backward: {total * scale:g} ms.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from caffe_compat.cli.options import device_option, note, parse_device
+from caffe_compat.cli.options import device_option, note, parse_device, say
 
 from ..drivers.coarse import coarse_files
 from .options import (
@@ -81,5 +81,5 @@ def coarse(
         )
     for done in summary.done:
         kept = " (kept from an earlier run)" if done.kept else ""
-        click.echo(f"{data.called(done.action)}: {done.frames} frames{kept}")
+        say(f"{data.called(done.action)}: {done.frames} frames{kept}")
     return report_problems(data, summary.problems, len(summary.done))

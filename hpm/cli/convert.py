@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from caffe_compat.cli.options import note, parse_pairs
+from caffe_compat.cli.options import note, parse_pairs, say
 from caffe_compat.cli.verify import load_inputs, print_report
 from caffe_compat.errors import UsageError
 from caffe_compat.parity.report import Report
@@ -63,7 +63,7 @@ def convert(
     if not done.written:
         note(f"hpm: error: {output} was not written: the net does not reproduce {reference}")
         return 1
-    click.echo(f"wrote {output}{_about(done)}")
+    say(f"wrote {output}{_about(done)}")
     return 0
 
 

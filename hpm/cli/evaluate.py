@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from caffe_compat.cli.options import note
+from caffe_compat.cli.options import note, say_lines
 from caffe_compat.formats.files import atomic_write
 
 from ..drivers.evaluate import evaluate as evaluate_results
@@ -67,7 +67,7 @@ def evaluate(
         )
     text = {"markdown": found.to_markdown, "csv": found.to_csv, "json": found.to_json}[format_]()
     if output is None:
-        click.echo(text, nl=False)
+        say_lines(text)
     else:
         with atomic_write(output) as file:
             file.write(text.encode())

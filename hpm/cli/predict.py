@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from caffe_compat.cli.options import device_option, parse_device
+from caffe_compat.cli.options import device_option, parse_device, say
 
 from ..drivers.predict import predict as predict_poses
 from ..skeleton import SKELETONS
@@ -94,4 +94,4 @@ def predict(
         )
     footage = done.footage
     written = [str(footage.root), *exports, *([] if overlay is None else [overlay])]
-    click.echo(f"{footage.frames} frames, {'refined' if footage.refined else 'coarse'}; wrote {', '.join(written)}")
+    say(f"{footage.frames} frames, {'refined' if footage.refined else 'coarse'}; wrote {', '.join(written)}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from caffe_compat.cli.options import note
+from caffe_compat.cli.options import note, say
 from caffe_compat.errors import UsageError
 
 from ..datasets.prepare import Prepared
@@ -119,10 +119,10 @@ def h36m(
         )
     done = prepared.done
     frames = f"{done.train} training frames, {done.test} test frames"
-    click.echo(f"read as {prepared.format}: {frames}, {done.pictures} pictures")
+    say(f"read as {prepared.format}: {frames}, {done.pictures} pictures")
     if done.kept:
-        click.echo(f"{done.kept} pictures were kept from an earlier run")
-    click.echo(_about_bones(done))
+        say(f"{done.kept} pictures were kept from an earlier run")
+    say(_about_bones(done))
     for line in _remarks(done, every):
         note(line)
     if prepared.unused:
@@ -170,7 +170,7 @@ def mpii(annotation: str, images: str, out: str, image_size: int, margin: float)
     """MPII Human Pose from ANNOTATION: mpii_human_pose_v1_u12_1.mat, or json."""
     with Bars() as bars:
         done = datasets.mpii(annotation, images, out, image_size=image_size, margin=margin, progress=bars.of("persons"))
-    click.echo(f"wrote {done.folder.mpii_list}: {done.persons} persons with all joints; {done.incomplete} lack some")
+    say(f"wrote {done.folder.mpii_list}: {done.persons} persons with all joints; {done.incomplete} lack some")
     if done.missing:
         note(f"{len(done.missing)} pictures are not there, the first is {done.missing[0]}")
 
@@ -199,8 +199,8 @@ def kth(
             progress=bars.of("pictures"),
         )
     for path in done.lists:
-        click.echo(f"wrote {path}: {done.frames} frames")
-    click.echo(f"{done.pictures} pictures; bone lengths vary by up to {done.variation:.1%}")
+        say(f"wrote {path}: {done.frames} frames")
+    say(f"{done.pictures} pictures; bone lengths vary by up to {done.variation:.1%}")
     if not done.pictures:
         note(f"no pictures were written: there is no {folder}/Camera 1/00001.png; the lists name pictures not there")
 
@@ -244,4 +244,4 @@ def synthetic(
     )
     with Bars() as bars:
         folder = datasets.synthetic(out, options, progress=bars.of("pictures"))
-    click.echo(f"wrote {folder.root}")
+    say(f"wrote {folder.root}")

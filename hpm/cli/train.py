@@ -11,7 +11,7 @@ import torch
 
 from caffe_compat.cli.caffe_commands import Signals, amp_option, gradients_option, nan_option
 from caffe_compat.cli.caffe_log import CaffeLog
-from caffe_compat.cli.options import note, parse_device
+from caffe_compat.cli.options import note, parse_device, say
 from caffe_compat.errors import UsageError
 from caffe_compat.training import parallel
 from caffe_compat.training.solver import Action
@@ -156,7 +156,7 @@ def train(
                     note(f"{name} was stopped; run the same command to go on")
                 return 130
             if rank.rank == 0:
-                click.echo(f"{name}: {done}")
+                say(f"{name}: {done}")
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from caffe_compat.cli.options import device_option, note, parse_device, parse_pairs
+from caffe_compat.cli.options import device_option, note, parse_device, parse_pairs, say
 from caffe_compat.cli.verify import load_inputs, print_report
 from caffe_compat.errors import UsageError
 from caffe_compat.parity.report import Report
@@ -95,5 +95,5 @@ def verify(
         else:
             note(f"{one.path} still holds its parity record ({of}); verify without -o withdraws it")
     if done.ok:
-        click.echo(f"wrote {done.output} with its parity record")
+        say(f"wrote {done.output} with its parity record")
     return 0 if done.ok else 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from caffe_compat.cli.options import note
+from caffe_compat.cli.options import note, say
 from caffe_compat.errors import UsageError
 
 from ..drivers.visualize import draw_action
@@ -75,7 +75,7 @@ def visualize(
             progress=bars.of("frames"),
             tell=note,
         )
-    click.echo(f"wrote {output}: {drawn} frame{'s' * (drawn != 1)}")
+    say(f"wrote {output}: {drawn} frame{'s' * (drawn != 1)}")
 
 
 def _part(text: str) -> slice:

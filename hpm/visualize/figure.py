@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from caffe_compat.display import shown
 from caffe_compat.errors import UsageError
 from caffe_compat.extras import require
 from caffe_compat.formats.files import atomic_write
@@ -180,8 +181,7 @@ def _plain(axis: Any, step: float) -> None:
 
 def _short(name: str, limit: int = 90) -> str:
     """The end of a long name, which is what tells frames apart; on one line."""
-    # File names may hold what is no text.
-    name = "".join(letter if letter.isprintable() else "?" for letter in " ".join(name.split()))
+    name = shown(" ".join(name.split()))
     return name if len(name) <= limit else "\u2026" + name[1 - limit :]
 
 

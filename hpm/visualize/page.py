@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from caffe_compat.display import shown
 from caffe_compat.errors import UsageError
 from caffe_compat.extras import require
 from caffe_compat.formats.files import atomic_write
@@ -74,7 +75,7 @@ def page_html(
         )
     style, script = _resource("visualize_page.css"), _resource("visualize_page.js")
     parts = {
-        "title": html.escape(title),
+        "title": html.escape(shown(title)),
         "style": style,
         "script": script,
         "style_hash": _hash(style),
@@ -111,7 +112,7 @@ def _data(scene: Scene, fps: float, picture_side: int, quality: int, progress: P
     return {
         "count": len(scene),
         "fps": fps,
-        "names": [scene.name(index) for index in range(len(scene))],
+        "names": [shown(scene.name(index)) for index in range(len(scene))],
         "joints": scene.joints.joints,
         "bones": scene.joints.bones,
         "sides": sides(scene.joints),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
+from ...display import shown
 from ...formats.cxx_numbers import cxx_number
 
 __all__ = [
@@ -136,7 +137,11 @@ class Finished(Event):
 
 
 def lines_of(event: Event) -> list[str]:
-    """The lines of Caffe's log for ``event``, without the prefix of time and place."""
+    """The lines of Caffe's log for ``event``, without the prefix of time and place: no name adds another."""
+    return [shown(line) for line in _words(event)]
+
+
+def _words(event: Event) -> list[str]:
     match event:
         case Note(text=text):
             return [text]
