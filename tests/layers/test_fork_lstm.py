@@ -99,9 +99,59 @@ def test_streams_are_apart() -> None:
         assert_equals(single(x[:, stream]), both[:, stream])
 
 
+def test_sequences_of_the_copies() -> None:
+    """(steps, streams, values), whatever batch_size says; the first fork would take the same blob for rows."""
+    text = 'type: "Lstm" lstm_param { num_output: 3 batch_size: 9 clipping_threshold: 0.02 }'
+    x = torch.randn(5, 2, 4)
+    for fork in ("tianzhi0549/CTPN", "senlinuc/caffe_ocr"):
+        module = give_values(build(text, (5, 2, 4), dialect=fork))
+        rows = give_values(build(text.replace("9", "2"), (10, 4), dialect=FORK))
+        given, flat = x.clone().requires_grad_(), x.flatten(0, 1).requires_grad_()
+        found, expected = module(given), rows(flat)
+        assert found.shape == module.infer(x).shape == (5, 2, 3)
+        assert_equals(found, expected.unflatten(0, (5, 2)))
+        (10 * found).sum().backward()
+        (10 * expected).sum().backward()
+        assert_equals(given.grad, flat.grad.unflatten(0, (5, 2)))
+        assert_equals(module.weight_hidden.grad, rows.weight_hidden.grad)
+        assert module(x[:, :1]).shape == (5, 1, 3)
+    assert build(text, (5, 2, 2, 2), dialect="dlunion/CC4.0").weight_input.shape == (12, 4)
+
+
+def test_marks_of_several_streams() -> None:
+    """Each stream begins and goes on by itself, also from pass to pass and when a stream is left out."""
+    text = 'type: "Lstm" lstm_param { num_output: 3 }'
+    module = give_values(build(text, (4, 2, 4), (4, 2), dialect="tonghe90/textspotter"))
+    module.reset_state()
+    single = give_values(build(text, (4, 1, 4), (4,), dialect="tonghe90/textspotter"))
+    marks = torch.tensor([[1.0, 0], [1, 1], [0, 1], [1, 0]])
+    passes = torch.randn(2, 4, 2, 4)
+    found = [module(x, marks) for x in passes]
+    for stream in range(2):
+        single.reset_state()
+        for x, both in zip(passes, found, strict=True):
+            assert_equals(single(x[:, stream : stream + 1], marks[:, stream])[:, 0], both[:, stream])
+    first = module.last_hidden[0].clone()
+    module(passes[0, :, 1:], torch.zeros(4, 1))
+    assert not torch.equal(module.last_hidden[0], first)
+    assert_equals(module.last_hidden[1], found[-1][-1, 1])
+
+
 def test_lstm_refuses() -> None:
     text = 'type: "Lstm" lstm_param { num_output: 3 batch_size: 2 }'
     with pytest.raises(LayerError, match="divide the rows"):
         build(text, (5, 4), dialect=FORK)
-    with pytest.raises(LayerError, match="batch_size 1 only"):
+    with pytest.raises(LayerError, match="one stream only, found 2"):
         build(text, (6, 4), (6, 1), dialect=FORK)
+    with pytest.raises(LayerError, match="one stream only, found 3"):
+        build(text, (6, 3, 4), (6, 3), dialect="tianzhi0549/CTPN")
+    with pytest.raises(LayerError, match="6 marks were expected"):
+        build(text, (6, 1, 4), (6, 2), dialect="tianzhi0549/CTPN")
+    with pytest.raises(LayerError, match="6 x 3 were expected"):
+        build(text, (6, 3, 4), (6, 3, 2), dialect="tonghe90/textspotter")
+    with pytest.raises(LayerError, match="three axes were expected"):
+        build(text, (6, 3, 2, 2), dialect="senlinuc/caffe_ocr")
+    with pytest.raises(LayerError, match=r"\(steps, streams, values\) was expected"):
+        build(text, (6, 4), dialect="senlinuc/caffe_ocr")
+    with pytest.raises(LayerError, match="num_output must be at least 1"):
+        build('type: "Lstm" lstm_param { }', (6, 1, 4), dialect="senlinuc/caffe_ocr")

@@ -24,7 +24,7 @@ from ...errors import LayerError
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
 
-__all__ = ["LSTM", "RNN", "LSTMUnit"]
+__all__ = ["LSTM", "RNN", "LSTMUnit", "remember", "remembered"]
 
 
 class _ForgetGate(torch.autograd.Function):
@@ -80,6 +80,23 @@ def lstm_unit_layer(spec: LayerSpec) -> Layer:
     if cont != (1, c[1]):
         spec.fail(f"{spec.bottoms[2]!r} has shape {list(cont)}; (1, {c[1]}) was expected")
     return LSTMUnit(spec.gradients)
+
+
+def remembered(module: Layer, name: str, streams: int, dtype: torch.dtype) -> Tensor:
+    """The buffer ``name`` (streams, values) of ``module`` as it is for so many streams; see the top of this file."""
+    state: Tensor = getattr(module, name)
+    if streams > state.shape[0]:
+        with torch.inference_mode(False):
+            state = state.new_zeros(streams, state.shape[1])
+        setattr(module, name, state)
+    # A copy, for the buffer is overwritten before the backward pass reads this.
+    return state[:streams].to(dtype, copy=True)
+
+
+def remember(module: Layer, name: str, value: Tensor) -> None:
+    """Put ``value`` where ``remembered`` finds it, without its past."""
+    state: Tensor = getattr(module, name)
+    (state if len(state) == len(value) else state[: len(value)]).copy_(value.detach())
 
 
 class _Recurrent(Layer):
@@ -140,7 +157,7 @@ class _Recurrent(Layer):
             given = [state.squeeze(0) for state in rest[int(self.static) :]]
             # Caffe sends no gradient back through these bottoms.
             return given if self.gradients == "true" else [state.detach() for state in given]
-        return [self._remembered(name, x) for name in self.states]
+        return [remembered(self, name, x.shape[1], x.dtype) for name in self.states]
 
     def last_states(self, values: list[Tensor]) -> list[Tensor]:
         """The tops for the states after the last step; remembers them where there are none."""
@@ -148,19 +165,8 @@ class _Recurrent(Layer):
             # Nor does Caffe listen to the gradients of these tops.
             return [(v if self.gradients == "true" else v.detach()).unsqueeze(0) for v in values]
         for name, value in zip(self.states, values, strict=True):
-            state = getattr(self, name)
-            (state if len(state) == len(value) else state[: len(value)]).copy_(value.detach())
+            remember(self, name, value)
         return []
-
-    def _remembered(self, name: str, x: Tensor) -> Tensor:
-        state: Tensor = getattr(self, name)
-        streams = x.shape[1]
-        if streams > state.shape[0]:
-            with torch.inference_mode(False):
-                state = state.new_zeros(streams, state.shape[1])
-            setattr(self, name, state)
-        # A copy, for the buffer is overwritten before the backward pass reads this.
-        return state[:streams].to(x.dtype, copy=True)
 
 
 class LSTM(_Recurrent):

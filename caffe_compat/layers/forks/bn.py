@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
 from ..precision import widened
+from .families import CAMBRICON
 
 __all__ = ["BatchStatisticsBN", "MovingAverageBN"]
 
@@ -23,7 +24,7 @@ _AVERAGES = (
     "BannyStone/Caffe",
     "lxx1991/caffe_mpi",
     "torrvision/caffe-tvg",
-    "Cambricon/caffe",
+    *CAMBRICON,
 )
 _OF_VOLUMES = "BannyStone/Caffe"
 _STARTS_WITH_ONE = "torrvision/caffe-tvg"

@@ -10,6 +10,7 @@ from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
 from ..bvlc.activation import relu
 from ..bvlc.convolution import convolution
+from .families import DREADLORD
 
 __all__ = ["DepthwiseConvolution", "ReLU6", "SpatialDropout"]
 
@@ -17,7 +18,7 @@ __all__ = ["DepthwiseConvolution", "ReLU6", "SpatialDropout"]
 _SIXES = ("chuanqi305/ssd", "imistyrain/ssd", "jolibrain/caffe", "eric612/MobileNet-YOLO", "yuqj1991/caffe_train")
 # Each copied from the first. Without stride or pad, some of them read what is not there; here they are 1 and 0.
 _DEPTHWISES = (
-    "dreadlord1984/SSD_windows_caffe",
+    *DREADLORD,
     "soeaver/py-RFCN-priv",
     "GuohongWu/caffe-windows",
     "jolibrain/caffe",

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
+from .families import CAMBRICON
 
 __all__ = ["Interp", "NearestUpsample", "UnpoolingUpsample"]
 
@@ -19,7 +20,7 @@ _INTERPS = (
     "aharley/segaware",
     "Andrew-Qibin/caffe_dss",
     "BannyStone/Caffe",
-    "Cambricon/caffe",
+    *CAMBRICON,
     "foss-for-synopsys-dwc-arc-processors/synopsys-caffe",
     "imistyrain/ssd",
     "jolibrain/caffe",

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
 from ..gradients import without_gradient
+from .families import CAMBRICON
 
 __all__ = ["Axpy", "Flip", "Reorg", "Reverse", "ShuffleChannel", "Transpose"]
 
@@ -19,6 +20,7 @@ _AXPYS = (
     "jolibrain/caffe",
     "happynear/caffe-windows",
     "dlunion/CC4.0",
+    "lzx1413/CAFFE_SSD",
     "eric612/MobileNet-YOLO",
     "soeaver/py-RFCN-priv",
     "torrvision/caffe-tvg",
@@ -47,7 +49,7 @@ _REORGS = (
     "intel/caffe",
     "eric612/MobileNet-YOLO",
     "eric612/Caffe-YOLOv3-Windows",
-    "Cambricon/caffe",
+    *CAMBRICON,
 )
 # while this one's, on a CPU, is what it should be.
 _DERIVED_REORGS = ("BirdeeChen/caffe_yolo_v2",)
