@@ -58,6 +58,17 @@ def test_quant(forward: str, backward: str, clip: float, device: torch.device) -
     assert module(x.detach().half()).dtype == torch.float16
 
 
+def test_quant_of_no_numbers() -> None:
+    centers = " ".join(f"centers: {c}" for c in CENTERS)
+    x = torch.tensor([float("nan"), float("inf"), -float("inf"), 9.0], requires_grad=True)
+    for backward, slopes in (("relu", [0, 0, 0.25, 1]), ("hard_tanh", [0, 0, 0, 1])):
+        text = f'quant_param {{ negative_slope: 0.25 backward_func: "{backward}" {centers} }}'
+        top = build(f'type: "Quant" {text}', (4,), dialect=FORK)(x)
+        assert_equals(top, [0, 0, -0.25, CENTERS[-1]])
+        (slope,) = torch.autograd.grad(top.sum(), x)
+        assert_equals(slope, slopes)
+
+
 def test_quant_errors() -> None:
     with pytest.raises(LayerError, match="centers"):
         build('type: "Quant"', (2, 3), dialect=FORK)

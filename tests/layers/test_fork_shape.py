@@ -43,9 +43,10 @@ def test_axpy_of_volumes() -> None:
         ('type: "Transpose" transpose_param { dim: 1 dim: 0 }', CC),
         ('type: "ShuffleChannel"', JOLI),
         ('type: "Reorg" reorg_param { stride: 1 }', YOLO),
+        ('type: "Quant" quant_param { centers: 1 }', "zhaoweicai/hwgq"),
     ],
 )
-def test_what_moves_values_cannot_run_in_place(text: str, dialect: str) -> None:
+def test_what_overwrites_its_bottom_cannot_run_in_place(text: str, dialect: str) -> None:
     message = parse_message(f'layer {{ name: "l" bottom: "x" top: "x" {text} }}', dialect=dialect).message.layer[0]
     spec = LayerSpec("l", message.type, "TEST", ("x",), ("x",), ((2, 3, 4, 5),), dialect, message)
     with pytest.raises(LayerError, match="cannot run in place"):

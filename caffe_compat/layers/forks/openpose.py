@@ -109,13 +109,14 @@ def im_resize(spec: LayerSpec) -> Layer:
 
 
 class Nms(Layer):
-    """Peaks of ``parts`` heat maps: (1, parts, peaks + 1, 3) as x, y, score, behind a row that begins with a count.
+    """Peaks of ``parts`` heat maps: (N, parts, peaks + 1, 3) as x, y, score, behind a row that begins with a count.
 
     A peak is above ``threshold`` and its eight neighbours, and not at the edge. Going through the rows, the first
     ``peaks`` are listed, the count is of all; unused rows are 0. Place: mean of the cells around it, up to three
     away, weighted by their values as far as positive. As in the fork, that leaves out row and column 0 and, for the
     width is taken for the height, rows from the width on; where the map is wider than high it reads on into the next
-    channel's, and zeros behind the last.
+    channel's, and zeros behind the last. As there, too, images follow each other as if they had no other maps: with
+    more maps than ``parts``, those of image n begin at map n ``parts`` of all.
     """
 
     def __init__(self, threshold: float, parts: int, peaks: int) -> None:
@@ -125,13 +126,13 @@ class Nms(Layer):
         self.peaks = peaks
 
     def infer(self, *bottoms: Tensor) -> Tensor:
-        return bottoms[0].new_empty(1, self.parts, self.peaks + 1, 3)
+        return bottoms[0].new_empty(bottoms[0].shape[0], self.parts, self.peaks + 1, 3)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        y = widened(x[0])
+        y = widened(x.flatten(0, 1))
         height, width = y.shape[1:]
-        maps = y[: self.parts]
+        maps = y[: len(x) * self.parts]
         inner = maps[:, 1:-1, 1:-1]
         peak = inner > self.threshold
         for down, right in ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)):
@@ -145,24 +146,23 @@ class Nms(Layer):
         counted = (rows > 0) & (rows < width) & (columns > 0) & (columns < width)
         place = part[:, None, None] * (height * width) + rows * width + columns
         values = functional.pad(y.flatten(), (0, _REACH * width))[torch.where(counted, place, 0)]
-        values = torch.where(counted, values, 0).clamp_min(0)
+        values = torch.where(counted & (values > 0), values, 0)
         total = values.sum((1, 2))
         centre = [(values * places).sum((1, 2)) / total for places in (columns, rows)]
-        top = y.new_zeros(self.parts, self.peaks + 1, 3)
+        top = y.new_zeros(len(maps), self.peaks + 1, 3)
         top[:, 0, 0] = number[:, -1].to(y.dtype)
         top[part, number[part, at]] = torch.stack([*centre, maps.flatten(1)[part, at]], 1)
-        return top[None].to(x.dtype)
+        return top.unflatten(0, (-1, self.parts)).to(x.dtype)
 
 
 @layer("Nms", bottoms=1, tops=1, dialects=(_FORK,))
 def nms(spec: LayerSpec) -> Layer:
     shape, params = spec.bottom_shapes[0], spec.params("nms_param")
     params.ignore("num_peak")  # which the fork does not read
-    # The fork loses its way behind the first of several images.
-    if len(shape) != 4 or shape[0] != 1 or shape[1] < params.num_parts or min(shape[2:]) < 3:
+    if len(shape) != 4 or shape[0] < 1 or shape[1] < params.num_parts or min(shape[2:]) < 3:
         spec.fail(
-            f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; one image of at least {params.num_parts} maps, 3 x 3 "
-            "or larger, was expected"
+            f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; images of at least {params.num_parts} maps, 3 x 3 "
+            "or larger, were expected"
         )
     if min(params.num_parts, params.max_peaks) < 1:
         spec.fail(f"num_parts {params.num_parts} and max_peaks {params.max_peaks} must be at least 1")

@@ -38,10 +38,11 @@ class Quant(Layer):
 
     Args:
         forward_function: ``sign`` (-1 below 0, else 1), ``hard_tanh`` (cut off at -1 and 1), ``relu``, or ``hwgq``:
-            what is not positive becomes -``slope``, the rest the nearest of ``centers``, the lower of two as near.
+            what is not positive becomes -``slope``, the rest the nearest of ``centers``, the lower of two as near, but
+            0 what is no number or infinite.
         backward_function: ``hard_tanh`` (1 from -``clip`` to ``clip``) or ``relu`` (1 above 0, ``slope`` below, 0 above
             ``clip``).
-        slope: of relu below 0. clip: where gradients end; None for nowhere.
+        slope: of relu below 0. clip: where gradients end; None for with the finite numbers.
     """
 
     def __init__(
@@ -77,18 +78,17 @@ class Quant(Layer):
             return x.clamp(-1, 1)
         if self.forward_function == "relu":
             return torch.where(x > 0, x, x * self.slope)
-        y = torch.full_like(x, self.centers[-1])
+        y = torch.where(x <= torch.finfo(x.dtype).max, self.centers[-1], 0.0).to(x.dtype)
         # From the end, so that the first center whose bound is not exceeded stays.
         for lower, upper in reversed(list(itertools.pairwise(self.centers))):
             y = torch.where(x <= 0.5 * (lower + upper), lower, y)
         return torch.where(x <= 0, -self.slope, y)
 
     def _slopes(self, x: Tensor) -> Tensor:
+        clip = torch.finfo(x.dtype).max if self.clip is None else self.clip
         if self.backward_function == "hard_tanh":
-            slope = torch.ones_like(x)
-            return slope if self.clip is None else torch.where(x.abs() <= self.clip, slope, 0)
-        slope = torch.where(x > 0, 1.0, self.slope).to(x.dtype)
-        return slope if self.clip is None else torch.where(x <= self.clip, slope, 0)
+            return (x.abs() <= clip).to(x.dtype)
+        return torch.where(x <= clip, torch.where(x > 0, 1.0, self.slope), 0).to(x.dtype)
 
 
 @layer("Quant", bottoms=1, tops=1, dialects=(_FORK,))
@@ -103,6 +103,8 @@ def quant(spec: LayerSpec) -> Layer:
         )
     if forward == "hwgq" and (not centers or min(centers) <= 0):
         spec.fail(f"centers {list(centers)} must be positive numbers, at least one")
+    if spec.bottoms[0] == spec.tops[0]:
+        spec.fail("cannot run in place: the fork sets its top to 0 before it reads its bottom")
     return Quant(forward, backward, centers, params.negative_slope, params.clip_thr if params.clip_thr > 0 else None)
 
 
