@@ -58,6 +58,35 @@ def test_pooling_3d(device: torch.device, mean: bool, dialect: str, kind: str, p
     assert_equals(module(torch.tensor(x, dtype=precise(device), device=device)), expected)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_gradient_of_equal_values(stride: int, device: torch.device) -> None:
+    """The fork gives all of it to each of the largest; the derivative, to one."""
+    values = np.random.RandomState(0).randint(0, 3, (2, 2, 4, 5, 6)).astype(float)
+    text = f'type: "Pooling3D" pooling3d_param {{ kernel_size: 3 kernel_depth: 2 stride: {stride} temporal_stride: 2 }}'
+    for gradients in ("caffe", "true"):
+        module = build(text, values.shape, dialect=NEXT, gradients=gradients)
+        x = torch.tensor(values, dtype=precise(device), device=device, requires_grad=True)
+        top = module(x)
+        assert_equals(module(x.detach()), top.detach().cpu())
+        slope = torch.randn_like(top)
+        top.backward(slope)
+        expected = np.zeros(values.shape)
+        for n, c, *at in np.ndindex(*top.shape):
+            spans = [slice(i * s, i * s + k) for i, s, k in zip(at, (2, stride, stride), (2, 3, 3), strict=True)]
+            window, found = values[(n, c, *spans)], expected[(n, c, *spans)]
+            largest = window == window.max()
+            if gradients == "true":
+                largest.flat[largest.argmax() + 1 :] = False
+            found[largest] += slope[(n, c, *at)].item()
+        assert x.grad is not None
+        assert_equals(x.grad, expected)
+
+
+def test_group_has_no_effect() -> None:
+    text = 'type: "Convolution3D" convolution3d_param { num_output: 4 kernel_size: 3 kernel_depth: 1 group: 2 }'
+    assert build(text, (1, 2, 3, 4, 4), dialect=NEXT).weight.shape == (4, 2, 1, 3, 3)
+
+
 @pytest.mark.parametrize(
     ("text", "shape", "message"),
     [
@@ -65,6 +94,11 @@ def test_pooling_3d(device: torch.device, mean: bool, dialect: str, kind: str, p
             'type: "CONVOLUTION3D" convolution_param { num_output: 2 kernel_size: 3 kernel_depth: 3 }',
             (1, 2, 2, 4, 4),
             "do not fit",
+        ),
+        (
+            'type: "CONVOLUTION3D" convolution_param { num_output: 4 filter_group: 3 kernel_size: 3 kernel_depth: 1 }',
+            (1, 2, 2, 4, 4),
+            "does not divide",
         ),
         ('type: "CONVOLUTION3D" convolution_param { num_output: 2 kernel_size: 3 }', (1, 2, 3, 4, 4), "at least 1"),
         ('type: "POOLING3D" pooling_param { kernel_size: 2 kernel_depth: 1 pad: 1 }', (1, 2, 3, 4, 4), "not supported"),

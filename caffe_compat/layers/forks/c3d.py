@@ -6,9 +6,13 @@ version 1.1 has the same layers under current names, with messages of their own.
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from ...network.registry import Layer, LayerSpec, layer
@@ -57,7 +61,10 @@ def convolution_3d_next(spec: LayerSpec) -> Layer:
 def _convolution(spec: LayerSpec, params: Params) -> Layer:
     shape = _volume(spec)
     # Only how the filters are dealt out for multiplication; each sees all channels.
-    params.ignore("filter_group")
+    if params.filter_group < 1 or params.num_output % params.filter_group:
+        spec.fail(f"filter_group {params.filter_group} does not divide num_output {params.num_output}")
+    if params.group != 1:
+        spec.warn(f"group {params.group} has no effect in the fork, nor here: each filter sees all channels")
     kernel, stride = _sizes(spec, params)
     around = _one(spec, params, "pad", 0)
     pad = (params.temporal_pad, around, around)
@@ -66,25 +73,57 @@ def _convolution(spec: LayerSpec, params: Params) -> Layer:
     return Convolution3D(shape[1], params.num_output, kernel, stride, pad, params)
 
 
+class _LargestToAll(torch.autograd.Function):
+    """The largest of each window, whose gradient goes to all that are as large."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
+        top = functional.max_pool3d(x, kernel, stride, ceil_mode=True)
+        ctx.kernel, ctx.stride = kernel, stride
+        ctx.save_for_backward(x, top)
+        return top
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        x, top = ctx.saved_tensors
+        kernel, stride = ctx.kernel, ctx.stride
+        sizes = x.shape[2:]
+        # As far as the last windows reach; what is behind the end equals nothing.
+        behind = [(n - 1) * s + k for n, s, k in zip(top.shape[2:], stride, kernel, strict=True)]
+        over = [max(reach - size, 0) for reach, size in zip(behind, sizes, strict=True)]
+        padded = functional.pad(x, (0, over[2], 0, over[1], 0, over[0]), value=float("nan"))
+        result = torch.zeros_like(padded)
+        for start in itertools.product(*map(range, kernel)):
+            spans = [slice(i, i + (n - 1) * s + 1, s) for i, n, s in zip(start, top.shape[2:], stride, strict=True)]
+            at = (slice(None), slice(None), *spans)
+            result[at] += torch.where(padded[at] == top, gradient, 0)
+        return result[:, :, : sizes[0], : sizes[1], : sizes[2]], None, None
+
+
 class Pooling3D(Layer):
     """Largest or mean value of each window; windows may reach over the end. Only means are padded, in height and width.
 
-    A mean is that over the window as far as the padding reaches, zeros counting. Of several largest values the first
-    gets the gradient, where the fork gives it to each of them.
+    A mean is that over the window as far as the padding reaches, zeros counting. Of several largest values each gets
+    all of the gradient, as in the fork; with ``gradients="true"``, the first.
     """
 
-    def __init__(self, kernel: Triple, stride: Triple, pad: int, *, mean: bool) -> None:
+    def __init__(self, kernel: Triple, stride: Triple, pad: int, *, mean: bool, gradients: str) -> None:
         super().__init__()
         self.kernel = kernel
         self.stride = stride
         self.pad = pad
         self.mean = mean
+        self.gradients = gradients
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mean:
             # torch's mean is also over the window as far as its padding reaches.
             return functional.avg_pool3d(x, self.kernel, self.stride, (0, self.pad, self.pad), ceil_mode=True)
-        return functional.max_pool3d(x, self.kernel, self.stride, ceil_mode=True)
+        if self.gradients == "true" or not (torch.is_grad_enabled() and x.requires_grad):
+            return functional.max_pool3d(x, self.kernel, self.stride, ceil_mode=True)
+        largest: Tensor = _LargestToAll.apply(x, self.kernel, self.stride)
+        return largest
 
 
 @layer("POOLING3D", bottoms=1, tops=1, dialects=(_FORK,), verified=False)
@@ -109,7 +148,7 @@ def _pooling(spec: LayerSpec, params: Params) -> Layer:
         # torch leaves out a last window that begins in the padding behind the end, or behind it.
         if math.ceil((n + 2 * p - k) / s) * s >= n + p:
             spec.fail(f"with stride {list(stride)}, a window would begin behind the end of a bottom of {list(shape)}")
-    return Pooling3D(kernel, stride, params.pad, mean=mean)
+    return Pooling3D(kernel, stride, params.pad, mean=mean, gradients=spec.gradients)
 
 
 def _volume(spec: LayerSpec) -> tuple[int, ...]:
