@@ -13,6 +13,15 @@ from ...network.registry import Layer, LayerSpec, Shape, layer
 
 __all__ = ["BatchNorm", "normalized_channels"]
 
+# Forks that do not compute the variance of a batch in one of the phases, and divide by what earlier passes have left.
+_WITHOUT_VARIANCE = {
+    "hszhao/PSPNet": "TRAIN",
+    "aharley/segaware": "TRAIN",
+    "foss-for-synopsys-dwc-arc-processors/synopsys-caffe": "TEST",
+}
+# Always by its blobs in the TEST phase, whatever the file says.
+_STORED_IN_TEST = "BannyStone/Caffe"
+
 
 class BatchNorm(Layer):
     """(x - mean) / sqrt(variance + eps) per channel (axis 1).
@@ -99,6 +108,15 @@ def batch_norm(spec: LayerSpec) -> Layer:
     params = spec.params("batch_norm_param")
     channels = normalized_channels(spec)
     use_global_stats = params.use_global_stats if params.has("use_global_stats") else None
+    for dialect in spec.dialect.split("+"):
+        of_the_batch = spec.phase == "TRAIN" if use_global_stats is None else not use_global_stats
+        if dialect == _STORED_IN_TEST and spec.phase == "TEST":
+            use_global_stats = True
+        elif _WITHOUT_VARIANCE.get(dialect) == spec.phase and of_the_batch:
+            spec.warn(
+                f"{dialect} subtracts the mean of the batch, but divides by what earlier passes have left; here, it "
+                "is the deviation of the batch, as in BVLC Caffe"
+            )
     if any(p.lr_mult != 0 for p in spec.message.param[:3]):  # Caffe aborts in both phases
         spec.fail("a param for its statistics has a lr_mult other than 0, and Caffe cannot learn them; set lr_mult: 0")
     if params.knows("use_weight_bias"):
