@@ -80,6 +80,17 @@ class PoseMachine:
 
     Raises:
         UsageError: a net that takes no images, or whose pose is not found or has neither 48 nor 32 values.
+
+    Example:
+        >>> from hpm.files.pictures import read_frames
+        >>> machine = PoseMachine.from_pretrained("mask3d.pt")
+        >>> frames = list(read_frames(["walk"]))  # 20 pictures (64, 64, 3), uint8, blue first
+        >>> coarse = machine.coarse(frames)
+        >>> coarse.shape, machine.millimetres(coarse).shape
+        ((20, 16, 3), (20, 16, 3))
+        >>> seen = machine.project(coarse)  # fractions of the crop's side
+        >>> machine.refine(coarse, seen, unit="mm").shape
+        (20, 16, 3)
     """
 
     def __init__(

@@ -49,7 +49,14 @@ _TIDY_EVERY = 64
 
 @dataclass(frozen=True)
 class RefineSettings:
-    """How to refine. The defaults are the original's."""
+    """How to refine. The defaults are the original's.
+
+    Example:
+        >>> RefineSettings() == ORIGINAL, ORIGINAL.steps
+        (True, 2)
+        >>> RefineSettings(mode="independent", stop_mm=5).mode
+        'independent'
+    """
 
     mode: Literal["faithful", "independent"] = "faithful"
     steps: int = 2

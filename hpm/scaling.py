@@ -51,7 +51,15 @@ _CAFFE_HIP_RANGE = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """The greatest and least value of each coordinate in millimetres, (3 * joints,) float64, hip first."""
+    """The greatest and least value of each coordinate in millimetres, (3 * joints,) float64, hip first.
+
+    Example:
+        >>> bounds = Bounds(np.array([500.0, 900, 300]), np.array([-500.0, -100, -300]), "of one joint")
+        >>> normalise(np.array([[0.0, 400, -300]]), bounds).tolist()
+        [[0.5, 0.5, 0.0]]
+        >>> denormalise(np.array([[0.5, 0.5, 0.0]]), bounds).tolist()
+        [[0.0, 400.0, -300.0]]
+    """
 
     maximum: np.ndarray
     minimum: np.ndarray
@@ -82,6 +90,11 @@ def read_bounds(path: str | os.PathLike[str], joints: Skeleton = H36M16) -> Boun
     Raises:
         FileError: it is not such a file, has another number of joints, or its first joint is not at the origin (the
             bounds of another skeleton, or of poses that are not hip-centred).
+
+    Example:
+        >>> bounds = read_bounds("data/16point_mean_limb_scaled_max_min.csv")
+        >>> bounds.maximum.shape, int(bounds.range.max())
+        ((48,), 1690)
     """
     name, width = os.fspath(path), 3 * len(joints)
     with open_file(path) as handle:

@@ -44,7 +44,14 @@ Pose = TypeVar("Pose", np.ndarray, "torch.Tensor")
 
 @dataclass(frozen=True)
 class Skeleton:
-    """One joint order. ``parents[k]`` is the joint that joint ``k`` hangs from; the root's parent is itself."""
+    """One joint order. ``parents[k]`` is the joint that joint ``k`` hangs from; the root's parent is itself.
+
+    Example:
+        >>> len(H36M16), H36M16.joints[H36M16.root], H36M16.index("Thorax")
+        (16, 'Hip', 8)
+        >>> [H36M16.joints[k] for k in H36M16.swaps][:4]
+        ['Hip', 'LHip', 'LKnee', 'LFoot']
+    """
 
     name: str
     joints: tuple[str, ...]
@@ -158,7 +165,12 @@ SKELETONS: dict[str, Skeleton] = {s.name: s for s in (H36M16, H36M17, H36M32, MP
 
 
 def skeleton(name: str) -> Skeleton:
-    """The skeleton called ``name``. Raises UsageError for a name that is not known."""
+    """The skeleton called ``name``. Raises UsageError for a name that is not known.
+
+    Example:
+        >>> skeleton("COCO17").joints[:3]
+        ('Nose', 'LEye', 'REye')
+    """
     if name not in SKELETONS:
         raise UsageError(f"unknown joint order {name!r}; known: {', '.join(SKELETONS)}")
     return SKELETONS[name]
@@ -169,6 +181,13 @@ class Conversion:
     """How a pose of ``source`` becomes one of ``target``.
 
     ``sources[k]`` are the joints of ``source`` whose mean is joint ``k`` of ``target``; one named twice weighs twice.
+
+    Example:
+        >>> to = conversion(COCO17, H36M16)
+        >>> to.averaged["Hip"], to.dropped
+        (('LHip', 'RHip'), ('Nose', 'LEar', 'REar'))
+        >>> to(np.zeros((5, 17, 2))).shape
+        (5, 16, 2)
     """
 
     source: Skeleton
@@ -249,7 +268,15 @@ CONVERSIONS: dict[tuple[str, str], Conversion] = {
 
 
 def conversion(source: Skeleton, target: Skeleton) -> Conversion:
-    """The conversion between two joint orders; equal ones give no change. Raises UsageError if undefined."""
+    """The conversion between two joint orders; equal ones give no change. Raises UsageError if undefined.
+
+    Example:
+        >>> conversion(MPII16, H36M16).averaged
+        {}
+        >>> conversion(H36M16, COCO17)
+        Traceback (most recent call last):
+        caffe_compat.errors.UsageError: no conversion from H36M16 to COCO17 is defined; ...
+    """
     if source == target:
         return Conversion(source, target, tuple((k,) for k in range(len(source))))
     if (source.name, target.name) not in CONVERSIONS:
@@ -259,12 +286,24 @@ def conversion(source: Skeleton, target: Skeleton) -> Conversion:
 
 
 def convert(pose: Pose, source: Skeleton, target: Skeleton) -> Pose:
-    """``pose`` (..., joints of source, 2 or 3) in the order of ``target``. Raises UsageError as ``conversion`` does."""
+    """``pose`` (..., joints of source, 2 or 3) in the order of ``target``. Raises UsageError as ``conversion`` does.
+
+    Example:
+        >>> pose = np.arange(32.0).reshape(1, 16, 2)
+        >>> convert(pose, MPII16, H36M16)[0, 0].tolist()  # the hip, which MPII has seventh
+        [12.0, 13.0]
+    """
     return conversion(source, target)(pose)
 
 
 def swap_sides(pose: Pose, joints: Skeleton) -> Pose:
-    """Left and right exchanged, coordinates left alone: what a mistaken joint order does."""
+    """Left and right exchanged, coordinates left alone: what a mistaken joint order does.
+
+    Example:
+        >>> pose = np.arange(32.0).reshape(1, 16, 2)
+        >>> swap_sides(pose, H36M16)[0, :2].tolist()  # the hip, and what was the left hip
+        [[0.0, 1.0], [8.0, 9.0]]
+    """
     _check(pose, joints)
     return pose[..., list(joints.swaps), :]
 
@@ -276,6 +315,12 @@ def flip_image(pose: Pose, joints: Skeleton, width: float | None = None) -> Pose
         pose: (..., joints, 2 or 3).
         width: of the picture in the pose's unit (1 for fractions of a crop's side); x becomes ``width - x``. None for
             hip-centred 3D poses: x becomes ``-x``.
+
+    Example:
+        >>> pose = np.zeros((1, 16, 2))
+        >>> pose[0, H36M16.index("LWrist")] = 0.2, 0.5
+        >>> flip_image(pose, H36M16, width=1)[0, H36M16.index("RWrist")].tolist()
+        [0.8, 0.5]
     """
     swapped = swap_sides(pose, joints)
     flipped = swapped.clone() if is_tensor(swapped) else swapped.copy()
@@ -285,7 +330,13 @@ def flip_image(pose: Pose, joints: Skeleton, width: float | None = None) -> Pose
 
 @dataclass(frozen=True)
 class LeftRightEvidence:
-    """Signs that left and right are exchanged. Each is (frames that say so, frames that could tell)."""
+    """Signs that left and right are exchanged. Each is (frames that say so, frames that could tell).
+
+    Example:
+        >>> evidence = LeftRightEvidence(knees_backwards=(9, 10)) + LeftRightEvidence(knees_backwards=(10, 10))
+        >>> evidence.suspect, evidence.reasons
+        (True, ('in 19 of 20 frames knees bend backwards',))
+    """
 
     arms_against_legs: tuple[int, int] = (0, 0)
     """The line between the shoulders and that between the hips run opposite ways: one pair is exchanged."""
@@ -329,6 +380,13 @@ def left_right_suspect(pose: Pose, joints: Skeleton, reference: Pose | None = No
         pose: (frames, joints, 2) of an image, or (frames, joints, 3) in a right-handed system (a camera's, or the
             world's), in any unit.
         reference: a pose of the same shape and unit to compare with, such as projected 3D poses for a 2D input.
+
+    Example:
+        >>> pose = np.zeros((10, 16, 2))
+        >>> for joint, x in (("LHip", 1), ("RHip", -1), ("LShoulder", -2), ("RShoulder", 2)):
+        ...     pose[:, H36M16.index(joint), 0] = x
+        >>> left_right_suspect(pose, H36M16).reasons
+        ('in 10 of 10 frames shoulders and hips point opposite ways',)
     """
     _check(pose, joints)
     points = as_float64(pose)

@@ -85,6 +85,11 @@ def coarse_files(
 
     Warns:
         CaffeCompatWarning: bounds that do not fit each other, or the labels of a list, with the evidence.
+
+    Example:
+        >>> summary = coarse_files("mask3d.pt", "data", "coarse", actions=[13])
+        >>> [(done.action, done.frames) for done in summary.done], summary.problems
+        ([(13, 40)], {})
     """
     folder = find_data(data)
     machine = load(model, weights, pose_blob=pose_blob).to(device)

@@ -78,6 +78,15 @@ def convert(
     Raises:
         UsageError: files or options that do not go together. ParityError: a pickle that differs from ``verified_by``.
         CaffeCompatError: see :func:`.models.load`.
+
+    Example:
+        >>> done = convert(
+        ...     "deploy.prototxt", "mask3d.caffemodel", output="new.pt", reference="recorded.h5", bounds="published"
+        ... )
+        >>> done.written, done.parity.reference, done.bounds.source
+        (True, 'recorded.h5', 'the bounds of the released model')
+        >>> convert("new.pt", output="refine.pkl").kind
+        'pickle'
     """
     target, chosen = Path(output), given_bounds(bounds)
     pickled = _check_target(target, [model, weights], chosen)

@@ -75,6 +75,11 @@ def evaluate(
     Warns:
         CaffeCompatWarning: left and right of a result seem exchanged, or bounds not those of the labels, with the
             evidence.
+
+    Example:
+        >>> table = evaluate("data", "coarse", "refined", actions=[13])
+        >>> [(row.stage, round(row.mpjpe, 1)) for row in table.rows], table.problems
+        ([('coarse', 57.8), ('change', 58.5), ('refined', 56.6)], [])
     """
     folder = find_data(data)
     chosen, wanted = label_bounds(bounds, folder, tell), folder.actions if actions is None else actions

@@ -27,6 +27,11 @@ def load(
     Raises:
         UsageError: weights that have no use, or are missing; a pickle, which is no network.
         CaffeCompatError: see :meth:`PoseMachine.from_pretrained` and :meth:`PoseMachine.from_caffe`.
+
+    Example:
+        >>> machine = load("mask3d.pt")
+        >>> machine.image_size, machine.has_correction, machine.parity.reference
+        ((64, 64), True, 'recorded.h5')
     """
     if is_checkpoint(os.fspath(model)):
         if weights is not None:

@@ -111,6 +111,11 @@ def predict(
 
     Warns:
         CaffeCompatWarning: see :class:`.footage_sinks.Checks`; keypoints at 0, 0; bounds that are not known.
+
+    Example:
+        >>> done = predict("walk", "mask3d.pt", "out", exports=["walk.npy"])
+        >>> done.footage.frames, np.load("walk.npy").shape  # mm
+        (20, (20, 16, 3))
     """
     wanted = _Outputs(tuple(map(Path, exports)), None if overlay is None else Path(overlay), smooth, fps)
     named = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)

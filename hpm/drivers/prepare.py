@@ -43,7 +43,13 @@ FORMATS: tuple[Format, ...] = ("auto", "videopose", "cdf", "fetch", "baseline")
 
 @dataclass(frozen=True)
 class Human36MPrepared:
-    """What :func:`human36m` made."""
+    """What :func:`human36m` made.
+
+    Example:
+        >>> prepared = human36m("data_3d_h36m.npz", "again")
+        >>> prepared.format, prepared.done.train, prepared.done.missing[:2]
+        ('videopose', 12, ('Directions', 'Discussion'))
+    """
 
     format: str
     """What the source was read as, of :data:`FORMATS`."""
@@ -91,6 +97,11 @@ def human36m(
 
     Warns:
         CaffeCompatWarning: left and right seem exchanged, a video is another's, or bounds of another joint order.
+
+    Example:
+        >>> prepared = human36m("data_3d_h36m.npz", "prepared")
+        >>> prepared.done.train, prepared.done.test, prepared.done.folder.train_list.name
+        (12, 12, '16skel_train_2d3d_clip.txt')
     """
     kind = find_reader(source) if format == "auto" else format
     if pose2d is None and pose2d_order is not None:
@@ -137,6 +148,11 @@ def mpii(
 
     Raises:
         UsageError, FileError: see :func:`hpm.datasets.mpii.prepare_mpii`.
+
+    Example:
+        >>> done = mpii("train.json", "mpii", "prepared")
+        >>> done.persons, done.folder.mpii_list.as_posix()
+        (1, 'prepared/MPII/annotation/train_h36m.txt')
     """
     return prepare_mpii(annotation, images, out, image_size, margin, progress)
 
@@ -162,6 +178,11 @@ def kth(
 
     Raises:
         UsageError, FileError: see :func:`hpm.datasets.kth.prepare_kth`.
+
+    Example:
+        >>> done = kth("football", "cameras")
+        >>> [path.name for path in done.lists], done.frames
+        (['camera1.txt', 'camera2.txt', 'camera3.txt'], 2)
     """
     lengths, by = _limbs(limbs), given_bounds(bounds) or REFINEMENT_BOUNDS
     return prepare_kth(
@@ -193,7 +214,7 @@ def synthetic(
 
     Example:
         >>> few = SyntheticOptions(takes=1, frames=2, run=2, test_frames=1, singles=1, actions=("Sitting",))
-        >>> folder = synthetic("data", few)
+        >>> folder = synthetic("made_up", few)
         >>> len(folder.train_list.read_text().splitlines())  # 5 subjects, 4 cameras, 2 frames
         40
     """

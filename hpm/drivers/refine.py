@@ -103,6 +103,11 @@ def refine_files(
 
     Warns:
         CaffeCompatWarning: left and right seem exchanged, or bounds not those of the labels, with the evidence.
+
+    Example:
+        >>> summary = refine_files("mask3d.pt", "data", "refined", coarse="coarse", pose2d="gt", actions=[13])
+        >>> [(done.action, round(done.coarse_mm, 1), round(done.refined_mm, 1)) for done in summary.done]
+        [(13, 57.8, 56.6)]
     """
     folder = find_data(data)
     projector = read_projector(model, verified_by=verified_by, allow_unverified=allow_unverified)

@@ -201,6 +201,12 @@ def train_phase(
     Raises:
         UsageError: an unknown phase, no weights to start from, or snapshots in ``out`` of a run with other settings.
         CaffeCompatError: one of its kinds, naming the file, layer or setting at fault.
+
+    Example:
+        >>> small = NetworkOptions(image_size=56, channels=(2, 3, 4, 5, 6, 7), hidden=8, projector=9, batch=2)
+        >>> options = with_lists(TrainingOptions(small, iterations=2, initial="scaled"), "train_test_cpm")
+        >>> train_phase("train_test_cpm", "made", "run", options=options, seed=1, workers=0).name
+        'train_test_cpm.caffemodel'
     """
     plan, folder = _phase(phase), Path(out).resolve()
     done = trained_model(phase, folder)

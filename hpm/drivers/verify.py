@@ -92,6 +92,11 @@ def verify(
     Raises:
         UsageError: neither or both of ``reference`` and ``released_coarse``, or options that go with the other.
         CaffeCompatError: see :func:`.models.load` and the comparisons.
+
+    Example:
+        >>> found = verify("mask3d.pt", reference="recorded.h5")
+        >>> found.ok, str(found.output)
+        (True, 'mask3d.pt')
     """
     folder, target = _check(model, reference, released_coarse, data, images, output)
     machine = load(model, weights, pose_blob=pose_blob).to(device)

@@ -67,6 +67,10 @@ def draw_action(
 
     Warns:
         CaffeCompatWarning: bounds that do not fit the labels, with the evidence.
+
+    Example:
+        >>> draw_action("data", 13, "walking.html", coarse="coarse", refined="refined", frames=slice(0, 5))
+        5
     """
     check_ending(output, "-o")
     folder = find_data(data)

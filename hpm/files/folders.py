@@ -78,7 +78,13 @@ def protocol(number: int) -> Protocol:
 
 @dataclass(frozen=True)
 class DataFolder:
-    """Where the original looks for its inputs below the data root."""
+    """Where the original looks for its inputs below the data root.
+
+    Example:
+        >>> data = DataFolder(Path("data"), protocol=3)
+        >>> data.ground_truth(13).as_posix(), data.called(13)
+        ('data/gt/test_p3/test13.txt', '13 Walking')
+    """
 
     root: Path
     protocol: int = 1
@@ -140,7 +146,13 @@ class DataFolder:
 
 @dataclass(frozen=True)
 class KthFolder(DataFolder):
-    """KTH Multiview Football II: the lists of its cameras, which stand in for actions; camera ``k`` is action ``k``."""
+    """KTH Multiview Football II: the lists of its cameras, which stand in for actions; camera ``k`` is action ``k``.
+
+    Example:
+        >>> data = KthFolder(Path("football"))
+        >>> data.ground_truth(2).as_posix(), data.actions
+        ('football/camera2.txt', (1, 2, 3))
+    """
 
     kind: ClassVar[str] = "cameras"
 
