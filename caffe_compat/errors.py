@@ -14,6 +14,7 @@
     ├── ParityError             outputs that differ from the reference
     ├── MissingExtraError       an optional package that is not installed
     └── UsageError              a request that makes no sense
+        └── InputShapeError     an input whose shape neither the file nor the request tells
 
 An error is data: what is wrong (``detail``) and where (``path``, ``layer``, ``blob`` ...). It makes its text when it is
 asked for it. Whoever lets an error pass and knows more about the place says so, with :func:`located` or
@@ -36,6 +37,7 @@ __all__ = [
     "FileAccessError",
     "FileError",
     "GraphError",
+    "InputShapeError",
     "LayerError",
     "MissingExtraError",
     "NetworkError",
@@ -201,6 +203,10 @@ class MissingExtraError(CaffeCompatError):
 
 class UsageError(CaffeCompatError):
     """A request that makes no sense."""
+
+
+class InputShapeError(UsageError):
+    """An input whose shape neither the file nor the request tells."""
 
 
 @contextmanager

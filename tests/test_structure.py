@@ -265,6 +265,49 @@ def test_planted_glue_is_seen(line: str, tmp_path: Path) -> None:
     assert glued(planted) == [1]
 
 
+# Who may write to a terminal, function by function; each passes its text through caffe_compat.display or is no text.
+OUTLETS = {
+    "caffe_compat.cli": {"_complain", "show"},
+    "caffe_compat.cli.options": {"note", "print_table", "say", "say_lines"},
+    "caffe_compat.cli.caffe_log": {"line"},
+    "caffe_compat.pycaffe.__main__": {"main"},
+    "caffe_compat.pycaffe.runtime": {"log"},
+    "caffe_compat.reports.survey": {"_serve"},  # to its parent process
+}
+
+
+def outlets(path: Path) -> set[str]:
+    """Functions of a module that write to a terminal."""
+    found = set()
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.FunctionDef):
+            inner = {id(node) for child in ast.walk(function) if child is not function for node in _own(child)}
+            for node in _own(function):
+                if id(node) not in inner and isinstance(node, ast.Call) and _WRITES.fullmatch(ast.unparse(node.func)):
+                    found.add(function.name)
+    return found
+
+
+_WRITES = re.compile(r"print|click\.(echo|secho)|sys\.(stdout|stderr)(\.buffer)?\.write|(self\._)?console\.print")
+
+
+def _own(function: ast.AST) -> Iterator[ast.AST]:
+    if isinstance(function, ast.FunctionDef):
+        for statement in function.body:
+            yield from ast.walk(statement)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_users_see_has_few_ways_out(name: str) -> None:
+    assert outlets(MODULES[name]) == OUTLETS.get(name, set())
+
+
+def test_a_planted_outlet_is_seen(tmp_path: Path) -> None:
+    planted = tmp_path / "planted.py"
+    planted.write_text("def f():\n    print(1)\ndef g():\n    def h():\n        click.echo('x')\n    return h\n")
+    assert outlets(planted) == {"f", "h"}
+
+
 def _run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout
 

@@ -15,6 +15,7 @@ from .. import layers as _layers  # noqa: F401  importing registers every layer
 from ..access import FileAccess
 from ..errors import (
     CaffeCompatError,
+    InputShapeError,
     LayerError,
     NetworkError,
     UnknownLayerError,
@@ -617,7 +618,7 @@ def _input_shapes(graph: Graph) -> tuple[dict[int, Shape], list[str]]:
         parts = []
         for name, value, shape in zip(node.message.top, node.tops, graph.source_shapes(node), strict=True):
             if shape is None:
-                untold.append(f"{name} (layer {node.name!r}, {node.type})")
+                untold.append((name, node))
                 continue
             if any(dim < 0 for dim in shape):
                 raise UsageError(
@@ -628,8 +629,9 @@ def _input_shapes(graph: Graph) -> tuple[dict[int, Shape], list[str]]:
         if node.type != "Input":
             notes.append(f"data layer {node.name!r} ({node.type}) became the input {' '.join(parts)}")
     if untold:
-        example = " ".join(f"--input-shape {text.split(' (')[0]}=N,C,H,W" for text in untold)
-        raise UsageError(f"the shape of input {', '.join(untold)} is not in the file; pass {example}")
+        inputs = ", ".join(f"{name} (layer {node.name!r}, {node.type})" for name, node in untold)
+        example = " ".join(f"--input-shape {name}=N,C,H,W" for name, _ in untold)
+        raise InputShapeError(f"the shape of input {inputs} is not in the file; pass {example}")
     return shapes, notes
 
 

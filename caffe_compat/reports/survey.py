@@ -22,10 +22,12 @@ from typing import IO, Any
 
 import torch
 
+from ..display import shown
 from ..errors import (
     CaffeCompatError,
     FileError,
     GraphError,
+    InputShapeError,
     LayerError,
     NetworkError,
     PrototxtError,
@@ -263,8 +265,7 @@ def _unknown_types(graph: Graph, dialect: str) -> list[str]:
 
 def _reason(error: CaffeCompatError) -> str:
     """An error without what is special about its file, so that equal ones fall together."""
-    text = re.sub(r"line \d+, column \d+: ", "", str(error))
-    if isinstance(error, UsageError) and "is not in the file" in text:
+    if isinstance(error, InputShapeError):
         return "the shape of an input is not in the file"
     if isinstance(error, UnknownLayerError):
         return f"unknown layer type {error.type}"
@@ -279,11 +280,9 @@ def _reason(error: CaffeCompatError) -> str:
         kind = "network"
     elif not isinstance(error, FileError):
         kind = type(error).__name__
-    named = re.match(r"layer '.*?' \(([^)]*)\)(?: failed)?:? ", text)
-    if named is not None:
-        kind = f"{kind} {named[1]}" if kind == "layer" else kind
-        text = text[named.end() :]
-    text = re.sub(r"'[^']*'|\"[^\"]*\"", "'...'", text)
+    if kind == "layer" and error.type:
+        kind = f"layer {error.type}"
+    text = re.sub(r"'[^']*'|\"[^\"]*\"", "'...'", shown(error.detail))
     text = re.sub(r"[\[(][-\d, ]*[\])]", "[...]", text)
     text = re.sub(r"(?<![\w])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?\b", "N", text)
     text = re.sub(r"\S+ \[\.\.\.\](?:, \S+ \[\.\.\.\])*", "[...]", text)
