@@ -29,6 +29,7 @@ from caffe_compat import CaffeNet, NetState
 from caffe_compat.access import FileAccess
 from caffe_compat.errors import CaffeCompatWarning, UsageError, WeightsError
 from caffe_compat.extras import require
+from caffe_compat.formats.hdf5 import open_hdf5
 from caffe_compat.inference.preprocess import Preprocess
 from caffe_compat.network.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from caffe_compat.network.definition import Definition, read_definition
@@ -37,7 +38,7 @@ from caffe_compat.parity.compare import CaseResult
 from caffe_compat.parity.precision import ieee_float32
 from caffe_compat.parity.record import ParityRecord, fingerprint, parity_record
 from caffe_compat.parity.reference import verify_net
-from caffe_compat.parity.stored import open_reference, pick_group
+from caffe_compat.parity.stored import pick_group
 
 from .files.checkpoint_extras import extra_entries, stored_bounds, stored_pose_blob
 from .networks import endpoints as ends
@@ -527,7 +528,7 @@ class PoseMachine:
             UsageError: the reference does not hold the pose and, of a network with a correction module, ``change`` and
                 ``project_2d``: it would prove too little. FileError: see the readers.
         """
-        with open_reference(os.fspath(reference)) as file:
+        with open_hdf5(os.fspath(reference)) as file:
             results = verify_net(self.net, pick_group(file, group), inputs)
         compared = {blob.name for result in results for blob in result.blobs}
         needed = {self.pose_blob} | ({"change", "project_2d"} if self._projector is not None else set())

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import caffe_compat
 from caffe_compat import layers as _layers  # noqa: F401  registers what ships
+from caffe_compat.formats.hdf5 import open_hdf5
 from caffe_compat.network.registry import find_layer, layer_types
 from caffe_compat.parity.cases import run_case
 from caffe_compat.parity.compare import CaseResult
 from caffe_compat.parity.reference import verify_net
-from caffe_compat.parity.stored import open_reference
 from caffe_compat.schema import load_schema
 
 ROOT = Path(__file__).parent.parent
@@ -69,7 +69,7 @@ def measure_layers() -> dict[str, Measured]:
     """Run every stored case, forward and backward."""
     measured: dict[str, Measured] = defaultdict(Measured)
     for name in (*CASE_FILES, *FORK_FILES):
-        with open_reference(REFERENCE / name) as file:
+        with open_hdf5(REFERENCE / name) as file:
             for case, group in file.items():
                 origin = CASE_FILES.get(name) or _fork(group.attrs["dialect"])
                 measured[case.partition(".")[0]].add(run_case(case, group, root=REFERENCE), origin)
@@ -140,7 +140,7 @@ def measure_networks() -> list[str]:
     ]
     for title, prototxt, weights, path, group in models:
         net = caffe_compat.load(prototxt, weights)
-        with open_reference(path) as file:
+        with open_hdf5(path) as file:
             rows.append(_network_row(f"{title} ({weights.name})", verify_net(net, file[group] if group else file)))
     return ["| network | blobs compared | worst relative error | in blob |", "|---|---:|---:|---|", *rows]
 

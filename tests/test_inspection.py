@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import CaffeCompatError, FileError, PrototxtError, UsageError
-from caffe_compat.formats.weights import write_binaryproto, write_caffemodel, write_caffemodel_hdf5, write_solverstate
+from caffe_compat.formats.weights import write_binaryproto, write_caffemodel, write_solverstate
+from caffe_compat.formats.weights_hdf5 import write_caffemodel_hdf5
 from caffe_compat.inference.preprocess import Preprocess
 from caffe_compat.network.checkpoint import save_checkpoint
 from caffe_compat.network.loading import load

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 import caffe_compat
 from caffe_compat import CaffeCompatWarning, CaffeNet, NetState
 from caffe_compat.errors import LayerError, NetworkError, UnknownLayerError, UsageError, WeightsError
-from caffe_compat.formats.weights import read_weights, write_caffemodel_hdf5
+from caffe_compat.formats.weights import read_weights
+from caffe_compat.formats.weights_hdf5 import write_caffemodel_hdf5
 from caffe_compat.network.filling import FillReport, fill_net
 from caffe_compat.network.net import ParamSpec
 from caffe_compat.schema.prototxt import parse_message

@@ -27,6 +27,12 @@ PLACES = {
     ("np.load", "numpy.load", "np.memmap", "np.fromfile", "numpy.lib.npyio", "lib.format"): (
         "caffe_compat/formats/arrays.py",
     ),
+    # The script computes and writes outputs with nothing of ours.
+    ("h5py",): (
+        "caffe_compat/formats/hdf5.py",
+        "caffe_compat/formats/hdf5_writing.py",
+        "scripts/plain_pose_network.py",
+    ),
     # A .pt is a zip archive too, of torch's own kind.
     ("zipfile",): ("caffe_compat/formats/arrays.py", "caffe_compat/network/checkpoint.py"),
 }
@@ -47,6 +53,7 @@ def used_names(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.Name):
             yield node.id
         elif isinstance(node, ast.ImportFrom):
+            yield str(node.module)
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.Import):
@@ -76,6 +83,8 @@ def test_only_one_place_opens_them(names: tuple[str, ...]) -> None:
         ("from numpy import load\nload(path)", "numpy.load"),
         ("np.load(path, allow_pickle=True)", "np.load"),
         ("import zipfile as z", "zipfile"),
+        ("def f():\n    import h5py", "h5py"),
+        ("from h5py import File", "h5py"),
         ("def f():\n    from PIL import Image\n    return Image.open", "Image.open"),
     ],
 )

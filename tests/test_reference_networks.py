@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import caffe_compat
+from caffe_compat.formats.hdf5 import open_hdf5
 from caffe_compat.parity.reference import verify_net
-from caffe_compat.parity.stored import open_reference
 
 
 def _check(
     net: caffe_compat.CaffeNet, path: Path, group: str | None, inputs: dict[str, np.ndarray] | None = None
 ) -> None:
-    with open_reference(path) as file:
+    with open_hdf5(path) as file:
         results = verify_net(net, file[group] if group else file, inputs)
     for result in results:
         assert [(b.name, b.max_abs, b.problem) for b in result.blobs if not b.passed] == []

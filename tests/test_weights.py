@@ -21,9 +21,9 @@ from caffe_compat.formats.weights import (
     read_weights,
     write_binaryproto,
     write_caffemodel,
-    write_caffemodel_hdf5,
     write_solverstate,
 )
+from caffe_compat.formats.weights_hdf5 import write_caffemodel_hdf5
 from caffe_compat.formats.wire import BlobView
 
 REFERENCE = Path(__file__).parent.parent / "reference_outputs"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import mmap
 import os
 from enum import Enum
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..errors import FileError
 from .files import open_file
@@ -15,6 +16,7 @@ __all__ = [
     "TEXT_KINDS",
     "FileKind",
     "decode_text",
+    "find_hdf5",
     "is_checkpoint",
     "is_text",
     "kind_of",
@@ -163,12 +165,18 @@ def _is_utf16(head: bytes) -> bool:
     return min(zeros) == 0 and max(zeros) > max(4, 3 * len(head) // 8) and blank == blank.translate(None, _CONTROL)
 
 
+def find_hdf5(data: Any) -> int | None:
+    """Where an HDF5 file begins in bytes or a map: at 0 or, behind a block of the user's, at 512, 1024, 2048, ..."""
+    at = 0
+    while at + len(HDF5_SIGNATURE) <= len(data):
+        if data[at : at + len(HDF5_SIGNATURE)] == HDF5_SIGNATURE:
+            return at
+        at = max(512, 2 * at)
+    return None
+
+
 def _has_hdf5_inside(file: BinaryIO) -> bool:
-    """Whether an HDF5 file begins behind a user block of 512, 1024, 2048, ... bytes."""
-    at, size = 512, os.fstat(file.fileno()).st_size
-    while at + len(HDF5_SIGNATURE) <= size:
-        file.seek(at)
-        if file.read(len(HDF5_SIGNATURE)) == HDF5_SIGNATURE:
-            return True
-        at *= 2
-    return False
+    if os.fstat(file.fileno()).st_size == 0:
+        return False
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return find_hdf5(data) is not None

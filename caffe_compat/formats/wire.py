@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from caffe_compat.errors import FileError, WireError
+from caffe_compat.errors import FileError, WeightsError, WireError
 from caffe_compat.formats.files import open_file
 from caffe_compat.formats.sizes import MAX_BLOB_AXES, MAX_BLOB_VALUES, MAX_LAYERS
 from caffe_compat.formats.sniff import HEAD_BYTES, refusal
@@ -29,6 +29,7 @@ __all__ = [
     "NetFile",
     "SolverState",
     "Source",
+    "float_width",
     "read_blob",
     "read_net",
     "read_solver_state",
@@ -442,6 +443,15 @@ def _signed(value: int, bits: int) -> int:
     """A varint as protobuf's int32 or int64: the low bits in two's complement."""
     value &= (1 << bits) - 1
     return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def float_width(array: np.ndarray, where: str) -> int:
+    """Bytes per value of an array that Caffe can store."""
+    if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
+        raise WeightsError(
+            f"an array of {array.dtype}; Caffe stores float32 and float64, so convert it first", place=where
+        )
+    return array.dtype.itemsize
 
 
 def varint(value: int) -> bytes:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..access import FileAccess
 from ..errors import CaffeCompatError, FileError, UsageError
+from ..formats.hdf5 import Group, attribute, attribute_names, is_group, members, open_hdf5, read_array
 from ..network.graph import NetState, Node
 from ..network.net import CaffeNet
 from ..network.registry import Layer
@@ -21,15 +21,9 @@ from ..schema.upgrade import upgrade_net
 from .compare import LAYER_TOLERANCE, BlobResult, CaseResult, Tolerance, compare
 from .precision import ieee_float32
 from .stored import (
-    attribute,
-    attribute_names,
     blobs_below,
     named_arrays,
-    open_reference,
-    own_entries,
     params_below,
-    plain_array,
-    text_of,
 )
 
 __all__ = ["blob_of_layer", "run_case", "run_cases"]
@@ -53,11 +47,11 @@ def run_cases(
     """
     if dialect not in (None, "auto"):
         load_schema(*split_dialect(dialect))  # what is wrong with the name is no fault of the cases
-    with open_reference(path) as file:
+    with open_hdf5(path) as file:
         found = {
             key: entry
-            for key, entry in own_entries(file).items()
-            if isinstance(entry, h5py.Group) and (not names or key.startswith(tuple(names)))
+            for key, entry in members(file).items()
+            if is_group(entry) and (not names or key.startswith(tuple(names)))
         }
         if not found:
             raise FileError(f"holds no case{' named ' + ', '.join(names) if names else ''}", path=str(path))
@@ -67,7 +61,7 @@ def run_cases(
 
 def run_case(
     name: str,
-    case: h5py.Group,
+    case: Group,
     device: torch.device | str = "cpu",
     *,
     root: Path | None = None,
@@ -91,7 +85,7 @@ def run_case(
 
 
 def _run_case(
-    case: h5py.Group,
+    case: Group,
     result: CaseResult,
     device: torch.device,
     root: Path | None,
@@ -102,18 +96,20 @@ def _run_case(
     if prototxt is None:
         raise UsageError("the case has no attribute prototxt")
     chosen = _recorded_dialect(case) if dialect is None else dialect
-    parsed = parse_message(text_of(prototxt), dialect=None if chosen == "auto" else chosen, path=result.name)
+    parsed = parse_message(str(prototxt), dialect=None if chosen == "auto" else chosen, path=result.name)
     message = upgrade_net(parsed.message, parsed.schema).message
     net = CaffeNet(
         message,
-        NetState(text_of(attribute(case, "phase", "TEST"))),
+        NetState(str(attribute(case, "phase", "TEST"))),
         dialect=parsed.schema.name,
         files=FileAccess(root),
     )
     net.materialize(seed=0)
     _fill_from_case(net, case)
     net.to(device)
-    bottoms = {name: torch.from_numpy(x.copy()).to(device) for name, x in named_arrays(case, "bottom").items()}
+    bottoms = {
+        name: torch.from_numpy(x.astype(np.float32)).to(device) for name, x in named_arrays(case, "bottom").items()
+    }
     for x in bottoms.values():
         x.requires_grad_(True)
     values = net.values(bottoms)
@@ -127,16 +123,16 @@ def _run_case(
         )
     for written in attribute_names(case):
         if written.startswith("file:"):
-            result.blobs.append(_compare_text(written, net, text_of(attribute(case, written))))
+            result.blobs.append(_compare_text(written, net, str(attribute(case, written))))
     if gradients:
         _compare_gradients(case, net, values, bottoms, last, result, tolerance)
     elif blobs_below(case, "top_diff"):
         result.skipped.append("gradients were not asked for")
 
 
-def _recorded_dialect(case: h5py.Group) -> str:
+def _recorded_dialect(case: Group) -> str:
     """The fork that the case was recorded with; ``"auto"`` if it does not say."""
-    recorded = text_of(attribute(case, "dialect", "auto"))
+    recorded = str(attribute(case, "dialect", "auto"))
     # A file of cases is data: it may name a dialect that ships, not a file to read.
     if recorded != "auto" and not set(split_dialect(recorded)) <= set(dialect_names()):
         raise UsageError(f"the case's attribute dialect names {recorded!r}, which is none that ships; pass --dialect")
@@ -144,7 +140,7 @@ def _recorded_dialect(case: h5py.Group) -> str:
 
 
 def _compare_gradients(
-    case: h5py.Group,
+    case: Group,
     net: CaffeNet,
     values: Sequence[Tensor | None],
     bottoms: Mapping[str, Tensor],
@@ -165,7 +161,7 @@ def _compare_gradients(
         counts = net.message.force_backward or last[name] in net.loss_weights
         if top.requires_grad and counts:
             tops.append(top)
-            diffs.append(torch.from_numpy(diff.copy()).to(top.device))
+            diffs.append(torch.from_numpy(diff.astype(np.float32)).to(top.device))
     unknown = stored_bottoms.keys() - bottoms.keys()
     if unknown:
         raise UsageError(f"the case has bottom_diff/{min(unknown)}, but no bottom/{min(unknown)}")
@@ -207,11 +203,11 @@ def _compare_text(name: str, net: CaffeNet, expected: str) -> BlobResult:
     return BlobResult(name, len(text or ""), (), 0.0, 0.0, not problem, problem)
 
 
-def _param_arrays(case: h5py.Group, key: str) -> dict[tuple[str, int], np.ndarray]:
-    return {place: plain_array(entry) for place, entry in params_below(case, key).items()}
+def _param_arrays(case: Group, key: str) -> dict[tuple[str, int], np.ndarray]:
+    return {place: read_array(entry) for place, entry in params_below(case, key).items()}
 
 
-def _fill_from_case(net: CaffeNet, case: h5py.Group) -> None:
+def _fill_from_case(net: CaffeNet, case: Group) -> None:
     for (layer, i), stored in _param_arrays(case, "param").items():
         node = next((n for n in net.nodes_with_blobs() if n.name == layer), None)
         blobs = list(net.blobs_of(node.module_name)) if node else []

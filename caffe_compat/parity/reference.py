@@ -6,22 +6,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import h5py
 import numpy as np
 from torch import Tensor
 
 from ..errors import UsageError
+from ..formats.hdf5 import Group, attribute, is_group, members
 from ..network.net import CaffeNet
 from .cases import blob_of_layer
 from .compare import NET_TOLERANCE, BlobResult, CaseResult, Tolerance, compare
 from .precision import ieee_float32
 from .stored import (
-    attribute,
     blobs_below,
     name_of,
-    own_entries,
     params_below,
-    text_of,
     whole_array,
     whole_or_fingerprint,
 )
@@ -36,7 +33,7 @@ _OF_WEIGHTS = Tolerance(0.0, 1e-6)
 
 def verify_net(
     net: CaffeNet,
-    reference: h5py.Group,
+    reference: Group,
     inputs: Mapping[str, np.ndarray] | None = None,
     tolerance: Tolerance = NET_TOLERANCE,
 ) -> list[CaseResult]:
@@ -54,8 +51,8 @@ def verify_net(
     """
     batches = [
         (int(key[6:]), key, entry)
-        for key, entry in own_entries(reference).items()
-        if re.fullmatch(r"batch_[0-9]{1,9}", key) and isinstance(entry, h5py.Group)
+        for key, entry in members(reference).items()
+        if re.fullmatch(r"batch_[0-9]{1,9}", key) and is_group(entry)
     ]
     whole = (name_of(reference, str(reference.name).strip("/") or "reference"), reference)
     groups = [(key, entry) for _, key, entry in sorted(batches, key=lambda batch: batch[0])] or [whole]
@@ -70,7 +67,7 @@ def verify_net(
 
 
 def _verify_batch(
-    net: CaffeNet, name: str, group: h5py.Group, inputs: Mapping[str, np.ndarray], tolerance: Tolerance
+    net: CaffeNet, name: str, group: Group, inputs: Mapping[str, np.ndarray], tolerance: Tolerance
 ) -> CaseResult:
     result = CaseResult(name)
     for (layer, i), stored in reversed(params_below(group, "param").items()):
@@ -103,7 +100,7 @@ def _compare_any(name: str, ours: Tensor, stored: Any, tolerance: Tolerance) -> 
     return compare(name, ours, whole_or_fingerprint(stored, name), tolerance)
 
 
-def _is_needed(net: CaffeNet, name: str, group: h5py.Group, inputs: Mapping[str, np.ndarray]) -> bool:
+def _is_needed(net: CaffeNet, name: str, group: Group, inputs: Mapping[str, np.ndarray]) -> bool:
     return net._is_read(name) or _find_input(net, name, group, inputs) is not None
 
 
@@ -112,12 +109,12 @@ def _computed(net: CaffeNet, given: Mapping[str, Any]) -> list[str]:
     return [name for name in dict.fromkeys(net.graph.blobs) if name not in left_out]
 
 
-def _input(net: CaffeNet, name: str, group: h5py.Group, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+def _input(net: CaffeNet, name: str, group: Group, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     found = _find_input(net, name, group, inputs)
     if found is None:
         raise UsageError(
             f"the reference does not hold input {name!r} whole"
-            + (f" (it says: {text_of(hint)})" if (hint := attribute(group, "input")) is not None else "")
+            + (f" (it says: {hint!s})" if (hint := attribute(group, "input")) is not None else "")
             + f"; pass it with --input {name}=FILE.npy"
         )
     shape = net.input_shapes[name]
@@ -127,11 +124,11 @@ def _input(net: CaffeNet, name: str, group: h5py.Group, inputs: Mapping[str, np.
     return found.reshape(-1, *shape[1:]) if fits else found
 
 
-def _find_input(net: CaffeNet, name: str, group: h5py.Group, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+def _find_input(net: CaffeNet, name: str, group: Group, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
     if name in inputs:
         return np.asarray(inputs[name], np.float32)
     blobs = blobs_below(group, "blob")
-    beside = own_entries(group)
+    beside = members(group)
     candidates = [blobs_below(group, "bottom").get(name), beside.get(name), blobs.get(name)]
     if len(net.input_names) == 1:
         candidates.append(beside.get("input"))

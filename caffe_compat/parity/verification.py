@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from ..errors import UsageError
+from ..formats.hdf5 import open_hdf5
 from ..formats.sniff import is_text
 from ..network.loading import load
 from ..network.net import CaffeNet
 from .record import IEEE
 from .reference import verify_net
 from .report import Report
-from .stored import open_reference, pick_group, split_reference
+from .stored import pick_group, split_reference
 
 __all__ = ["verify"]
 
@@ -56,7 +57,7 @@ def verify(
     else:
         net = model
     path, group = split_reference(reference)
-    with open_reference(path) as file:
+    with open_hdf5(path) as file:
         results = verify_net(net, pick_group(file, group), inputs)
     device, dtype = net.device_and_dtype()
     precision = IEEE if dtype == torch.float32 else str(dtype).removeprefix("torch.")

@@ -18,12 +18,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import h5py
 import numpy as np
 
 from caffe_compat.errors import CaffeCompatWarning, FileError, UsageError
 from caffe_compat.extras import require
 from caffe_compat.formats.files import open_file
+from caffe_compat.formats.hdf5 import Group, find, is_dataset, open_hdf5, read_array
 from caffe_compat.formats.images import read_picture
 from caffe_compat.formats.videos import frame_count, video_frames
 
@@ -205,11 +205,8 @@ def read_fetch(
 
 
 def _pose_of(path: Path) -> str:
-    with _h5(path) as file:
-        try:
-            return "pose/3d" if "pose/3d" in file else "pose/3d-univ"
-        except _DAMAGE as error:
-            raise FileError(f"is damaged: {error}", path=str(path)) from error
+    with open_hdf5(path) as file:
+        return "pose/3d" if find(file, "pose/3d") is not None else "pose/3d-univ"
 
 
 def _pictures(folder: Path) -> Callable[[Sequence[int]], Iterator[np.ndarray]]:
@@ -372,27 +369,19 @@ def _action_of(path: Path, name: str) -> tuple[str, str]:
 
 
 def read_h5(path: Path, *names: str) -> list[np.ndarray]:
-    """Datasets of an HDF5 file. Raises FileError: it is none, is damaged, or lacks one."""
-    with _h5(path) as file:
+    """Datasets of an HDF5 file, each with an axis at least. Raises FileError: it is none, is damaged, or lacks one."""
+    with open_hdf5(path) as file:
         return [_dataset(file, name, path) for name in names]
 
 
-def _h5(path: Path) -> h5py.File:
-    open_file(path).close()
-    try:
-        return h5py.File(path, "r")
-    except _DAMAGE as error:
-        raise FileError(f"is no HDF5 file, or a damaged one: {error}", path=str(path)) from error
-
-
-def _dataset(file: h5py.File, name: str, path: Path) -> np.ndarray:
-    try:
-        found = file.get(name)
-        if isinstance(found, h5py.Dataset):
-            return np.asarray(found)
-    except _DAMAGE as error:
-        raise FileError(f"{name} cannot be read: {error}", path=str(path)) from error
-    raise FileError(f"has no {name}", path=str(path))
+def _dataset(file: Group, name: str, path: Path) -> np.ndarray:
+    found = find(file, name)
+    if not is_dataset(found):
+        raise FileError(f"has no {name}", path=str(path))
+    values = read_array(found)
+    if values.ndim == 0:
+        raise FileError(f"{name} is one number; an array was expected", path=str(path))
+    return values
 
 
 # Videos

@@ -1,4 +1,4 @@
-"""HDF5Data and HDF5Output."""
+"""HDF5Data, and the file that an HDF5Output layer writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from caffe_compat.errors import FileError, LayerError
-from caffe_compat.training.data import HDF5Output
+from caffe_compat.formats.hdf5_writing import RowFile
 
 from .helpers import source_of
 
@@ -110,11 +110,15 @@ def test_no_transformation(folder: Path) -> None:
         source_of(net().replace("hdf5_data_param", "transform_param { scale: 2 } hdf5_data_param"), folder)
 
 
+def arrays(data: torch.Tensor, label: torch.Tensor) -> dict[str, np.ndarray]:
+    return {"data": data.cpu().numpy(), "label": label.cpu().numpy()}
+
+
 def test_output_and_back(tmp_path: Path, device: torch.device) -> None:
     data, label = torch.arange(2.0 * 3 * 4).view(2, 3, 4).to(device), torch.tensor([5.0, 6.0], device=device)
-    with HDF5Output(tmp_path / "out.h5") as output:
-        output.write(data, label)
-        output.write(data + 100, label + 10)
+    with RowFile(tmp_path / "out.h5") as output:
+        output.write(arrays(data, label))
+        output.write(arrays(data + 100, label + 10))
     with h5py.File(tmp_path / "out.h5") as file:
         assert file["data"].shape == (4, 3, 4, 1)
         assert file["label"].shape == (4, 1, 1, 1)
@@ -126,35 +130,36 @@ def test_output_and_back(tmp_path: Path, device: torch.device) -> None:
 
 
 def test_output_that_does_not_fit(tmp_path: Path) -> None:
-    with HDF5Output(tmp_path / "out.h5") as output:
+    with RowFile(tmp_path / "out.h5") as output:
         with pytest.raises(FileError, match="equally many rows"):
-            output.write(torch.zeros(2, 3), torch.zeros(3))
+            output.write(arrays(torch.zeros(2, 3), torch.zeros(3)))
         with pytest.raises(FileError, match="5 axes"):
-            output.write(torch.zeros(2, 1, 1, 1, 1), torch.zeros(2))
-        output.write(torch.zeros(2, 3), torch.zeros(2))
+            output.write(arrays(torch.zeros(2, 1, 1, 1, 1), torch.zeros(2)))
+        output.write(arrays(torch.zeros(2, 3), torch.zeros(2)))
         with pytest.raises(FileError, match=r"rows of shape \[4, 1, 1\] after \[3, 1, 1\]"):
-            output.write(torch.zeros(2, 4), torch.zeros(2))
+            output.write(arrays(torch.zeros(2, 4), torch.zeros(2)))
     with pytest.raises(FileError, match="cannot be written"):
-        HDF5Output(tmp_path / "nowhere" / "out.h5")
+        RowFile(tmp_path / "nowhere" / "out.h5")
 
 
 OUTPUT_ON_A_FULL_DISK = """
-import resource, sys, torch
-from caffe_compat.training.data import HDF5Output
+import resource, sys, numpy as np
+from caffe_compat.formats.hdf5_writing import RowFile
 from caffe_compat.errors import FileError
-output = HDF5Output("out.h5")
-output.write(torch.ones(4, 3), torch.ones(4))
+output = RowFile("out.h5")
+output.write({"data": np.ones((4, 3)), "label": np.ones(4)})
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
-try:
-    output.write(torch.ones(4000, 3), torch.ones(4000))
-except FileError as error:
-    print(error)
+for _ in range(2):
+    try:
+        output.write({"data": np.ones((4000, 3)), "label": np.ones(4000)})
+    except FileError as error:
+        print(error)
 output.close()
 """
 
 
 def test_output_on_a_full_disk(tmp_path: Path) -> None:
-    """One error, and nothing from the library that writes the file."""
+    """One error, nothing from the library that writes the file, and no half of it left."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", OUTPUT_ON_A_FULL_DISK],
@@ -165,4 +170,25 @@ def test_output_on_a_full_disk(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "out.h5: cannot be written as HDF5: [Errno 27] File too large\n"
+    assert done.stdout == 2 * "out.h5: cannot be written as HDF5: [Errno 27] File too large\n"
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_output_replaces_its_own_file_alone(tmp_path: Path) -> None:
+    path, rows = tmp_path / "out.h5", arrays(torch.ones(2, 3), torch.ones(2))
+    write(path, 0, 3)  # data and label, as a data set for training may be called
+    before = path.read_bytes()
+    with pytest.raises(FileError, match=r"out\.h5: exists and was not written by an HDF5Output layer"):
+        RowFile(path)
+    assert path.read_bytes() == before
+    path.unlink()
+    for _ in range(2):
+        with RowFile(path) as output:
+            output.write(rows)
+    with h5py.File(path) as file:
+        assert file["data"].shape == (2, 3, 1, 1)
+    for name, content in (("net.prototxt", b"layer {}"), ("cut.h5", path.read_bytes()[:900]), ("empty", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(FileError, match="is not overwritten"):
+            RowFile(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == content

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import FileError, UsageError
-from caffe_compat.parity.stored import open_reference
+from caffe_compat.formats.hdf5 import open_hdf5
 from hpm.files.folders import ACTIONS, PROTOCOLS, DataFolder, ResultFolder
 from hpm.files.lists import (
     ResultWriter,
@@ -45,7 +45,7 @@ def test_lists_that_the_original_trained_on(reference: Path) -> None:
 
 def test_result_files_that_the_original_wrote(reference: Path, tmp_path: Path) -> None:
     """Read, and written again: the same bytes, as six digits survive a round trip."""
-    with open_reference(reference / "hpm_test_phase.h5") as file:
+    with open_hdf5(reference / "hpm_test_phase.h5") as file:
         group = file["template_16_merge"]
         for kind in ("norm", "unnorm", "change_unnorm"):
             text = str(group.attrs[f"file:template_16_merge_{kind}.csv"])

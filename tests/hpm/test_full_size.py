@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from seeded import frame, seeded_net
 
+from caffe_compat.formats.hdf5 import open_hdf5
 from caffe_compat.parity.reference import verify_net
-from caffe_compat.parity.stored import open_reference
 from hpm.networks import define
 
 
 def test_deploy_network_reproduces_every_blob(reference: Path, device: torch.device) -> None:
     net = seeded_net(define("deploy")).to(device)
-    with open_reference(reference / "hpm_networks.h5") as file:
+    with open_hdf5(reference / "hpm_networks.h5") as file:
         group = file["mask3d_deploy"]
         frames = [frame(int(group.attrs["first_frame_seed"]) + k, 368) for k in range(int(group.attrs["frames"]))]
         (result,) = verify_net(net, group, {"data": np.stack(frames)})

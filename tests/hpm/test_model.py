@@ -14,11 +14,11 @@ from tiny import SIDE, random_frames
 
 from caffe_compat import load
 from caffe_compat.errors import CaffeCompatWarning, FileError, ParityError, UsageError, WeightsError
+from caffe_compat.formats.hdf5 import open_hdf5
 from caffe_compat.network.checkpoint import read_checkpoint, save_checkpoint
 from caffe_compat.network.definition import read_definition
 from caffe_compat.parity.compare import NET_TOLERANCE, compare
 from caffe_compat.parity.record import ParityRecord
-from caffe_compat.parity.stored import open_reference
 from caffe_compat.schema.prototxt import format_message
 from hpm.files.checkpoint_extras import bounds_in
 from hpm.files.projector_pickle import read_projector_pickle, write_projector_pickle
@@ -51,7 +51,7 @@ def recorded(reference: Path) -> Path:
 
 def test_recorded_batches_with_carried_state(tiny: PoseMachine, recorded: Path, device: torch.device) -> None:
     tiny.to(device)
-    with open_reference(recorded) as file:
+    with open_hdf5(recorded) as file:
         batches = [{k: np.asarray(file[b][k]) for k in ("data", "clip")} for b in ("batch_0", "batch_1")]
         expected = np.concatenate([np.asarray(file[b]["blob"]["3dpredict"]) for b in ("batch_0", "batch_1")])
         change = np.concatenate([np.asarray(file[b]["blob"]["change"]) for b in ("batch_0", "batch_1")])
@@ -146,7 +146,7 @@ def test_same_kind_out_and_units_by_name(tiny: PoseMachine, device: torch.device
 
 
 def test_projection_is_the_networks(tiny: PoseMachine, recorded: Path) -> None:
-    with open_reference(recorded) as file:
+    with open_hdf5(recorded) as file:
         change, flat = (np.asarray(file["batch_1/blob"][name]) for name in ("change", "project_2d"))
     assert compare("project_2d", tiny.project(change).reshape(-1, 32), flat, NET_TOLERANCE).passed
     with pytest.raises(UsageError, match="normalised 3D poses"):
@@ -269,7 +269,7 @@ def test_a_net_that_departs_gets_no_record(tiny: PoseMachine, recorded: Path) ->
 def test_a_reference_without_poses_proves_too_little(tiny: PoseMachine, recorded: Path, tmp_path: Path) -> None:
     import h5py
 
-    with open_reference(recorded) as file, h5py.File(tmp_path / "part.h5", "w") as part:
+    with open_hdf5(recorded) as file, h5py.File(tmp_path / "part.h5", "w") as part:
         batch = file["batch_0"]
         for name in ("data", "clip"):
             part[f"batch_0/{name}"] = np.asarray(batch[name])

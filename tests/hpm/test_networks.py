@@ -15,10 +15,10 @@ from seeded import frame, seeded_net
 from caffe_compat import CaffeNet
 from caffe_compat.access import FileAccess
 from caffe_compat.errors import UsageError
+from caffe_compat.formats.hdf5 import open_hdf5
 from caffe_compat.network.graph import NetState
 from caffe_compat.network.loading import build_net
 from caffe_compat.parity.reference import verify_net
-from caffe_compat.parity.stored import open_reference
 from caffe_compat.schema import is_repeated
 from caffe_compat.schema.prototxt import format_message, parse_message, read_message
 from hpm.networks import NETWORKS, ORIGINAL, NetworkOptions, define, scaled_channels
@@ -209,7 +209,7 @@ def test_narrow_network_is_the_recorded_one(reference: Path, device: torch.devic
     net, report = build_net(define("deploy", options), folder / "tiny_mask3d.caffemodel")
     assert report.warnings == []
     net.to(device)
-    with open_reference(folder / "tiny_mask3d.h5") as file:
+    with open_hdf5(folder / "tiny_mask3d.h5") as file:
         results = verify_net(net, file)
     assert [(b.name, b.max_abs, b.problem) for r in results for b in r.blobs if not b.passed] == []
     assert len(results) == 2

@@ -11,7 +11,7 @@ from seeded import param_value
 
 import caffe_compat
 from caffe_compat.errors import WeightsError
-from caffe_compat.parity.stored import open_reference
+from caffe_compat.formats.hdf5 import open_hdf5
 from hpm.projector import LAYERS, Affine, ProjectionLoss, Projector, correct, project
 
 
@@ -19,7 +19,7 @@ def test_blobs_of_real_caffe(reference: Path, device: torch.device) -> None:
     folder = reference / "tiny_mask3d"
     net = caffe_compat.load(folder / "deploy.prototxt", folder / "tiny_mask3d.caffemodel")
     projector = Projector.from_state(net.state_dict()).to(device)
-    with open_reference(folder / "tiny_mask3d.h5") as file:
+    with open_hdf5(folder / "tiny_mask3d.h5") as file:
         blobs = {
             name: torch.tensor(np.asarray(file[f"batch_1/blob/{name}"])).to(device)
             for name in ("3dpredict", "change", "project_2d")

@@ -14,7 +14,7 @@ from refinement import autograd_refine, seeded_projector
 from torch import Tensor
 
 from caffe_compat.errors import UsageError
-from caffe_compat.parity.stored import open_reference
+from caffe_compat.formats.hdf5 import open_hdf5
 from hpm.metrics import mpjpe_per_frame
 from hpm.refine import PAPER, Refiner, RefineSettings
 from hpm.scaling import REFINEMENT_BOUNDS, denormalise
@@ -33,7 +33,7 @@ def _frames(count: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Ten
 def test_reproduces_the_original(reference: Path, device: torch.device, dtype: torch.dtype) -> None:
     """Both actions, every frame, both steps, within 1e-5 of the greatest value of the frame."""
     refiner = Refiner(seeded_projector(), device=device, dtype=dtype)
-    with open_reference(reference / "hpm_refine.h5") as file:
+    with open_hdf5(reference / "hpm_refine.h5") as file:
         for action in ("action_1", "action_2"):
             stored = {name: np.asarray(value) for name, value in file[action].items()}
             refiner.reset()
@@ -50,7 +50,7 @@ def test_reproduces_the_original(reference: Path, device: torch.device, dtype: t
 
 
 def test_order_of_frames_matters_in_faithful_mode_only(reference: Path) -> None:
-    with open_reference(reference / "hpm_refine.h5") as file:
+    with open_hdf5(reference / "hpm_refine.h5") as file:
         coarse, pose2d = (np.asarray(file[f"action_1/{name}"])[:12] for name in ("coarse_3d", "pose_2d"))
     for mode, same in (("faithful", False), ("independent", True)):
         refiner = Refiner(seeded_projector(), RefineSettings(mode))  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ import pytest
 from refinement import seeded_projector
 
 from caffe_compat.errors import CaffeCompatWarning, UsageError
-from caffe_compat.parity.stored import open_reference
+from caffe_compat.formats.hdf5 import open_hdf5
 from hpm.drivers.refine import refine_actions
 from hpm.files.folders import DataFolder, ResultFolder
 from hpm.files.lists import ResultWriter, format_list_line, read_errors, read_refined, write_list
@@ -40,7 +40,7 @@ def _random_action(root: Path, action: int, frames: int, labels: int | None = No
 
 
 def test_the_originals_files(reference: Path, tmp_path: Path) -> None:
-    with open_reference(reference / "hpm_refine.h5") as file:
+    with open_hdf5(reference / "hpm_refine.h5") as file:
         stored = {n: {k: np.asarray(v) for k, v in file[f"action_{n}"].items()} for n in (1, 2)}
     for action, values in stored.items():
         _write(tmp_path, action, values["coarse_3d"], values["pose_2d"], values["ground_truth_3d"])

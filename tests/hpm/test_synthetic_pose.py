@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from caffe_compat import CaffeNet, load
+from caffe_compat.formats.hdf5 import open_hdf5
 from caffe_compat.parity.reference import verify_net
-from caffe_compat.parity.stored import open_reference, pick_group
+from caffe_compat.parity.stored import pick_group
 from hpm.datasets.layout import TrainingFolder
 from hpm.files.lists import PoseList, read_list
 from hpm.metrics import mpjpe
@@ -35,7 +36,7 @@ def _load(folder: Path, device: torch.device) -> CaffeNet:
 
 
 def test_outputs_agree_with_plain_numpy(folder: Path, device: torch.device) -> None:
-    with open_reference(folder / "outputs.h5") as file:
+    with open_hdf5(folder / "outputs.h5") as file:
         results = verify_net(_load(folder, device), pick_group(file))
     assert [(blob.name, blob.max_abs) for result in results for blob in result.blobs if not blob.passed] == []
     assert [len(result.blobs) for result in results] == [39, 39]

@@ -11,9 +11,9 @@ from seeded import seeded_net
 
 from caffe_compat import CaffeNet
 from caffe_compat.access import FileAccess
+from caffe_compat.formats.hdf5 import open_hdf5
 from caffe_compat.parity.compare import NET_TOLERANCE, compare
 from caffe_compat.parity.precision import ieee_float32
-from caffe_compat.parity.stored import open_reference
 from hpm.networks import NetworkOptions, define
 
 # Recorded group, our network, and the CSV files by the name they were recorded under.
@@ -37,7 +37,7 @@ def _net(name: str, reference: Path, device: torch.device) -> CaffeNet:
 @pytest.mark.parametrize("name", RUNS)
 def test_batches_with_carried_state(reference: Path, name: str, device: torch.device) -> None:
     net = _net(name, reference, device)
-    with open_reference(reference / "hpm_test_phase.h5") as file, ieee_float32():
+    with open_hdf5(reference / "hpm_test_phase.h5") as file, ieee_float32():
         group = file[name]
         batches = sorted(group)
         assert batches == [f"batch_{k}" for k in range(len(batches))]
@@ -69,7 +69,7 @@ def _compare_csv(path: str, ours: str, theirs: str) -> None:
 def test_state_and_counts_carry_between_batches(reference: Path) -> None:
     """The test above would not notice if the state were reset and the recorded run had been too."""
     net = _net("mask3d_test", reference, torch.device("cpu"))
-    with open_reference(reference / "hpm_test_phase.h5") as file:
+    with open_hdf5(reference / "hpm_test_phase.h5") as file:
         batch = file["mask3d_test/batch_1"]
         label = np.concatenate([np.asarray(batch[part]).reshape(4, -1) for part in ("label2d", "label3d", "clip")], 1)
         values = net.run({"data": np.asarray(batch["data"]), "label_clip": label}, blobs=["lstm1"])

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
-from ...training.data.hdf5 import HDF5Output as Writer
 from ..compiling import outside_graphs
+
+if TYPE_CHECKING:
+    from ...formats.hdf5_writing import RowFile
 
 __all__ = ["HDF5Output"]
 
 
 class HDF5Output(Layer):
-    """Writes its bottoms, row by row, into the data sets ``data`` and ``label`` of a file.
+    """Writes its bottoms, row by row, into the data sets ``data`` and ``label`` of a file, each (N, C, H, W) float32.
+
+    Real Caffe makes the file anew when the net is built and fails at the second forward pass; here later passes append
+    their rows.
 
     Where writing is not allowed, ``files.written`` has the number of rows in place of a text.
     """
@@ -21,7 +28,7 @@ class HDF5Output(Layer):
     def __init__(self, path: str) -> None:
         super().__init__()
         self.path = path
-        self._writer: Writer | None = None
+        self._writer: RowFile | None = None
         self._rows = 0
 
     def reset_state(self) -> None:
@@ -47,8 +54,11 @@ class HDF5Output(Layer):
             self.files.written[self.path] = f"{self._rows} rows"
             return
         if self._writer is None:
-            self._writer = Writer(place)
-        self._writer.write(data, label)
+            from ...formats.hdf5_writing import RowFile
+
+            self._writer = RowFile(place)
+        arrays = {"data": data, "label": label}
+        self._writer.write({name: x.detach().to("cpu", torch.float32).numpy() for name, x in arrays.items()})
 
 
 @layer("HDF5Output", bottoms=2, tops=0)

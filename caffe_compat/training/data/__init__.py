@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import UsageError
 from .database import Data
-from .hdf5 import HDF5Data, HDF5Output
+from .hdf5 import HDF5Data
 from .image_data import ImageData, ImageDataLstm, ImageDataSelf
 from .loader import Loader
 from .memory import MemoryData
@@ -24,7 +24,7 @@ from .window_data import WindowData
 if TYPE_CHECKING:  # a layer writes what this package writes, and the graph knows the layers
     from ...network.graph import Graph, Node
 
-__all__ = ["READERS", "DataTransformer", "HDF5Output", "Loader", "MemoryData", "Source", "make_source", "make_sources"]
+__all__ = ["READERS", "DataTransformer", "Loader", "MemoryData", "Source", "make_source", "make_sources"]
 
 _TYPES: dict[str, type[Source]] = {
     "Data": Data,

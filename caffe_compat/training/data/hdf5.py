@@ -1,30 +1,23 @@
-"""HDF5Data: rows of the data sets in HDF5 files that a list names; HDF5Output: blobs written to one."""
+"""HDF5Data: rows of the data sets in HDF5 files that a list names."""
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
-from torch import Tensor
 
 from ...errors import FileError
-from ...formats.hdf5 import Sink
+from ...formats.hdf5 import Group, check_array, find, is_dataset, names_in, open_hdf5, read_array, shape_and_type
 from ...network.registry import Shape
 from .lists import read_lines
 from .order import Cursor, permutation, stream
 from .source import Empty, Setup, Source, Values
 
-__all__ = ["HDF5Data", "HDF5Output"]
-
-# What h5py raises, depending on which byte of a file is wrong.
-_FAILURES = (OSError, RuntimeError, LookupError, ValueError, TypeError, OverflowError)
+__all__ = ["HDF5Data"]
 
 
 @dataclass(frozen=True)
@@ -96,105 +89,42 @@ class HDF5Data(Source):
     def _look_at(self, path: str) -> int:
         """How many rows a file has; all its data sets must agree, and fit those of the files before."""
         rows = set()
-        with _hdf5_errors(path), h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             for top in self.tops:
-                dataset = file.get(top)
-                if not isinstance(dataset, h5py.Dataset):
-                    raise FileError(f"has no data set {top!r}, only {', '.join(file) or 'nothing'}", path=path)
-                if dataset.ndim < 1 or dataset.dtype.kind not in "fiu":
-                    raise FileError(
-                        f"data set {top!r} ({dataset.dtype}, shape {list(dataset.shape)}) holds no rows of numbers",
-                        path=path,
-                    )
-                shape = tuple(dataset.shape[1:])
+                count, *row = self._shape_of(file, top, path)
+                shape = tuple(row)
                 if self._row_shapes.setdefault(top, shape) != shape:
                     raise FileError(
                         f"rows of {top!r} have shape {list(shape)}, the first file's {list(self._row_shapes[top])}",
                         path=path,
                     )
-                rows.add(dataset.shape[0])
+                rows.add(count)
         if len(rows) > 1 or 0 in rows:
             counts = " and ".join(map(str, sorted(rows)))
             raise FileError(f"has data sets of {counts} rows; equally many, and some, were expected", path=path)
         return rows.pop()
 
+    def _shape_of(self, file: Group, top: str, path: str) -> Shape:
+        """The shape of the data set that ``top`` takes its rows from. Raises FileError if it has none."""
+        dataset = find(file, top)
+        if not is_dataset(dataset):
+            raise FileError(f"has no data set {top!r}, only {', '.join(names_in(file)) or 'nothing'}", path=path)
+        shape, dtype = shape_and_type(dataset)
+        if not shape or dtype.kind not in "fiu":
+            raise FileError(f"data set {top!r} ({dtype}, shape {shape}) holds no rows of numbers", path=path)
+        return check_array(dataset)
+
     def _load(self, number: int) -> dict[str, np.ndarray]:
         """The data sets of a file, float32. The last two stay in memory, since a batch may span two."""
         if number not in self._open:
-            path = self._files[number].path
-            with _hdf5_errors(path), h5py.File(path, "r") as file:
-                self._open[number] = {top: file[top][()].astype(np.float32) for top in self.tops}
+            with open_hdf5(self._files[number].path) as file:
+                self._open[number] = {top: self._rows(file, top) for top in self.tops}
             while len(self._open) > 2:
                 self._open.popitem(last=False)
         return self._open[number]
 
-
-class HDF5Output:
-    """Writes what reaches an HDF5Output layer: data sets ``data`` and ``label``, each as (N, C, H, W) float32.
-
-    Real Caffe makes the file anew when the net is built and fails at the second forward pass; here later passes append
-    their rows.
-
-    Raises:
-        FileError: the file cannot be written.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
-        with _hdf5_errors(self.path, "written"):
-            self._raw = open(self.path, "w+b")  # noqa: SIM115  # until close()
-            self._sink = Sink(self._raw)
-            self._file = h5py.File(self.path, "w", driver="fileobj", fileobj=self._sink)
-
-    def write(self, data: Tensor, label: Tensor) -> None:
-        """Append the rows of both blobs, which must be equally many."""
-        if data.dim() < 1 or label.dim() < 1 or data.shape[0] != label.shape[0]:
-            shapes = f"data {list(data.shape)} and label {list(label.shape)}"
-            raise FileError(f"{shapes} must have equally many rows", path=self.path)
-        with _hdf5_errors(self.path, "written"):
-            for name, blob in (("data", data), ("label", label)):
-                if blob.dim() > 4:
-                    raise FileError(f"{name} has {blob.dim()} axes; Caffe's HDF5Output takes up to 4", path=self.path)
-                array = blob.detach().to("cpu", torch.float32).numpy()
-                array = array.reshape(array.shape + (1,) * (4 - array.ndim))
-                if name not in self._file:
-                    self._file.create_dataset(name, data=array, maxshape=(None, *array.shape[1:]))
-                    continue
-                dataset = self._file[name]
-                before, *row_shape = dataset.shape
-                if tuple(row_shape) != array.shape[1:]:
-                    raise FileError(
-                        f"{name} has rows of shape {list(array.shape[1:])} after {row_shape}", path=self.path
-                    )
-                dataset.resize(before + len(array), axis=0)
-                dataset[before:] = array
-            self._file.flush()
-            self._sink.check()
-
-    def close(self) -> None:
-        """Finish the file. Raises FileError if that fails and nothing did before."""
-        failed = self._sink.error is not None
-        try:
-            with _hdf5_errors(self.path, "written"):
-                self._file.close()
-                self._raw.close()
-                self._sink.check()
-        except FileError:
-            if not failed:
-                raise
-
-    def __enter__(self) -> HDF5Output:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
-@contextmanager
-def _hdf5_errors(path: str, doing: str = "read") -> Iterator[None]:
-    try:
-        yield
-    except FileError:
-        raise
-    except _FAILURES as error:
-        raise FileError(f"cannot be {doing} as HDF5: {error}", path=path) from error
+    def _rows(self, file: Group, top: str) -> np.ndarray:
+        dataset = find(file, top)
+        if dataset is None:
+            raise FileError(f"has no data set {top!r} any more", path=file.filename)
+        return read_array(dataset).astype(np.float32, copy=False)

@@ -35,9 +35,9 @@ from ...formats.weights import (
     read_solverstate,
     read_weights,
     write_caffemodel,
-    write_caffemodel_hdf5,
     write_solverstate,
 )
+from ...formats.weights_hdf5 import write_caffemodel_hdf5
 from ...formats.wire import BlobView, SolverState
 from ...network.net import CaffeNet
 from ...network.registry import Layer, Shape
