@@ -15,14 +15,16 @@ __all__ = ["Accuracy"]
 class Accuracy(Layer):
     """Share of labels with fewer than ``top_k`` other classes scored as high or higher: a tie counts against the label.
 
-    The second top is the same for each class by itself. Where nothing counts, the result is 0.
+    The second top is the same for each class by itself. Where nothing counts, the result is 0; that of a class by
+    itself, ``absent``.
     """
 
-    def __init__(self, top_k: int, axis: int, ignored: int | None, *, tops: int) -> None:
+    def __init__(self, top_k: int, axis: int, ignored: int | None, absent: float, *, tops: int) -> None:
         super().__init__()
         self.top_k = top_k
         self.axis = axis
         self.ignored = ignored
+        self.absent = absent
         self.per_class = tops > 1
 
     @torch.no_grad()
@@ -40,7 +42,7 @@ class Accuracy(Layer):
         zeros = torch.zeros(classes, dtype=counted.dtype, device=x.device)
         rights = zeros.index_add(0, index.flatten(), right.flatten())
         counts = zeros.index_add(0, index.flatten(), counted.flatten())
-        return overall, (rights / counts.clamp_min(1)).to(x.dtype)
+        return overall, torch.where(counts > 0, rights / counts.clamp_min(1), self.absent).to(x.dtype)
 
 
 @layer("Accuracy", bottoms=2, tops=(1, 2))
@@ -51,4 +53,6 @@ def accuracy(spec: LayerSpec) -> Layer:
     if params.top_k > classes:
         spec.fail(f"accuracy_param.top_k {params.top_k} exceeds the {classes} classes")
     ignored = params.ignore_label if params.has("ignore_label") else None
-    return Accuracy(params.top_k, axis, ignored, tops=len(spec.tops))
+    # SegNet's fork counts a class that does not occur as always right.
+    absent = 1.0 if "alexgkendall/caffe-segnet" in spec.dialect.split("+") else 0.0
+    return Accuracy(params.top_k, axis, ignored, absent, tops=len(spec.tops))

@@ -14,12 +14,12 @@ __all__ = ["MVN"]
 
 
 class _CaffeGradient(torch.autograd.Function):
-    """(x - mean) / (sd + eps) with Caffe's backward pass, which takes sd + eps for the sd of the true gradient."""
+    """(x - mean) / divisor with Caffe's backward pass, which takes the divisor for the sd of the true gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, axes: tuple[int, ...], module: MVN) -> Tensor:
         centred = x - x.mean(axes, keepdim=True)
-        divisor = centred.square().mean(axes, keepdim=True).sqrt_().add_(eps)
+        divisor = module.divisor(centred.square().mean(axes, keepdim=True))
         y = centred.div_(divisor)
         ctx.save_for_backward(y, divisor)
         ctx.axes = axes
@@ -50,12 +50,15 @@ class MVN(Layer):
             x = x.reshape(x.shape + (1,) * (4 - x.ndim))
         wide = widened(x)
         if self.divide and not self.true_gradient:
-            result: Tensor = _CaffeGradient.apply(wide, self.axes, self.eps)
+            result: Tensor = _CaffeGradient.apply(wide, self.axes, self)
             return result.to(x.dtype)
         centred = wide - wide.mean(self.axes, keepdim=True)
         if self.divide:
-            centred = centred / (centred.square().mean(self.axes, keepdim=True).sqrt() + self.eps)
+            centred = centred / self.divisor(centred.square().mean(self.axes, keepdim=True))
         return centred.to(x.dtype)
+
+    def divisor(self, variance: Tensor) -> Tensor:
+        return variance.sqrt() + self.eps
 
 
 @layer("MVN", bottoms=1, tops=1)

@@ -78,11 +78,16 @@ class SoftmaxWithLoss(_SoftmaxLoss):
         index, valid = self.labels_like(x, labels)
         prob = torch.softmax(widened(x), self.axis)
         losses = -prob.gather(self.axis, index).clamp_min(_LEAST).log()
+        valid = self.counted(losses.detach(), valid)
 
         def slopes() -> Tensor:
             return prob.scatter_add(self.axis, index, -torch.ones_like(losses))
 
         return self.tops(x, prob, losses, valid, slopes)
+
+    def counted(self, losses: Tensor, valid: Tensor | None) -> Tensor | None:
+        """Mask of the positions that count, None if all do, from that of those without ``ignored``."""
+        return valid
 
 
 @layer("SoftmaxWithLoss", bottoms=2, tops=(0, 2), loss=True)
