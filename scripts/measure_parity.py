@@ -1,4 +1,6 @@
-"""Measure our numbers against the stored outputs of real Caffe and write the tables into the two READMEs.
+"""Measure our numbers against the stored outputs of real Caffe and write the tables that show them.
+
+One is in docs/layers.md (layer types), one in reference_outputs/README.md (whole networks).
 
 .venv/bin/python scripts/measure_parity.py
 """
@@ -8,8 +10,11 @@ from __future__ import annotations
 import json
 import textwrap
 from collections import defaultdict
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import h5py
 
 import caffe_compat
 from caffe_compat import layers as _layers  # noqa: F401  registers what ships
@@ -21,6 +26,7 @@ from caffe_compat.parity.reference import verify_net
 from caffe_compat.schema import load_schema
 
 ROOT = Path(__file__).parent.parent
+LAYERS_PAGE = ROOT / "docs" / "layers.md"
 REFERENCE = ROOT / "reference_outputs"
 CASE_FILES = {"bvlc_layers.h5": "BVLC Caffe 1.0.0", "ssl3d_layers.h5": "3Dpose_ssl"}
 FORK_FILES = ("fork_layers.h5", "fork_layers_first.h5", "fork_layers_segnet_lstm.h5", "fork_layers_yolo.h5")
@@ -45,6 +51,12 @@ class Measured:
     files: bool = False
     failed: list[str] = field(default_factory=list)
 
+    @property
+    def counted(self) -> str:
+        """What the table says of the number of cases: "refused" are further ones, "deviating" are among them."""
+        apart = [f"{n} {word}" for n, word in ((self.refused, "refused"), (self.deviations, "deviating")) if n]
+        return str(self.cases) + (f" ({', '.join(apart)})" if apart else "")
+
     def add(self, result: CaseResult, origin: str) -> None:
         """Count one case."""
         if result.unsupported:
@@ -68,12 +80,22 @@ class Measured:
 def measure_layers() -> dict[str, Measured]:
     """Run every stored case, forward and backward."""
     measured: dict[str, Measured] = defaultdict(Measured)
+    for case, group, origin in stored_cases():
+        measured[type_of(case)].add(run_case(case, group, root=REFERENCE), origin)
+    return dict(measured)
+
+
+def stored_cases() -> Iterator[tuple[str, h5py.Group, str]]:
+    """Every stored case: its name, what is stored of it, and the program that it was recorded with."""
     for name in (*CASE_FILES, *FORK_FILES):
         with open_hdf5(REFERENCE / name) as file:
             for case, group in file.items():
-                origin = CASE_FILES.get(name) or _fork(group.attrs["dialect"])
-                measured[case.partition(".")[0]].add(run_case(case, group, root=REFERENCE), origin)
-    return dict(measured)
+                yield case, group, CASE_FILES.get(name) or _fork(group.attrs["dialect"])
+
+
+def type_of(case: str) -> str:
+    """The layer type that a case is of, which its name begins with."""
+    return case.partition(".")[0]
 
 
 def _fork(dialect: str) -> str:
@@ -82,13 +104,10 @@ def _fork(dialect: str) -> str:
 
 
 def layer_table(measured: dict[str, Measured]) -> list[str]:
-    """One row per registered layer type; those that only forks have, and that no case covers, in a list below.
-
-    "refused" are further cases, with options that are not built; "deviating" are among those compared.
-    """
+    """One row per registered layer type; those that only forks have, and that no case covers, in a list below."""
     lines = ["| layer type | cases from | cases | forward | gradients |", "|---|---|---:|---:|---:|"]
     compared = {name: entry for name, entry in measured.items() if entry.cases}
-    unchecked = [name for name in layer_types() if name not in compared and not _is_checked(name)]
+    unchecked = never_compared(compared)
     for name in layer_types():
         entry = compared.get(name)
         if entry is None:
@@ -98,11 +117,14 @@ def layer_table(measured: dict[str, Measured]) -> list[str]:
         forward = f"{entry.forward:.1e}" + (" and its files, byte for byte" if entry.files else "")
         backward = f"{entry.backward:.1e}" if entry.backward is not None else ""
         state = f" (FAILED: {', '.join(entry.failed)})" if entry.failed else ""
-        apart = [f"{n} {word}" for n, word in ((entry.refused, "refused"), (entry.deviations, "deviating")) if n]
-        cases = str(entry.cases) + (f" ({', '.join(apart)})" if apart else "")
-        lines.append(f"| {name} | {', '.join(entry.origins)} | {cases} | {forward}{state} | {backward} |")
+        lines.append(f"| {name} | {', '.join(entry.origins)} | {entry.counted} | {forward}{state} | {backward} |")
     below = f"Built from the sources of forks, never compared with what these compute ({len(unchecked)}): "
     return [*lines, "", *textwrap.wrap(f"{below}{', '.join(unchecked)}.", 132, break_on_hyphens=False)]
+
+
+def never_compared(compared: Collection[str]) -> list[str]:
+    """Registered types that are not among ``compared`` and count as verified under no dialect."""
+    return [name for name in layer_types() if name not in compared and not _is_checked(name)]
 
 
 def _is_checked(name: str) -> bool:
@@ -164,7 +186,7 @@ def write_between(path: Path, marker: str, lines: list[str]) -> None:
 
 def main() -> None:
     measured = measure_layers()
-    write_between(ROOT / "README.md", "layers", layer_table(measured))
+    write_between(LAYERS_PAGE, "layers", layer_table(measured))
     write_between(REFERENCE / "README.md", "networks", measure_networks())
     entries = measured.values()
     refused, deviating = sum(e.refused for e in entries), sum(e.deviations for e in entries)
