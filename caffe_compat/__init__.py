@@ -34,10 +34,10 @@ from .errors import (
 if TYPE_CHECKING:
     from .access import FileAccess
     from .conversion import Conversion, convert, save
-    from .network.graph import NetState
     from .network.loading import load
     from .network.net import CaffeNet
     from .network.registry import Layer, LayerSpec, layer
+    from .network.rules import NetState
     from .parity.report import Report
     from .parity.verification import verify
 
@@ -79,7 +79,7 @@ _HOMES = {
     "FileAccess": "access",
     "Layer": "network.registry",
     "LayerSpec": "network.registry",
-    "NetState": "network.graph",
+    "NetState": "network.rules",
     "Report": "parity.report",
     "convert": "conversion",
     "layer": "layers",

@@ -77,7 +77,7 @@ def test_only_plain_data(net: CaffeNet, tmp_path: Path) -> None:
     content = torch.load(tmp_path / "m.pt", weights_only=True)
     assert set(content) == {
         *("format", "version", "network", "dialect", "state", "input_shapes", "dtype", "optimized", "state_dict"),
-        *("dialect_text", "sources", "preprocess", "parity", "extra", "written_by"),
+        *("dialect_text", "sources", "preprocess", "parity", "extra", "written_by", "outputs"),
     }
     assert sorted(content["state_dict"])[0] == "a%2Eb.bias"
 

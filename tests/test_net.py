@@ -543,6 +543,30 @@ def test_propagate_down_stops_the_gradient() -> None:
         net_of(chain.replace("DOWN", "true propagate_down: true"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "dialect", "reached"),
+    [
+        ("EuclideanLoss", "bvlc", (True, True)),
+        ("SigmoidCrossEntropyLoss", "bvlc", (True, False)),
+        ("SmoothL1Loss", "weiliu89/caffe@ssd", (True, True)),
+        ("InvertedOrder", "chanyn/3Dpose_ssl", (False,)),
+        ("ReLU", "bvlc", (True,)),
+    ],
+)
+def test_where_force_backward_reaches(kind: str, dialect: str, reached: tuple[bool, ...]) -> None:
+    """Not into labels, and not where the class forbids it, unless a learned blob above needs the gradient anyway."""
+    names = "ab"[: len(reached)]
+    ends = "".join(input_layer(name, 2, 48) for name in names)
+    learned = ends + "".join(ip(f"ip_{name}", name, f"l{name}", 48) for name in names)
+    for text, blobs, expected in (
+        (ends, names, reached),
+        (learned, [f"l{name}" for name in names], (True,) * len(reached)),
+    ):
+        parsed = parse_message("force_backward: true " + text + layer("k", kind, " ".join(blobs), "k"), dialect=dialect)
+        net = CaffeNet(parsed.message, dialect=parsed.schema.name)
+        assert net.program.steps[-1].stops_gradient == tuple(not r for r in expected)
+
+
 def test_loss_weights() -> None:
     two = input_layer("x", 2, 3) + input_layer("y", 2, 3)
     text = (

@@ -7,16 +7,15 @@ nothing in testing, are left out.
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import LayerError, UsageError
+from ..errors import UsageError
 from ..layers.bvlc import activation
 from ..layers.bvlc.activation import Power, ReLU
 from ..layers.bvlc.batch_norm import BatchNorm
@@ -30,7 +29,9 @@ from ..layers.bvlc.scale import Bias, Scale
 from ..layers.bvlc.shape import Concat, Slice, Split
 from ..layers.forks.nvidia import NvidiaBatchNorm
 from ..network.graph import Node
-from ..network.net import CaffeNet, Step
+from ..network.parts import copied_layer
+from ..network.program import Program, Step
+from ..network.running import ProgramNet
 from .fused import Affine, Fused
 
 __all__ = ["InferenceNet", "optimize"]
@@ -58,25 +59,32 @@ _ANY_LAYOUT = (
 )
 
 
-class InferenceNet(CaffeNet):
-    """What :meth:`CaffeNet.optimize` returns: a copy of a net that can only be run.
+_USE = "use the net that optimize() was called on"
+# What a net can do by which its layers can be told apart.
+_OF_SINGLE_LAYERS = frozenset(
+    ("assign_blob", "blobs_of", "loss", "loss_weights", "materialize", "nodes_with_blobs", "param_specs", "part")
+)
+
+
+class RefusedError(UsageError, AttributeError):
+    """An attribute that a net has and its inference form has not."""
+
+
+class InferenceNet(ProgramNet):
+    """What :meth:`caffe_compat.CaffeNet.optimize` returns: a copy of a net that can only be run.
 
     It is called, run, moved and cast like the net it was made from, and gives the same outputs. Blobs that were folded
-    away cannot be asked for. Its weights are no longer those of the layers, so they can be neither listed nor saved:
-    ``save_checkpoint(net, path, optimized=True)`` stores the net it was made from and the wish to optimize. No gradient
-    passes. To compile or export, take the net it was made from.
+    away cannot be asked for. Its weights are no longer those of the layers, so they can neither be listed by layer nor
+    saved: ``save_checkpoint(net, path, optimized=True)`` stores the net it was made from and the wish to optimize. No
+    gradient passes. To compile or export, take the net it was made from.
     """
 
-    def __init__(self, net: CaffeNet) -> None:
-        nn.Module.__init__(self)
-        self.dialect, self.graph, self.shapes = net.dialect, net.graph, net.shapes
+    def __init__(self, net: ProgramNet) -> None:
+        super().__init__()
         self.randomness, self.files = net.randomness, net.files
         self.warnings, self.notes = list(net.warnings), list(net.notes)
-        self.loss_weights, self.param_specs, self._sharers = {}, {}, {}
         plan = _Plan(net)
-        self._aliases = plan.aliases
-        self._steps = plan.steps()
-        self._gone = plan.gone()
+        self.program = plan.program()
         # One memo for all: tensors that layers share stay shared. What a net draws from and writes to is not copied.
         memo: dict[int, Any] = {id(net.randomness): net.randomness, id(net.files): net.files}
         for group in plan.groups:
@@ -84,7 +92,7 @@ class InferenceNet(CaffeNet):
         self.requires_grad_(False)
         self.train(False)
 
-    def optimize(self) -> CaffeNet:
+    def optimize(self) -> InferenceNet:
         """Itself: nothing is left to do."""
         return self
 
@@ -98,28 +106,12 @@ class InferenceNet(CaffeNet):
     def _execute(self, values: list[Tensor | None], *, keep: bool) -> list[Tensor | None]:
         with torch.no_grad():
             values = super()._execute(values, keep=keep)
-        for value, source in self._aliases.items():
-            values[value] = values[source]
         return [None if x is None else x.contiguous() for x in values]
 
-    def _wanted(self, blobs: Literal["all"] | Sequence[str] | None) -> dict[str, int]:
-        wanted = super()._wanted(blobs)
-        gone = [name for name, value in wanted.items() if value in self._gone]
-        if gone and blobs != "all":
-            raise UsageError(f"blob {gone[0]!r} is folded away; ask the net that optimize() was called on for it")
-        return {name: value for name, value in wanted.items() if value not in self._gone}
-
-    def blobs_of(self, module_name: str) -> dict[str, Tensor]:
-        _refuse("has no blobs of single layers")
-
-    def nodes_with_blobs(self) -> list[Node]:
-        _refuse("has no blobs of single layers")
-
-    def assign_blob(self, module_name: str, name: str, tensor: Tensor) -> None:
-        _refuse("takes no weights")
-
-    def materialize(self, seed: int | None = None, device: torch.device | str = "cpu") -> CaffeNet:
-        _refuse("takes no weights")
+    def __getattr__(self, name: str) -> Any:
+        if name in _OF_SINGLE_LAYERS:
+            raise RefusedError(f"the inference form of a net has no {name}; {_USE}")
+        return super().__getattr__(name)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
         _refuse("has no state_dict: its weights could be taken for the layers' own")
@@ -128,7 +120,7 @@ class InferenceNet(CaffeNet):
         _refuse("takes no state_dict")
 
 
-def optimize(net: CaffeNet) -> InferenceNet:
+def optimize(net: ProgramNet) -> InferenceNet:
     """The inference form of ``net``, for the device and precision that it has (moving it later works too).
 
     Raises:
@@ -145,7 +137,7 @@ def optimize(net: CaffeNet) -> InferenceNet:
 
 
 def _refuse(what: str) -> NoReturn:
-    raise UsageError(f"the inference form of a net {what}; use the net that optimize() was called on")
+    raise UsageError(f"the inference form of a net {what}; {_USE}")
 
 
 # Which layers run together
@@ -189,7 +181,7 @@ class _Group:
 class _Plan:
     """The layers of a net in groups, in execution order; ``aliases`` maps tops that repeat a value to that value."""
 
-    def __init__(self, net: CaffeNet) -> None:
+    def __init__(self, net: ProgramNet) -> None:
         self.net = net
         self.aliases: dict[int, int] = {}
         self.nodes: list[Node] = []
@@ -200,7 +192,7 @@ class _Plan:
                 self.aliases.update(dict.fromkeys(node.tops, self._resolved(node.bottoms[0])))
             else:
                 self.nodes.append(node)
-        self.outputs = {self._resolved(v) for v in net.graph.outputs}
+        self.outputs = {self._resolved(v) for v in net.program.outputs}
         self.bottoms = [tuple(self._resolved(v) for v in node.bottoms) for node in self.nodes]
         self.reads = Counter(v for bottoms in self.bottoms for v in bottoms)
         self.reader = {v: i for i, bottoms in enumerate(self.bottoms) for v in bottoms}
@@ -211,22 +203,17 @@ class _Plan:
                 groups.append(self._group(i, taken))
         self.groups = sorted(groups, key=lambda group: group.last)
 
-    def steps(self) -> tuple[Step, ...]:
-        """The groups as steps to run. A value is freed behind the last step that reads or makes it."""
-        last = {v: i for i, group in enumerate(self.groups) for v in (*group.reads, *group.tops)}
-        frees: list[list[int]] = [[] for _ in self.groups]
-        for value, i in last.items():
-            if value not in self.outputs:
-                frees[i].append(value)
-        return tuple(
-            Step(group.nodes[0].module_name, group.reads, group.tops, (), tuple(done))
-            for group, done in zip(self.groups, frees, strict=True)
+    def program(self) -> Program:
+        """The groups as steps to run."""
+        steps = [Step(group.nodes[0].module_name, group.reads, group.tops) for group in self.groups]
+        return Program.of(
+            self.net.graph,
+            self.net.shapes,
+            steps,
+            outputs=self.net.program.outputs,
+            aliases=self.aliases,
+            absence="is folded away; ask the net that optimize() was called on for it",
         )
-
-    def gone(self) -> frozenset[int]:
-        """Values that no step makes."""
-        made = {*self.net.graph.inputs, *(v for group in self.groups for v in group.tops)}
-        return frozenset(v for v in range(len(self.net.graph.blobs)) if self._resolved(v) not in made)
 
     def _resolved(self, value: int) -> int:
         return self.aliases.get(value, value)
@@ -275,7 +262,7 @@ class _Plan:
         return True
 
 
-def _module(net: CaffeNet, node: Node) -> nn.Module:
+def _module(net: ProgramNet, node: Node) -> nn.Module:
     return net.get_submodule(node.module_name)
 
 
@@ -372,7 +359,7 @@ def _outputs(kernel: Kernel) -> int:
 # Modules
 
 
-def _built(group: _Group, net: CaffeNet, memo: dict[int, Any]) -> nn.Module:
+def _built(group: _Group, net: ProgramNet, memo: dict[int, Any]) -> nn.Module:
     """The module that runs ``group``; its tensors are copies."""
     node = group.nodes[0]
     module = _module(net, node)
@@ -383,7 +370,7 @@ def _built(group: _Group, net: CaffeNet, memo: dict[int, Any]) -> nn.Module:
         device, dtype = net.device_and_dtype()
         affine = Affine(group.affine.scale.to(dtype).to(device), group.affine.shift.to(dtype).to(device))
         return Fused(affine, bottom, group.slope)
-    layer = _copied(module, node, memo)
+    layer = copied_layer(module, node, memo)
     if type(module) not in _ANY_LAYOUT:
         layer.register_forward_pre_hook(_in_rows)
     return layer
@@ -391,15 +378,6 @@ def _built(group: _Group, net: CaffeNet, memo: dict[int, Any]) -> nn.Module:
 
 def _in_rows(module: nn.Module, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(x.contiguous() for x in bottoms)
-
-
-def _copied(module: nn.Module, node: Node, memo: dict[int, Any]) -> nn.Module:
-    try:
-        return copy.deepcopy(module, memo)
-    except Exception as error:  # whatever the objects that a user's layer holds may raise
-        raise LayerError(
-            f"cannot be copied for the inference form: {error}", layer=node.name, type=node.type
-        ) from error
 
 
 def _copied_kernel(kernel: Kernel, node: Node, affine: _Affine | None, memo: dict[int, Any]) -> nn.Module:
@@ -411,7 +389,7 @@ def _copied_kernel(kernel: Kernel, node: Node, affine: _Affine | None, memo: dic
 
     if affine is not None:
         own[id(kernel.weight)] = like_weight(_folded_weight(kernel, affine))
-    layer = _copied(kernel, node, own)
+    layer = copied_layer(kernel, node, own)
     if affine is not None:
         layer._parameters["bias"] = like_weight(_folded_bias(kernel, affine))
     return layer

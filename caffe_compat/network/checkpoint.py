@@ -6,6 +6,7 @@ network       prototxt text of the whole definition, current generation
 dialect       name of the schema the text is bound to
 dialect_text  text of that schema if it is a user's own .proto file, else None
 state         {"phase", "level", "stages"}
+outputs       names of the blobs that the net gives, where these are not those that no layer reads; may be missing
 input_shapes  {blob: [dims]}
 dtype         "float32", "float16" or "bfloat16": precision of the floating-point weights (running statistics, which
               half precision cannot hold, stay float32)
@@ -25,17 +26,18 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import torch
 
 from ..access import FileAccess
-from ..errors import CaffeCompatError, FileError, UsageError
+from ..errors import CaffeCompatError, FileError, UsageError, located
 from ..formats.files import Checksum, atomic_write, open_file
 from ..parity.record import ParityRecord, versions
 from ..schema import keep_dialect, own_dialect
 from ..schema.prototxt import format_message, parse_message
 from .graph import NetState
+from .names import under_names
 from .net import CaffeNet
 
 __all__ = [
@@ -60,6 +62,7 @@ class Checkpoint:
     dialect_text: str | None
     state: NetState
     input_shapes: dict[str, tuple[int, ...]]
+    outputs: tuple[str, ...] | None
     dtype: str
     optimized: bool
     state_dict: dict[str, torch.Tensor]
@@ -110,6 +113,7 @@ def save_checkpoint(
         "dialect_text": dialect_text,
         "state": {**asdict(net.graph.state), "stages": list(net.graph.state.stages)},
         "input_shapes": {name: list(shape) for name, shape in net.input_shapes.items()},
+        "outputs": None if net.program.outputs == net.graph.outputs else list(net.output_names),
         "dtype": dtype,
         "optimized": optimized,
         "state_dict": _as_stored(net, DTYPES[dtype], wide),
@@ -210,6 +214,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             dialect_text=content["dialect_text"],
             state=NetState(state["phase"], int(state["level"]), tuple(map(str, state["stages"]))),
             input_shapes={str(n): tuple(int(d) for d in s) for n, s in content["input_shapes"].items()},
+            outputs=_outputs(content.get("outputs")),
             dtype=content["dtype"],
             optimized=_typed(content["optimized"], bool),
             state_dict=tensors,
@@ -260,6 +265,10 @@ def _parity_record(entry: Any) -> ParityRecord | None:
     return record
 
 
+def _outputs(names: Any) -> tuple[str, ...] | None:
+    return None if names is None else tuple(_typed(name, str) for name in _typed(names, list))
+
+
 def _extra(entries: Any) -> dict[str, torch.Tensor | str]:
     for name, value in _typed(entries, dict).items():
         if not isinstance(value, str):
@@ -291,6 +300,9 @@ def load_checkpoint(
 ) -> CaffeNet:
     """The net in a ``.pt``, as it was converted: same phase, precision and, if that was asked for, inference form.
 
+    That form is an :class:`caffe_compat.inference.optimization.InferenceNet`, which runs like a :class:`CaffeNet` and
+    refuses what it cannot do.
+
     Raises:
         FileError: see :func:`read_checkpoint`; or tensors that do not fit the network stored beside them.
     """
@@ -306,22 +318,26 @@ def load_checkpoint(
         allow_python=allow_python,
         path=str(path),
     )
+    if content.outputs is not None:
+        with located(path=str(path)):
+            net.program = net.program.returning(content.outputs)
     expected = net.state_dict()
-    missing, extra = expected.keys() - content.state_dict.keys(), content.state_dict.keys() - expected.keys()
+    stored = under_names(content.state_dict, expected)
+    missing, extra = expected.keys() - stored.keys(), stored.keys() - expected.keys()
     if missing or extra:
         found = [f"lacks {n}" for n in sorted(missing)] + [f"has {n} too many" for n in sorted(extra)]
         raise FileError(f"its tensors do not fit its network: {', '.join(found[:5])}", path=str(path))
-    for name, tensor in content.state_dict.items():
+    for name, tensor in stored.items():
         if expected[name].shape != tensor.shape:
             shapes = f"{list(tensor.shape)}, its network needs {list(expected[name].shape)}"
             raise FileError(f"tensor {name} has shape {shapes}", path=str(path))
         if not tensor.is_floating_point() and tensor.dtype != expected[name].dtype:
             kinds = f"{tensor.dtype}, its network needs {expected[name].dtype}"
             raise FileError(f"tensor {name} holds {kinds}", path=str(path))
-    for name, tensor in content.state_dict.items():
+    for name, tensor in stored.items():
         module, _, blob = name.rpartition(".")
         net.assign_blob(module, blob, tensor)
     net.materialize()
     if content.dtype != "float32":
         net.to(DTYPES[content.dtype])
-    return net.optimize() if content.optimized else net
+    return cast(CaffeNet, net.optimize()) if content.optimized else net

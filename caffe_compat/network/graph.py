@@ -74,10 +74,16 @@ class Graph:
         """The shapes of a source's tops: as given, else as the source tells; None where neither does.
 
         Raises:
-            UsageError: the source contradicts itself.
+            UsageError: the source contradicts itself, or a dimension is negative.
         """
         told = zip(node.message.top, told_shapes(node.message), strict=True)
-        return tuple(self.given.get(name, shape) for name, shape in told)
+        shapes = {name: self.given.get(name, shape) for name, shape in told}
+        for name, shape in shapes.items():
+            if shape is not None and any(dim < 0 for dim in shape):
+                raise UsageError(
+                    f"input {name!r} has a negative dimension: {list(shape)}", layer=node.name, type=node.type
+                )
+        return tuple(shapes.values())
 
     def check(self) -> None:
         """What holds of every graph. Nothing that a user does breaks it; the tests run it on many networks.

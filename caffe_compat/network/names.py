@@ -6,19 +6,22 @@ quotes, ``#2`` marks the second layer of a name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from torch import nn
 
-__all__ = ["RESERVED", "layer_name", "module_names"]
+__all__ = ["RESERVED", "layer_name", "module_names", "under_names"]
 
+_T = TypeVar("_T")
 _QUOTED = {"%": "%25", "#": "%23", ".": "%2E"}
 
-# Attributes of a net, which no layer may hide: torch's, and those of the classes in this library.
+# Attributes of a net, which no layer may hide: torch's, and those of the classes in this library, past ones too.
 RESERVED = frozenset(dir(nn.Module())) | frozenset(
     (
         *("_aliases", "_build", "_build_layer", "_check_inputs", "_check_unknown", "_execute", "_failure"),
         *("_find_layer", "_given", "_gone", "_gradient_stops", "_infer", "_is_loss", "_is_read", "_is_there"),
+        *("_adopt", "part", "program"),
         *("_materialize_rest", "_merge_specs", "_plan", "_read_loss_weights", "_read_param_specs", "_sharers"),
         *("_steps", "_wanted", "assign_blob", "blobs_of", "device_and_dtype", "dialect", "files", "graph"),
         *("input_names", "input_shapes", "loss", "loss_weights", "materialize", "message", "nodes_with_blobs"),
@@ -57,3 +60,20 @@ def layer_name(module_name: str) -> str:
     for char, quoted in reversed(_QUOTED.items()):
         name = name.replace(quoted, char)
     return name
+
+
+def under_names(found: Mapping[str, _T], names: Iterable[str]) -> dict[str, _T]:
+    """Entries by the full names that ``names`` has for them (``conv1.weight``), if a file has others.
+
+    Which names are reserved depends on the release, and on torch's.
+
+    >>> under_names({"%run.weight": 1, "go.weight": 2, "odd": 3}, ["run.weight", "%go.weight"])
+    {'run.weight': 1, '%go.weight': 2, 'odd': 3}
+    """
+    known = {_unreserved(name): name for name in names}
+    return {known.get(_unreserved(name), name): entry for name, entry in found.items()}
+
+
+def _unreserved(name: str) -> str:
+    marked = name.startswith("%") and name[1:3] not in ("25", "23", "2E") and name[1:2] not in ("", "#", ".")
+    return name[1:] if marked else name

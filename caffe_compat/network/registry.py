@@ -47,7 +47,6 @@ class Layer(nn.Module):
         blob_names: the parameters and buffers that are Caffe's ``blobs``, in Caffe's order.
         fillers: by blob name, the ``FillerParameter`` that gives its initial value where no weights are loaded; a blob
             without one starts at zero.
-        allow_force_backward: False where Caffe's class keeps a net's ``force_backward`` from reaching its bottoms.
         forward_fills_diff: True where Caffe's forward pass leaves values in a bottom's diff that its backward reads.
         single_precision: buffers that stay float32 when the net is cast to float16 or bfloat16.
         counts: names of the attributes that count from pass to pass (numbers or arrays); snapshots keep them.
@@ -57,7 +56,6 @@ class Layer(nn.Module):
     """
 
     blob_names: tuple[str, ...] = ()
-    allow_force_backward: bool = True
     forward_fills_diff: bool = False
     single_precision: tuple[str, ...] = ()
     counts: tuple[str, ...] = ()
@@ -202,6 +200,7 @@ class LayerType:
     """A registered type: its builder, how many bottoms and tops it takes, and whether its first top is a loss.
 
     ``verified`` is False for a type that was built from a fork's source and never compared with its outputs.
+    ``unforced`` are the bottoms that a net's ``force_backward`` does not reach.
     """
 
     name: str
@@ -211,6 +210,7 @@ class LayerType:
     is_loss: bool
     dialects: tuple[str, ...]
     verified: bool = True
+    unforced: tuple[int, ...] = ()
 
 
 _TYPES: dict[tuple[str, str], LayerType] = {}
@@ -224,6 +224,7 @@ def layer(
     loss: bool = False,
     dialects: Sequence[str] = (),
     verified: bool = True,
+    unforced: Sequence[int] | None = None,
 ) -> Callable[[Builder], Builder]:
     """Register a builder for layer type ``name``.
 
@@ -245,13 +246,17 @@ def layer(
         dialects: the forks whose meaning of ``name`` this is; empty means it holds under every dialect that has none
             of its own.
         verified: False where no output of real Caffe was at hand to compare with; a net with such a layer says so.
+        unforced: the bottoms for which Caffe's class does not ``AllowForceBackward``; by default the labels of a loss,
+            which are its second bottom, and otherwise none.
 
     Raises:
         LayerError: the type is registered already.
     """
 
     def register(build: Builder) -> Builder:
-        entry = LayerType(name, build, bottoms, tops, loss, tuple(dialects), verified)
+        labels = (1,) if loss else ()
+        own = labels if unforced is None else tuple(unforced)
+        entry = LayerType(name, build, bottoms, tops, loss, tuple(dialects), verified, own)
         for dialect in dialects or ("",):
             if (name, dialect) in _TYPES:
                 where = f" for dialect {dialect}" if dialect else ""

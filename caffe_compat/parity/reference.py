@@ -101,7 +101,7 @@ def _compare_any(name: str, ours: Tensor, stored: Any, tolerance: Tolerance) -> 
 
 
 def _is_needed(net: CaffeNet, name: str, group: Group, inputs: Mapping[str, np.ndarray]) -> bool:
-    return net._is_read(name) or _find_input(net, name, group, inputs) is not None
+    return name in net.program.needed_inputs or _find_input(net, name, group, inputs) is not None
 
 
 def _computed(net: CaffeNet, given: Mapping[str, Any]) -> list[str]:

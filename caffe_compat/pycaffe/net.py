@@ -19,6 +19,7 @@ from ..layers.bvlc.python_layer import Python
 from ..layers.bvlc.source import DummyData
 from ..network.definition import Definition, read_definition
 from ..network.filling import fill_net
+from ..network.gradients import has_gradient
 from ..network.graph import NetState, phase_graph
 from ..network.net import CaffeNet
 from ..network.registry import Shape
@@ -151,8 +152,8 @@ class Net:
         for node in core.nodes_with_blobs():
             for name, tensor in core.blobs_of(node.module_name).items():
                 if tensor.is_leaf and isinstance(tensor, torch.nn.Parameter):
-                    learned = core.param_specs[f"{node.module_name}.{name}"].lr_mult != 0
-                    tensor.requires_grad_(learned or core.message.force_backward)
+                    spec = core.param_specs[f"{node.module_name}.{name}"]
+                    tensor.requires_grad_(has_gradient(core.message, spec.lr_mult))
 
     def _step(self, w: Wire, shapes: dict[str, Shape], runs_backward: bool, needs: Sequence[bool]) -> Step:
         bottoms = [self._blob_by_name[name] for name in w.bottoms]

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from ..errors import CaffeCompatError, LayerError
 from ..layers.bvlc.python_layer import Blob, PythonLayer
 from ..layers.bvlc.source import DummyData
-from ..network.net import CaffeNet, blob_names
-from ..network.registry import Layer, LayerSpec, Shape, find_layer
+from ..network.building import build_layer
+from ..network.net import CaffeNet
+from ..network.registry import Shape
+from ..network.sharing import blob_names, get_tensor
 from .blob import BlobVec, NetBlob, flush_parameters, is_host
 from .wiring import Wire
 
@@ -233,39 +235,22 @@ class ModuleStep(Step):
         """
         self._checked = tuple(blob.shape for blob in self.bottoms)
         try:
-            result = self._inferred([torch.empty(shape, device="meta") for shape in self._checked])
+            tops = self._inferred([torch.empty(shape, device="meta") for shape in self._checked])
         except LayerError:
             self._checked = None
             raise
-        tops = [result] if isinstance(result, Tensor) else list(result)
         for blob, top in zip(self.tops, tops, strict=False):
             blob.reshape(*top.shape)
 
-    def _inferred(self, bottoms: Sequence[Tensor]) -> Any:
+    def _inferred(self, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """What the layer would make of bottoms without memory."""
         assert self.wire.node is not None
-        spec = LayerSpec(
-            name=self.name,
-            type=self.type,
-            phase=self.core.graph.state.phase,
-            bottoms=tuple(blob.name for blob in self.bottoms),
-            tops=tuple(blob.name for blob in self.tops),
-            bottom_shapes=tuple(tuple(x.shape) for x in bottoms),
-            dialect=self.core.dialect,
-            message=self.wire.node.message,
-        )
-        try:
-            module: Any = find_layer(self.type, self.core.dialect).build(spec)
-            result = module.infer(*bottoms) if isinstance(module, Layer) else module.to("meta")(*bottoms)
-            needed = [tuple(_tensor_of(module, name).shape) for name in blob_names(module)]
-        except LayerError:
-            raise
-        except Exception as error:
-            raise self._failure("does not fit", error) from error
+        built = build_layer(self.wire.node, self.core.graph, bottoms)
+        needed = [tuple(get_tensor(built.module, name).shape) for name in blob_names(built.module)]
         found = [blob.shape for blob in self.blobs]
         if needed != found:
             raise self._failure(f"would need parameters of shapes {', '.join(map(str, map(list, needed)))} for")
-        return result
+        return built.tops
 
     def _failure(self, what: str, error: Exception | None = None) -> LayerError:
         bottoms = ", ".join(f"{blob.name} {list(blob.shape)}" for blob in self.bottoms)
@@ -276,12 +261,6 @@ class ModuleStep(Step):
             layer=self.name,
             type=self.type,
         )
-
-
-def _tensor_of(module: nn.Module, name: str) -> Tensor:
-    owner, _, own = name.rpartition(".")
-    tensor: Tensor = getattr(module.get_submodule(owner), own)
-    return tensor
 
 
 class PythonStep(Step):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..network.gradients import learns, may_be_forced
 from ..network.graph import Node
 from ..network.net import CaffeNet
-from ..network.registry import find_layer
 from ..training.solver.structure import layers_of_snapshot
 
 __all__ = ["Wire", "need_backward", "wire"]
@@ -82,24 +82,13 @@ def need_backward(net: CaffeNet, wires: Sequence[Wire]) -> tuple[list[bool], lis
     if net.message.force_backward:
         for k, w in enumerate(wires):
             layers[k] = True
-            bottoms[k] = [need or _may_be_forced(net, w, i) for i, need in enumerate(bottoms[k])]
+            bottoms[k] = [
+                need or w.node is None or may_be_forced(w.node, i, net.dialect) for i, need in enumerate(bottoms[k])
+            ]
     return layers, [tuple(needs) for needs in bottoms]
 
 
 def _learns(net: CaffeNet, w: Wire) -> bool:
     if w.node is None or w.node in net.graph.sources:
         return False
-    return any(
-        net.param_specs[f"{w.node.module_name}.{name}"].lr_mult != 0 for name in net.blobs_of(w.node.module_name)
-    )
-
-
-def _may_be_forced(net: CaffeNet, w: Wire, bottom: int) -> bool:
-    """Caffe's AllowForceBackward: not into the labels of a loss, nor into the marks where sequences go on."""
-    if w.node is None:
-        return True
-    if w.type in ("LSTM", "RNN"):
-        return bottom != 1
-    if find_layer(w.type, net.dialect).is_loss and w.type != "EuclideanLoss":
-        return bottom != (2 if w.type == "ContrastiveLoss" else 1)
-    return bool(getattr(net.get_submodule(w.node.module_name), "allow_force_backward", True))
+    return learns(w.node, list(net.blobs_of(w.node.module_name)), net.param_specs)

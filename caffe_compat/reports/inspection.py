@@ -15,12 +15,14 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..errors import CaffeCompatError, FileError, GraphError, UsageError
 from ..formats.sniff import TEXT_KINDS, FileKind, kind_of
 from ..formats.textformat import TextTree, parse_text
 from ..formats.weights import WeightsFile, read_solverstate, read_weights
 from ..formats.wire import BlobView, read_blob
+from ..network.building import build_layer, without_memory
 from ..network.checkpoint import Checkpoint, read_checkpoint
 from ..network.definition import Definition, read_definition
 from ..network.filling import shape_fits
@@ -28,6 +30,7 @@ from ..network.graph import Graph, NetState, Node, phase_graph
 from ..network.net import CaffeNet
 from ..network.registry import Shape, find_layer
 from ..network.rules import included, own_state
+from ..network.sharing import blob_names, get_tensor
 from ..schema import is_repeated, load_schema
 from ..schema.prototxt import parse_message, read_message, read_text
 from ..schema.unknown import unknown_fields_of
@@ -420,15 +423,13 @@ def layer_rows(net: CaffeNet) -> list[LayerRow]:
         if node in net.graph.sources:
             rows.append(_row(node, net.graph, shapes, (), 0))
             continue
-        blobs = tuple(tuple(blob.shape) for blob in net.blobs_of(node.module_name).values())
-        module = net.get_submodule(node.module_name)
-        macs = multiply_accumulates(module, [net.shapes[v] for v in node.bottoms], shapes)
-        rows.append(_row(node, net.graph, shapes, blobs, macs))
+        bottoms = [net.shapes[v] for v in node.bottoms]
+        rows.append(_built_row(node, net.graph, net.get_submodule(node.module_name), bottoms, shapes))
     return rows
 
 
 def _rows_one_by_one(graph: Graph) -> list[LayerRow]:
-    """Rows of a network that cannot be built as a whole: each layer that can be is built alone, on inputs."""
+    """Rows of a network that cannot be built as a whole: each layer that can be is built alone."""
     known: dict[int, Shape | None] = {}
     rows = []
     for node in graph.nodes:
@@ -454,26 +455,26 @@ def _lone_row(node: Node, graph: Graph, known: Mapping[int, Shape | None]) -> La
         find_layer(node.type, graph.dialect)
     except CaffeCompatError:
         return _row(node, graph, nothing, None, None, f"layer type {node.type!r} is not known")
-    bottoms: dict[str, Shape] = {}
+    bottoms: list[Shape] = []
     for value in node.bottoms:
         shape = known[value]
         if shape is None:
             problem = f"the shape of its bottom {graph.blobs[value]!r} is not known"
             return _row(node, graph, nothing, None, None, problem)
-        bottoms[graph.blobs[value]] = shape
-    alone = type(graph.message)()
-    for name, shape in bottoms.items():
-        source = alone.layer.add(name=f"input of {node.name}", type="Input", top=[name])
-        source.input_param.shape.add(dim=shape)
-    layer = alone.layer.add()
-    layer.CopyFrom(node.message)
-    layer.ClearField("include")
-    layer.ClearField("exclude")
+        bottoms.append(shape)
     try:
-        net = CaffeNet(alone, NetState(graph.state.phase), dialect=graph.dialect)
+        given = [without_memory(shape, graph.blobs[v]) for v, shape in zip(node.bottoms, bottoms, strict=True)]
+        built = build_layer(node, graph, given)
     except CaffeCompatError as error:
         return _row(node, graph, nothing, None, None, str(error))
-    return layer_rows(net)[-1]
+    return _built_row(node, graph, built.module, bottoms, [tuple(top.shape) for top in built.tops])
+
+
+def _built_row(
+    node: Node, graph: Graph, module: nn.Module, bottoms: Sequence[Shape], tops: Sequence[Shape]
+) -> LayerRow:
+    blobs = tuple(tuple(get_tensor(module, name).shape) for name in blob_names(module))
+    return _row(node, graph, tuple(tops), blobs, multiply_accumulates(module, bottoms, tops))
 
 
 def _row(

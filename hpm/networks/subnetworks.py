@@ -15,11 +15,10 @@ from typing import Any
 import torch
 
 from caffe_compat import CaffeNet
-from caffe_compat.errors import UsageError
 from caffe_compat.network.graph import Node
 from caffe_compat.network.registry import Shape
 
-__all__ = ["Halves", "input_shapes", "layers_for", "subnet"]
+__all__ = ["Halves", "input_shapes", "layers_for"]
 
 # At TEST, layers that give every frame of a batch what they would give it alone. So do fully connected ones, but torch
 # rounds their sums by the size of the batch.
@@ -33,43 +32,16 @@ _LEAST = 5
 
 def layers_for(net: CaffeNet, blobs: Sequence[str]) -> list[Node]:
     """The layers that ``blobs`` depend on: without losses and what writes files."""
-    last = {name: value for value, name in enumerate(net.graph.blobs)}
-    if unknown := [name for name in blobs if name not in last]:
-        raise UsageError(f"the net has no blob {unknown[0]!r}; it has {', '.join(last)}")
-    wanted, chosen = {last[name] for name in blobs}, []
-    for node in reversed(net.graph.nodes):
-        if wanted & set(node.tops):
-            chosen.append(node)
-            wanted |= set(node.bottoms)
-    return chosen[::-1]
+    piece = net.program.part(blobs)
+    chosen = {step.module for step in piece.steps}
+    chosen |= {node.module_name for node in net.graph.sources if not set(piece.inputs).isdisjoint(node.tops)}
+    return [node for node in net.graph.nodes if node.module_name in chosen]
 
 
 def input_shapes(net: CaffeNet, nodes: Sequence[Node]) -> dict[str, Shape]:
     """The inputs of ``net`` that some of its layers begin with."""
     inputs = set(net.graph.inputs)
     return {net.graph.blobs[top]: net.shapes[top] for node in nodes for top in node.tops if top in inputs}
-
-
-def subnet(net: CaffeNet, nodes: Sequence[Node], given: Sequence[int] = ()) -> CaffeNet:
-    """A net of some layers of ``net``, with the same tensors.
-
-    Args:
-        given: values that the layers take from others, which become inputs.
-    """
-    message = type(net.message)(name=net.message.name)
-    message.layer.extend([node.message for node in nodes])
-    part = CaffeNet(
-        message,
-        net.graph.state,
-        dialect=net.dialect,
-        input_shapes={**input_shapes(net, nodes), **{net.graph.blobs[v]: net.shapes[v] for v in given}},
-        files=net.files,
-    )
-    computed = [node for node in nodes if node in net.graph.computed]
-    for ours, theirs in zip(part.graph.computed, computed, strict=True):
-        for name, tensor in net.blobs_of(theirs.module_name).items():
-            part.assign_blob(ours.module_name, name, tensor)
-    return part.materialize(device=net.device_and_dtype()[0]).eval()
 
 
 class Halves:
@@ -86,17 +58,16 @@ class Halves:
     ) -> None:
         first, cut = _per_frame(net, nodes, images)
         names = [net.graph.blobs[v] for v in cut]
-        last = {name: value for value, name in enumerate(net.graph.blobs)}
+        last = {name: value for value, name in enumerate(net.graph.blobs)} | dict.fromkeys(net.input_names, -1)
         made = {top for node in first for top in node.tops}
-        # Blobs go by name from one to the other, so a name has to mean the value that is cut at.
+        # Blobs go by name from one to the other, so a name has to mean the value that is cut at, and no other one.
         if any(last[name] != v for name, v in zip(names, cut, strict=True)) or any(last[b] in made for b in wanted):
             first, cut, names = [], [], []
         self._images = images
-        sources = [node for node in nodes if node not in net.graph.computed]
-        trunk = subnet(net, [*sources, *first]) if first else None
+        trunk = net.part(names, [images]).eval() if first else None
         self.trunk = trunk.optimize() if trunk is not None and optimized else trunk
-        self.rest = subnet(net, [node for node in nodes if node not in first], cut)
-        self._names = names
+        others = [name for name in net.program.part(wanted).input_names if name != images]
+        self.rest = net.part(wanted, [*names, *others] if first else None).eval()
         largest = max((math.prod(net.shapes[top][1:]) for node in first for top in node.tops), default=1)
         self._bytes = largest * net.device_and_dtype()[1].itemsize
         self._device = net.device_and_dtype()[0].type
@@ -112,12 +83,8 @@ class Halves:
         # A window may be longer than what memory likes. Parts of equal size, so that none is a frame alone.
         parts = math.ceil(len(images) / max(_LEAST, self._most()))
         ends = [len(images) * k // parts for k in range(parts + 1)]
-        # All outputs, as blobs that are asked for by name would keep all others alive.
-        blobs = [
-            self.trunk.run({self._images: images[start:end]}, self._names if len(self._names) > 1 else None)
-            for start, end in pairwise(ends)
-        ]
-        return {name: torch.cat([part[name] for part in blobs]) for name in self._names}
+        blobs = [self.trunk.run({self._images: images[start:end]}) for start, end in pairwise(ends)]
+        return {name: torch.cat([part[name] for part in blobs]) for name in self.trunk.output_names}
 
     def _most(self) -> int:
         """Frames whose largest blob keeps within the budget."""

@@ -200,7 +200,7 @@ class EuclideanLoss(Layer):
         return ((difference * difference).sum() / a.shape[0] / 2).to(a.dtype)
 
 
-@layer("EuclideanLoss", bottoms=2, tops=(0, 1), loss=True)
+@layer("EuclideanLoss", bottoms=2, tops=(0, 1), loss=True, unforced=())
 def euclidean_loss(spec: LayerSpec) -> Layer:
     check_same_batch(spec)
     _check_same_count(spec)
@@ -298,7 +298,7 @@ class ContrastiveLoss(Layer):
         return loss.to(a.dtype)
 
 
-@layer("ContrastiveLoss", bottoms=3, tops=(0, 1), loss=True)
+@layer("ContrastiveLoss", bottoms=3, tops=(0, 1), loss=True, unforced=(2,))
 def contrastive_loss(spec: LayerSpec) -> Layer:
     check_same_batch(spec)
     first, second, similar = spec.bottom_shapes

@@ -70,7 +70,7 @@ class LSTMUnit(Layer):
         return lstm_unit(c, gates, cont.detach().unsqueeze(-1), self.gradients)
 
 
-@layer("LSTMUnit", bottoms=3, tops=2)
+@layer("LSTMUnit", bottoms=3, tops=2, unforced=(2,))
 def lstm_unit_layer(spec: LayerSpec) -> Layer:
     c, gates, cont = spec.bottom_shapes
     if len(c) != 3 or c[0] != 1:
@@ -188,7 +188,7 @@ class LSTM(_Recurrent):
         return (top, *last) if last else top
 
 
-@layer("LSTM", bottoms=(2, 5), tops=(1, 3))
+@layer("LSTM", bottoms=(2, 5), tops=(1, 3), unforced=(1,))
 def lstm(spec: LayerSpec) -> Layer:
     params = spec.params("recurrent_param")
     size, streams, static = _check_recurrent(spec, params, ("h", "c"))
@@ -222,7 +222,7 @@ class RNN(_Recurrent):
         return (top, *last) if last else top
 
 
-@layer("RNN", bottoms=(2, 4), tops=(1, 2))
+@layer("RNN", bottoms=(2, 4), tops=(1, 2), unforced=(1,))
 def rnn(spec: LayerSpec) -> Layer:
     params = spec.params("recurrent_param")
     size, streams, static = _check_recurrent(spec, params, ("h",))

@@ -320,7 +320,7 @@ class L1Loss(Layer):
         return (total / divisor).to(x.dtype)
 
 
-@layer("L1Loss", bottoms=(1, 2), tops=(0, 1), loss=True, dialects=(*FLOWNETS, "aharley/segaware"))
+@layer("L1Loss", bottoms=(1, 2), tops=(0, 1), loss=True, unforced=(), dialects=(*FLOWNETS, "aharley/segaware"))
 def l1_loss(spec: LayerSpec) -> Layer:
     params, shape = spec.params("l1_loss_param"), spec.bottom_shapes[0]
     if len(shape) != 4 or any(other != shape for other in spec.bottom_shapes):

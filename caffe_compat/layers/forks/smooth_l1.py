@@ -204,20 +204,20 @@ def four_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (*shape, *[1] * (4 - len(shape)))
 
 
-@layer("SmoothL1Loss", bottoms=(2, 3), tops=(0, 1), loss=True, dialects=_PLAIN)
+@layer("SmoothL1Loss", bottoms=(2, 3), tops=(0, 1), loss=True, unforced=(), dialects=_PLAIN)
 def smooth_l1_loss(spec: LayerSpec) -> Layer:
     """The gradient lacks the inside weights (which were made for 0 and 1)."""
     return _smooth_l1(spec, SmoothL1Settings())
 
 
-@layer("SmoothL1Loss", bottoms=(2, 4), tops=(0, 1), loss=True, dialects=_FASTER)
+@layer("SmoothL1Loss", bottoms=(2, 4), tops=(0, 1), loss=True, unforced=(), dialects=_FASTER)
 def smooth_l1_loss_faster(spec: LayerSpec) -> Layer:
     if len(spec.bottoms) == 4 and any(fork in spec.dialect.split("+") for fork in _CPU_WITHOUT_OUTSIDE):
         spec.warn(f"these are the numbers of {spec.dialect} on a GPU; its CPU code leaves the outside weights out")
     return _smooth_l1(spec, _with_sigma(spec, _examples))
 
 
-@layer("SmoothL1Loss", bottoms=(2, 4), tops=(0, 1), loss=True, dialects=("intel/caffe",))
+@layer("SmoothL1Loss", bottoms=(2, 4), tops=(0, 1), loss=True, unforced=(), dialects=("intel/caffe",))
 def smooth_l1_loss_intel(spec: LayerSpec) -> Layer:
     """As on a CPU: without loss_param.normalization NONE the loss is that of an example, whatever else it says."""
     params = spec.params("loss_param")
@@ -225,7 +225,7 @@ def smooth_l1_loss_intel(spec: LayerSpec) -> Layer:
     return _smooth_l1(spec, _with_sigma(spec, _one if params.normalization == "NONE" else _examples))
 
 
-@layer("SmoothL1Loss", bottoms=(2, 4), tops=(0, 2), loss=True, dialects=("zhaoweicai/cascade-rcnn",))
+@layer("SmoothL1Loss", bottoms=(2, 4), tops=(0, 2), loss=True, unforced=(), dialects=("zhaoweicai/cascade-rcnn",))
 def smooth_l1_loss_cascade(spec: LayerSpec) -> Layer:
     return _smooth_l1(spec, _with_sigma(spec, _examples_or_one))
 
@@ -239,29 +239,36 @@ def _with_sigma(spec: LayerSpec, divisor: Divisor) -> SmoothL1Settings:
     return SmoothL1Settings(divisor, square=sigma * sigma, outside=1, followed=True)
 
 
-@layer("SmoothL1Loss", bottoms=(2, 3), tops=(0, 2), loss=True, dialects=("daijifeng001/caffe-rfcn",))
+@layer("SmoothL1Loss", bottoms=(2, 3), tops=(0, 2), loss=True, unforced=(), dialects=("daijifeng001/caffe-rfcn",))
 def smooth_l1_loss_rfcn(spec: LayerSpec) -> Layer:
     return _smooth_l1(spec, SmoothL1Settings(divided_by(spec)))
 
 
-@layer("SmoothL1LossOHEM", bottoms=(2, 3), tops=(0, 2), loss=True)
+@layer("SmoothL1LossOHEM", bottoms=(2, 3), tops=(0, 2), loss=True, unforced=())
 def smooth_l1_loss_ohem(spec: LayerSpec) -> Layer:
     return _smooth_l1(spec, SmoothL1Settings(divided_by(spec)))
 
 
-@layer("SmoothL1Loss", bottoms=(2, 3), tops=(0, 1), loss=True, dialects=("ShaoqingRen/caffe", "aharley/segaware"))
+@layer(
+    "SmoothL1Loss",
+    bottoms=(2, 3),
+    tops=(0, 1),
+    loss=True,
+    unforced=(),
+    dialects=("ShaoqingRen/caffe", "aharley/segaware"),
+)
 def smooth_l1_loss_ren(spec: LayerSpec) -> Layer:
     """The first Faster R-CNN, in Matlab: for each position of each example."""
     return _smooth_l1(spec, SmoothL1Settings(_positions))
 
 
-@layer("SmoothL1Loss", bottoms=(2, 3), tops=(0, 1), loss=True, dialects=("happynear/caffe-windows",))
+@layer("SmoothL1Loss", bottoms=(2, 3), tops=(0, 1), loss=True, unforced=(), dialects=("happynear/caffe-windows",))
 def smooth_l1_loss_windows(spec: LayerSpec) -> Layer:
     """With a turn_point other than 1, the slope jumps there."""
     return _smooth_l1(spec, SmoothL1Settings(turn=spec.params("smoothl1_param").turn_point))
 
 
-@layer("SmoothL1Loss", bottoms=(2, 3), tops=(0, 1), loss=True, dialects=("yuqj1991/caffe_train",))
+@layer("SmoothL1Loss", bottoms=(2, 3), tops=(0, 1), loss=True, unforced=(), dialects=("yuqj1991/caffe_train",))
 def smooth_l1_loss_yuqj(spec: LayerSpec) -> Layer:
     """The weights are outside ones."""
     return _smooth_l1(spec, SmoothL1Settings(inside=False, outside=0, absolute=True))
@@ -272,6 +279,7 @@ def smooth_l1_loss_yuqj(spec: LayerSpec) -> Layer:
     bottoms=(2, 4),
     tops=(0, 1),
     loss=True,
+    unforced=(),
     dialects=("foss-for-synopsys-dwc-arc-processors/synopsys-caffe",),
 )
 def smooth_l1_loss_synopsys(spec: LayerSpec) -> Layer:
@@ -285,7 +293,7 @@ def smooth_l1_loss_synopsys(spec: LayerSpec) -> Layer:
     return _smooth_l1(spec, settings)
 
 
-@layer("SmoothL1Loss", bottoms=3, tops=(0, 1), loss=True, dialects=("eldar/deepcut-cnn",))
+@layer("SmoothL1Loss", bottoms=3, tops=(0, 1), loss=True, unforced=(), dialects=("eldar/deepcut-cnn",))
 def smooth_l1_loss_deepcut(spec: LayerSpec) -> Layer:
     """Divided by the sum of the weights; the gradient, by at least 100. If they sum to 0, Caffe's top is that of the
     pass before, here 0.

@@ -179,7 +179,7 @@ class MPJPEEvaluation(Layer):
             self.frames, self.error_sum = 0, 0.0
 
 
-@layer("MPJPEEvaluation", bottoms=2, tops=1, loss=True)
+@layer("MPJPEEvaluation", bottoms=2, tops=1, loss=True, unforced=(0, 1))
 def mpjpe_evaluation(spec: LayerSpec) -> Layer:
     params = spec.params("mpjpe_param")
     bounds_path = params.max_min_source if params.max_min_normalize else None
@@ -218,7 +218,7 @@ class SavePath(Layer):
         self._started = True
 
 
-@layer("SavePath", bottoms=1, tops=0)
+@layer("SavePath", bottoms=1, tops=0, unforced=(0,))
 def save_path(spec: LayerSpec) -> Layer:
     path = spec.params("save_path_param").save_path
     if not path:

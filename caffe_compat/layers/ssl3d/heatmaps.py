@@ -256,7 +256,7 @@ class HeatMap3DLoss(Layer):
         return difference.square().sum() / prediction.shape[0] / 2
 
 
-@layer("HeatMap3DLoss", bottoms=3, tops=1, loss=True)
+@layer("HeatMap3DLoss", bottoms=3, tops=1, loss=True, unforced=())
 def heat_map_3d_loss(spec: LayerSpec) -> Layer:
     return HeatMap3DLoss()
 
@@ -312,7 +312,7 @@ class PoseHeatMapLoss(Layer):
         return torch.where(background, kept, difference * how.foreground if how.kind == 4 else difference)
 
 
-@layer("PoseHeatMapLoss", bottoms=2, tops=1, loss=True, dialects=(FORK,))
+@layer("PoseHeatMapLoss", bottoms=2, tops=1, loss=True, unforced=(), dialects=(FORK,))
 def pose_heat_map_loss(spec: LayerSpec) -> Layer:
     params = required_params(spec, "pose_heat_map_loss_param", "fg_eof", "bg_eof", "ratio", "loss_emphase_type")
     if not 0 < params.ratio < 1:

@@ -94,8 +94,6 @@ def stated_gradient(prediction: Tensor, target: Tensor, loss: Tensor, slope: Ten
 class InvertedOrder(Layer):
     """The frames (axis 0) last to first."""
 
-    allow_force_backward = False
-
     def infer(self, *bottoms: Tensor) -> Tensor:
         pose_rows(bottoms[0], self)
         return bottoms[0]
@@ -105,7 +103,7 @@ class InvertedOrder(Layer):
         return x.flip(0)
 
 
-@layer("InvertedOrder", bottoms=1, tops=1)
+@layer("InvertedOrder", bottoms=1, tops=1, unforced=(0,))
 def inverted_order(spec: LayerSpec) -> Layer:
     if spec.bottoms[0] == spec.tops[0]:
         spec.fail("the fork overwrites its own input when the top has the bottom's name; give the top another name")
@@ -164,7 +162,7 @@ class Mask(Layer):
         return _per_value(mask, self.dim).reshape(x.shape)
 
 
-@layer("Mask", bottoms=1, tops=1, dialects=(FORK,))
+@layer("Mask", bottoms=1, tops=1, unforced=(0,), dialects=(FORK,))
 def mask(spec: LayerSpec) -> Layer:
     params = required_params(spec, "mask_param")
     if params.dim < 1:
@@ -227,7 +225,7 @@ class SkelVectorLoss(Layer):
         return points.index_select(1, parents) - points
 
 
-@layer("SkelVectorLoss", bottoms=2, tops=1, loss=True)
+@layer("SkelVectorLoss", bottoms=2, tops=1, loss=True, unforced=())
 def skel_vector_loss(spec: LayerSpec) -> Layer:
     dim = required_params(spec, "skel_vector_param").dim
     if dim < 1:

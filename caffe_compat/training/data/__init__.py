@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...errors import UsageError
+from ...network.graph import Graph, Node
 from .database import Data
 from .hdf5 import HDF5Data
 from .image_data import ImageData, ImageDataLstm, ImageDataSelf
@@ -20,9 +20,6 @@ from .memory import MemoryData
 from .source import Folder, Setup, Source
 from .transformer import DataTransformer
 from .window_data import WindowData
-
-if TYPE_CHECKING:  # a layer writes what this package writes, and the graph knows the layers
-    from ...network.graph import Graph, Node
 
 __all__ = ["READERS", "DataTransformer", "Loader", "MemoryData", "Source", "make_source", "make_sources"]
 

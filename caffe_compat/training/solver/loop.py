@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ...errors import FileAccessError, FileError, LayerError, UsageError, WeightsError
 from ...formats.weights import read_weights
 from ...network.filling import fill_net
+from ...network.gradients import has_gradient
 from ...network.net import CaffeNet
 from .debug import Watched, backward_lines, forward_lines, watch
 from .events import (
@@ -194,7 +195,7 @@ class Solver:
         for blob in self.learnable:
             if isinstance(blob.tensor, nn.Parameter):
                 # A gradient that nobody uses costs time, and Caffe computes none unless it is forced to.
-                blob.tensor.requires_grad_(blob.lr_mult != 0 or net.message.force_backward)
+                blob.tensor.requires_grad_(has_gradient(net.message, blob.lr_mult))
         self.optimizer = settings.optimizer(
             {"params": [b.tensor], "lr_mult": b.lr_mult, "decay_mult": b.decay_mult} for b in self.learnable
         )

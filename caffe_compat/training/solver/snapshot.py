@@ -39,6 +39,7 @@ from ...formats.weights import (
 )
 from ...formats.weights_hdf5 import write_caffemodel_hdf5
 from ...formats.wire import BlobView, SolverState
+from ...network.names import under_names
 from ...network.net import CaffeNet
 from ...network.registry import Layer, Shape
 from .structure import layers_of_snapshot
@@ -453,6 +454,7 @@ def restore_net_state(net: CaffeNet, arrays: Mapping[str, np.ndarray], path: Pat
         WeightsError: another net's state.
     """
     buffers, counts = _state_buffers(net), _counts(net)
+    arrays = under_names(arrays, (*buffers, *counts))
     odd = ", ".join(sorted(arrays.keys() ^ (buffers.keys() | counts.keys())))
     if odd:
         raise WeightsError(f"does not fit the net: {odd} is only on one side", path=str(path))

@@ -1,0 +1,343 @@
+"""A graph -> the modules of its layers, with the shape of every value. No blob gets memory, and no file is opened.
+
+Shapes are found by running the layers on tensors without memory, one after the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from ..access import FileAccess
+from ..errors import CaffeCompatError, InputShapeError, LayerError, NetworkError, UnknownLayerError, first_line
+from ..formats.sizes import MAX_BLOB_AXES, MAX_BLOB_VALUES
+from ..schema.params import NoSuchFieldError
+from ..schema.unknown import unknown_fields_of
+from .gradients import gradient_stops
+from .graph import Graph, Node
+from .program import Program, Step
+from .randomness import Randomness
+from .registry import Layer, LayerSpec, LayerType, Shape, check_count, find_layer
+from .rules import strange_phases
+from .sharing import Holder, ParamSpec, Sharing, blob_names, get_tensor
+
+__all__ = [
+    "BuiltLayer",
+    "BuiltNet",
+    "Gradients",
+    "build_layer",
+    "build_modules",
+    "check_unknown",
+    "plan",
+    "without_memory",
+]
+
+Gradients: TypeAlias = Literal["caffe", "true"]
+
+
+@dataclass
+class BuiltLayer:
+    """One layer: its module, what it was built from, and its tops, without memory."""
+
+    module: nn.Module
+    spec: LayerSpec
+    entry: LayerType
+    tops: tuple[Tensor, ...]
+    warnings: list[str]
+
+
+@dataclass
+class BuiltNet:
+    """The layers of a graph.
+
+    Attributes:
+        modules: by name, in execution order.
+        program: what runs them.
+        loss_weights: value id -> weight in the net's loss.
+        param_specs: full parameter name -> how training treats it.
+        holders: who shares what (:attr:`.sharing.Sharing.holders`).
+        warnings: what Caffe lets pass and a user should see. notes: what was done on the way, and which types of layers
+            were never compared with Caffe.
+    """
+
+    modules: dict[str, nn.Module]
+    program: Program
+    loss_weights: dict[int, float]
+    param_specs: dict[str, ParamSpec]
+    holders: dict[str, list[Holder]]
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def build_modules(
+    graph: Graph,
+    *,
+    gradients: Gradients = "caffe",
+    allow_python: bool = False,
+    randomness: Randomness | None = None,
+    files: FileAccess | None = None,
+) -> BuiltNet:
+    """Build every layer that computes something.
+
+    Args:
+        gradients, allow_python: as for :class:`.registry.LayerSpec`.
+        randomness, files: what the layers draw from, read and write when they run.
+
+    Raises:
+        NetworkError and its kinds: a layer cannot be built, or does not fit its bottoms. InputShapeError: an input
+            has no shape.
+    """
+    randomness, files = randomness or Randomness(), files or FileAccess()
+    warnings = _check_inputs(graph)
+    shapes, notes = _input_shapes(graph)
+    values = {v: without_memory(shape, graph.blobs[v]) for v, shape in shapes.items()}
+    modules: dict[str, nn.Module] = {}
+    sharing = Sharing()
+    loss_weights: dict[int, float] = {}
+    unverified: set[str] = set()
+    for node in graph.computed:
+        built = build_layer(
+            node, graph, [values[v] for v in node.bottoms], gradients=gradients, allow_python=allow_python
+        )
+        if isinstance(built.module, Layer):
+            built.module.randomness, built.module.files = randomness, files
+        values.update(zip(node.tops, built.tops, strict=True))
+        modules[node.module_name] = built.module
+        warnings += built.warnings
+        sharing.read(node, built.spec, built.module)
+        loss_weights.update(_loss_weights(node, built))
+        if not built.entry.verified:
+            unverified.add(node.type)
+    if unverified:
+        notes.append(
+            "never compared with outputs of real Caffe, only built from the fork's source: "
+            + ", ".join(sorted(unverified))
+        )
+    every_shape = tuple(tuple(values[v].shape) for v in range(len(graph.blobs)))
+    program = plan(graph, modules, every_shape, sharing.specs, loss_weights)
+    return BuiltNet(modules, program, loss_weights, sharing.specs, sharing.holders, warnings, notes)
+
+
+def plan(
+    graph: Graph,
+    modules: Mapping[str, nn.Module],
+    shapes: tuple[Shape, ...],
+    specs: Mapping[str, ParamSpec],
+    loss_weights: Mapping[int, float],
+) -> Program:
+    """The program that runs the layers of ``graph`` as they are.
+
+    Raises:
+        LayerError: see :func:`.gradients.gradient_stops`.
+    """
+    stops = gradient_stops(graph, {name: blob_names(module) for name, module in modules.items()}, specs)
+    steps = [
+        Step(node.module_name, node.bottoms, node.tops, stop) for node, stop in zip(graph.computed, stops, strict=True)
+    ]
+    return Program.of(graph, shapes, steps, keeps=loss_weights)
+
+
+# Inputs
+
+
+def _input_shapes(graph: Graph) -> tuple[dict[int, Shape], list[str]]:
+    """The shape of every input by value id, and notes on data layers that became inputs.
+
+    Raises:
+        InputShapeError: an input whose shape nobody tells. LayerError: a data layer with bottoms.
+    """
+    shapes: dict[int, Shape] = {}
+    notes, untold = [], []
+    for node in graph.sources:
+        if node.bottoms:
+            raise LayerError(f"takes exactly 0 bottoms, found {len(node.bottoms)}", layer=node.name, type=node.type)
+        parts = []
+        for name, value, shape in zip(node.message.top, node.tops, graph.source_shapes(node), strict=True):
+            if shape is None:
+                untold.append((name, node))
+                continue
+            shapes[value] = shape
+            parts.append(f"{name}={','.join(map(str, shape))}")
+        if node.type != "Input":
+            notes.append(f"data layer {node.name!r} ({node.type}) became the input {' '.join(parts)}")
+    if untold:
+        inputs = ", ".join(f"{name} (layer {node.name!r}, {node.type})" for name, node in untold)
+        example = " ".join(f"--input-shape {name}=N,C,H,W" for name, _ in untold)
+        raise InputShapeError(f"the shape of input {inputs} is not in the file; pass {example}")
+    return shapes, notes
+
+
+def _check_inputs(graph: Graph) -> list[str]:
+    """Warnings of strange rules, and of unknown fields in Input layers."""
+    warnings = []
+    for layer in graph.message.layer:
+        for phase in strange_phases(layer):
+            warnings.append(
+                f"layer {layer.name!r} ({layer.type}): a rule for phase {phase}, which Caffe does not have, never holds"
+            )
+    for node in graph.sources:
+        if node.type == "Input":
+            params = node.message.input_param
+            for message in (node.message, params, *params.shape):
+                warnings += check_unknown(message, f"layer {node.name!r} (Input)")
+    return warnings
+
+
+def check_unknown(message: Any, what: str) -> list[str]:
+    """Warnings of fields that no schema knows.
+
+    Raises:
+        NetworkError: a value that does not fit its field.
+    """
+    warnings = []
+    for unknown in unknown_fields_of(message):
+        if unknown.is_wrong_value:
+            raise NetworkError(f"{what}: {unknown}")
+        warnings.append(f"{what}: {unknown} is ignored")
+    return warnings
+
+
+# One layer
+
+
+def build_layer(
+    node: Node,
+    graph: Graph,
+    bottoms: Sequence[Tensor],
+    *,
+    gradients: Gradients = "caffe",
+    allow_python: bool = False,
+) -> BuiltLayer:
+    """Build one layer of ``graph`` for ``bottoms`` without memory.
+
+    Raises:
+        NetworkError and its kinds: it cannot be built, or does not fit.
+    """
+    entry = _find_layer(node, graph.dialect)
+    spec = LayerSpec(
+        name=node.name,
+        type=node.type,
+        phase=graph.state.phase,
+        bottoms=tuple(node.message.bottom),
+        tops=tuple(node.message.top),
+        bottom_shapes=tuple(tuple(x.shape) for x in bottoms),
+        dialect=graph.dialect,
+        message=node.message,
+        gradients=gradients,
+        allow_python=allow_python,
+    )
+    module = _module(spec, entry)
+    warnings = [*spec.warnings, *_check_message(node, spec)]
+    if isinstance(module, Layer):
+        module.layer_name = node.name
+    module.train(spec.phase == "TRAIN")
+    tops = _infer_tops(module, spec, bottoms)
+    if len(tops) != len(node.tops):
+        spec.fail(f"makes {len(tops)} tops, the definition names {len(node.tops)}")
+    for value, top in zip(node.tops, tops, strict=True):
+        _checked_shape(tuple(top.shape), graph.blobs[value], spec)
+    return BuiltLayer(module, spec, entry, tops, warnings)
+
+
+def _find_layer(node: Node, dialect: str) -> LayerType:
+    if not node.type:
+        raise LayerError("has no type", layer=node.name)
+    try:
+        return find_layer(node.type, dialect)
+    except UnknownLayerError as error:
+        error.within(layer=node.name)
+        raise
+
+
+def _module(spec: LayerSpec, entry: LayerType) -> nn.Module:
+    for what, count, allowed in (("bottoms", len(spec.bottoms), entry.bottoms), ("tops", len(spec.tops), entry.tops)):
+        expected = check_count(count, allowed)
+        if expected is not None:
+            spec.fail(f"takes {expected} {what}, found {count}")
+    try:
+        module = entry.build(spec)
+    except CaffeCompatError:
+        raise
+    except NoSuchFieldError as error:
+        spec.fail(f"{error}; another --dialect may fit")
+    except (RuntimeError, OverflowError, ValueError, ArithmeticError) as error:
+        spec.fail(f"cannot be built: {first_line(error)}")
+    for name in blob_names(module):
+        _checked_shape(tuple(get_tensor(module, name).shape), name, spec)
+    spec.check_all_read()
+    return module
+
+
+def _check_message(node: Node, spec: LayerSpec) -> list[str]:
+    """Warnings of what the builder had no use for, and of fields that no schema knows."""
+    where = f"layer {node.name!r} ({node.type})"
+    warnings = check_unknown(node.message, where)
+    for descriptor, _ in node.message.ListFields():
+        name = descriptor.name
+        if name.endswith("_param") and name not in spec._read and name not in ("transform_param", "quantization_param"):
+            warnings.append(f"{where}: {name} means nothing to this type; Caffe ignores it too")
+    for i, entry in enumerate(node.message.param):
+        warnings += check_unknown(entry, f"{where}: param {i}")
+    return warnings
+
+
+def _infer_tops(module: nn.Module, spec: LayerSpec, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The tops for ``bottoms``, all without memory.
+
+    Raises:
+        LayerError: the layer does not fit them.
+    """
+    try:
+        with torch.no_grad():
+            result = module.infer(*bottoms) if isinstance(module, Layer) else _infer_foreign(module, bottoms)
+    except CaffeCompatError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(f"{n} {list(s)}" for n, s in zip(spec.bottoms, spec.bottom_shapes, strict=True))
+        raise LayerError(
+            f"does not fit its bottoms {shapes or '(none)'}: {first_line(error)}", layer=spec.name, type=spec.type
+        ) from error
+    tops = (result,) if isinstance(result, Tensor) else tuple(result)
+    return tuple(top.to("meta") for top in tops)
+
+
+def _infer_foreign(module: nn.Module, bottoms: Sequence[Tensor]) -> Any:
+    """Run a module that is no :class:`Layer`, whose tensors may have memory and values already, without memory."""
+    own = {name: tensor.to("meta") for name, tensor in (*module.named_parameters(), *module.named_buffers())}
+    return torch.func.functional_call(module, own, tuple(bottoms))
+
+
+def without_memory(shape: Shape, name: str) -> Tensor:
+    """A blob, by its name, that only has a shape.
+
+    Raises:
+        NetworkError: Caffe allows no such shape.
+    """
+    return torch.empty(_checked_shape(shape, name), device="meta")
+
+
+def _checked_shape(shape: Shape, name: str, spec: LayerSpec | None = None) -> Shape:
+    where: Mapping[str, Any] = {"layer": spec.name, "type": spec.type} if spec else {}
+    if len(shape) > MAX_BLOB_AXES:
+        raise NetworkError(f"blob {name!r} has {len(shape)} axes; Caffe's limit is {MAX_BLOB_AXES}", **where)
+    # An axis of length 0 hides no other one.
+    if any(dim < 0 for dim in shape) or math.prod(max(dim, 1) for dim in shape) > MAX_BLOB_VALUES:
+        raise NetworkError(f"blob {name!r} of shape {list(shape)}: Caffe's limit is {MAX_BLOB_VALUES} values", **where)
+    return shape
+
+
+def _loss_weights(node: Node, built: BuiltLayer) -> dict[int, float]:
+    """The weight of each top that counts in the net's loss."""
+    weights = tuple(node.message.loss_weight)
+    if weights and len(weights) != len(node.tops):
+        built.spec.fail(
+            f"has {len(weights)} loss weights for {len(node.tops)} tops; none, or one for each, was expected"
+        )
+    if not weights and built.entry.is_loss:
+        weights = (1.0,) + (0.0,) * (len(node.tops) - 1)
+    return {v: w for v, w in zip(node.tops, weights, strict=bool(weights)) if w != 0}

@@ -1,0 +1,63 @@
+"""Where Caffe computes gradients, and where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import LayerError
+from .graph import Graph, Node
+from .registry import find_layer
+from .sharing import ParamSpec
+
+__all__ = ["gradient_stops", "has_gradient", "learns", "may_be_forced"]
+
+
+def has_gradient(message: Any, lr_mult: float) -> bool:
+    """Whether Caffe computes the gradient of a blob of ``message``'s net, which training moves by ``lr_mult``."""
+    return lr_mult != 0 or bool(message.force_backward)
+
+
+def learns(node: Node, blobs: Sequence[str], specs: Mapping[str, ParamSpec]) -> bool:
+    """Whether training moves one of the layer's ``blobs``."""
+    return any(specs[f"{node.module_name}.{name}"].lr_mult != 0 for name in blobs)
+
+
+def may_be_forced(node: Node, bottom: int, dialect: str) -> bool:
+    """Caffe's ``AllowForceBackward``: whether a net's ``force_backward`` reaches a bottom of this layer."""
+    return bottom not in find_layer(node.type, dialect).unforced
+
+
+def gradient_stops(
+    graph: Graph, blobs: Mapping[str, Sequence[str]], specs: Mapping[str, ParamSpec]
+) -> list[tuple[bool, ...]]:
+    """Which bottoms of each computed layer get no gradient: those with ``propagate_down: false``.
+
+    ``force_backward`` overrides that, as in Caffe, except into bottoms that do not allow it, unless a learned blob
+    above needs the gradient anyway.
+
+    Args:
+        blobs: the names of each layer's blobs, by module name.
+
+    Raises:
+        LayerError: another number of ``propagate_down`` than of bottoms.
+    """
+    needed: set[int] = set()  # values with a learned blob above them
+    stops = []
+    for node in graph.computed:
+        down = list(node.message.propagate_down) or [True] * len(node.bottoms)
+        if len(down) != len(node.bottoms):
+            raise LayerError(
+                f"propagate_down has {len(down)} values for {len(node.bottoms)} bottoms",
+                layer=node.name,
+                type=node.type,
+            )
+        if graph.message.force_backward:
+            allowed = (may_be_forced(node, i, graph.dialect) for i in range(len(node.bottoms)))
+            stops.append(tuple(not (a or v in needed) for a, v in zip(allowed, node.bottoms, strict=True)))
+        else:
+            stops.append(tuple(not d for d in down))
+        above = any(v in needed and d for v, d in zip(node.bottoms, down, strict=True))
+        if above or learns(node, blobs[node.module_name], specs):
+            needed.update(node.tops)
+    return stops
