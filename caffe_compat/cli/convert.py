@@ -24,7 +24,6 @@ from .options import (
     parse_pairs,
     parse_shapes,
     plugin_option,
-    print_table,
     python_option,
     root_option,
     say,
@@ -32,6 +31,7 @@ from .options import (
     state_options,
     warn,
 )
+from .tables import print_table
 from .verify import load_inputs, print_report
 
 

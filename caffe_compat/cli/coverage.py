@@ -9,7 +9,8 @@ import click
 from .. import layers as _layers  # noqa: F401  registers what ships
 from ..network.registry import layer_types
 from ..reports.survey import survey as _survey
-from .options import load_plugins, plugin_option, print_table, say
+from .options import load_plugins, plugin_option, say
+from .tables import print_table
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..schema import dialect_names, load_schema
-from .options import print_table, say
+from .options import say
 
 
 @click.command()
@@ -16,6 +16,8 @@ def dialects(name: str | None) -> None:
         for known in dialect_names():
             say(known)
         return
+    from .tables import print_table
+
     own = load_schema().layer_types
     rows = [(t, ", ".join(p)) for t, p in sorted(load_schema(name).layer_types.items()) if t not in own]
     print_table(("layer type", "parameters"), rows)

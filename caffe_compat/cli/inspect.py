@@ -22,7 +22,8 @@ from ..reports.inspection import (
     inspect_file,
     inspect_pair,
 )
-from .options import dialect_option, parse_shapes, plugin_option, print_table, say, shape_option, state_options, warn
+from .options import dialect_option, parse_shapes, plugin_option, say, shape_option, state_options, warn
+from .tables import print_table
 
 
 @click.command()

@@ -1,17 +1,13 @@
-"""Options and output that several commands share."""
+"""Options, and lines of output, that several commands share."""
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from ..display import shown, shown_lines
 from ..errors import UsageError
@@ -28,7 +24,6 @@ __all__ = [
     "parse_pairs",
     "parse_shapes",
     "plugin_option",
-    "print_table",
     "say",
     "say_lines",
     "shape_option",
@@ -147,24 +142,3 @@ def warn(texts: Iterable[str]) -> None:
     """Warnings, one line each, on stderr."""
     for text in texts:
         note(f"warning: {text}")
-
-
-class _Console(Console):
-    """A console that leaves it to the command what happens when nobody reads any more; rich's own would exit with 1."""
-
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """A table on stdout; ``right`` names the columns that are aligned to the right."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(shown(column), justify="right" if column in right else "left", no_wrap=True, overflow="ignore")
-    for row in rows:
-        table.add_row(*map(shown, row))
-    # Off a terminal nothing may be cut or wrapped: the output goes to a file or to another program.
-    console = _Console(markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 10_000
-    console.print(table, soft_wrap=False, crop=console.is_terminal)

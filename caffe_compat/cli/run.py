@@ -25,7 +25,6 @@ from .options import (
     parse_pairs,
     parse_shapes,
     plugin_option,
-    print_table,
     python_option,
     root_option,
     say,
@@ -33,6 +32,7 @@ from .options import (
     state_options,
     warn,
 )
+from .tables import print_table
 
 
 @click.command()

@@ -23,13 +23,13 @@ from .options import (
     parse_pairs,
     parse_shapes,
     plugin_option,
-    print_table,
     python_option,
     root_option,
     say,
     shape_option,
     state_options,
 )
+from .tables import print_table
 
 # Options that only a MODEL heeds, by parameter.
 _MODEL_OPTIONS = {

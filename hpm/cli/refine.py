@@ -8,7 +8,8 @@ from typing import Any
 import click
 import torch
 
-from caffe_compat.cli.options import device_option, note, parse_device, print_table
+from caffe_compat.cli.options import device_option, note, parse_device
+from caffe_compat.cli.tables import print_table
 
 from ..drivers.refine import refine_files
 from ..refine import ORIGINAL, PAPER
