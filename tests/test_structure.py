@@ -263,7 +263,8 @@ def test_planted_glue_is_seen(line: str, tmp_path: Path) -> None:
 # Who may write to a terminal, function by function; each passes its text through caffe_compat.display or is no text.
 OUTLETS = {
     "caffe_compat.cli": {"_complain", "show"},
-    "caffe_compat.cli.options": {"note", "print_table", "say", "say_lines"},
+    "caffe_compat.cli.options": {"note", "say", "say_lines"},
+    "caffe_compat.cli.tables": {"print_table"},
     "caffe_compat.cli.caffe_log": {"line"},
     "caffe_compat.pycaffe.__main__": {"main"},
     "caffe_compat.pycaffe.runtime": {"log"},
