@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .errors import FileAccessError, FileError
+from .errors import FileAccessError, FileError, located
+from .formats.files import read_file
+from .formats.limits import LAYERS_FILE
 
 __all__ = ["FileAccess"]
-
-# A file that a layer reads whole (a matrix, a table of bounds) is small; anything larger is not one.
-MAX_BYTES = 64 * 2**20
 
 
 class FileAccess:
@@ -73,14 +72,8 @@ class FileAccess:
             FileAccessError: reading is not allowed there. FileError: the file cannot be read.
         """
         full = self.place_to_read(path, layer)
-        try:
-            if full.stat().st_size > MAX_BYTES:
-                raise FileError(
-                    f"is too large for what layer {layer!r} reads (limit {MAX_BYTES} bytes)", path=str(full)
-                )
-            return full.read_bytes()
-        except OSError as error:
-            raise FileError(f"cannot be read: {error.strerror}", path=str(full), layer=layer) from error
+        with located(layer=layer):
+            return read_file(full, LAYERS_FILE)
 
     def write(self, path: str, text: str, layer: str, *, append: bool) -> None:
         """Write ``text`` to ``path`` where that is allowed, else keep it.

@@ -260,6 +260,19 @@ def write_case(case: h5py.Group, text: str = CASE) -> h5py.Group:
     return case
 
 
+def test_arrays_of_a_case_may_be_of_any_number_type(file: h5py.File) -> None:
+    """Caffe computed with floats, whatever a recorder made of them."""
+    case = write_case(file.create_group("c"))
+    plain = write_case(file.create_group("plain"))
+    for name, dtype in (("bottom/x", "i4"), ("top_diff/z", "f8"), ("top/y", "f8")):
+        values = np.round(case[name][()]) if dtype == "i4" else case[name][()]
+        del case[name], plain[name]
+        case[name], plain[name] = values.astype(dtype), values.astype("f4")
+    found, expected = run_case("c", case), run_case("plain", plain)
+    assert found.unsupported == ""
+    assert [(b.name, b.max_abs) for b in found.blobs] == [(b.name, b.max_abs) for b in expected.blobs]
+
+
 def test_a_case_passes_forward_and_backward(file: h5py.File, device: torch.device) -> None:
     result = run_case("c", write_case(file.create_group("c")), device)
     assert result.passed, result

@@ -8,7 +8,7 @@ import click
 import numpy as np
 import torch
 
-from ..errors import UsageError
+from ..errors import UsageError, located
 from ..formats.arrays import write_npz
 from ..formats.files import atomic_write
 from ..formats.sniff import is_checkpoint, is_text
@@ -97,7 +97,7 @@ def run(
     wanted = blobs if blobs == "all" else [name for name in blobs.split(",") if name] or None
     values = {name: value.float().cpu() for name, value in net.run(given, blobs=wanted).items()}
     if output is not None:
-        with atomic_write(output) as file:
+        with located(path=output), atomic_write(output) as file:
             write_npz(file, {name: value.numpy() for name, value in values.items()})
     _print_values(values, top)
 

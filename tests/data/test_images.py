@@ -29,6 +29,13 @@ def test_colour_gray_and_size(extension: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(gray[:, :, 0], cv2.resize(cv2.imread(path, cv2.IMREAD_GRAYSCALE), (23, 7)))
 
 
+def test_a_size_that_no_memory_holds(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(".png"))
+    with pytest.raises(FileError, match=r"a\.png: resized to 40000 x 30000 pixels it takes 3,600,000,000 bytes"):
+        read_image(str(path), color=True, height=30_000, width=40_000)
+
+
 def test_native_keeps_the_channels() -> None:
     four = np.dstack([IMAGE, IMAGE[:, :, :1]])
     np.testing.assert_array_equal(decode_image(encoded(".png", four), "native"), four)

@@ -115,6 +115,8 @@ def test_halves_round_away_from_zero(value: float, rounded: int) -> None:
         ("4 0.9 2 3 13 12", "4 0.9 2 3 13", "line 5"),
         ("0 0.0 20 1 29 12\n", "", "line 14: the file ends within"),
         ("3\n21", "1\n21", "1 channels after images of 3"),
+        ("4 0.9 2", f"{2**64} 0.9 2", "line 5: 18446744073709551616 is larger than Caffe.s whole numbers"),
+        ("4 0.9 2 3", f"4 0.9 2 -{2**31 + 1}", "line 5: -2147483649 is larger"),
         ("1 0.2", "1 0.6", "holds no background windows"),
     ],
 )

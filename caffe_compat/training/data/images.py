@@ -6,6 +6,7 @@ import numpy as np
 
 from ...errors import FileError
 from ...formats.images import Mode, decode_picture, opencv, read_picture
+from ...formats.limits import PICTURE
 
 __all__ = ["decode_image", "read_image"]
 
@@ -14,10 +15,11 @@ def read_image(path: str, *, color: bool, height: int = 0, width: int = 0) -> np
     """The image in ``path`` as (H, W, C) uint8, BGR or one grey channel, resized bilinearly if a size is given.
 
     Raises:
-        FileError: it is missing, truncated, too large, or nothing that OpenCV decodes.
+        FileError: it is missing, truncated, too large (also when it is resized), or nothing that OpenCV decodes.
     """
     image = read_picture(path, "color" if color else "gray")
     if height > 0 and width > 0 and image.shape[:2] != (height, width):
+        PICTURE.check(height * width * image.shape[2], f"resized to {width} x {height} pixels it", path)
         image = opencv().resize(image, (width, height)).reshape(height, width, image.shape[2])
     return image
 

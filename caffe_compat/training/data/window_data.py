@@ -212,8 +212,8 @@ def _read_windows(path: str, object_threshold: float, background_threshold: floa
             for _ in range(count):
                 last, text = next(lines)
                 words = text.split()
-                label, overlap = int(words[0]), float(words[1])
-                x1, y1, x2, y2 = (int(word) for word in words[2:])
+                label, overlap = _whole(words[0]), float(words[1])
+                x1, y1, x2, y2 = map(_whole, words[2:])
                 box = (x1, y1, x2, y2)
                 if overlap >= object_threshold:
                     if label < 1:
@@ -228,13 +228,21 @@ def _read_windows(path: str, object_threshold: float, background_threshold: floa
     return windows
 
 
+def _whole(word: bytes) -> int:
+    """A whole number as Caffe's ``int`` holds it. Raises ValueError."""
+    number = int(word)
+    if not -(2**31) <= number < 2**31:
+        raise ValueError(f"{number} is larger than Caffe's whole numbers are")
+    return number
+
+
 def _numbers(lines: Iterator[tuple[int, bytes]], count: int) -> tuple[int, list[int]]:
     """The next ``count`` whole numbers, which may share a line, and the number of the last line."""
     numbers: list[int] = []
     line = 0
     while len(numbers) < count:
         line, text = next(lines)
-        numbers += [int(word) for word in text.split()]
+        numbers += map(_whole, text.split())
     if len(numbers) > count:
         raise ValueError(f"{count} numbers were expected (channels, height, width, windows)")
     return line, numbers
