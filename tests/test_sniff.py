@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from pathlib import Path
 
 import h5py
@@ -12,6 +13,7 @@ import pytest
 
 from caffe_compat import cli
 from caffe_compat.errors import FileError, UsageError
+from caffe_compat.formats import limits
 from caffe_compat.formats.files import read_file
 from caffe_compat.formats.limits import WHOLE_FILE, Limit
 from caffe_compat.formats.sniff import FileKind, decode_text, is_checkpoint, is_text, kind_of, kind_of_head, refusal
@@ -124,6 +126,13 @@ def test_other_kinds_in_the_place_of_a_prototxt(tmp_path: Path) -> None:
     path.write_text(NET)
     with pytest.raises(FileError, match="looks like text"):
         read_weights(path)
+
+
+def test_every_limit_is_documented(reference: Path) -> None:
+    table = (reference.parent / "docs" / "security.md").read_text()
+    known = {limit.variable: limit.default for limit in vars(limits).values() if isinstance(limit, Limit)}
+    documented = re.findall(r"^\| `(CAFFE_COMPAT_MAX_\w+)` \| .* \| 2\^(\d+) \|$", table, re.MULTILINE)
+    assert {name: 2 ** int(power) for name, power in documented} == known
 
 
 def test_files_that_are_read_whole_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
