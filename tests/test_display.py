@@ -17,6 +17,8 @@ import torch
 from networks import filled, parse, write_weights
 
 from caffe_compat import cli, load
+from caffe_compat.cli.training_tools import _figure
+from caffe_compat.display import shown
 from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning
 from caffe_compat.formats.logs import read_log
 from caffe_compat.pycaffe import draw
@@ -163,6 +165,10 @@ def test_names_are_no_formulas_of_a_plot(run: Callable[..., str], tmp_path: Path
     (tmp_path / "log").write_text(f"Iteration {10**300}, loss = 1\n{lines}")
     assert_harmless(run("plot-log", "log", "-o", "log.svg"))
     assert_harmless(re.sub(r"[\r\n]", "", (tmp_path / "log.svg").read_text()))
+    figure = _figure(read_log(tmp_path / "log"), name)
+    assert figure.texts[0].get_text() == shown(name)
+    legend = [text.get_text() for axes in figure.axes for text in axes.get_legend().get_texts()]
+    assert legend == ["loss", f"{shown(name.splitlines()[0])} (train)"]
 
 
 def test_a_log_of_pycaffe_and_a_drawing(capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..display import shown, shown_lines
-from ..errors import UsageError
+from ..errors import UsageError, first_line
 from ..network.plugins import load_plugins
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def parse_device(text: str) -> Any:
         device = torch.device(text)
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"--device {text}: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"--device {text}: {first_line(error)}") from error
     return device
 
 

@@ -89,7 +89,7 @@ def _figure(log: TrainLog, title: str) -> Any:
     panels = [panel for panel in (("loss", losses), ("outputs", others)) if panel[1]]
     figure = require("matplotlib.figure", "plots").Figure(figsize=(9, 4.5 * len(panels)), layout="constrained")
     agg.FigureCanvasAgg(figure)
-    figure.suptitle(_plain(title))
+    _write(figure.suptitle(""), title)
     for i, (name, series) in enumerate(panels):
         axes = figure.add_subplot(len(panels), 1, i + 1)
         _draw(axes, series)
@@ -105,16 +105,19 @@ def _series(rows: Sequence[LogRow], output: str | None) -> tuple[list[int], list
     return [iteration for iteration, _ in kept], [value for _, value in kept]
 
 
-def _plain(text: str) -> str:
-    """A blob's or file's name as matplotlib writes it letter by letter: between two dollars it would read formulas."""
-    return shown(text).replace("$", r"\$")
+def _write(text: Any, name: str) -> None:
+    """Let a text of matplotlib's be a blob's or file's name, letter by letter: it takes some for formulas."""
+    text.set_parse_math(False)
+    text.set_text(shown(name))
 
 
 def _draw(axes: Any, series: Mapping[str, tuple[list[int], list[float]]]) -> None:
-    for name, (x, y) in series.items():
-        axes.plot(x, y, label=_plain(name), marker="." if len(x) < 50 else None, linewidth=1)
+    lines = [axes.plot(x, y, marker="." if len(x) < 50 else None, linewidth=1)[0] for x, y in series.values()]
     values = [value for _, y in series.values() for value in y]
     if values and min(values) > 0 and max(values) > 100 * min(values):
         axes.set_yscale("log")
     axes.grid(True, alpha=0.3)
-    axes.legend(fontsize="small")
+    # Under their own names, some lines would be left out: those that begin with an underscore.
+    legend = axes.legend(lines, [str(i) for i, _ in enumerate(lines)], fontsize="small")
+    for text, name in zip(legend.get_texts(), series, strict=True):
+        _write(text, name)

@@ -31,7 +31,7 @@ from typing import Any, BinaryIO, Literal, cast
 import torch
 
 from ..access import FileAccess
-from ..errors import CaffeCompatError, FileError, UsageError, located
+from ..errors import CaffeCompatError, FileError, UsageError, first_line, located
 from ..formats.files import Checksum, atomic_write, open_file
 from ..parity.record import ParityRecord, versions
 from ..schema import keep_dialect, own_dialect
@@ -133,7 +133,7 @@ def save_checkpoint(
         try:
             torch.save(content, file.name)
         except RuntimeError as error:  # how torch reports a full disk
-            raise FileError(f"cannot be written: {str(error).splitlines()[0]}", path=str(path)) from error
+            raise FileError(f"cannot be written: {first_line(error)}", path=str(path)) from error
 
 
 def check_dtype(net: CaffeNet, dtype: str) -> frozenset[str]:
@@ -195,8 +195,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     except CaffeCompatError:
         raise
     except Exception as error:  # damage makes torch raise nearly anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise FileError(f"cannot be read as a .pt of plain tensors: {reason}", path=name) from error
+        raise FileError(f"cannot be read as a .pt of plain tensors: {first_line(error)}", path=name) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise FileError("was not written by caffe-compat convert", path=name)
     if content.get("version") != VERSION:

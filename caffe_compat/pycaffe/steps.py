@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import CaffeCompatError, LayerError
+from ..errors import CaffeCompatError, LayerError, first_line
 from ..layers.bvlc.python_layer import Blob, PythonLayer
 from ..layers.bvlc.source import DummyData
 from ..network.building import build_layer
@@ -255,7 +255,7 @@ class ModuleStep(Step):
     def _failure(self, what: str, error: Exception | None = None) -> LayerError:
         bottoms = ", ".join(f"{blob.name} {list(blob.shape)}" for blob in self.bottoms)
         blobs = ", ".join(str(list(blob.shape)) for blob in self.blobs)
-        reason = f": {(str(error) or type(error).__name__).splitlines()[0]}" if error else ""
+        reason = f": {first_line(error)}" if error else ""
         return LayerError(
             f"with parameters of shapes {blobs or '(none)'} {what} bottoms {bottoms or '(none)'}{reason}",
             layer=self.name,

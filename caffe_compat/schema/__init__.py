@@ -16,7 +16,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from ..errors import DialectError, FileError
+from ..errors import DialectError, FileError, first_line
 from ..formats.files import open_file
 from .protofile import ProtoFile, parse_proto
 
@@ -60,7 +60,7 @@ class Schema:
         try:
             pool.AddSerializedFile(_descriptor(file).SerializeToString())
         except (TypeError, ValueError) as error:  # how protobuf refuses numbers and defaults, only in a user's own file
-            raise DialectError(f"{name} defines no valid schema: {str(error).splitlines()[0]}") from error
+            raise DialectError(f"{name} defines no valid schema: {first_line(error)}") from error
         # All classes are made now and kept: protobuf 4 frees those that nobody holds, and crashes where a message that
         # is alive then needs one of them for its submessages.
         self._classes: dict[str, Any] = {

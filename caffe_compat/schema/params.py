@@ -21,7 +21,11 @@ _HOW_NOT_WHAT = frozenset(
 
 
 class NoSuchFieldError(AttributeError):
-    """A builder reads a field that the schema in force does not define."""
+    """A builder reads field ``name`` of message ``where`` (``pooling_param``), which the schema in force has not."""
+
+    def __init__(self, where: str, name: str) -> None:
+        super().__init__(f"the dialect's {where} has no field {name!r}, which this layer type needs", name=name)
+        self.where = where
 
 
 class Params:
@@ -42,7 +46,7 @@ class Params:
             raise AttributeError(name)
         descriptor = self._message.DESCRIPTOR.fields_by_name.get(name)
         if descriptor is None:
-            raise NoSuchFieldError(f"the dialect's {self._path} has no field {name!r}, which this layer type needs")
+            raise NoSuchFieldError(self._path, name)
         self._read.add(name)
         value = getattr(self._message, name)
         if descriptor.message_type is not None:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import CaffeCompatError, UsageError
+from ..errors import CaffeCompatError, UsageError, first_line
 from .solver import Action, Event, Solver, latest_snapshot
 from .solver.events import NetTested, NetTestStarted
 
@@ -106,8 +106,8 @@ def joined(rank: Rank, device: torch.device) -> Iterator[None]:
     except (RuntimeError, ValueError) as error:  # torch's distributed errors are kinds of RuntimeError
         if not _is_about_the_group(error):
             raise
-        first = str(error).splitlines()[0]
-        raise CaffeCompatError(f"rank {rank.rank} of {rank.size} lost touch with the others: {first}") from error
+        said = first_line(error)
+        raise CaffeCompatError(f"rank {rank.rank} of {rank.size} lost touch with the others: {said}") from error
     finally:
         if dist.is_initialized():
             _left_groups.append(rank)

@@ -71,7 +71,7 @@ def dummy_data(spec: LayerSpec) -> Layer:
         try:
             check_filler(filler)
         except UsageError as error:
-            spec.fail(str(error))
+            spec.fail(error.detail)
     if any(p.has(name) for name in ("num", "channels", "height", "width")):
         if p.shape:
             spec.fail("has both shape and num, channels, height, width; keep shape")
