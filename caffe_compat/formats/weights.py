@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from caffe_compat.errors import WeightsError
+from caffe_compat.errors import WeightsError, located
 from caffe_compat.formats.files import atomic_write
 from caffe_compat.formats.sniff import FileKind, kind_of
 from caffe_compat.formats.wire import (
@@ -133,7 +133,7 @@ def write_caffemodel(
 def write_binaryproto(path: Path, array: np.ndarray) -> None:
     """Write one array as a ``.binaryproto``; of four axes, with the old num/channels/height/width as
     compute_image_mean does."""
-    pieces = _blob_pieces(array, array.ndim == 4, "the array")
+    pieces = _blob_pieces(array, array.ndim == 4)
     with atomic_write(path) as handle:
         _write_pieces(handle, pieces)
 
@@ -154,7 +154,8 @@ def write_solverstate(
     if learned_net is not None:
         pieces += _field(2, [learned_net.encode()])
     for i, blob in enumerate(history):
-        pieces += _field(3, _blob_pieces(blob, False, f"history blob {i}"))
+        with located(place=f"history blob {i}"):
+            pieces += _field(3, _blob_pieces(blob, False))
     pieces += [b"\x20", _int32(current_step)]
     with atomic_write(path) as handle:
         _write_pieces(handle, pieces)
@@ -202,17 +203,18 @@ def _layer_pieces(
     pieces: list[_Piece] = [source.bytes(start, insert_at)]
     for i, blob in enumerate(blobs):
         legacy = legacy_shapes or generation < 2
-        pieces += _field(BLOBS_FIELD[generation], _blob_pieces(blob, legacy, f"layer {index}, blob {i}"))
+        with located(place=f"layer {index}", index=i):
+            pieces += _field(BLOBS_FIELD[generation], _blob_pieces(blob, legacy))
     return [*pieces, source.bytes(insert_at, end)]
 
 
-def _blob_pieces(blob: Blob, legacy: bool, where: str) -> list[_Piece]:
+def _blob_pieces(blob: Blob, legacy: bool) -> list[_Piece]:
     """A BlobProto; with ``legacy``, one of four axes has them in the old fields."""
     data, diff = (blob.data, blob.diff) if isinstance(blob, BlobView) else (blob, None)
     shape = blob.shape
-    arrays = {5 if float_width(data, where) == 4 else 8: data}
+    arrays = {5 if float_width(data) == 4 else 8: data}
     if diff is not None:
-        arrays[6 if float_width(diff, where) == 4 else 9] = diff
+        arrays[6 if float_width(diff) == 4 else 9] = diff
 
     pieces: list[_Piece] = []
     legacy = legacy and len(shape) == 4

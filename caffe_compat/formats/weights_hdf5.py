@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..errors import FileError, WeightsError
+from ..errors import FileError, WeightsError, located
 from .hdf5 import Entry, Group, address, is_group, member, names_in, open_hdf5, read_array, read_text, view_array
 from .hdf5_writing import create_hdf5, write_c_string
 from .sizes import MAX_LAYERS
@@ -54,21 +54,24 @@ def read_hdf5_net(path: str) -> NetFile:
         for index, (name, arrays) in enumerate(data.items()):
             diffs = diff.get(name, {})
             count = 1 + max([-1, *arrays, *diffs])
-            blobs = tuple(_blob(arrays.get(i), diffs.get(i), path, f"layer {name!r}, blob {i}") for i in range(count))
-            layers.append(LayerRecord(index, name, None, blobs, (), (0, 0), 2))
+            blobs = []
+            for i in range(count):
+                with located(path=path, layer=name, index=i):
+                    blobs.append(_blob(arrays.get(i), diffs.get(i)))
+            layers.append(LayerRecord(index, name, None, tuple(blobs), (), (0, 0), 2))
         return NetFile(source, "", tuple(layers), b"")
 
 
 _Stored: TypeAlias = "tuple[np.ndarray, tuple[int, int]]"  # an array, and its bytes in the file
 
 
-def _blob(data: _Stored | None, diff: _Stored | None, path: str, where: str) -> BlobView:
+def _blob(data: _Stored | None, diff: _Stored | None) -> BlobView:
     if data is None:
         # Caffe leaves out what another layer owns, but writes its diff.
         shape = () if diff is None else diff[0].shape
         return BlobView(shape, np.empty(0, np.float32), None if diff is None else diff[0], (0, 0))
     if diff is not None and diff[0].shape != data[0].shape:
-        raise FileError(f"data of shape {data[0].shape} but diff of shape {diff[0].shape}", path=path, place=where)
+        raise FileError(f"data of shape {data[0].shape} but diff of shape {diff[0].shape}")
     return BlobView(data[0].shape, data[0], None if diff is None else diff[0], data[1])
 
 
@@ -164,15 +167,15 @@ def write_caffemodel_hdf5(path: Path, layers: Iterable[tuple[str, Sequence[Blob 
             group = data.require_group(name)
             diff_group = None if diff is None else diff.require_group(name)
             for i, blob in enumerate(blobs):
-                where = f"layer {name!r}, blob {i}"
-                if isinstance(blob, BlobView):
-                    if diff_group is not None and blob.diff is not None:
-                        _write_array(diff_group, str(i), blob.diff, where)
-                    if blob.is_empty:
-                        continue
-                    blob = blob.data
-                if blob is not None:
-                    _write_array(group, str(i), blob, where)
+                with located(layer=name, index=i):
+                    if isinstance(blob, BlobView):
+                        if diff_group is not None and blob.diff is not None:
+                            _write_array(diff_group, str(i), blob.diff)
+                        if blob.is_empty:
+                            continue
+                        blob = blob.data
+                    if blob is not None:
+                        _write_array(group, str(i), blob)
 
 
 def write_hdf5_solverstate(
@@ -187,9 +190,10 @@ def write_hdf5_solverstate(
         group = file.create_group("history")
         for i, blob in enumerate(history):
             array = blob.data if isinstance(blob, BlobView) else blob
-            _write_array(group, str(i), array, f"history blob {i}")
+            with located(place=f"history blob {i}"):
+                _write_array(group, str(i), array)
 
 
-def _write_array(group: Group, name: str, array: np.ndarray, where: str) -> None:
-    width = float_width(array, where)
+def _write_array(group: Group, name: str, array: np.ndarray) -> None:
+    width = float_width(array)
     group.create_dataset(name, data=array, dtype=f"<f{width}")

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from caffe_compat.errors import FileError, WeightsError, WireError
+from caffe_compat.errors import FileError, WeightsError, WireError, located
 from caffe_compat.formats.files import open_file
 from caffe_compat.formats.sizes import MAX_BLOB_AXES, MAX_BLOB_VALUES, MAX_LAYERS
 from caffe_compat.formats.sniff import HEAD_BYTES, refusal
@@ -194,7 +194,7 @@ def read_blob(file: PathOrBuffer) -> BlobView:
     number, wire, _, _ = source.field(0, source.size)
     if number == 1 and wire == BYTES:
         raise source.error("not a BlobProto; a .caffemodel begins like this", 0)
-    blob = _read_blob(source, 0, source.size, "blob")
+    blob = _read_blob(source, 0, source.size)
     if blob.is_empty:
         raise source.error(f"a blob of shape {blob.shape} without values", 0)
     return blob
@@ -221,7 +221,8 @@ def read_solver_state(file: PathOrBuffer) -> SolverState:
         elif number == 2:
             learned_net = source.text(value, position)
         elif number == 3:
-            history.append(_read_blob(source, value, position, f"history blob {len(history)}"))
+            with located(place=f"history blob {len(history)}"):
+                history.append(_read_blob(source, value, position))
             if len(history) > _MAX_BLOBS:
                 raise source.error(f"more than {_MAX_BLOBS} history blobs: not a solver's state", at)
         elif number == 4:
@@ -250,8 +251,11 @@ def _read_layer(source: Source, index: int, start: int, end: int, generation: in
     elif kind_at is not None:
         kind = source.text(*_expect(source, kind_at, BYTES, f"the type of layer {name!r}"))
 
-    blobs = tuple(_read_blob(source, a, b, f"layer {name!r}, blob {i}") for i, (a, b) in enumerate(blob_ranges))
-    return LayerRecord(index, name, kind, blobs, tuple(fields), (start, end), generation), structure
+    blobs = []
+    for i, (first, last) in enumerate(blob_ranges):
+        with located(layer=name, index=i):
+            blobs.append(_read_blob(source, first, last))
+    return LayerRecord(index, name, kind, tuple(blobs), tuple(fields), (start, end), generation), structure
 
 
 _Value: TypeAlias = tuple[int, int, int]  # wire type, value or where it starts, where the field ends
@@ -302,8 +306,8 @@ def _expect(source: Source, field: _Value, wire: int, what: str) -> tuple[int, i
     return field[1], field[2]
 
 
-def _read_blob(source: Source, start: int, end: int, where: str) -> BlobView:
-    """Decode the BlobProto in bytes ``start`` to ``end``; ``where`` names it in errors."""
+def _read_blob(source: Source, start: int, end: int) -> BlobView:
+    """Decode the BlobProto in bytes ``start`` to ``end``."""
     legacy = [0, 0, 0, 0]
     has_legacy = False
     dims: list[int] = []
@@ -318,7 +322,7 @@ def _read_blob(source: Source, start: int, end: int, where: str) -> BlobView:
             width = int(dtype[2])
             if wire == BYTES:
                 if (position - value) % width:
-                    raise source.error(f"{where}: {position - value} bytes are no whole number of {dtype} values", at)
+                    raise source.error(f"{position - value} bytes are no whole number of {dtype} values", at)
                 piece = (value, (position - value) // width, width)
             elif wire == unpacked:
                 run = source.run_length(position, end, number << 3 | wire, width)
@@ -326,23 +330,23 @@ def _read_blob(source: Source, start: int, end: int, where: str) -> BlobView:
                 position += run * (width + 1)
             elif number == 5 and wire == VARINT:
                 raise source.error(
-                    f"{where}: field 5 is one integer: blobs of 5 axes as the C3D and Caffe_3D_FF forks write them "
+                    "field 5 is one integer: blobs of 5 axes as the C3D and Caffe_3D_FF forks write them "
                     "are not supported; save the model with BVLC Caffe's BlobProto",
                     at,
                 )
             else:
-                raise source.error(f"{where}: field {number} has wire type {wire}", at)
+                raise source.error(f"field {number} has wire type {wire}", at)
             found = pieces.setdefault(number, [])
             found.append(piece)
             if len(found) > _MAX_PIECES:
-                raise source.error(f"{where}: its values lie in more than {_MAX_PIECES} pieces", at)
+                raise source.error(f"its values lie in more than {_MAX_PIECES} pieces", at)
         elif number == 7:
             if wire != BYTES:
-                raise source.error(f"{where}: its shape has wire type {wire}, not {BYTES}", at)
-            _read_dims(source, value, position, dims, where)
+                raise source.error(f"its shape has wire type {wire}, not {BYTES}", at)
+            _read_dims(source, value, position, dims)
         elif 1 <= number <= 4:
             if wire != VARINT:
-                raise source.error(f"{where}: field {number} (an axis' length) has wire type {wire}, not {VARINT}", at)
+                raise source.error(f"field {number} (an axis' length) has wire type {wire}, not {VARINT}", at)
             legacy[number - 1] = _signed(value, 32)
             has_legacy = True
         else:
@@ -352,28 +356,26 @@ def _read_blob(source: Source, start: int, end: int, where: str) -> BlobView:
     if dims and has_legacy and (1,) * (4 - len(dims)) + shape != tuple(legacy):
         # Caffe takes num, channels, height and width, and then stops where they do not fit the layer.
         raise source.error(
-            f"{where}: its shape is {list(shape)}, its num, channels, height and width say {legacy}",
+            f"its shape is {list(shape)}, its num, channels, height and width say {legacy}",
             start,
         )
     count = math.prod(shape)
     if min(shape, default=0) < 0 or count > MAX_BLOB_VALUES:
-        raise source.error(f"{where}: impossible shape {shape}", start)
-    data = _values(source, pieces, (8, 5), others, (10, 12), where)
-    diff = _values(source, pieces, (9, 6), others, (11, 13), where)
+        raise source.error(f"impossible shape {shape}", start)
+    data = _values(source, pieces, (8, 5), others, (10, 12))
+    diff = _values(source, pieces, (9, 6), others, (11, 13))
     if data.size == 0:
         foreign = [n for n, (wire, a, b) in others.items() if wire == BYTES and a < b]
         if foreign and count:
             raise source.error(
-                f"{where}: no values in a field that BVLC or NVIDIA Caffe writes, but bytes in field {foreign[0]}, "
+                f"no values in a field that BVLC or NVIDIA Caffe writes, but bytes in field {foreign[0]}, "
                 "where some forks (such as BVLC's opencl branch) pack them; save the model with BVLC Caffe's BlobProto",
                 start,
             )
     for what, array in (("values", data), ("diff values", diff)):
         if array.size not in (0, count):
             no_shape = "" if dims or has_legacy else " (it names no shape)"
-            raise source.error(
-                f"{where}: shape {shape}{no_shape} needs {count} {what}, but {array.size} are stored", start
-            )
+            raise source.error(f"shape {shape}{no_shape} needs {count} {what}, but {array.size} are stored", start)
     return BlobView(
         shape,
         data.reshape(shape) if data.size == count else data,
@@ -391,7 +393,6 @@ def _values(
     numbers: tuple[int, int],
     others: dict[int, _Value],
     raw: tuple[int, int],
-    where: str,
 ) -> np.ndarray:
     """A blob's data or diff: raw bytes if their type is given, else the doubles if there are any, else the floats.
 
@@ -402,7 +403,7 @@ def _values(
         dtype = _RAW_DTYPES.get(kind[1])
         start, size = values[1], values[2] - values[1]
         if dtype is None or size % int(dtype[2]):
-            raise source.error(f"{where}: {size} bytes of raw data of type {kind[1]}: not an array of floats", start)
+            raise source.error(f"{size} bytes of raw data of type {kind[1]}: not an array of floats", start)
         return source.array((start, size // int(dtype[2]), int(dtype[2])), dtype)
     for number in numbers:
         found = pieces.get(number)
@@ -417,7 +418,7 @@ def _values(
     return _NOTHING
 
 
-def _read_dims(source: Source, start: int, end: int, dims: list[int], where: str) -> None:
+def _read_dims(source: Source, start: int, end: int, dims: list[int]) -> None:
     """Append the dims of a BlobShape message."""
     position = start
     while position < end:
@@ -434,9 +435,9 @@ def _read_dims(source: Source, start: int, end: int, dims: list[int], where: str
         elif wire == VARINT:
             dims.append(_signed(value, 64))
         else:
-            raise source.error(f"{where}: a dim has wire type {wire}, not {VARINT}", at)
+            raise source.error(f"a dim has wire type {wire}, not {VARINT}", at)
         if len(dims) > MAX_BLOB_AXES:
-            raise source.error(f"{where}: more than {MAX_BLOB_AXES} axes", at)
+            raise source.error(f"more than {MAX_BLOB_AXES} axes", at)
 
 
 def _signed(value: int, bits: int) -> int:
@@ -445,12 +446,10 @@ def _signed(value: int, bits: int) -> int:
     return value - (1 << bits) if value >> (bits - 1) else value
 
 
-def float_width(array: np.ndarray, where: str) -> int:
+def float_width(array: np.ndarray) -> int:
     """Bytes per value of an array that Caffe can store."""
     if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
-        raise WeightsError(
-            f"an array of {array.dtype}; Caffe stores float32 and float64, so convert it first", place=where
-        )
+        raise WeightsError(f"an array of {array.dtype}; Caffe stores float32 and float64, so convert it first")
     return array.dtype.itemsize
 
 
