@@ -28,7 +28,6 @@ from torch import Tensor
 from caffe_compat import CaffeNet, NetState
 from caffe_compat.access import FileAccess
 from caffe_compat.errors import CaffeCompatWarning, UsageError, WeightsError
-from caffe_compat.extras import require
 from caffe_compat.formats.hdf5 import open_hdf5
 from caffe_compat.inference.preprocess import Preprocess
 from caffe_compat.network.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
@@ -41,6 +40,7 @@ from caffe_compat.parity.reference import verify_net
 from caffe_compat.parity.stored import pick_group
 
 from .files.checkpoint_extras import extra_entries, stored_bounds, stored_pose_blob
+from .network_input import MEAN, SCALE, clip_values, network_input
 from .networks import endpoints as ends
 from .networks.subnetworks import Halves, input_shapes, layers_for
 from .parity_gate import parity_of, require_parity
@@ -53,9 +53,6 @@ __all__ = ["PoseMachine", "Prediction"]
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 Unit = Literal["normalised", "mm"]
-
-# What the original's data layers make of a pixel: (v - 128) / 256.
-_MEAN, _SCALE = 128.0, 1 / 256
 
 
 @dataclass(frozen=True)
@@ -243,7 +240,7 @@ class PoseMachine:
                 self.net,
                 os.fspath(path),
                 sources=self._sources,
-                preprocess=Preprocess("bgr", (_MEAN,), None, _SCALE, self.image_size).to_record(),
+                preprocess=Preprocess("bgr", (MEAN,), None, SCALE, self.image_size).to_record(),
                 parity=self.parity,
                 extra=extra_entries(self._bounds, self._named_blob),
             )
@@ -324,21 +321,20 @@ class PoseMachine:
         if window < 1:
             raise UsageError(f"window {window}; 1 frame or more was expected")
         count = len(frames)
-        starts = self._starts(clip, count)
+        starts = clip_values(clip, count, fresh=self._fresh)
         as_tensor = isinstance(frames[0] if count else frames, Tensor)
         parts: list[dict[str, Tensor]] = []
         at_once = self._halves.frames_at_once(window)
         with ieee_float32():
             for k in range(0, count, at_once):
-                seen = self._halves.per_frame(self._preprocessed(frames[k : k + at_once], pixels))
+                seen = self._halves.per_frame(network_input(frames[k : k + at_once], pixels, self.image_size))
                 for j in range(k, min(k + at_once, count), window):
                     given = {name: values[j - k : j - k + window] for name, values in seen.items()}
                     if self._clip is not None:
-                        clip_values = starts[j : j + window]
-                        columns = self._input_shapes[self._clip][1]
-                        given[self._clip] = np.zeros((len(clip_values), columns), np.float32)
+                        part = starts[j : j + window]
+                        given[self._clip] = np.zeros((len(part), self._input_shapes[self._clip][1]), np.float32)
                         # In a label the clip value comes last, after 2D and 3D poses that no pose depends on.
-                        given[self._clip][:, -1] = clip_values
+                        given[self._clip][:, -1] = part
                     parts.append(self._halves.rest.run(given, self._wanted))
                     self._fresh = False
         device = self.device
@@ -378,49 +374,6 @@ class PoseMachine:
         if self.values != POSE_2D:
             raise UsageError(f"{self._name} gives 3D poses; ask for them with coarse()")
         return self.predict(frames, clip, window, pixels=pixels).pose.reshape(-1, len(H36M16), 2)
-
-    def _starts(self, clip: Any, count: int) -> np.ndarray:
-        if clip is None:
-            starts = np.ones(count, np.float32)
-            starts[:1] = 0 if self._fresh else 1
-            return starts
-        values = clip.detach().cpu().numpy() if isinstance(clip, Tensor) else np.asarray(clip)
-        if values.size != count or not np.isin(values, (0, 1)).all():
-            raise UsageError(f"clip of shape {values.shape} for {count} frames; one value each, 0 or 1, was expected")
-        return values.reshape(-1).astype(np.float32)
-
-    def _preprocessed(self, frames: Any, pixels: str) -> Any:
-        """(n, 3, height, width) in the network's units."""
-        height, width = self.image_size
-        if pixels == "preprocessed":
-            if not isinstance(frames, (np.ndarray, Tensor)):
-                raise UsageError(
-                    f"preprocessed frames in one array or tensor were expected, found {type(frames).__name__}"
-                )
-            shape, floating = tuple(frames.shape), "float" in str(frames.dtype)
-            if len(shape) != 4 or shape[1:] != (3, height, width) or not floating:
-                raise UsageError(
-                    f"preprocessed frames of shape (n, 3, {height}, {width}) and a floating-point type were expected, "
-                    f"found {shape} and {frames.dtype}"
-                )
-            # The recurrent state would carry it on to all later frames.
-            finite = frames.isfinite() if isinstance(frames, Tensor) else np.isfinite(frames)
-            if not finite.all():
-                raise UsageError("preprocessed frames with values that are not finite")
-            return frames
-        if pixels != "bgr":
-            raise UsageError(f"pixels {pixels!r}: 'bgr' or 'preprocessed' was expected")
-        pictures = [frame.detach().cpu().numpy() if isinstance(frame, Tensor) else frame for frame in frames]
-        for picture in pictures:
-            known = isinstance(picture, np.ndarray)
-            if not known or picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-                found = f"{picture.shape} and {picture.dtype}" if known else f"type {type(picture).__name__}"
-                raise UsageError(
-                    "frames of shape (n, height, width, 3) and type uint8, blue first, were expected, found a frame of "
-                    f"{found}; for (v - 128) / 256 say pixels='preprocessed'"
-                )
-        fitted = [p if p.shape[:2] == (height, width) else _resized(p, height, width) for p in pictures]
-        return (np.stack(fitted).transpose(0, 3, 1, 2).astype(np.float32) - np.float32(_MEAN)) * np.float32(_SCALE)
 
     # Projection and refinement
 
@@ -542,9 +495,3 @@ class PoseMachine:
     def fingerprint(self) -> str:
         """Of all tensors by name and value, to see a change of any, or that two machines have the same."""
         return fingerprint(self.net.state_dict())
-
-
-def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """As Caffe's reader of images resizes."""
-    cv2 = require("cv2", "images")
-    return np.asarray(cv2.resize(picture, (width, height)))

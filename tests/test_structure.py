@@ -90,7 +90,7 @@ FLOORS = (
     ("pycaffe", "cli", "__main__"),
 )
 FLOORS_OF_HPM = (
-    ("arrays", "skeleton", "scaling", "metrics", "limbs", "projector", "refine"),
+    ("arrays", "network_input", "skeleton", "scaling", "metrics", "limbs", "moments", "projector", "refine"),
     ("files", "networks"),
     ("datasets", "visualize", "parity_gate"),
     ("model",),

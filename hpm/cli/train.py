@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
 from caffe_compat.cli.caffe_commands import Signals, amp_option, gradients_option, nan_option
 from caffe_compat.cli.caffe_log import CaffeLog
@@ -17,7 +16,7 @@ from caffe_compat.training import parallel
 from caffe_compat.training.solver import Action
 
 from ..datasets.heatmaps import HeatMapOptions
-from ..drivers.training import LIFTING, PHASES, TrainingOptions, train_phase, with_lists
+from ..drivers.training import LIFTING, PHASES, TrainingOptions, own_device, train_phase, with_lists
 from ..networks import NetworkOptions, scaled_channels
 
 __all__ = ["train"]
@@ -131,26 +130,14 @@ def train(
     )
     options = with_lists(options, phase, protocol=int(protocol), train_list=train_list, pictures=pictures)
     rank = parallel.this_rank()
-    where = _device(device, require_gpu, rank)
+    chosen = parse_device(device or ("cuda" if require_gpu else "cpu"))
+    if require_gpu and chosen.type != "cuda":
+        raise UsageError(f"--device {chosen} is no GPU (--require-gpu)")
+    where = own_device(chosen, rank)
+    settings = {"seed": seed, "device": where, "workers": workers, "stop_at_nan": not keep_going_on_nan}
     with parallel.joined(rank, where):
         for number, name in enumerate(LIFTING if phase == "all" else (phase,)):
-            with ExitStack() as stack:
-                log = stack.enter_context(CaffeLog(quiet=rank.rank != 0))
-                signals = stack.enter_context(Signals({"SIGINT": Action.STOP}))
-                done = train_phase(
-                    name,
-                    data,
-                    out,
-                    weights if number == 0 else None,
-                    options,
-                    seed=seed,
-                    device=where,
-                    workers=workers,
-                    observer=log.event,
-                    requested=signals.requested,
-                    progress=_progress(log),
-                    stop_at_nan=not keep_going_on_nan,
-                )
+            done = _trained(name, data, out, weights if number == 0 else None, options, rank.rank == 0, settings)
             if done is None:
                 if rank.rank == 0:
                     note(f"{name} was stopped; run the same command to go on")
@@ -160,20 +147,28 @@ def train(
     return 0
 
 
-def _device(text: str | None, gpu_required: bool, rank: parallel.Rank) -> torch.device:
-    """Where this process trains: each process of a machine on a GPU of its own, counted from 0."""
-    device: torch.device = parse_device(text or ("cuda" if gpu_required else "cpu"))
-    if gpu_required and device.type != "cuda":
-        raise UsageError(f"--device {device} is no GPU (--require-gpu)")
-    if device.type != "cuda" or rank.size == 1:
-        return device
-    count = torch.cuda.device_count()
-    if device.index is not None or rank.local_size > count:
-        raise UsageError(
-            f"--device {device}: {rank.local_size} processes on this machine with {count} GPUs; each takes one, "
-            "in their order, with --device cuda"
+def _trained(
+    phase: str,
+    data: str,
+    out: str,
+    weights: str | None,
+    options: TrainingOptions,
+    shown: bool,
+    settings: dict[str, Any],
+) -> Path | None:
+    """Train a phase with Caffe's log on stderr, if ``shown``; SIGINT stops it. None if it was stopped."""
+    with CaffeLog(quiet=not shown) as log, Signals({"SIGINT": Action.STOP}) as signals:
+        return train_phase(
+            phase,
+            data,
+            out,
+            weights,
+            options,
+            observer=log.event,
+            requested=signals.requested,
+            progress=_progress(log),
+            **settings,
         )
-    return torch.device("cuda", rank.local)
 
 
 def _progress(log: CaffeLog) -> Callable[[int, int], None]:

@@ -179,54 +179,37 @@ def prepare_human36m(
         check_shared(folder, staying, whose, bounds, limbs)
 
     tested = wanted() if options.detections is None else with_detections(wanted(), options.detections, plan.test)
-    counts, label_bones = dict.fromkeys(("train", *ACTIONS.values()), 0), BoneStatistics()
-    outside, written, kept = 0.0, 0, 0
-    lists = _Lists(folder)
-    with lists.files:
+    writer = _Writer(folder, options, plan.test, limbs, bounds)
+    with writer.lists.files:
         for number, view in enumerate(tested):
             if progress is not None:
                 progress("views", number, survey.views)
-            tests = view.subject in plan.test
-            crops = square_crops(view.points16, options.margin).whole()
-            pose = centre_on_root(view.pose)
-            labels_mm = _scaled(view.name, pose, limbs) if options.scale_test or not tests else pose
-            if tests:
-                label_bones.add(labels_mm)
-            labels = normalise(labels_mm, bounds)
-            if len(labels):
-                outside = max(outside, float(-labels.min()), float(labels.max() - 1))
-            paths = [f"images/{view.name}/{frame:06d}.jpg" for frame in view.numbers]
-            if cut_otherwise(folder.h36m, paths, view, crops, options.image_size):
-                lists.part_from_pictures(view)
-            found = write_view(folder.h36m, paths, view, crops, options.image_size)
-            kept += found.kept
-            written += found.pictures
-            counts[view.action if tests else "train"] += len(paths)
-            lists.add(view, tests, paths, crops.fractions, labels)
+            writer.write(view)
         if progress is not None:
             progress("views", survey.views, survey.views)
-        lists.finish()
+        writer.lists.finish()
         write_both_bounds(folder, bounds)
         make_folder(folder.limbs.parent)
         write_limbs(folder.limbs, limbs)
+    counts, lists = writer.counts, writer.lists
     train = counts.pop("train")
     missing = tuple(action for action, frames in counts.items() if not frames)
     return Prepared(
         folder=folder,
         train=train,
         test=sum(counts.values()),
-        pictures=written,
-        kept=kept,
+        pictures=writer.pictures,
+        kept=writer.kept,
         limbs=limbs,
         bounds=bounds,
         train_bones=survey.train_bones,
         test_bones=survey.test_bones,
-        label_bones=label_bones,
+        label_bones=writer.label_bones,
         missing=missing,
         absent=survey.absent((*plan.train, *plan.test)),
         sampled=survey.sampled,
         stale=tuple(path for path in lists.possible() if path.exists() and path not in lists.files.paths),
-        outside=outside,
+        outside=writer.outside,
         scaled_to="the training means" if options.limbs is None else "the given ones",
     )
 
@@ -301,6 +284,40 @@ def _scaled(name: str, pose: np.ndarray, limbs: np.ndarray) -> np.ndarray:
 
 
 # Lists
+
+
+class _Writer:
+    """Writes views, and counts what it writes; see :class:`Prepared`."""
+
+    def __init__(
+        self, folder: TrainingFolder, options: PrepareOptions, tests: Collection[str], limbs: np.ndarray, bounds: Bounds
+    ) -> None:
+        self.lists = _Lists(folder)
+        self.counts = dict.fromkeys(("train", *ACTIONS.values()), 0)
+        self.label_bones = BoneStatistics()
+        self.outside, self.pictures, self.kept = 0.0, 0, 0
+        self._folder, self._options, self._tests = folder, options, tests
+        self._limbs, self._bounds = limbs, bounds
+
+    def write(self, view: View) -> None:
+        """The crops of a view, and its lines in the lists."""
+        options, tests = self._options, view.subject in self._tests
+        crops = square_crops(view.points16, options.margin).whole()
+        pose = centre_on_root(view.pose)
+        labels_mm = _scaled(view.name, pose, self._limbs) if options.scale_test or not tests else pose
+        if tests:
+            self.label_bones.add(labels_mm)
+        labels = normalise(labels_mm, self._bounds)
+        if len(labels):
+            self.outside = max(self.outside, float(-labels.min()), float(labels.max() - 1))
+        paths = [f"images/{view.name}/{frame:06d}.jpg" for frame in view.numbers]
+        if cut_otherwise(self._folder.h36m, paths, view, crops, options.image_size):
+            self.lists.part_from_pictures(view)
+        found = write_view(self._folder.h36m, paths, view, crops, options.image_size)
+        self.kept += found.kept
+        self.pictures += found.pictures
+        self.counts[view.action if tests else "train"] += len(paths)
+        self.lists.add(view, tests, paths, crops.fractions, labels)
 
 
 class _Lists:

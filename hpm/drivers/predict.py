@@ -86,8 +86,8 @@ def predict(
 ) -> Predicted:
     """3D poses of one person in a video, a folder of pictures, or pictures: what ``hpm predict`` does.
 
-    Crops are squares about ``boxes``, else about ``keypoints``, else whole frames. With keypoints, poses are refined.
-    Boxes and keypoints count the frames that ``every`` keeps.
+    Crops are squares about ``boxes``, else about ``keypoints``, else whole frames; both count the frames that ``every``
+    keeps. With keypoints, poses are refined.
 
     Args:
         model: a ``.pt``; refinement asks for a verified one, unless ``allow_unverified``.

@@ -40,6 +40,7 @@ __all__ = [
     "PRETRAINING",
     "Phase",
     "TrainingOptions",
+    "own_device",
     "prepared_lists",
     "train_phase",
     "trained_model",
@@ -162,6 +163,23 @@ def with_lists(
             pictures=pictures or maps.pictures,
         ),
     )
+
+
+def own_device(device: torch.device, rank: Rank) -> torch.device:
+    """Where a process trains: each process of a machine on a GPU of its own, counted from 0.
+
+    Raises:
+        UsageError: one GPU was named for several processes, or there are fewer than processes.
+    """
+    if device.type != "cuda" or rank.size == 1:
+        return device
+    count = torch.cuda.device_count()
+    if device.index is not None or rank.local_size > count:
+        raise UsageError(
+            f"--device {device}: {rank.local_size} processes on this machine with {count} GPUs; each takes one, "
+            "in their order, with --device cuda"
+        )
+    return torch.device("cuda", rank.local)
 
 
 def trained_model(phase: str, out: str | Path) -> Path:

@@ -1,9 +1,16 @@
 """Numbers as the original's files hold them: what a reader of a file finds is not quite what was computed.
 
-| file | written by | significant digits |
-|---|---|---|
-| ``result<k>...csv`` and what has its format | C++ streams, of single precision | 6 |
-| ``refine3d_<k>.txt``, ``<rate>mpjp_<k>.txt`` | Python 2's ``str``, of double precision | 12 |
+| file | written as by | digits | millimetres |
+|---|---|---|---|
+| ``result<k>_norm.csv``, ``coarse_norm.csv``, ``pose2d.csv`` | C++ streams, of single precision | 6 | |
+| ``result<k>_unnorm.csv``, ``result<k>_change_unnorm.csv`` | C++ streams, of single precision | 6 | the layers' |
+| ``coarse_unnorm.csv``, ``change_unnorm.csv`` | C++ streams, of single precision | 6 | exact |
+| ``refine3d_<k>.txt``, ``refined_mm.txt`` | Python 2's ``str``, of double precision | 12 | exact |
+| ``<rate>mpjp_<k>.txt`` | Python 2's ``str``, of double precision | 12 | of exact poses |
+
+Millimetres are computed from normalised poses in double precision (:func:`hpm.scaling.denormalise`: exact), but for the
+files that the original's networks write: those have what its layers compute, in single precision and with a range of
+the hip of their own (:func:`hpm.scaling.denormalise_as_layers`).
 """
 
 from __future__ import annotations
