@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -95,6 +95,8 @@ def convert(
     stages: Sequence[str] = (),
     dialect: str | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
+    ignore_fields: Collection[str] = (),
+    fill_missing: bool = False,
     root: str | Path | None = None,
     gradients: Literal["caffe", "true"] = "caffe",
     allow_python: bool = False,
@@ -123,6 +125,7 @@ def convert(
         inputs: arrays by blob name, for a reference that does not hold them whole.
         preprocess: how pixels become input, or its text form (``"order=bgr,mean=104:117:123,resize=224x224"``).
         phase, level, stages, dialect, input_shapes, root, gradients, allow_python, seed: as :func:`load` takes them.
+        ignore_fields, fill_missing: likewise; the ``.pt`` says what was let pass.
         device: where the net goes, and is compared.
 
     Raises:
@@ -143,6 +146,8 @@ def convert(
         os.fspath(weights),
         state=NetState(phase.upper(), level, tuple(stages)),
         input_shapes=input_shapes,
+        ignore_fields=ignore_fields,
+        fill_missing=fill_missing,
         files=FileAccess(root),
         gradients=gradients,
         allow_python=allow_python,

@@ -160,7 +160,9 @@ class PoseMachine:
     ) -> PoseMachine:
         """As :meth:`from_caffe`, with a definition such as :func:`hpm.networks.define` gives."""
         weights = os.fspath(caffemodel)
-        net, report = build_net(definition, weights, state=NetState("TEST"), files=FileAccess(None), seed=0)
+        net, report = build_net(
+            definition, weights, state=NetState("TEST"), fill_missing=True, files=FileAccess(None), seed=0
+        )
         file = [definition.path] if Path(definition.path).exists() else []
         machine = cls(net, bounds=bounds, pose_blob=pose_blob, sources=[*file, weights])
         needed = {node.name for node in machine._needed} | (set(LAYERS) if machine._projector is not None else set())

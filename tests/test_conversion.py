@@ -108,7 +108,7 @@ def test_changed_weights_lose_the_record(model: Path) -> None:
 
 def test_warnings_are_data(model: Path) -> None:
     Path("more.prototxt").write_text(NET + ip("more", "z", "w", 2))
-    conversion = caffe_compat.convert("more.prototxt", "net.caffemodel")
+    conversion = caffe_compat.convert("more.prototxt", "net.caffemodel", fill_missing=True)
     assert conversion.filled.initial == ["more"]
     assert ["'more'" in text for text in conversion.warnings] == [True]
 

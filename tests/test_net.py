@@ -349,9 +349,12 @@ def test_leftover_and_missing_weights_are_reported(tmp_path: Path) -> None:
     ]
     assert float(net.second.weight.detach().abs().sum()) == 0
     (tmp_path / "net").write_text(BRANCHED)
-    with pytest.warns(CaffeCompatWarning) as caught:
+    with pytest.raises(WeightsError, match=r"w: has no weights for layer 'second'.*--fill-missing"):
         caffe_compat.load(tmp_path / "net", path)
+    with pytest.warns(CaffeCompatWarning) as caught:
+        loaded = caffe_compat.load(tmp_path / "net", path, fill_missing=True)
     assert [str(w.message) for w in caught] == report.warnings
+    assert loaded.unfilled == ("second",)
 
 
 def test_sharers_need_no_weights_of_their_own(tmp_path: Path) -> None:
@@ -495,7 +498,7 @@ def test_a_type_of_another_dialect_names_that_dialect() -> None:
 
 def test_parameters_of_other_types_are_reported() -> None:
     net = net_of(input_layer("x", 2, 3) + layer("r", "ReLU", "x", "y", "power_param { scale: 3 }"))
-    assert net.warnings == ["layer 'r' (ReLU): power_param means nothing to this type; Caffe ignores it too"]
+    assert net.warnings == ["layer 'r' (ReLU): power_param is ignored: the type does not read it, in Caffe either"]
 
 
 # Recurrent state
@@ -620,13 +623,12 @@ def test_a_size_that_is_no_number_is_refused(text: str) -> None:
         net_of(text + layer("r", "ReLU", "x", "y"))
 
 
-def test_unknown_fields_of_inputs_and_params_are_told() -> None:
-    text = input_layer("x", 2, 3).replace("shape {", "shap { dim: 4 } shape {") + ip(
-        "f", "x", "y", 4, "param { lr: 0 }"
-    )
-    warnings = net_of(text).warnings
-    assert [w.partition(": line")[0] for w in warnings] == ["layer 'x' (Input)", "layer 'f' (InnerProduct): param 0"]
-    assert all("no such field" in w for w in warnings)
+def test_unknown_fields_of_inputs_and_params() -> None:
+    text = input_layer("x", 2, 3) + ip("f", "x", "y", 4, "param { lr: 0 }")
+    with pytest.raises(LayerError, match=r"layer 'f' \(InnerProduct\): param 0: .*no such field in ParamSpec"):
+        net_of(text)
+    with pytest.raises(LayerError, match=r"layer 'x' \(Input\): .*no such field in InputParameter.*mean shape\?"):
+        net_of(text.replace("shape {", "shap { dim: 4 } shape {"))
     with pytest.raises(NetworkError, match=r"param 0: .*lr_mult .value 'a'"):
         net_of(text.replace("lr: 0", "lr_mult: a"))
 

@@ -117,11 +117,18 @@ def test_whole_numbers(text: str, expected: int) -> None:
         ("inf", math.inf),
         ("-inf", -math.inf),
         ("Infinity", math.inf),
-        ("1e400", math.inf),
     ],
 )
 def test_real_numbers(text: str, expected: float) -> None:
     assert parse("PowerParameter", f"scale: {text}").scale == np.float32(expected)
+
+
+@pytest.mark.parametrize("text", ["1e39", "-3.5e38", "1e400", "0x" + "f" * 40])
+def test_numbers_beyond_float32(text: str) -> None:
+    with pytest.raises(PrototxtError, match=r"line 1, column \d+: scale is too small a field for"):
+        parse_message(f'layer {{ name: "p" type: "Power" power_param {{ scale: {text} }} }}')
+    parsed = parse_message('layer { name: "p" type: "Power" power_param { scale: 3.4028235e38 shift: -inf } }')
+    assert parsed.message.layer[0].power_param.shift == -math.inf
 
 
 def test_nan_is_a_number() -> None:

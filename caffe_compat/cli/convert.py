@@ -18,6 +18,8 @@ from .options import (
     check_output,
     device_option,
     dialect_option,
+    fill_option,
+    ignore_option,
     load_plugins,
     note,
     parse_device,
@@ -60,6 +62,8 @@ class _Format(click.ParamType):
 @state_options
 @dialect_option
 @shape_option
+@ignore_option
+@fill_option
 @click.option("--reference", metavar="FILE[:GROUP]", help="Recorded outputs of real Caffe to check against.")
 @click.option("--input", "inputs", multiple=True, metavar="BLOB=FILE.npy", help="An input that the reference lacks.")
 @click.option("--run", "run_once", is_flag=True, help="Without a reference: run once on a seeded input.")
@@ -83,6 +87,8 @@ def convert(
     stages: tuple[str, ...],
     dialect: str,
     input_shapes: tuple[str, ...],
+    ignore_fields: tuple[str, ...],
+    fill_missing: bool,
     reference: str | None,
     inputs: tuple[str, ...],
     run_once: bool,
@@ -115,6 +121,8 @@ def convert(
         stages=stages,
         dialect=dialect,
         input_shapes=parse_shapes(input_shapes),
+        ignore_fields=ignore_fields,
+        fill_missing=fill_missing,
         root=root,
         allow_python=allow_python_layers,
         device=torch_device,

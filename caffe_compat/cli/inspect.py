@@ -22,7 +22,16 @@ from ..reports.inspection import (
     inspect_file,
     inspect_pair,
 )
-from .options import dialect_option, parse_shapes, plugin_option, say, shape_option, state_options, warn
+from .options import (
+    dialect_option,
+    ignore_option,
+    parse_shapes,
+    plugin_option,
+    say,
+    shape_option,
+    state_options,
+    warn,
+)
 from .tables import print_table
 
 
@@ -32,6 +41,7 @@ from .tables import print_table
 @state_options
 @dialect_option
 @shape_option
+@ignore_option
 @plugin_option
 def inspect(
     files: tuple[str, ...],
@@ -41,6 +51,7 @@ def inspect(
     stages: tuple[str, ...],
     dialect: str,
     input_shapes: tuple[str, ...],
+    ignore_fields: tuple[str, ...],
     plugins: tuple[str, ...],
 ) -> None:
     """Show what is in prototxt, caffemodel, .caffemodel.h5, .pt, solverstate and binaryproto files.
@@ -54,6 +65,7 @@ def inspect(
         "stages": stages,
         "dialect": None if dialect == "auto" else dialect,
         "input_shapes": parse_shapes(input_shapes),
+        "ignore_fields": ignore_fields,
     }
     found: list[Inspection | PairInspection] = []
     if len(files) == 2 and _is_pair(files, options):
@@ -166,6 +178,8 @@ def _print_checkpoint(checkpoint: CheckpointInspection) -> None:
         )
     else:
         say("never checked against real Caffe")
+    if checkpoint.unfilled:
+        say(f"without weights, with initial values: {', '.join(checkpoint.unfilled)}")
     for name, value in checkpoint.extra.items():
         say(f"holds {name}: {value}")
     say(f"written by {checkpoint.written_by}")

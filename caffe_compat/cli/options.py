@@ -72,6 +72,18 @@ root_option = click.option(
 python_option = click.option(
     "--allow-python-layers", is_flag=True, help="Let Python layers import and run the code that the network names."
 )
+ignore_option = click.option(
+    "--ignore-field",
+    "ignore_fields",
+    multiple=True,
+    metavar="NAME",
+    help="A field that the definition may have although nothing here reads it; may be repeated.",
+)
+fill_option = click.option(
+    "--fill-missing",
+    is_flag=True,
+    help="Let layers that the weights have nothing for keep their initial values, as Caffe does.",
+)
 device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
 
 

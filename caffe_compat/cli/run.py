@@ -21,6 +21,8 @@ from .options import (
     check_output,
     device_option,
     dialect_option,
+    fill_option,
+    ignore_option,
     parse_device,
     parse_pairs,
     parse_shapes,
@@ -48,6 +50,8 @@ from .tables import print_table
 @state_options
 @dialect_option
 @shape_option
+@ignore_option
+@fill_option
 @device_option
 @root_option
 @python_option
@@ -65,6 +69,8 @@ def run(
     stages: tuple[str, ...],
     dialect: str,
     input_shapes: tuple[str, ...],
+    ignore_fields: tuple[str, ...],
+    fill_missing: bool,
     device: str,
     root: str | None,
     allow_python_layers: bool,
@@ -86,6 +92,8 @@ def run(
         stages=stages,
         dialect=None if dialect == "auto" else dialect,
         input_shapes=parse_shapes(input_shapes),
+        ignore_fields=ignore_fields,
+        fill_missing=fill_missing,
         root=root,
         allow_python=allow_python_layers,
         seed=0,

@@ -18,6 +18,8 @@ from ..parity.verification import verify as verify_net
 from .options import (
     device_option,
     dialect_option,
+    fill_option,
+    ignore_option,
     load_plugins,
     parse_device,
     parse_pairs,
@@ -38,6 +40,8 @@ _MODEL_OPTIONS = {
     "level": "--level",
     "stages": "--stage",
     "input_shapes": "--input-shape",
+    "ignore_fields": "--ignore-field",
+    "fill_missing": "--fill-missing",
     "root": "--root",
     "allow_python_layers": "--allow-python-layers",
 }
@@ -56,6 +60,8 @@ _MODEL_OPTIONS = {
 @state_options
 @dialect_option
 @shape_option
+@ignore_option
+@fill_option
 @device_option
 @root_option
 @python_option
@@ -73,6 +79,8 @@ def verify(
     stages: tuple[str, ...],
     dialect: str,
     input_shapes: tuple[str, ...],
+    ignore_fields: tuple[str, ...],
+    fill_missing: bool,
     device: str,
     root: str | None,
     allow_python_layers: bool,
@@ -110,6 +118,8 @@ def verify(
             stages=stages,
             dialect=None if dialect == "auto" else dialect,
             input_shapes=parse_shapes(input_shapes),
+            ignore_fields=ignore_fields,
+            fill_missing=fill_missing,
             root=root,
             allow_python=allow_python_layers,
             seed=0,

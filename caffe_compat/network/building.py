@@ -6,7 +6,7 @@ Shapes are found by running the layers on tensors without memory, one after the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -17,14 +17,15 @@ from ..access import FileAccess
 from ..errors import CaffeCompatError, InputShapeError, LayerError, NetworkError, UnknownLayerError, first_line
 from ..formats.sizes import MAX_BLOB_AXES, MAX_BLOB_VALUES
 from ..schema.params import NoSuchFieldError
-from ..schema.unknown import unknown_fields_of
 from .gradients import gradient_stops
 from .graph import Graph, Node
+from .in_place import REFUSED, unsafe_in_place
 from .program import Program, Step
 from .randomness import Randomness
 from .registry import Layer, LayerSpec, LayerType, Shape, check_count, find_layer
 from .rules import strange_phases
 from .sharing import Holder, ParamSpec, Sharing, blob_names, get_tensor
+from .unread import IgnoredField, UnreadFields
 
 __all__ = [
     "BuiltLayer",
@@ -32,7 +33,6 @@ __all__ = [
     "Gradients",
     "build_layer",
     "build_modules",
-    "check_unknown",
     "plan",
     "without_memory",
 ]
@@ -48,7 +48,6 @@ class BuiltLayer:
     spec: LayerSpec
     entry: LayerType
     tops: tuple[Tensor, ...]
-    warnings: list[str]
 
 
 @dataclass
@@ -63,6 +62,7 @@ class BuiltNet:
         holders: who shares what (:attr:`.sharing.Sharing.holders`).
         warnings: what Caffe lets pass and a user should see. notes: what was done on the way, and which types of layers
             were never compared with Caffe.
+        ignored: what the definition says and nothing reads.
     """
 
     modules: dict[str, nn.Module]
@@ -72,11 +72,13 @@ class BuiltNet:
     holders: dict[str, list[Holder]]
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    ignored: tuple[IgnoredField, ...] = ()
 
 
 def build_modules(
     graph: Graph,
     *,
+    ignore_fields: Collection[str] = (),
     gradients: Gradients = "caffe",
     allow_python: bool = False,
     randomness: Randomness | None = None,
@@ -85,6 +87,7 @@ def build_modules(
     """Build every layer that computes something.
 
     Args:
+        ignore_fields: names of fields that may stand unread, see :mod:`.unread`.
         gradients, allow_python: as for :class:`.registry.LayerSpec`.
         randomness, files: what the layers draw from, read and write when they run.
 
@@ -93,7 +96,9 @@ def build_modules(
             has no shape.
     """
     randomness, files = randomness or Randomness(), files or FileAccess()
-    warnings = _check_inputs(graph)
+    unread = UnreadFields(graph.dialect, graph.state.phase, ignore_fields)
+    unread.check_net(graph.message)
+    warnings = _check_inputs(graph, unread)
     shapes, notes = _input_shapes(graph)
     values = {v: without_memory(shape, graph.blobs[v]) for v, shape in shapes.items()}
     modules: dict[str, nn.Module] = {}
@@ -101,14 +106,18 @@ def build_modules(
     loss_weights: dict[int, float] = {}
     unverified: set[str] = set()
     for node in graph.computed:
-        built = build_layer(
-            node, graph, [values[v] for v in node.bottoms], gradients=gradients, allow_python=allow_python
-        )
+        try:
+            built = build_layer(
+                node, graph, [values[v] for v in node.bottoms], gradients=gradients, allow_python=allow_python
+            )
+        except LayerError:
+            unread.check_spelling(node.message)  # a misspelt name is why something is missing
+            raise
         if isinstance(built.module, Layer):
             built.module.randomness, built.module.files = randomness, files
         values.update(zip(node.tops, built.tops, strict=True))
         modules[node.module_name] = built.module
-        warnings += built.warnings
+        warnings += _warnings_of(built, unread)
         sharing.read(node, built.spec, built.module)
         loss_weights.update(_loss_weights(node, built))
         if not built.entry.verified:
@@ -120,7 +129,9 @@ def build_modules(
         )
     every_shape = tuple(tuple(values[v].shape) for v in range(len(graph.blobs)))
     program = plan(graph, modules, every_shape, sharing.specs, loss_weights)
-    return BuiltNet(modules, program, loss_weights, sharing.specs, sharing.holders, warnings, notes)
+    warnings += [str(ignored) for ignored in unread.ignored]
+    ignored = tuple(unread.ignored)
+    return BuiltNet(modules, program, loss_weights, sharing.specs, sharing.holders, warnings, notes, ignored)
 
 
 def plan(
@@ -172,8 +183,12 @@ def _input_shapes(graph: Graph) -> tuple[dict[int, Shape], list[str]]:
     return shapes, notes
 
 
-def _check_inputs(graph: Graph) -> list[str]:
-    """Warnings of strange rules, and of unknown fields in Input layers."""
+def _check_inputs(graph: Graph, unread: UnreadFields) -> list[str]:
+    """Warnings of strange rules.
+
+    Raises:
+        LayerError: an Input or data layer with a field that nobody reads.
+    """
     warnings = []
     for layer in graph.message.layer:
         for phase in strange_phases(layer):
@@ -181,25 +196,28 @@ def _check_inputs(graph: Graph) -> list[str]:
                 f"layer {layer.name!r} ({layer.type}): a rule for phase {phase}, which Caffe does not have, never holds"
             )
     for node in graph.sources:
-        if node.type == "Input":
-            params = node.message.input_param
-            for message in (node.message, params, *params.shape):
-                warnings += check_unknown(message, f"layer {node.name!r} (Input)")
+        unread.check_source(node.message)
     return warnings
 
 
-def check_unknown(message: Any, what: str) -> list[str]:
-    """Warnings of fields that no schema knows.
+def _warnings_of(built: BuiltLayer, unread: UnreadFields) -> list[str]:
+    """What Caffe computes wrongly, and what the builder wants said.
 
     Raises:
-        NetworkError: a value that does not fit its field.
+        LayerError: the layer has a field that nobody reads, or Caffe refuses that it overwrites its bottom.
     """
-    warnings = []
-    for unknown in unknown_fields_of(message):
-        if unknown.is_wrong_value:
-            raise NetworkError(f"{what}: {unknown}")
-        warnings.append(f"{what}: {unknown} is ignored")
-    return warnings
+    spec = built.spec
+    unread.check_layer(spec.message, spec.read_fields(), spec.unread_inside())
+    blob = unsafe_in_place(spec.type, spec.bottoms, spec.tops)
+    if not blob:
+        return spec.warnings
+    if spec.type in REFUSED:
+        spec.fail(f"writes over its bottom {blob!r}, which Caffe refuses; give the top another name")
+    return [
+        *spec.warnings,
+        f"layer {spec.name!r} ({spec.type}): writes over its bottom {blob!r}: what Caffe itself computes then is "
+        "undefined, here it is what the layer would compute elsewhere",
+    ]
 
 
 # One layer
@@ -232,7 +250,6 @@ def build_layer(
         allow_python=allow_python,
     )
     module = _module(spec, entry)
-    warnings = [*spec.warnings, *_check_message(node, spec)]
     if isinstance(module, Layer):
         module.layer_name = node.name
     module.train(spec.phase == "TRAIN")
@@ -241,7 +258,7 @@ def build_layer(
         spec.fail(f"makes {len(tops)} tops, the definition names {len(node.tops)}")
     for value, top in zip(node.tops, tops, strict=True):
         _checked_shape(tuple(top.shape), graph.blobs[value], spec)
-    return BuiltLayer(module, spec, entry, tops, warnings)
+    return BuiltLayer(module, spec, entry, tops)
 
 
 def _find_layer(node: Node, dialect: str) -> LayerType:
@@ -269,21 +286,7 @@ def _module(spec: LayerSpec, entry: LayerType) -> nn.Module:
         spec.fail(f"cannot be built: {first_line(error)}")
     for name in blob_names(module):
         _checked_shape(tuple(get_tensor(module, name).shape), name, spec)
-    spec.check_all_read()
     return module
-
-
-def _check_message(node: Node, spec: LayerSpec) -> list[str]:
-    """Warnings of what the builder had no use for, and of fields that no schema knows."""
-    where = f"layer {node.name!r} ({node.type})"
-    warnings = check_unknown(node.message, where)
-    for descriptor, _ in node.message.ListFields():
-        name = descriptor.name
-        if name.endswith("_param") and name not in spec._read and name not in ("transform_param", "quantization_param"):
-            warnings.append(f"{where}: {name} means nothing to this type; Caffe ignores it too")
-    for i, entry in enumerate(node.message.param):
-        warnings += check_unknown(entry, f"{where}: param {i}")
-    return warnings
 
 
 def _infer_tops(module: nn.Module, spec: LayerSpec, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -39,6 +39,7 @@ from ..schema.prototxt import format_message, parse_message
 from .graph import NetState
 from .names import under_names
 from .net import CaffeNet
+from .unread import ANY_FIELD, IgnoredField
 
 __all__ = [
     "Checkpoint",
@@ -71,6 +72,13 @@ class Checkpoint:
     parity: ParityRecord | None
     extra: dict[str, torch.Tensor | str]
     written_by: str
+    ignored: tuple[IgnoredField, ...] | None = None
+    unfilled: tuple[str, ...] = ()
+
+    @property
+    def accepted_fields(self) -> tuple[str, ...]:
+        """Fields that may stand in the network unread: what was let pass then. Earlier releases let everything pass."""
+        return (ANY_FIELD,) if self.ignored is None else tuple(ignored.field for ignored in self.ignored)
 
 
 def save_checkpoint(
@@ -128,6 +136,8 @@ def save_checkpoint(
             for name, value in (extra or {}).items()
         },
         "written_by": versions(),
+        "ignored": [asdict(ignored) for ignored in net.ignored],
+        "unfilled": list(net.unfilled),
     }
     with atomic_write(path) as file:
         try:
@@ -223,6 +233,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             # Files of earlier releases have none.
             extra=_extra(content.get("extra", {})),
             written_by=str(content["written_by"]),
+            ignored=_ignored(content.get("ignored")),
+            unfilled=tuple(_typed(name, str) for name in _typed(content.get("unfilled", []), list)),
         )
     except KeyError as error:
         raise FileError(f"is damaged: entry {error} is missing", path=name) from error
@@ -262,6 +274,17 @@ def _parity_record(entry: Any) -> ParityRecord | None:
         kind = {"str": str, "int": int, "float": float}[str(field.type)]
         _typed(getattr(record, field.name), kind)
     return record
+
+
+def _ignored(entries: Any) -> tuple[IgnoredField, ...] | None:
+    """None for files of earlier releases, which do not say."""
+    if entries is None:
+        return None
+    found = tuple(IgnoredField(**_typed(entry, dict)) for entry in _typed(entries, list))
+    for ignored in found:
+        for field in fields(IgnoredField):
+            _typed(getattr(ignored, field.name), {"str": str, "bool": bool}[str(field.type)])
+    return found
 
 
 def _outputs(names: Any) -> tuple[str, ...] | None:
@@ -312,6 +335,7 @@ def load_checkpoint(
         content.state,
         dialect=parsed.schema.name,
         input_shapes=content.input_shapes,
+        ignore_fields=content.accepted_fields,
         files=FileAccess(root),
         gradients=gradients,
         allow_python=allow_python,
@@ -320,6 +344,7 @@ def load_checkpoint(
     if content.outputs is not None:
         with located(path=str(path)):
             net.program = net.program.returning(content.outputs)
+    net.unfilled = content.unfilled
     expected = net.state_dict()
     stored = under_names(content.state_dict, expected)
     missing, extra = expected.keys() - stored.keys(), stored.keys() - expected.keys()

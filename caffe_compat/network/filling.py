@@ -14,7 +14,7 @@ from ..formats.wire import BlobView, LayerRecord
 from .net import CaffeNet
 from .registry import Layer, Shape
 
-__all__ = ["FillReport", "fill_net", "shape_fits"]
+__all__ = ["FillReport", "fill_net", "listed", "shape_fits"]
 
 COPIED_AT_ONCE = 1 << 18  # values: 1 MB, which is in the processor's cache when it is looked at again
 
@@ -46,6 +46,7 @@ def fill_net(net: CaffeNet, weights: WeightsFile) -> FillReport:
     """
     report = FillReport()
     by_name: dict[str, str] = {}
+    filled: set[str] = set()
     for node in net.graph.computed:
         by_name.setdefault(node.name, node.module_name)
     for record in weights.layers:
@@ -57,8 +58,10 @@ def fill_net(net: CaffeNet, weights: WeightsFile) -> FillReport:
             continue
         with located(path=weights.path, layer=record.name):
             _fill_layer(net, module_name, record, weights, report)
+        if record.name in filled:
+            report.warnings.append(f"{weights.path} has layer {record.name!r} twice; the last one counts, as in Caffe")
+        filled.add(record.name)
         report.filled.append(record.name)
-    filled = set(report.filled)
     report.initial = [
         node.name
         for node in net.nodes_with_blobs()
@@ -66,10 +69,10 @@ def fill_net(net: CaffeNet, weights: WeightsFile) -> FillReport:
     ]
     if report.initial:
         report.warnings.append(
-            f"{weights.path} has no weights for {_listed(report.initial)}: they keep their initial values, as in Caffe"
+            f"{weights.path} has no weights for {listed(report.initial)}: they keep their initial values, as in Caffe"
         )
     if report.leftover:
-        report.warnings.append(f"{weights.path} has weights for {_listed(report.leftover)}, which the net does not use")
+        report.warnings.append(f"{weights.path} has weights for {listed(report.leftover)}, which the net does not use")
     return report
 
 
@@ -106,6 +109,8 @@ def _fill_layer(net: CaffeNet, module_name: str, record: LayerRecord, weights: W
             tensor, finite = _copied(blob, target, weights)
         except RuntimeError as error:  # torch has no MemoryError on the CPU
             raise WeightsError(f"no memory for its shape {list(target)}", blob=name, index=i) from error
+        if not finite and bool(np.isfinite(blob.data).all()):
+            raise WeightsError("the file's float64 holds numbers beyond float32", blob=name, index=i)
         if not finite:
             report.warnings.append(
                 f"{weights.path}: layer {record.name!r}, blob {i} ({name}) holds values that are not finite (NaN or "
@@ -151,7 +156,8 @@ def _shares_all(net: CaffeNet, module_name: str) -> bool:
     return all(not blob.is_meta for blob in net.blobs_of(module_name).values())
 
 
-def _listed(names: list[str], most: int = 8) -> str:
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """``layers 'a', 'b' and 3 more``"""
     shown = ", ".join(repr(name) for name in names[:most])
     kind = "layer " if len(names) == 1 else "layers "
     return kind + shown + (f" and {len(names) - most} more" if len(names) > most else "")

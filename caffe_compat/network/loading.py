@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings as _warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from ..access import FileAccess
-from ..errors import CaffeCompatWarning, UsageError
+from ..errors import CaffeCompatWarning, UsageError, WeightsError
 from ..formats.sniff import is_checkpoint, is_text
 from ..formats.weights import read_weights
 from .checkpoint import load_checkpoint
 from .definition import Definition, read_definition
-from .filling import FillReport, fill_net
+from .filling import FillReport, fill_net, listed
 from .graph import NetState
 from .net import CaffeNet
 from .registry import Shape
@@ -30,6 +30,8 @@ def load(
     stages: Sequence[str] = (),
     dialect: str | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
+    ignore_fields: Collection[str] = (),
+    fill_missing: bool = False,
     root: str | Path | None = None,
     gradients: Literal["caffe", "true"] = "caffe",
     allow_python: bool = False,
@@ -50,6 +52,8 @@ def load(
         weights: a ``.caffemodel`` or ``.caffemodel.h5``; without it, a prototxt's blobs get their fillers' values.
         phase, level, stages: which layers of the definition to build. dialect: a fork's name; None finds it out.
         input_shapes: by blob name, for inputs whose shape the file does not tell, or another shape.
+        ignore_fields: names of fields that the definition may have although nothing here reads them.
+        fill_missing: whether layers for which ``weights`` has none may keep their initial values.
         root: the folder below which layers may read the files they name; None forbids it.
         gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
         allow_python: whether ``Python`` layers may import and run the code they name.
@@ -65,7 +69,9 @@ def load(
     if is_checkpoint(model):
         if weights is not None:
             raise UsageError(f"{model} holds its own weights; {weights} would be ignored")
-        for what, value in (("level", level), ("stages", stages), ("dialect", dialect), ("input_shapes", input_shapes)):
+        told = {"level": level, "stages": stages, "dialect": dialect, "input_shapes": input_shapes}
+        told |= {"ignore_fields": ignore_fields, "fill_missing": fill_missing}
+        for what, value in told.items():
             if value:
                 raise UsageError(f"{model} was converted with its own {what}; {what} {value} would be ignored")
         net = load_checkpoint(model, root=root, gradients=gradients, allow_python=allow_python)
@@ -80,6 +86,8 @@ def load(
         weights,
         state=NetState(phase.upper(), level, tuple(stages)),
         input_shapes=input_shapes,
+        ignore_fields=ignore_fields,
+        fill_missing=fill_missing,
         files=FileAccess(root),
         gradients=gradients,
         allow_python=allow_python,
@@ -96,6 +104,8 @@ def build_net(
     *,
     state: NetState | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
+    ignore_fields: Collection[str] = (),
+    fill_missing: bool = False,
     files: FileAccess | None = None,
     gradients: Literal["caffe", "true"] = "caffe",
     allow_python: bool = False,
@@ -111,6 +121,7 @@ def build_net(
         state,
         dialect=definition.schema.name,
         input_shapes=input_shapes,
+        ignore_fields=ignore_fields,
         files=files,
         gradients=gradients,
         allow_python=allow_python,
@@ -120,5 +131,12 @@ def build_net(
     if weights is not None:
         with read_weights(weights) as opened:
             report = fill_net(net, opened)
+        if report.initial and not fill_missing:
+            raise WeightsError(
+                f"has no weights for {listed(report.initial)}, and what these compute would be made up; "
+                "--fill-missing (fill_missing=True) lets them keep their initial values, as Caffe does",
+                path=str(weights),
+            )
+    net.unfilled = tuple(report.initial)
     net.materialize(seed)
     return net, report

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..access import FileAccess
 from ..errors import LayerError, NetworkError, UsageError, WeightsError
 from ..inference.optimization import InferenceNet, optimize
-from .building import BuiltNet, Gradients, build_modules, check_unknown
+from .building import BuiltNet, Gradients, build_modules
 from .fillers import fill
 from .graph import NetState, Node, phase_graph
 from .names import layer_name
@@ -21,6 +21,7 @@ from .randomness import Randomness
 from .registry import Layer, Shape
 from .running import ProgramNet
 from .sharing import ParamSpec, blob_names, get_tensor, set_tensor
+from .unread import IgnoredField
 
 __all__ = ["CaffeNet", "ParamSpec"]
 
@@ -55,6 +56,8 @@ class CaffeNet(ProgramNet):
         state: phase, level and stages that include and exclude rules are matched against.
         dialect: name of the schema that ``message`` is bound to.
         input_shapes: by blob name; they win over what the definition says.
+        ignore_fields: names of fields that may stand in the definition although nothing here reads them. Without that,
+            one that is not known to be harmless is an error.
         files: what layers may read and write when they run; nothing by default.
         gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
         allow_python: whether ``Python`` layers may import and run the code they name.
@@ -64,6 +67,8 @@ class CaffeNet(ProgramNet):
         shapes: the shape of every value of the graph.
         loss_weights: value id -> weight in the net's loss.
         param_specs: full parameter name -> :class:`ParamSpec`.
+        ignored: what the definition says and nothing reads: known to be harmless, or accepted by ``ignore_fields``.
+        unfilled: layers that hold initial values where weights were to be had from a file.
         Others: as for :class:`.running.ProgramNet`.
 
     Raises:
@@ -72,6 +77,8 @@ class CaffeNet(ProgramNet):
 
     loss_weights: dict[int, float]
     param_specs: dict[str, ParamSpec]
+    ignored: tuple[IgnoredField, ...]
+    unfilled: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -80,6 +87,7 @@ class CaffeNet(ProgramNet):
         *,
         dialect: str = "bvlc",
         input_shapes: Mapping[str, Shape] | None = None,
+        ignore_fields: Collection[str] = (),
         files: FileAccess | None = None,
         gradients: Gradients = "caffe",
         allow_python: bool = False,
@@ -88,10 +96,10 @@ class CaffeNet(ProgramNet):
         super().__init__()
         self.randomness, self.files = Randomness(), files or FileAccess()
         try:
-            warnings = check_unknown(message, "the network")
             graph = phase_graph(message, state, dialect, input_shapes)
             built = build_modules(
                 graph,
+                ignore_fields=ignore_fields,
                 gradients=gradients,
                 allow_python=allow_python,
                 randomness=self.randomness,
@@ -100,13 +108,13 @@ class CaffeNet(ProgramNet):
         except (NetworkError, UsageError) as error:
             error.within(path=path)
             raise
-        built.warnings[:0] = warnings
         self._adopt(built)
         self.train(graph.state.phase == "TRAIN")
 
     def _adopt(self, built: BuiltNet) -> None:
         self.program, self.warnings, self.notes = built.program, built.warnings, built.notes
         self.loss_weights, self.param_specs = built.loss_weights, built.param_specs
+        self.ignored = built.ignored
         self._sharers = built.holders
         for name, module in built.modules.items():
             self.add_module(name, module)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..access import FileAccess
 from ..errors import LayerError, UnknownLayerError
-from ..schema.params import Params, unread_fields
+from ..schema.params import Params, Unread, unread_fields
 from .randomness import Randomness
 
 __all__ = ["Layer", "LayerSpec", "LayerType", "Shape", "find_layer", "layer", "layer_types"]
@@ -185,11 +185,18 @@ class LayerSpec:
             self.fail(f"{what} {value} is out of range for {rank} axes")
         return value % rank if rank else 0
 
+    def read_fields(self) -> frozenset[str]:
+        """The fields of the layer's message that the builder read."""
+        return frozenset(self._read)
+
+    def unread_inside(self) -> list[Unread]:
+        """What the file sets in the parameter messages that the builder read, and that it did not read."""
+        return [unread for params in self._read.values() for unread in unread_fields(params)]
+
     def check_all_read(self) -> None:
         """Refuse parameters that the builder did not honour."""
-        for params in self._read.values():
-            for path in unread_fields(params):
-                self.fail(f"parameter {path} is not supported")
+        for unread in self.unread_inside():
+            self.fail(f"parameter {unread} is not supported")
 
 
 Builder = Callable[[LayerSpec], nn.Module]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -207,6 +207,7 @@ class CheckpointInspection:
     parity: dict[str, Any] | None
     extra: dict[str, str]
     written_by: str
+    unfilled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -278,11 +279,12 @@ def inspect_file(
     stages: Sequence[str] = (),
     dialect: str | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
+    ignore_fields: Collection[str] = (),
 ) -> Inspection:
     """Look into ``path``. What it is is told by its contents, not by its name.
 
     Args:
-        phase, level, stages, input_shapes: as :func:`caffe_compat.load`; a ``.pt`` has its own.
+        phase, level, stages, input_shapes, ignore_fields: as :func:`caffe_compat.load`; a ``.pt`` has its own.
         dialect: a fork's name; None finds it out.
 
     Raises:
@@ -299,13 +301,13 @@ def inspect_file(
     if found is FileKind.HDF5:
         return _inspect_hdf5(name, size)
     if found not in TEXT_KINDS:
-        return _inspect_binary(name, size, state, dialect, input_shapes or {})
+        return _inspect_binary(name, size, state, dialect, input_shapes or {}, ignore_fields)
     kind = text_kind(parse_text(read_text(name), name))
     if kind == "solver":
         return _inspect_solver(name, size, dialect)
     if kind == "other":
         raise FileError("is text, but neither a network (no layer) nor a solver", path=name)
-    network = inspect_network(read_definition(name, dialect), state, input_shapes or {})
+    network = inspect_network(read_definition(name, dialect), state, input_shapes or {}, ignore_fields)
     return Inspection(name, "network", "text", size, network=network, warnings=network.warnings)
 
 
@@ -318,6 +320,7 @@ def inspect_pair(
     stages: Sequence[str] = (),
     dialect: str | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
+    ignore_fields: Collection[str] = (),
 ) -> PairInspection:
     """Look into a prototxt and a weights file, and which blobs of one have a place in the other.
 
@@ -326,7 +329,15 @@ def inspect_pair(
     Raises:
         As :func:`inspect_file`. UsageError: the files are of other kinds.
     """
-    first = inspect_file(network, phase=phase, level=level, stages=stages, dialect=dialect, input_shapes=input_shapes)
+    first = inspect_file(
+        network,
+        phase=phase,
+        level=level,
+        stages=stages,
+        dialect=dialect,
+        input_shapes=input_shapes,
+        ignore_fields=ignore_fields,
+    )
     second = inspect_file(weights, dialect=dialect)
     if first.kind != "network" or second.kind != "weights":
         found = f"{first.path} is a {first.kind}, {second.path} a {second.kind}"
@@ -348,7 +359,12 @@ def text_kind(tree: TextTree) -> TextKind:
 # Networks
 
 
-def inspect_network(definition: Definition, state: NetState, input_shapes: Mapping[str, Shape]) -> NetworkInspection:
+def inspect_network(
+    definition: Definition,
+    state: NetState,
+    input_shapes: Mapping[str, Shape],
+    ignore_fields: Collection[str] = (),
+) -> NetworkInspection:
     """``definition`` as ``state`` builds it, or as much of it as can be built.
 
     Raises:
@@ -362,7 +378,7 @@ def inspect_network(definition: Definition, state: NetState, input_shapes: Mappi
         rows = [_unwired_row(layer) for layer in message.layer if _may_be_included(layer, state)]
         return replace(_summary(definition, state, None, rows), problem=str(error))
     try:
-        net = CaffeNet(message, state, dialect=dialect, input_shapes=input_shapes)
+        net = CaffeNet(message, state, dialect=dialect, input_shapes=input_shapes, ignore_fields=ignore_fields)
     except CaffeCompatError as error:
         found = _summary(definition, state, graph, _rows_one_by_one(graph))
         return replace(found, problem=str(error))
@@ -512,12 +528,17 @@ def _all_unknown(message: Any, where: str) -> Iterator[str]:
 
 
 def _inspect_binary(
-    path: str, size: int, state: NetState, dialect: str | None, input_shapes: Mapping[str, Shape]
+    path: str,
+    size: int,
+    state: NetState,
+    dialect: str | None,
+    input_shapes: Mapping[str, Shape],
+    ignore_fields: Collection[str],
 ) -> Inspection:
     """A caffemodel, solver state or blob: nothing in these files says which, so the one that parses it is."""
     try:
         with read_weights(path) as weights:
-            return _inspect_weights(path, size, weights, state, dialect, input_shapes)
+            return _inspect_weights(path, size, weights, state, dialect, input_shapes, ignore_fields)
     except FileError as error:
         refused = error
     try:
@@ -554,12 +575,13 @@ def _inspect_weights(
     state: NetState,
     dialect: str | None,
     input_shapes: Mapping[str, Shape],
+    ignore_fields: Collection[str],
 ) -> Inspection:
     rows = _weights_rows(weights)
     warnings = [w for row in rows.layers for w in _row_warnings(row)]
     network = None
     try:
-        network = inspect_network(read_definition(path, dialect, weights), state, input_shapes)
+        network = inspect_network(read_definition(path, dialect, weights), state, input_shapes, ignore_fields)
         warnings += network.warnings
     except CaffeCompatError as error:
         warnings.append(f"the network inside was not read: {error}")
@@ -670,7 +692,7 @@ def _inspect_checkpoint(path: str, size: int) -> Inspection:
     content = read_checkpoint(path)
     parsed = parse_message(content.network, dialect=content.dialect, path=path)
     definition = Definition(path, parsed.message, parsed.schema, "stored in the file", (), tuple(parsed.warnings))
-    network = inspect_network(definition, content.state, content.input_shapes)
+    network = inspect_network(definition, content.state, content.input_shapes, content.accepted_fields)
     rows = _tensor_rows(content)
     own = CheckpointInspection(
         content.dtype,
@@ -680,6 +702,7 @@ def _inspect_checkpoint(path: str, size: int) -> Inspection:
         None if content.parity is None else asdict(content.parity),
         {name: _plain_extra(value) for name, value in content.extra.items()},
         content.written_by,
+        content.unfilled,
     )
     warnings = [*network.warnings, *(w for row in rows.layers for w in _row_warnings(row))]
     return Inspection(

@@ -7,12 +7,12 @@ error. So a builder reads every field it honours, and only those.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import is_repeated
-from .unknown import unknown_fields_of
+from .unknown import Unknown, unknown_fields_of
 
-__all__ = ["NoSuchFieldError", "Params", "unread_fields"]
+__all__ = ["NoSuchFieldError", "Params", "Unread", "unread_fields"]
 
 # Fields that choose how Caffe computes (which library, how much scratch memory), never what it computes.
 _HOW_NOT_WHAT = frozenset(
@@ -86,17 +86,38 @@ class Params:
         return self._message
 
 
-def unread_fields(params: Params) -> Iterator[str]:
-    """Fields that are set, or unknown, in ``params`` and below, and that nobody read: dotted paths with reasons."""
+class Unread(NamedTuple):
+    """A field inside a parameter message that nobody read.
+
+    ``path`` names it with dots, or the message that does not know it: then ``unknown`` is the field.
+    """
+
+    path: str
+    message: Any
+    unknown: Unknown | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the field alone; its number if it has none."""
+        if self.unknown is not None:
+            return self.unknown.name or str(self.unknown.number)
+        return self.path.rpartition(".")[2]
+
+    def __str__(self) -> str:
+        return self.path if self.unknown is None else f"{self.path}: {self.unknown}"
+
+
+def unread_fields(params: Params) -> Iterator[Unread]:
+    """Fields that are set, or unknown, in ``params`` and below, and that nobody read."""
     message, path, read, children = params._message, params._path, params._read, params._children
     for descriptor, _ in message.ListFields():
         name = descriptor.name
         if name not in read:
             if name not in _HOW_NOT_WHAT:
-                yield f"{path}.{name}"
+                yield Unread(f"{path}.{name}", message)
         else:
             for child in children.get(name, ()):
                 yield from unread_fields(child)
     for unknown in unknown_fields_of(message):
         if unknown.name not in _HOW_NOT_WHAT:
-            yield f"{path}: {unknown}"
+            yield Unread(path, message, unknown)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -43,6 +44,7 @@ _INTEGERS = {
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
 _FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
+_LARGEST_FLOAT32 = 3.4028235677973366e38  # what is above rounds to infinity
 _NAMED_FLOATS = {"inf": math.inf, "infinity": math.inf, "inff": math.inf, "nan": math.nan, "nanf": math.nan}
 _TRUE = {"true", "True", "t", "1"}
 _FALSE = {"false", "False", "f", "0"}
@@ -241,7 +243,7 @@ class _Binder:
         if value.kind == "string":
             return self.misfit(message, f, "a number")
         if kind in _FLOATS:
-            return self.float(message, f)
+            return self.within_range(f, self.float(message, f), kind)
         return self.integer(message, f, *_INTEGERS[kind])
 
     def misfit(self, message: Any, f: Field, expected: str) -> None:
@@ -257,6 +259,16 @@ class _Binder:
             return int(text)
         self.keep(message, f, Kind.ENUM_VALUE, enum_type)
         return None
+
+    def within_range(self, f: Field, number: float | None, kind: int) -> float | None:
+        """``number``, which a float32 must be able to hold: Caffe's parser makes infinity of more, or stops."""
+        if number is None or f.value.text.lstrip("-").lower() in _NAMED_FLOATS:
+            return number
+        if abs(number) > (_LARGEST_FLOAT32 if kind == FieldDescriptor.CPPTYPE_FLOAT else sys.float_info.max):
+            raise self.tree.error(
+                f"{f.name} is too small a field for {f.value.text}; the largest float is 3.4e38", f.value.at
+            )
+        return number
 
     def float(self, message: Any, f: Field) -> float | None:
         text = f.value.text
