@@ -10,12 +10,17 @@ from .graph import Graph, Node
 from .registry import find_layer
 from .sharing import ParamSpec
 
-__all__ = ["gradient_stops", "has_gradient", "learns", "may_be_forced"]
+__all__ = ["gradient_stops", "has_gradient", "learns", "may_be_forced", "starts_backward"]
 
 
 def has_gradient(message: Any, lr_mult: float) -> bool:
     """Whether Caffe computes the gradient of a blob of ``message``'s net, which training moves by ``lr_mult``."""
     return lr_mult != 0 or bool(message.force_backward)
+
+
+def starts_backward(message: Any, loss_weight: float) -> bool:
+    """Whether a top that no layer reads starts the backward pass: without ``force_backward``, losses alone do."""
+    return loss_weight != 0 or bool(message.force_backward)
 
 
 def learns(node: Node, blobs: Sequence[str], specs: Mapping[str, ParamSpec]) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..access import FileAccess
 from ..errors import CaffeCompatError, FileError, UsageError
 from ..formats.hdf5 import Group, attribute, attribute_names, is_group, members, open_hdf5, read_array
+from ..network.gradients import starts_backward
 from ..network.graph import NetState, Node
 from ..network.net import CaffeNet
 from ..network.registry import Layer
@@ -157,9 +158,7 @@ def _compare_gradients(
         if top is None or diff.shape != top.shape:
             ours = "the network has no such blob" if top is None else f"the blob has {list(top.shape)}"
             raise UsageError(f"the case has top_diff/{name} of shape {list(diff.shape)}; {ours}")
-        # Without force_backward Caffe runs no layer backward that no loss depends on.
-        counts = net.message.force_backward or last[name] in net.loss_weights
-        if top.requires_grad and counts:
+        if top.requires_grad and starts_backward(net.message, net.loss_weights.get(last[name], 0)):
             tops.append(top)
             diffs.append(torch.from_numpy(diff.astype(np.float32)).to(top.device))
     unknown = stored_bottoms.keys() - bottoms.keys()
