@@ -140,7 +140,7 @@ def convert(
     if inputs and reference is None:
         raise UsageError(f"the input {next(iter(inputs))} is for a reference, and none is given")
     sources = tuple(Checksum(path) for path in dict.fromkeys([os.fspath(model), os.fspath(weights)]))
-    definition = read_definition(os.fspath(model), dialect)
+    definition = read_definition(os.fspath(model), dialect, filled_from=weights)
     net, filled = build_net(
         definition,
         os.fspath(weights),

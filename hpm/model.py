@@ -145,9 +145,8 @@ class PoseMachine:
         Warns:
             CaffeCompatWarning: layers without weights that do not matter here, weights without a layer.
         """
-        return cls.from_definition(
-            read_definition(os.fspath(prototxt), dialect), caffemodel, bounds=bounds, pose_blob=pose_blob
-        )
+        definition = read_definition(os.fspath(prototxt), dialect, filled_from=caffemodel)
+        return cls.from_definition(definition, caffemodel, bounds=bounds, pose_blob=pose_blob)
 
     @classmethod
     def from_definition(

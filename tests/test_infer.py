@@ -9,7 +9,8 @@ import pytest
 from caffe_compat.errors import DialectError, WireError
 from caffe_compat.formats.wire import read_net
 from caffe_compat.schema import load_schema
-from caffe_compat.schema.infer import Missing, infer_binary, infer_text
+from caffe_compat.schema.infer import infer_binary
+from caffe_compat.schema.infer_text import Missing, covering, together
 from caffe_compat.schema.prototxt import format_message, parse_message
 from caffe_compat.schema.upgrade import decode_net
 
@@ -33,16 +34,16 @@ CONVOLUTION = 'type: "Convolution" convolution_param { num_output: 3 kernel_size
 
 
 def test_the_fork_of_the_pose_networks_is_found_by_its_fields() -> None:
-    schema, reason, alternatives = infer_binary(read_net(FOLDER / "tiny_mask3d/tiny_mask3d_train.caffemodel").structure)
-    assert schema.name == "chanyn/3Dpose_ssl"
-    assert alternatives == []
+    inferred = infer_binary(read_net(FOLDER / "tiny_mask3d/tiny_mask3d_train.caffemodel").structure)
+    assert inferred.schema.name == "chanyn/3Dpose_ssl"
+    assert inferred.alternatives == []
     for number, kind in ((147, "MPJPEEvaluation"), (148, "SavePath"), (149, "ImageDataLstm"), (160, "Mask")):
-        assert f"field {number} of {kind} layers" in reason
+        assert f"field {number} of {kind} layers" in inferred.reason
 
 
 def test_the_fork_of_the_pose_networks_is_found_by_its_types() -> None:
-    schema, reason, _ = infer_binary(read_net(FOLDER / "tiny_mask3d/tiny_mask3d.caffemodel").structure)
-    assert (schema.name, reason) == ("chanyn/3Dpose_ssl", "knows layer type InvertedOrder")
+    inferred = infer_binary(read_net(FOLDER / "tiny_mask3d/tiny_mask3d.caffemodel").structure)
+    assert (inferred.schema.name, inferred.reason) == ("chanyn/3Dpose_ssl", "knows layer type InvertedOrder")
 
 
 @pytest.mark.parametrize("name", ["v0net", "v0net.upgraded", "v1net", "v1net.upgraded"])
@@ -137,11 +138,11 @@ NETWORKS = {
 @pytest.mark.parametrize("dialect", NETWORKS)
 def test_a_network_reads_the_same_under_the_dialect_inferred(dialect: str) -> None:
     structure = binary(dialect, NETWORKS[dialect])
-    schema, reason, alternatives = infer_binary(structure)
-    found = decode_net(structure, schema)
+    inferred = infer_binary(structure)
+    found = decode_net(structure, inferred.schema)
     assert format_message(found) == format_message(load_schema(dialect).message("NetParameter").FromString(structure))
-    assert dialect in (schema.name, *alternatives) or schema.name == "bvlc"
-    assert "not known" not in reason
+    assert dialect in (inferred.schema.name, *inferred.alternatives) or inferred.schema.name == "bvlc"
+    assert "not known" not in inferred.reason
 
 
 def test_what_is_bvlcs_stays_bvlcs_though_forks_use_the_number() -> None:
@@ -187,19 +188,19 @@ def test_what_nobody_knows_is_left_and_said() -> None:
     net = load_schema().message("NetParameter")()
     net.layer.add(name="a", type="NobodysLayer")
     net.layer.add(name="b", type="ReLU").relu_param.negative_slope = 0.5
-    schema, reason, alternatives = infer_binary(net.SerializeToString())
-    assert (schema.name, alternatives) == ("bvlc", [])
-    assert reason == "no dialect knows more than BVLC's schema; not known: layer type NobodysLayer"
+    inferred = infer_binary(net.SerializeToString())
+    assert (inferred.schema.name, inferred.alternatives) == ("bvlc", [])
+    assert inferred.reason == "no dialect knows more than BVLC's schema; not known: layer type NobodysLayer"
 
 
 def test_the_dialect_that_knows_most_is_taken_and_the_rest_said() -> None:
     text = layers('type: "Mask" mask_param { prob: 0.5 }', 'type: "MPJPEEvaluation" mpjpe_param { scale: 2 }')
     net = load_schema("chanyn/3Dpose_ssl").message("NetParameter").FromString(binary("chanyn/3Dpose_ssl", text))
     net.layer.add(name="n", type="NobodysLayer")
-    schema, reason, _ = infer_binary(net.SerializeToString())
-    assert schema.name == "chanyn/3Dpose_ssl"
-    assert reason.startswith("knows field 147 of MPJPEEvaluation layers")
-    assert reason.endswith("not known: layer type NobodysLayer")
+    inferred = infer_binary(net.SerializeToString())
+    assert inferred.schema.name == "chanyn/3Dpose_ssl"
+    assert inferred.reason.startswith("knows field 147 of MPJPEEvaluation layers")
+    assert inferred.reason.endswith("not known: layer type NobodysLayer")
 
 
 def test_a_field_whose_bytes_do_not_fit_its_message_is_not_explained_by_it() -> None:
@@ -227,15 +228,19 @@ def test_names_that_are_not_utf8_are_read() -> None:
 def test_a_message_is_supplied_by_who_knows_what_is_inside() -> None:
     # Another, better matching fork has a mask_param too, with other fields.
     item = Missing("LayerParameter", "mask_param", frozenset({"dim", "prob"}))
-    chosen, reason = infer_text([item])
+    assert covering([item])[0] == "chanyn/3Dpose_ssl"
+    chosen, reason = together([item])
     assert chosen == ["chanyn/3Dpose_ssl"]
     assert reason.startswith("chanyn/3Dpose_ssl knows mask_param")
 
 
 def test_a_message_with_other_fields_inside_is_better_than_none() -> None:
-    chosen, _ = infer_text([Missing("LayerParameter", "mask_param", frozenset({"nobodys_field"}))])
-    assert len(chosen) == 1
+    item = Missing("LayerParameter", "mask_param", frozenset({"nobodys_field"}))
+    assert covering([item]) == []
+    assert len(together([item])[0]) == 1
 
 
 def test_nothing_is_chosen_where_nobody_knows() -> None:
-    assert infer_text([Missing("LayerParameter", "nobodys_param")]) == ([], "")
+    item = Missing("LayerParameter", "nobodys_param")
+    assert covering([item]) == []
+    assert together([item]) == ([], "")

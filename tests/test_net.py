@@ -491,9 +491,9 @@ def test_errors_name_the_file_and_the_layer(tmp_path: Path) -> None:
 
 def test_a_type_of_another_dialect_names_that_dialect() -> None:
     with pytest.raises(
-        UnknownLayerError, match=r"'Mask' is known as chanyn/3Dpose_ssl .* not under dialect bvlc; .*pass"
+        UnknownLayerError, match=r"'ExpMax' is known as twhui/LiteFlowNet .* not under dialect bvlc; .*pass"
     ):
-        net_of(input_layer("x", 2, 3) + layer("m", "Mask", "x", "y"))
+        net_of(input_layer("x", 2, 3) + layer("m", "ExpMax", "x", "y"))
 
 
 def test_parameters_of_other_types_are_reported() -> None:

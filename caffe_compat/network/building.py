@@ -14,15 +14,25 @@ import torch
 from torch import Tensor, nn
 
 from ..access import FileAccess
-from ..errors import CaffeCompatError, InputShapeError, LayerError, NetworkError, UnknownLayerError, first_line
+from ..errors import (
+    CaffeCompatError,
+    DialectError,
+    InputShapeError,
+    LayerError,
+    NetworkError,
+    UnknownLayerError,
+    first_line,
+)
 from ..formats.sizes import MAX_BLOB_AXES, MAX_BLOB_VALUES
+from ..schema.choice import remaining_doubt
+from ..schema.doubt import doubt_of
 from ..schema.params import NoSuchFieldError
 from .gradients import gradient_stops
 from .graph import Graph, Node
 from .in_place import REFUSED, unsafe_in_place
 from .program import Program, Step
 from .randomness import Randomness
-from .registry import Layer, LayerSpec, LayerType, Shape, check_count, find_layer
+from .registry import Layer, LayerSpec, LayerType, Shape, check_count, find_layer, layer_types
 from .rules import strange_phases
 from .sharing import Holder, ParamSpec, Sharing, blob_names, get_tensor
 from .unread import IgnoredField, UnreadFields
@@ -48,6 +58,7 @@ class BuiltLayer:
     spec: LayerSpec
     entry: LayerType
     tops: tuple[Tensor, ...]
+    notes: list[str]
 
 
 @dataclass
@@ -93,7 +104,7 @@ def build_modules(
 
     Raises:
         NetworkError and its kinds: a layer cannot be built, or does not fit its bottoms. InputShapeError: an input
-            has no shape.
+            has no shape. DialectError: see :func:`build_layer`.
     """
     randomness, files = randomness or Randomness(), files or FileAccess()
     unread = UnreadFields(graph.dialect, graph.state.phase, ignore_fields)
@@ -118,6 +129,7 @@ def build_modules(
         values.update(zip(node.tops, built.tops, strict=True))
         modules[node.module_name] = built.module
         warnings += _warnings_of(built, unread)
+        notes += built.notes
         sharing.read(node, built.spec, built.module)
         loss_weights.update(_loss_weights(node, built))
         if not built.entry.verified:
@@ -234,8 +246,10 @@ def build_layer(
     """Build one layer of ``graph`` for ``bottoms`` without memory.
 
     Raises:
-        NetworkError and its kinds: it cannot be built, or does not fit.
+        NetworkError and its kinds: it cannot be built, or does not fit. DialectError: several forks of Caffe fit the
+            file, and what they mean by the layer makes a difference here.
     """
+    notes = _check_doubt(node, graph, [tuple(x.shape) for x in bottoms], gradients)
     entry = _find_layer(node, graph.dialect)
     spec = LayerSpec(
         name=node.name,
@@ -258,7 +272,26 @@ def build_layer(
         spec.fail(f"makes {len(tops)} tops, the definition names {len(node.tops)}")
     for value, top in zip(node.tops, tops, strict=True):
         _checked_shape(tuple(top.shape), graph.blobs[value], spec)
-    return BuiltLayer(module, spec, entry, tops)
+    return BuiltLayer(module, spec, entry, tops, notes)
+
+
+def _check_doubt(node: Node, graph: Graph, shapes: Sequence[Shape], gradients: Gradients) -> list[str]:
+    """A note if several forks fit the file, and by the layer mean what differs only where this net does not show it.
+
+    Raises:
+        DialectError: the net would show it.
+    """
+    doubt = doubt_of(node.message)
+    if doubt is None or node.type not in layer_types():
+        return []
+    doubt = remaining_doubt(doubt, shapes, graph.dialect)
+    if doubt is None or (doubt.gradient_only and gradients == "true"):
+        return []
+    text = f"layer {node.name!r} ({node.type}): {doubt.text}"
+    # Only a net that Caffe runs backward needs to know the gradient.
+    if not doubt.gradient_only or graph.state.phase == "TRAIN" or graph.message.force_backward:
+        raise DialectError(text)
+    return [text]
 
 
 def _find_layer(node: Node, dialect: str) -> LayerType:

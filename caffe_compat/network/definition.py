@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from ..errors import UsageError
 from ..formats.sniff import is_text
 from ..formats.weights import WeightsFile, read_weights
 from ..schema import Schema, load_schema, split_dialect
+from ..schema.choice import BlobCounts, mark_doubts
 from ..schema.infer import infer_binary
 from ..schema.prototxt import read_message
 from ..schema.upgrade import decode_net, upgrade_net
@@ -35,19 +38,26 @@ class Definition:
     warnings: tuple[str, ...] = field(default=())
 
 
-def read_definition(path: str | Path, dialect: str | None = None, weights: WeightsFile | None = None) -> Definition:
+def read_definition(
+    path: str | Path,
+    dialect: str | None = None,
+    weights: WeightsFile | None = None,
+    *,
+    filled_from: str | os.PathLike[str] | None = None,
+) -> Definition:
     """Read the network in ``path``: a prototxt, or a caffemodel that carries its own network.
 
     Args:
         dialect: a dialect's name or the path of a ``.proto`` file; None chooses one by what the file holds.
         weights: ``path`` already opened, if it is a caffemodel.
+        filled_from: the weights that a prototxt will be filled from; some forks differ in how many blobs a layer has.
 
     Raises:
         FileError, PrototxtError: the file cannot be read. DialectError: several dialects fit and differ.
     """
     dialect = None if dialect in (None, "auto") else dialect
     if weights is None and is_text(path):
-        parsed = read_message(path, dialect=dialect)
+        parsed = read_message(path, dialect=dialect, blobs=None if filled_from is None else _counter(filled_from))
         upgraded = upgrade_net(parsed.message, parsed.schema, str(path))
         return Definition(
             str(path),
@@ -63,14 +73,33 @@ def read_definition(path: str | Path, dialect: str | None = None, weights: Weigh
         return _from_binary(str(path), opened, dialect)
 
 
+def _counter(path: str | os.PathLike[str]) -> BlobCounts:
+    """How many blobs a weights file holds for each layer, once somebody asks."""
+
+    @cache
+    def count() -> dict[str, int]:
+        with read_weights(Path(path)) as weights:
+            return _blob_counts(weights)
+
+    return count
+
+
+def _blob_counts(weights: WeightsFile) -> dict[str, int]:
+    return {layer.name: len(layer.blobs) for layer in weights.layers}
+
+
 def _from_binary(path: str, weights: WeightsFile, dialect: str | None) -> Definition:
     if weights.structure is None:
         raise UsageError("HDF5 weights hold no network; pass the prototxt too", path=path)
-    if dialect is None:
-        schema, reason, alternatives = infer_binary(weights.structure, path)
-        if alternatives:
-            reason += f" (also fits: {', '.join(alternatives[:5])})"
-    else:
+    if dialect is not None:
         schema, reason = load_schema(*split_dialect(dialect)), "asked for"
-    upgraded = upgrade_net(decode_net(weights.structure, schema, path), schema, path)
+        message = decode_net(weights.structure, schema, path)
+    else:
+        inferred = infer_binary(weights.structure, path, blobs=lambda: _blob_counts(weights))
+        schema, reason = inferred.schema, inferred.reason
+        if inferred.alternatives:
+            reason += f" (also fits: {', '.join(inferred.alternatives[:5])})"
+        message = decode_net(weights.structure, schema, path)
+        mark_doubts(message, inferred.doubts)
+    upgraded = upgrade_net(message, schema, path)
     return Definition(path, upgraded.message, schema, reason, tuple(upgraded.notes))

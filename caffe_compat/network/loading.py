@@ -80,7 +80,7 @@ def load(
         return net
     if weights is None and not is_text(model):
         weights = model
-    definition = read_definition(model, dialect)
+    definition = read_definition(model, dialect, filled_from=weights)
     net, report = build_net(
         definition,
         weights,

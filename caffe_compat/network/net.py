@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..access import FileAccess
-from ..errors import LayerError, NetworkError, UsageError, WeightsError
+from ..errors import DialectError, LayerError, NetworkError, UsageError, WeightsError
 from ..inference.optimization import InferenceNet, optimize
 from .building import BuiltNet, Gradients, build_modules
 from .fillers import fill
@@ -72,7 +72,8 @@ class CaffeNet(ProgramNet):
         Others: as for :class:`.running.ProgramNet`.
 
     Raises:
-        NetworkError and its kinds: the network cannot be built. UsageError: an input has no shape.
+        NetworkError and its kinds: the network cannot be built. UsageError: an input has no shape. DialectError: the
+            forks that fit differ in a layer.
     """
 
     loss_weights: dict[int, float]
@@ -105,7 +106,7 @@ class CaffeNet(ProgramNet):
                 randomness=self.randomness,
                 files=self.files,
             )
-        except (NetworkError, UsageError) as error:
+        except (NetworkError, UsageError, DialectError) as error:
             error.within(path=path)
             raise
         self._adopt(built)

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from ..access import FileAccess
 from ..errors import LayerError, UnknownLayerError
+from ..schema import split_dialect
+from ..schema.meanings import MEANINGS, meaning_of
 from ..schema.params import Params, Unread, unread_fields
 from .randomness import Randomness
 
@@ -175,6 +177,11 @@ class LayerSpec:
         """Tell the user something that does not keep the layer from being built."""
         self.warnings.append(f"layer {self.name!r} ({self.type}): {message}")
 
+    def means(self, fork: str) -> bool:
+        """Whether the dialect in force means by this type what ``fork`` does (:mod:`..schema.meanings`)."""
+        found = (meaning_of(self.type, one) for one in split_dialect(self.dialect))
+        return next((meaning for meaning in found if meaning is not None), None) == meaning_of(self.type, fork)
+
     def knows(self, name: str) -> bool:
         """Whether the schema in force has field ``name`` (``"smooth_l1_loss_param"``) for a layer's parameters."""
         return name in self.message.DESCRIPTOR.fields_by_name
@@ -220,6 +227,7 @@ class LayerType:
     unforced: tuple[int, ...] = ()
 
 
+# By name and by the meaning of that name (see _meaning_key).
 _TYPES: dict[tuple[str, str], LayerType] = {}
 
 
@@ -250,8 +258,8 @@ def layer(
     Args:
         bottoms, tops: how many the type takes: a number, or (least, most) with None for no limit.
         loss: the first top counts as a loss with weight 1 unless the file says otherwise.
-        dialects: the forks whose meaning of ``name`` this is; empty means it holds under every dialect that has none
-            of its own.
+        dialects: the forks whose meaning of ``name`` this is, one for each meaning (:mod:`..schema.meanings` says which
+            others share it); empty means BVLC's, or that it holds under every dialect that has none of its own.
         verified: False where no output of real Caffe was at hand to compare with; a net with such a layer says so.
         unforced: the bottoms for which Caffe's class does not ``AllowForceBackward``; by default the labels of a loss,
             which are its second bottom, and otherwise none.
@@ -265,25 +273,35 @@ def layer(
         own = labels if unforced is None else tuple(unforced)
         entry = LayerType(name, build, bottoms, tops, loss, tuple(dialects), verified, own)
         for dialect in dialects or ("",):
-            if (name, dialect) in _TYPES:
+            key = (name, _meaning_key(name, dialect))
+            if _TYPES.get(key, entry) is not entry:
                 where = f" for dialect {dialect}" if dialect else ""
                 raise LayerError(f"layer type {name!r} is registered twice{where}", type=name)
-            _TYPES[name, dialect] = entry
+            _TYPES[key] = entry
         return build
 
     return register
 
 
+def _meaning_key(name: str, dialect: str) -> str:
+    """What ``dialect`` means by ``name``: equal for forks that mean the same, empty for what holds under them all."""
+    if not dialect or len(MEANINGS.get(name, ())) == 1:
+        return ""
+    meaning = meaning_of(name, dialect) if name in MEANINGS else None
+    return meaning.fork if meaning is not None else dialect
+
+
 def find_layer(name: str, dialect: str = "") -> LayerType:
-    """The type registered as ``name`` for ``dialect`` (several joined by ``+``), else for all dialects.
+    """The type registered as ``name`` for what ``dialect`` (several joined by ``+``) means by it, else for them all.
 
     Raises:
         UnknownLayerError: it lists close names and says how to add one.
     """
-    for one in (*dialect.split("+"), ""):
-        if (name, one) in _TYPES:
-            return _TYPES[name, one]
-    elsewhere = sorted({of for known, of in _TYPES if known == name and of})
+    for one in (*(split_dialect(dialect) if dialect else ()), ""):
+        key = (name, _meaning_key(name, one))
+        if key in _TYPES:
+            return _TYPES[key]
+    elsewhere = sorted({of for (known, _), entry in _TYPES.items() if known == name for of in entry.dialects})
     if elsewhere:
         others = f" and {len(elsewhere) - 3} others" if len(elsewhere) > 3 else ""
         raise UnknownLayerError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -97,7 +98,12 @@ def _run_case(
     if prototxt is None:
         raise UsageError("the case has no attribute prototxt")
     chosen = _recorded_dialect(case) if dialect is None else dialect
-    parsed = parse_message(str(prototxt), dialect=None if chosen == "auto" else chosen, path=result.name)
+    parsed = parse_message(
+        str(prototxt),
+        dialect=None if chosen == "auto" else chosen,
+        path=result.name,
+        blobs=lambda: Counter(layer for layer, _ in params_below(case, "param")),
+    )
     message = upgrade_net(parsed.message, parsed.schema).message
     net = CaffeNet(
         message,

@@ -114,7 +114,7 @@ class Net:
                     "Net(network_file, weights, caffe.TEST)"
                 )
             weights, phase, level = phase, level, 0
-        definition = read_definition(os.fspath(network_file), runtime.dialect)
+        definition = read_definition(os.fspath(network_file), runtime.dialect, filled_from=weights)
         core, feeds = build(definition, NetState(phase_name(phase), level or 0, tuple(stages or ())))
         if weights is not None:
             with read_weights(Path(weights)) as opened:

@@ -1,108 +1,48 @@
-"""Which fork of Caffe wrote a network?
+"""Which forks of Caffe fit a binary network?
 
-In a text, names decide: they are nearly unique across forks. In a binary file there are only numbers, and forks use
-the same ones for different messages. So each candidate has to explain every layer type and every field of the file: it
-knows the number, the bytes parse as its message (right wire types, known enum values, printable strings), and the
-message is one that the layer type reads.
+There are only numbers in it, and forks use the same ones for different messages. So each candidate has to explain every
+layer type and every field of the file: it knows the number, the bytes parse as its message (right wire types, known
+enum values, printable strings), and the message is one that the layer type reads.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from ..errors import DialectError, WireError
 from ..formats.wire import BYTES, FIXED32, FIXED64, NET_LAYER, NET_V1_LAYERS, VARINT, Source
-from . import BVLC, Schema, dialect_names, dialects_mentioning, load_schema, merged_file, read_dialect
+from . import BVLC, Schema, dialect_names, dialects_mentioning, load_schema, merged_file
+from .choice import BlobCounts, is_read_by, settle, uses_of
+from .doubt import Doubt
+from .infer_text import listed
 from .protofile import FieldDef
+from .v1_types import V1_TYPES, plain
 
-__all__ = ["Inferred", "Missing", "infer_binary", "infer_text", "listed"]
-
-
-def listed(words: Sequence[str], most: int = 5) -> str:
-    """``a, b and 3 more``"""
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more
+__all__ = ["Inferred", "infer_binary"]
 
 
-# Text
+@dataclass(frozen=True)
+class Inferred:
+    """The schema that fits a binary network, why, and the other dialects that fit as well.
 
-
-class Missing(NamedTuple):
-    """What a text names and the BVLC schema lacks: a field, an enum value or a layer type.
-
-    ``where`` is the message or enum that lacks it, or "type"; ``inner`` the dotted names inside an unknown message.
+    ``doubts`` has the layers, by their place in the network, that do not mean the same under all of them.
     """
-
-    where: str
-    name: str
-    inner: frozenset[str] = frozenset()
-
-
-def infer_text(missing: Sequence[Missing]) -> tuple[list[str], str]:
-    """The fewest well-known dialects that together supply ``missing``, and the reason in words."""
-    candidates = dialects_mentioning(item.name for item in missing)
-    chosen: list[str] = []
-    reasons: list[str] = []
-    left = set(missing)
-    # A dialect whose message of that name has other fields inside is better than none, but only than none.
-    for with_inner in (True, False):
-        supplies = {name: {item for item in left if _supplies(name, item, with_inner)} for name in candidates}
-        while left:
-            best = max(candidates, key=lambda name: len(supplies[name] & left), default=None)  # the first of equals
-            if best is None or not supplies[best] & left:
-                break
-            found = supplies[best] & left
-            equals = [n for n in candidates if n != best and supplies[n] >= found]
-            also = f" (as do {len(equals)} other dialects)" if equals else ""
-            reasons.append(f"{best} knows {listed(sorted({item.name for item in found}))}{also}")
-            if best not in chosen:
-                chosen.append(best)
-            left -= found
-    if left and chosen:
-        reasons.append(f"no dialect knows {listed(sorted({item.name for item in left}))}")
-    return chosen, "; ".join(reasons)
-
-
-def _supplies(dialect: str, item: Missing, with_inner: bool) -> bool:
-    file, layer_types = read_dialect(dialect)
-    if item.where == "type":
-        return item.name in layer_types
-    if item.where in file.enums:
-        return item.name in file.enums[item.where].values
-    field = file.messages.get(item.where, {}).get(item.name)
-    if field is None or not with_inner or not item.inner:
-        return field is not None
-    messages = merged_file(dialect)[0].messages
-    return all(_has_path(messages, field.type, path.split(".")) for path in item.inner)
-
-
-def _has_path(messages: dict[str, dict[str, FieldDef]], message: str, path: list[str]) -> bool:
-    for name in path:
-        field = messages.get(message, {}).get(name)
-        if field is None:
-            return False
-        message = field.type
-    return True
-
-
-# Binary
-
-
-class Inferred(NamedTuple):
-    """The schema that fits a binary network, why, and the other dialects that fit as well (and mean the same)."""
 
     schema: Schema
     reason: str
-    alternatives: list[str]
+    alternatives: list[str] = field(default_factory=list)
+    doubts: dict[tuple[str | int, ...], Doubt] = field(default_factory=dict)
 
 
-def infer_binary(structure: bytes, path: str | None = None) -> Inferred:
+def infer_binary(structure: bytes, path: str | None = None, *, blobs: BlobCounts | None = None) -> Inferred:
     """The best known dialect that explains ``structure``, a binary NetParameter without its blobs.
 
     If none explains all of it, the one that explains most; the reason says what is left.
+
+    Args:
+        path: for messages. blobs: as :func:`.prototxt.parse_message` takes it.
 
     Raises:
         DialectError: several dialects fit and disagree on what a field is. WireError: the bytes are no NetParameter.
@@ -110,7 +50,7 @@ def infer_binary(structure: bytes, path: str | None = None) -> Inferred:
     items = _items(structure, path)
     bvlc = _Reading(BVLC, items)
     if not bvlc.failed and not bvlc.odd:
-        return Inferred(load_schema(), "every layer type and field is BVLC's", [])
+        return Inferred(load_schema(), "every layer type and field is BVLC's")
 
     # Only a dialect that explains something better than BVLC's schema can win.
     open_items = [*bvlc.failed, *bvlc.odd]
@@ -133,7 +73,9 @@ def infer_binary(structure: bytes, path: str | None = None) -> Inferred:
     reason = f"knows {listed(explained)}" if explained else "no dialect knows more than BVLC's schema"
     if best.score > (0, 0):
         reason += f"; not known: {listed(sorted({str(i) for i in (*best.failed, *best.odd)}))}"
-    return Inferred(load_schema(best.name), reason, [r.name for r in others])
+    message = load_schema(best.name).message("NetParameter").FromString(structure)
+    left, doubts = settle(uses_of(message, blobs), [best.name, *(r.name for r in others)])
+    return Inferred(load_schema(left[0]), reason, left[1:], doubts)
 
 
 @dataclass(frozen=True)
@@ -272,7 +214,7 @@ class _Reading:
         return item.type
 
     def v1_type(self, number: int) -> str:
-        for name, value in self.file.enums["V1LayerParameter.LayerType"].values.items():
+        for name, value in self.file.enums[V1_TYPES].values.items():
             if value == number:
                 return name
         raise _Misread(number)
@@ -333,9 +275,6 @@ class _Reading:
         meaning = self.meanings[item]
         if isinstance(meaning, str) or not item.type or meaning.field.type not in self.file.messages:
             return True
-        name = meaning.field.name
-        if name in ("param", "include", "exclude", "layer", "transform_param", "loss_param"):
-            return True
         if isinstance(item.type, str):
             kind = item.type
         else:
@@ -343,15 +282,7 @@ class _Reading:
                 kind = self.v1_type(item.type)
             except _Misread:
                 return False
-        if name in self.layer_types.get(kind, ()):
-            return True
-        kind, name = _plain(kind), _plain(name.removesuffix("_param"))
-        message = _plain(meaning.field.type.removesuffix("Parameter"))
-        return name in kind or kind in name or message in kind or kind in message
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", "").lower()
+        return is_read_by(kind, meaning.field, self.layer_types, self.file)
 
 
 def _readings(names: Iterable[str], items: list[_Item]) -> list[_Reading]:
@@ -386,7 +317,7 @@ def _differ(one: _Meaning | str, other: _Meaning | str) -> bool:
     """
     if isinstance(one, str) or isinstance(other, str):
         return one != other
-    if not one.inner and not other.inner and _plain(one.field.name) != _plain(other.field.name):
+    if not one.inner and not other.inner and plain(one.field.name) != plain(other.field.name):
         return one.field.type != other.field.type
     return _inner_differ(one, other)
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from . import is_repeated
 from .unknown import Unknown, unknown_fields_of
 
-__all__ = ["NoSuchFieldError", "Params", "Unread", "unread_fields"]
+__all__ = ["HOW_NOT_WHAT", "NoSuchFieldError", "Params", "Unread", "unread_fields"]
 
 # Fields that choose how Caffe computes (which library, how much scratch memory), never what it computes.
-_HOW_NOT_WHAT = frozenset(
+HOW_NOT_WHAT = frozenset(
     {"engine", "cudnn_convolution_algo_seeker", "cudnn_flavor", "conv_algos_override", "math_mode"}
 )
 
@@ -113,11 +113,11 @@ def unread_fields(params: Params) -> Iterator[Unread]:
     for descriptor, _ in message.ListFields():
         name = descriptor.name
         if name not in read:
-            if name not in _HOW_NOT_WHAT:
+            if name not in HOW_NOT_WHAT:
                 yield Unread(f"{path}.{name}", message)
         else:
             for child in children.get(name, ()):
                 yield from unread_fields(child)
     for unknown in unknown_fields_of(message):
-        if unknown.name not in _HOW_NOT_WHAT:
+        if unknown.name not in HOW_NOT_WHAT:
             yield Unread(path, message, unknown)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,8 @@ from ..formats.limits import PROTOTXT
 from ..formats.sniff import HEAD_BYTES, FileKind, decode_text, kind_of_head, refusal
 from ..formats.textformat import Field, TextTree, Value, parse_text
 from . import Schema, is_repeated, load_schema, split_dialect
-from .infer import Missing, infer_text, listed
+from .choice import NETS_IN_SOLVER, BlobCounts, doubt_under, is_misread, mark_doubts, may_come_from, settle, uses_of
+from .infer_text import Missing, covering, fewest_misfits, knowing, listed, reading, together
 from .unknown import Kind, Unknown, keep_unknown_text, unknown_fields_of
 
 __all__ = [
@@ -70,13 +71,15 @@ class ParsedText:
     unknown: list[Unknown] = field(default_factory=list)
 
 
-def read_message(path: str | Path, name: str = "NetParameter", dialect: str | None = None) -> ParsedText:
+def read_message(
+    path: str | Path, name: str = "NetParameter", dialect: str | None = None, *, blobs: BlobCounts | None = None
+) -> ParsedText:
     """Read a prototxt file as message ``name``. See :func:`parse_message`.
 
     Raises:
         FileError: the file cannot be read or is no text. PrototxtError: with line and column.
     """
-    return parse_message(read_text(path), name, dialect, path=str(path))
+    return parse_message(read_text(path), name, dialect, path=str(path), blobs=blobs)
 
 
 def read_text(path: str | Path) -> str:
@@ -96,20 +99,28 @@ def read_text(path: str | Path) -> str:
 
 
 def parse_message(
-    text: str, name: str = "NetParameter", dialect: str | None = None, *, path: str | None = None
+    text: str,
+    name: str = "NetParameter",
+    dialect: str | None = None,
+    *,
+    path: str | None = None,
+    blobs: BlobCounts | None = None,
 ) -> ParsedText:
     """Parse prototxt ``text`` as message ``name``.
 
     Args:
         dialect: name of a dialect or path of a ``.proto`` file; None chooses by the fields and layer types in the text.
+        blobs: how many blobs the weights hold for each layer, where weights are at hand; some forks differ in that.
 
     Raises:
         PrototxtError: the text is malformed, or a number does not fit its field.
     """
-    return bind_tree(parse_text(text, path), name, dialect)
+    return bind_tree(parse_text(text, path), name, dialect, blobs=blobs)
 
 
-def bind_tree(tree: TextTree, name: str = "NetParameter", dialect: str | None = None) -> ParsedText:
+def bind_tree(
+    tree: TextTree, name: str = "NetParameter", dialect: str | None = None, *, blobs: BlobCounts | None = None
+) -> ParsedText:
     """What :func:`parse_message` does after the text has been parsed into ``tree``."""
     if not tree.fields:
         raise PrototxtError("holds no fields; a prototxt was expected", path=tree.path)
@@ -120,11 +131,50 @@ def bind_tree(tree: TextTree, name: str = "NetParameter", dialect: str | None = 
     missing = _missing_from(bound.unknown, tree, bound.schema)
     if not missing:
         return bound
-    chosen, reason = infer_text(missing)
+    candidates = fewest_misfits(covering(missing), name, tree.fields)
+    if candidates:
+        return _bound_to_one(tree, name, missing, candidates, blobs)
+    chosen, reason = together(missing)
     if not chosen:
         bound.dialect_reason = f"no dialect knows {listed(sorted({item.name for item in missing}))}"
         return bound
-    return _bound(tree, load_schema(*chosen), name, reason)
+    return _bound_to_several(tree, name, chosen, reason, blobs)
+
+
+def _bound_to_one(
+    tree: TextTree, name: str, missing: list[Missing], candidates: list[str], blobs: BlobCounts | None
+) -> ParsedText:
+    """Bind to the best of the dialects that each know all of the text."""
+    bound = _bound(tree, load_schema(candidates[0]), name, "")
+    uses = uses_of(bound.message, blobs)
+    left, doubts = settle(uses, candidates)
+    reason = knowing(left[0], missing, len(left) - 1)
+    lodgers = [use for use in uses if is_misread(use, left[0])]
+    hosts = list(dict.fromkeys(host for use in lodgers for host in reading(use) if may_come_from(use, host)))
+    if hosts:
+        rest = settle([use for use in uses if use not in lodgers], candidates)[0]
+        reason = f"{hosts[0]} has {listed(sorted({use.type for use in lodgers}))} as used here"
+        reason += f"; {knowing(rest[0], missing, len(rest) - 1)}"
+        return _bound_to_several(tree, name, [hosts[0], rest[0]], reason, blobs)
+    if left[0] != candidates[0]:
+        bound = _bound(tree, load_schema(left[0]), name, "")
+    bound.dialect_reason = reason
+    mark_doubts(bound.message, doubts)
+    return bound
+
+
+def _bound_to_several(
+    tree: TextTree, name: str, chosen: list[str], reason: str, blobs: BlobCounts | None
+) -> ParsedText:
+    """Bind to dialects laid one over the other: no fork that is known wrote the text, so each layer is told alone."""
+    bound = _bound(tree, load_schema(*chosen), name, reason)
+    doubts = {}
+    for use in uses_of(bound.message, blobs):
+        doubt = doubt_under(chosen, use, list(dict.fromkeys((*chosen, *reading(use)))))
+        if doubt is not None:
+            doubts[use.where] = doubt
+    mark_doubts(bound.message, doubts)
+    return bound
 
 
 def _bound(tree: TextTree, schema: Schema, name: str, reason: str) -> ParsedText:
@@ -150,12 +200,20 @@ def _missing_from(unknown: list[Unknown], tree: TextTree, schema: Schema) -> lis
         elif u.kind is Kind.FIELD:
             inner = _inner_names(parse_text(f"x {u.text}").fields[0].value) if u.text.startswith("{") else ()
             missing.add(Missing(u.where, u.name, frozenset(inner)))
-    for layer in tree.fields:
-        if layer.name == "layer":
-            for f in layer.value.fields:
-                if f.name == "type" and f.value.kind == "string" and f.value.text not in schema.layer_types:
-                    missing.add(Missing("type", f.value.text))
+    for layer in _layers_in(tree.fields):
+        for f in layer.value.fields:
+            if f.name == "type" and f.value.kind == "string" and f.value.text not in schema.layer_types:
+                missing.add(Missing("type", f.value.text))
     return sorted(missing, key=lambda item: (item.where, item.name, sorted(item.inner)))
+
+
+def _layers_in(fields: Sequence[Field]) -> Iterator[Field]:
+    """The layers of a network, or of the networks in a solver."""
+    for f in fields:
+        if f.name == "layer":
+            yield f
+        elif f.name in NETS_IN_SOLVER:
+            yield from _layers_in(f.value.fields)
 
 
 def _inner_names(value: Value, prefix: str = "") -> Iterator[str]:

@@ -13,10 +13,11 @@ from typing import Any
 
 from google.protobuf import unknown_fields
 
-__all__ = ["TEXT_FIELD", "Kind", "Unknown", "keep_unknown_text", "unknown_fields_of"]
+__all__ = ["DOUBT_FIELD", "TEXT_FIELD", "Kind", "Unknown", "keep_bytes", "keep_unknown_text", "unknown_fields_of"]
 
-# The largest number protobuf allows; no fork of Caffe comes near it.
+# The largest numbers protobuf allows; no fork of Caffe comes near them. The second is of :mod:`.doubt`.
 TEXT_FIELD = 536_870_911
+DOUBT_FIELD = 536_870_910
 
 # What a name in a prototxt looks like: a field's, or an extension's in brackets.
 _NAME = re.compile(r"[A-Za-z_$][\w$]*|\[[\w./]+\]")
@@ -79,8 +80,12 @@ def keep_unknown_text(message: Any, unknown: Unknown) -> None:
     """Add a field of a text to ``message``."""
     place = (str(unknown.line), str(unknown.column))
     parts = (unknown.kind.value, unknown.where, unknown.name, unknown.text, unknown.expected, *place)
-    payload = "\0".join(parts).encode()
-    message.MergeFromString(_varint(TEXT_FIELD << 3 | 2) + _varint(len(payload)) + payload)
+    keep_bytes(message, TEXT_FIELD, "\0".join(parts).encode())
+
+
+def keep_bytes(message: Any, number: int, payload: bytes) -> None:
+    """Add an unknown field with ``number`` to ``message``."""
+    message.MergeFromString(_varint(number << 3 | 2) + _varint(len(payload)) + payload)
 
 
 def unknown_fields_of(message: Any) -> list[Unknown]:
@@ -88,7 +93,8 @@ def unknown_fields_of(message: Any) -> list[Unknown]:
     found = []
     for entry in unknown_fields.UnknownFieldSet(message):
         kept = _kept(entry.data) if entry.field_number == TEXT_FIELD else None
-        found.append(kept or Unknown(Kind.NUMBER, "", "", "", number=entry.field_number))
+        if entry.field_number != DOUBT_FIELD:
+            found.append(kept or Unknown(Kind.NUMBER, "", "", "", number=entry.field_number))
     return found
 
 

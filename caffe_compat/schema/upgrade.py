@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -23,7 +22,8 @@ from ..formats.weights import read_weights, write_caffemodel
 from . import Schema, is_repeated, load_schema, split_dialect
 from .infer import infer_binary
 from .prototxt import format_message, format_value, quoted, read_message
-from .unknown import TEXT_FIELD, Kind, Unknown, keep_unknown_text, unknown_fields_of
+from .unknown import DOUBT_FIELD, TEXT_FIELD, Kind, Unknown, keep_bytes, keep_unknown_text, unknown_fields_of
+from .v1_types import plain, string_type
 
 __all__ = ["Upgraded", "decode_net", "upgrade_caffemodel", "upgrade_net", "upgrade_prototxt", "upgrade_solver"]
 
@@ -88,9 +88,6 @@ _V0_TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_si
 
 _TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
 _DATA_LAYERS = {"DATA": "data_param", "IMAGE_DATA": "image_data_param", "WINDOW_DATA": "window_data_param"}
-
-# V1 types whose string type is not the same word in another spelling.
-_V1_TYPES = {"NONE": "", "SOFTMAX_LOSS": "SoftmaxWithLoss", "SOFTMAX_LOSS_DATA": "SoftmaxWithLossData"}
 
 _SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 
@@ -167,7 +164,7 @@ def upgrade_solver(message: Any, schema: Schema, path: str | None = None) -> Upg
             )
         solver.ClearField("solver_type")
         bare = old.strip("\"'")
-        solver.type = next((t for t in _SOLVER_TYPES if _plain(t) == _plain(bare)), bare)
+        solver.type = next((t for t in _SOLVER_TYPES if plain(t) == plain(bare)), bare)
         notes.append(f"solver_type {old} is type {solver.type!r}")
     for name in ("net_param", "train_net_param"):
         if solver.HasField(name):
@@ -216,7 +213,8 @@ def upgrade_caffemodel(
         if weights.structure is None:
             raise NetworkError("HDF5 weights carry no network, and so nothing to upgrade", path=path)
         if dialect is None:
-            schema, reason, _ = infer_binary(weights.structure, path)
+            inferred = infer_binary(weights.structure, path)
+            schema, reason = inferred.schema, inferred.reason
         else:
             schema, reason = load_schema(*split_dialect(dialect)), "asked for"
         upgraded = upgrade_net(decode_net(weights.structure, schema, path), schema, path)
@@ -397,28 +395,18 @@ def _upgrade_v1_layer(old: Any, layer: Any, schema: Schema, notes: list[str]) ->
 
 def _upgrade_v1_type(old: Any, layer: Any, schema: Schema, notes: list[str]) -> None:
     if old.HasField("type"):
-        layer.type = _string_type(_enum_name(old, "type"), tuple(schema.layer_types))
+        layer.type = string_type(_enum_name(old, "type"), tuple(schema.layer_types))
         return
     text = next((u.text for u in unknown_fields_of(old) if u.name == "type"), None)
     if text is not None:
         bare = text.strip("\"'")
-        layer.type = bare if text != bare else _string_type(bare, tuple(schema.layer_types))
+        layer.type = bare if text != bare else string_type(bare, tuple(schema.layer_types))
         notes.append(f"layer {old.name!r}: type {text} is no V1 type of dialect {schema.name}; read as {layer.type!r}")
         return
     number = next((e.data for e in UnknownFieldSet(old) if e.field_number == 5 and e.wire_type == 0), None)
     if number is not None:
         layer.type = f"V1 type {number}"
         notes.append(f"layer {old.name!r}: V1 type number {number} is none of dialect {schema.name}")
-
-
-@lru_cache(maxsize=1024)
-def _string_type(v1_type: str, layer_types: tuple[str, ...]) -> str:
-    """The layer type that a V1 enum value stands for: the same word without underscores, or else the value's name."""
-    if v1_type in _V1_TYPES:
-        return _V1_TYPES[v1_type]
-    found = [t for t in layer_types if _plain(t) == _plain(v1_type)]
-    # Forks of that time list their types by the enum's name as well as by the later string.
-    return next((t for t in found if t != v1_type), found[0] if found else v1_type)
 
 
 def _upgrade_param_specs(name: str, values: Iterable[Any], old: Any, layer: Any) -> None:
@@ -516,10 +504,6 @@ def _enum_name(message: Any, name: str) -> str:
     return message.DESCRIPTOR.fields_by_name[name].enum_type.values_by_number[getattr(message, name)].name
 
 
-def _plain(name: str) -> str:
-    return name.replace("_", "").lower()
-
-
 def _carry_unknown(old: Any, new: Any, generation: str, without: str = "") -> None:
     """Keep the unknown fields of ``old``, less the one named ``without``, in ``new``.
 
@@ -530,6 +514,8 @@ def _carry_unknown(old: Any, new: Any, generation: str, without: str = "") -> No
             keep_unknown_text(new, unknown)
     left_out = old.DESCRIPTOR.fields_by_name[without].number if without else 0
     for entry in UnknownFieldSet(old):
-        if entry.field_number not in (TEXT_FIELD, left_out):
+        if entry.field_number == DOUBT_FIELD:
+            keep_bytes(new, DOUBT_FIELD, entry.data)
+        elif entry.field_number not in (TEXT_FIELD, left_out):
             value = quoted(entry.data.decode("latin-1")) if isinstance(entry.data, bytes) else str(entry.data)
             keep_unknown_text(new, Unknown(Kind.FIELD, generation, f"[{generation}.{entry.field_number}]", value))

@@ -334,7 +334,7 @@ def score(
         raise UsageError(f"{iterations} iterations: at least 1 was expected")
     if not weights:
         raise UsageError("a test needs the weights of the model")
-    definition = read_definition(model, dialect)
+    definition = read_definition(model, dialect, filled_from=weights[0])
     fed = feed_net(
         definition,
         NetState("TEST", level, tuple(stages)),
