@@ -43,14 +43,6 @@ class CaffeNet(ProgramNet):
     >>> list(net.run({"data": x}, blobs="all"))
     ['data', 'conv1', 'norm1', 'pool1', 'up', 'ip', 'tanh', 'cat', 'prob']
 
-    >>> import caffe_compat
-    >>> net = caffe_compat.load("reference_outputs/formats/v1net.prototxt", seed=1)
-    >>> x = torch.ones(net.input_shapes["data"])
-    >>> net(data=x)["prob"].shape, net.conv1.weight.shape
-    (torch.Size([2, 10]), torch.Size([6, 1, 3, 3]))
-    >>> list(net.run({"data": x}, blobs="all"))
-    ['data', 'conv1', 'norm1', 'pool1', 'up', 'ip', 'tanh', 'cat', 'prob']
-
     Args:
         message: a current-generation ``NetParameter`` (see :func:`caffe_compat.schema.upgrade.upgrade_net`).
         state: phase, level and stages that include and exclude rules are matched against.
