@@ -60,7 +60,10 @@ def test_the_table_of_limits_is_complete() -> None:
 def test_the_entries_of_a_pt_are_those_of_its_page(tmp_path: Path) -> None:
     net = caffe_compat.load(ROOT / "reference_outputs" / "formats" / "v1net.prototxt", seed=1)
     caffe_compat.save(net, tmp_path / "net.pt")
-    assert first_cells(page("docs/pt-format.md")) == list(torch.load(tmp_path / "net.pt", weights_only=True))
+    stored = list(torch.load(tmp_path / "net.pt", weights_only=True))
+    rows = [line for line in page("docs/pt-format.md").splitlines() if first_cells(line)]
+    listed = [name for row in rows for name in first_cells(row) if name in stored or "may be missing" not in row]
+    assert listed == stored
 
 
 def test_the_citation_is_of_this_version() -> None:
