@@ -17,6 +17,8 @@ preprocess    how pixels become input, or None (see caffe_compat.inference.prepr
 parity        what was verified, or None (see caffe_compat.parity.record)
 extra         {name: tensor or string} of the program that wrote it, such as units of the outputs; may be missing
 written_by    versions of this library and of torch
+ignored       [{"layer", "type", "field", "reason", "accepted"}]: fields without effect; may be missing
+unfilled      names of layers that the weights file had nothing for; may be missing
 """
 
 from __future__ import annotations
