@@ -307,6 +307,7 @@ def test_odd_networks_that_caffe_would_run(farm: Farm) -> None:
         "a million steps": recurrent("LSTM", 2, 1_000_000, 1, 1),
         "names": one("ReLU") + layer("../../etc/x", "ReLU", "y", "../../w"),
         "byte-order mark": "\ufeff" + one("ReLU"),
+        "UTF-16": one("ReLU").encode("utf-16"),
         "file output": one("ReLU")
         + layer("h", "HDF5Output", "y x", "", "hdf5_output_param { file_name: '/nowhere/x' }"),
     }
@@ -322,7 +323,8 @@ def test_odd_networks_that_caffe_would_run(farm: Farm) -> None:
 def test_text_that_is_none(farm: Farm) -> None:
     good = one("ReLU")
     for name, content in {
-        "UTF-16": good.encode("utf-16"),
+        "UTF-16 without a mark": good.encode("utf-16-le"),
+        "damaged UTF-16": good.encode("utf-16")[:-1],
         "UTF-32": good.encode("utf-32"),
         "zeros": bytes(5000),
         "PNG": b"\x89PNG\r\n\x1a\n" + bytes(100),
