@@ -399,7 +399,7 @@ def test_every_attribute_of_a_net_is_kept_from_layers() -> None:
             *vars(one),
             *(n for kind in type(one).__mro__ for n in vars(kind).get("__annotations__", ())),
         }
-        assert own <= RESERVED
+        assert {name for name in own if not name.startswith("___")} <= RESERVED  # torch's compiler leaves such behind
 
 
 def test_a_source_has_no_module_and_may_be_called_what_it_likes() -> None:

@@ -221,6 +221,16 @@ def test_a_part_can_be_saved_and_gives_the_same_outputs(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "whole.pt").outputs is None
 
 
+def test_a_part_tells_what_of_its_layers_is_ignored_and_was_not_filled(tmp_path: Path) -> None:
+    net = filled(TEXT.replace("scale: 2 }", "scale: 2 } odd_param { }"), ignore_fields=["odd_param"])
+    net.unfilled = ("a", "z")
+    part = net.part(["b"])
+    assert [ignored.field for ignored in part.ignored] == ["odd_param"]
+    assert part.unfilled == ("a",)
+    save_checkpoint(part, tmp_path / "part.pt")
+    assert caffe_compat.load(tmp_path / "part.pt").unfilled == ("a",)
+
+
 def test_a_part_has_state_of_its_own() -> None:
     net = filled(
         input_layer("x", 3, 2, 4)

@@ -78,7 +78,7 @@ FLOORS = (
     ("network.definition", "network.sources"),
     ("network.graph",),
     ("network.sharing", "network.program"),
-    ("network.gradients", "network.running"),
+    ("network.gradients", "network.running", "network.positional"),
     ("network.building",),
     ("network.parts",),
     ("inference",),

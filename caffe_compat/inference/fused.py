@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -133,8 +134,13 @@ class Fused(nn.Module):
         return layer
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For copies and pickles, neither of which packed weights allow."""
-        return Fused, (self._unpacked(), self.bottom, self.slope)
+        """For copies and pickles, neither of which packed weights allow.
+
+        The weight goes as an array: a tensor made for the pickle alone would be gone, with the memory that it shares,
+        before a spawned process takes it.
+        """
+        weight = None if self.packed is None else self.packed.to_dense().numpy()
+        return _repacked, (self.layer, weight, self.bottom, self.slope)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Fused:
         """Every move and cast of a module goes through here, and packed weights allow neither."""
@@ -145,6 +151,12 @@ class Fused(nn.Module):
 
     def extra_repr(self) -> str:
         return f"slope={self.slope}, packed={self.packed is not None}, winograd={self.winograd is not None}"
+
+
+def _repacked(layer: nn.Module, weight: np.ndarray | None, bottom: Shape, slope: float | None) -> Fused:
+    if weight is not None:
+        layer._parameters["weight"] = nn.Parameter(torch.from_numpy(weight), requires_grad=False)
+    return Fused(layer, bottom, slope)
 
 
 def _is_plain_3x3(layer: Convolution) -> bool:

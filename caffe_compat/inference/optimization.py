@@ -32,6 +32,7 @@ from ..network.graph import Node
 from ..network.parts import copied_layer
 from ..network.program import Program, Step
 from ..network.running import ProgramNet
+from ..network.sharing import make_own, view_owners
 from .fused import Affine, Fused
 
 __all__ = ["InferenceNet", "optimize"]
@@ -62,7 +63,10 @@ _ANY_LAYOUT = (
 _USE = "use the net that optimize() was called on"
 # What a net can do by which its layers can be told apart.
 _OF_SINGLE_LAYERS = frozenset(
-    ("assign_blob", "blobs_of", "loss", "loss_weights", "materialize", "nodes_with_blobs", "param_specs", "part")
+    (
+        *("assign_blob", "blobs_of", "loss", "loss_weights", "materialize", "nodes_with_blobs", "param_groups"),
+        *("param_specs", "part"),
+    )
 )
 
 
@@ -102,11 +106,6 @@ class InferenceNet(ProgramNet):
             _refuse("cannot be trained")
         super().train(False)
         return self
-
-    def _execute(self, values: list[Tensor | None], *, keep: bool) -> list[Tensor | None]:
-        with torch.no_grad():
-            values = super()._execute(values, keep=keep)
-        return [None if x is None else x.contiguous() for x in values]
 
     def __getattr__(self, name: str) -> Any:
         if name in _OF_SINGLE_LAYERS:
@@ -212,6 +211,7 @@ class _Plan:
             steps,
             outputs=self.net.program.outputs,
             aliases=self.aliases,
+            detached=True,
             absence="is folded away; ask the net that optimize() was called on for it",
         )
 
@@ -371,6 +371,8 @@ def _built(group: _Group, net: ProgramNet, memo: dict[int, Any]) -> nn.Module:
         affine = Affine(group.affine.scale.to(dtype).to(device), group.affine.shift.to(dtype).to(device))
         return Fused(affine, bottom, group.slope)
     layer = copied_layer(module, node, memo)
+    for blob in view_owners(layer):
+        make_own(layer, blob)  # whose it was may be another tensor by now, or none
     if type(module) not in _ANY_LAYOUT:
         layer.register_forward_pre_hook(_in_rows)
     return layer

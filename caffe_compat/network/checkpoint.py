@@ -36,7 +36,7 @@ from ..access import FileAccess
 from ..errors import CaffeCompatError, FileError, UsageError, first_line, located
 from ..formats.files import Checksum, atomic_write, open_file
 from ..parity.record import ParityRecord, versions
-from ..schema import keep_dialect, own_dialect
+from ..schema import keep_dialect, portable_dialect, ships
 from ..schema.prototxt import format_message, parse_message
 from .graph import NetState
 from .names import under_names
@@ -112,9 +112,7 @@ def save_checkpoint(
         raise UsageError("only a net of phase TEST has an inference form; convert it with phase test")
     wide = check_dtype(net, dtype)
     checksums = [source if isinstance(source, Checksum | Mapping) else Checksum(source) for source in sources]
-    dialect, dialect_text = net.dialect, own_dialect(net.dialect)
-    if dialect_text is not None:
-        dialect = keep_dialect(dialect, dialect_text)  # no path of this machine
+    dialect, dialect_text = portable_dialect(net.dialect)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -304,7 +302,7 @@ def _dialect(name: Any, text: Any) -> str:
     """The name of a stored dialect, made known if the file brings it; never the path of a file to open."""
     if text is not None:
         return keep_dialect(_typed(name, str), _typed(text, str))
-    if _typed(name, str).endswith(".proto"):
+    if _typed(name, str).endswith(".proto") and not ships(name):
         raise ValueError(f"the text of dialect {name} is missing")
     return str(name)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import GraphError, UnknownLayerError, UsageError
+from ..schema import keep_dialect, portable_dialect
+from ..schema.prototxt import format_message, parse_message
 from .names import RESERVED, layer_name, module_names
 from .registry import Shape, find_layer
 from .rules import NetState, included, own_state
@@ -85,6 +87,14 @@ class Graph:
                 )
         return tuple(shapes.values())
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
+        return self  # nothing in it changes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickles: the definition as text, and how the graph is made of it."""
+        dialect, text = portable_dialect(self.dialect)
+        return _restored, (format_message(self.message), self.state, dialect, text, dict(self.given))
+
     def check(self) -> None:
         """What holds of every graph. Nothing that a user does breaks it; the tests run it on many networks.
 
@@ -123,6 +133,15 @@ class Graph:
         assert [layer_name(name) for name in modules] == [node.name for node in self.nodes], "a module has another name"
         assert RESERVED.isdisjoint(node.module_name for node in self.computed), "a layer hides an attribute of the net"
         assert self.given.keys() <= {self.blobs[v] for v in self.inputs}, "a shape is given for what is no input"
+
+
+def _restored(
+    definition: str, state: NetState, dialect: str, dialect_text: str | None, given: Mapping[str, Shape]
+) -> Graph:
+    if dialect_text is not None:
+        dialect = keep_dialect(dialect, dialect_text)
+    parsed = parse_message(definition, dialect=dialect, path="the pickled network")
+    return phase_graph(parsed.message, state, parsed.schema.name, given)
 
 
 def phase_graph(

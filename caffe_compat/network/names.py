@@ -22,12 +22,22 @@ RESERVED = frozenset(dir(nn.Module())) | frozenset(
         *("ignored", "unfilled"),
         *("_aliases", "_build", "_build_layer", "_check_inputs", "_check_unknown", "_execute", "_failure"),
         *("_find_layer", "_given", "_gone", "_gradient_stops", "_infer", "_is_loss", "_is_read", "_is_there"),
-        *("_adopt", "part", "program"),
+        *("__copy__", "__deepcopy__", "_adopt", "as_module", "param_groups", "part", "program"),
         *("_materialize_rest", "_merge_specs", "_plan", "_read_loss_weights", "_read_param_specs", "_sharers"),
         *("_steps", "_wanted", "assign_blob", "blobs_of", "device_and_dtype", "dialect", "files", "graph"),
         *("input_names", "input_shapes", "loss", "loss_weights", "materialize", "message", "nodes_with_blobs"),
-        *("notes", "optimize", "output_names", "param_specs", "randomness", "reset_state", "run", "run_steps"),
-        *("shapes", "values", "warnings"),
+        *(
+            "ignored",
+            "notes",
+            "optimize",
+            "output_names",
+            "param_specs",
+            "randomness",
+            "reset_state",
+            "run",
+            "run_steps",
+        ),
+        *("ignored", "shapes", "unfilled", "values", "warnings"),
     )
 )
 

@@ -51,7 +51,7 @@ def part_of(whole: BuiltNet, piece: Program, shared: Sequence[object] = ()) -> B
     holders = {name: of for name, of in _holders(whole, renamed, modules).items() if name not in owned}
     names = [old.blobs[value] for value in piece.outputs]
     program = plan(graph, modules, shapes, specs, weights).returning(names)
-    return BuiltNet(modules, program, weights, specs, holders, list(whole.warnings), list(whole.notes))
+    return BuiltNet(modules, program, weights, specs, holders, list(whole.warnings), list(whole.notes), whole.ignored)
 
 
 def copied_layer(module: nn.Module, node: Node, memo: dict[int, Any]) -> nn.Module:

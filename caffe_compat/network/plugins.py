@@ -9,7 +9,10 @@ from pathlib import Path
 
 from ..errors import CaffeCompatError, UsageError
 
-__all__ = ["load_plugins"]
+__all__ = ["PREFIX", "load_plugins"]
+
+# What the names of plugins' modules begin with.
+PREFIX = "caffe_compat_plugin_"
 
 
 def load_plugins(paths: Sequence[str]) -> None:
@@ -19,7 +22,7 @@ def load_plugins(paths: Sequence[str]) -> None:
         UsageError: no such file, or it fails.
     """
     for path in paths:
-        name = f"caffe_compat_plugin_{Path(path).stem}"
+        name = f"{PREFIX}{Path(path).stem}"
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None or not Path(path).is_file():
             raise UsageError(f"--plugin {path}: a Python file was expected")

@@ -14,6 +14,7 @@ from ..errors import CaffeCompatError, LayerError, UsageError, first_line
 from .graph import Graph, Node
 from .names import layer_name
 from .registry import Shape
+from .tracing import Watch
 
 __all__ = ["Program", "Step", "present"]
 
@@ -44,6 +45,7 @@ class Program:
         inputs: the values that are given, in the order in which positional arguments stand for them.
         outputs: the values that are the result. keeps: others that are needed when all is done.
         aliases: values that no step makes because they are another value.
+        detached: whether no gradient passes, and values are in the order of their axes in memory.
         absence: why a blob that the graph has may not be there, for messages.
     """
 
@@ -54,6 +56,7 @@ class Program:
     outputs: tuple[int, ...]
     keeps: tuple[int, ...] = ()
     aliases: Mapping[int, int] = field(default_factory=dict)
+    detached: bool = False
     absence: str = ""
 
     @classmethod
@@ -66,11 +69,12 @@ class Program:
         outputs: tuple[int, ...] | None = None,
         keeps: Iterable[int] = (),
         aliases: Mapping[int, int] | None = None,
+        detached: bool = False,
         absence: str = "",
     ) -> Program:
         """The program of a whole graph; without ``outputs`` it gives those of the graph, which nobody reads."""
         results = graph.outputs if outputs is None else outputs
-        made = cls(graph, shapes, tuple(steps), graph.inputs, results, tuple(keeps), aliases or {}, absence)
+        made = cls(graph, shapes, tuple(steps), graph.inputs, results, tuple(keeps), aliases or {}, detached, absence)
         return made._freeing()
 
     def _freeing(self) -> Program:
@@ -164,13 +168,22 @@ class Program:
         Raises:
             LayerError: a module fails.
         """
+        if not self.detached:
+            return self._run(modules, values, keep)
+        with torch.no_grad():
+            values = self._run(modules, values, keep)
+        return [None if x is None else x.contiguous() for x in values]
+
+    def _run(self, modules: nn.Module, values: list[Tensor | None], keep: bool) -> list[Tensor | None]:
+        compiling = torch.compiler.is_compiling()
+        watch = self._watch(values) if compiling and not torch.compiler.is_dynamo_compiling() else None
         for step in self.steps:
             bottoms = [values[v] for v in step.bottoms]
             if any(step.stops_gradient):
                 pairs = zip(bottoms, step.stops_gradient, strict=True)
                 bottoms = [b.detach() if stop and b is not None else b for b, stop in pairs]
             module = getattr(modules, step.module)
-            if torch.compiler.is_compiling():
+            if compiling:
                 result = module(*bottoms)
             else:
                 try:
@@ -185,6 +198,8 @@ class Program:
             else:
                 for value, top in zip(step.tops, result, strict=True):
                     values[value] = top
+            if watch is not None:
+                watch.check(layer_name(step.module), self._kind(step))
             if not keep:
                 for value in step.frees:
                     values[value] = None
@@ -197,10 +212,18 @@ class Program:
             f"{self.graph.blobs[v]} {list(b.shape) if b is not None else '(absent)'}"
             for v, b in zip(step.bottoms, bottoms, strict=True)
         )
-        kind = next(n.type for n in self.graph.nodes if n.module_name == step.module)
         return LayerError(
-            f"failed on bottoms {shapes or '(none)'}: {first_line(error)}", layer=layer_name(step.module), type=kind
+            f"failed on bottoms {shapes or '(none)'}: {first_line(error)}",
+            layer=layer_name(step.module),
+            type=self._kind(step),
         )
+
+    def _kind(self, step: Step) -> str:
+        return next(node.type for node in self.graph.computed if node.module_name == step.module)
+
+    def _watch(self, values: Sequence[Tensor | None]) -> Watch:
+        given = {self.graph.blobs[v]: values[v] for v in self.inputs}
+        return Watch({name: x for name, x in given.items() if x is not None})
 
     # Results
 

@@ -7,18 +7,21 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..access import FileAccess
 from .graph import Graph
+from .pickling import PicklableNet
+from .positional import PositionalNet
 from .program import Program
 from .randomness import Randomness
 from .registry import Layer, Shape
+from .signatures import with_named_inputs
 
 __all__ = ["ProgramNet"]
 
 
-class ProgramNet(nn.Module):
+class ProgramNet(PicklableNet):
     """One child module for each step of :attr:`program`.
 
     Attributes:
@@ -57,6 +60,7 @@ class ProgramNet(nn.Module):
 
     # Running
 
+    @with_named_inputs
     def forward(self, *positional: Tensor, **inputs: Tensor) -> dict[str, Tensor]:
         """The output blobs by name.
 
@@ -68,7 +72,7 @@ class ProgramNet(nn.Module):
             UsageError: inputs that there are not, that are missing, or with another number of axes than the net was
                 built for. LayerError: a layer that fails, by name.
         """
-        values = self._execute(self.program.place(positional, inputs), keep=False)
+        values = self.program.execute(self, self.program.place(positional, inputs), keep=False)
         return self.program.result(values, self.program.wanted(None))
 
     def run(
@@ -92,16 +96,40 @@ class ProgramNet(nn.Module):
             for name, x in (inputs or {}).items()
         }
         with torch.no_grad():
-            values = self._execute(self.program.place((), given), keep=blobs is not None)
+            values = self.program.execute(self, self.program.place((), given), keep=blobs is not None)
         named = blobs is not None and blobs != "all"
         return self.program.result(values, wanted, complete=named)
 
     def values(self, inputs: Mapping[str, Tensor]) -> list[Tensor | None]:
         """Every value of the graph, in order, with gradients where asked for. For training and for checks."""
-        return self._execute(self.program.place((), inputs), keep=True)
+        return self.program.execute(self, self.program.place((), inputs), keep=True)
 
-    def _execute(self, values: list[Tensor | None], *, keep: bool) -> list[Tensor | None]:
-        return self.program.execute(self, values, keep=keep)
+    def as_module(self, inputs: Sequence[str] | None = None, outputs: Sequence[str] | None = None) -> PositionalNet:
+        """A module with positional inputs and a tuple of outputs, as exporters, tracers, compilers and DDP take it.
+
+        It has the very modules of this net, under the same names, as far as the outputs need them: what trains one
+        trains the other, recurrent state is one, and so are the keys of their state dicts.
+
+        >>> import caffe_compat
+        >>> net = caffe_compat.load("reference_outputs/formats/v1net.prototxt", seed=1)
+        >>> module = net.as_module(outputs=["prob", "pool1"])
+        >>> x = torch.ones(net.input_shapes["data"])
+        >>> [tuple(y.shape) for y in module(x)]
+        [(2, 10), (2, 6, 4, 4)]
+        >>> batch = torch.export.Dim("batch")
+        >>> program = torch.export.export(module, (x,), dynamic_shapes=({0: batch},))
+        >>> [tuple(y.shape) for y in program.module()(torch.ones(5, *x.shape[1:]))]
+        [(5, 10), (5, 6, 4, 4)]
+
+        Args:
+            inputs: names of the blobs that are given, in their order: inputs of the net, or blobs of its midst, where
+                the module then begins. By default those inputs of the net that are needed, in its order.
+            outputs: names of the blobs that are returned; by default the outputs of the net.
+
+        Raises:
+            UsageError: blobs that there are not, or outputs that cannot be had from ``inputs``.
+        """
+        return PositionalNet(self, self.program.part(self.output_names if outputs is None else outputs, inputs))
 
     def reset_state(self) -> None:
         """Forget what earlier runs left behind: recurrent state, running counts."""

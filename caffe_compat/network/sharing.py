@@ -204,11 +204,13 @@ def view_owners(module: nn.Module) -> dict[str, nn.Module]:
 
 def make_own(module: nn.Module, name: str) -> None:
     """Give a layer a tensor of its own in the place of a view: the same memory, as long as nobody replaces it."""
-    tensor = get_tensor(module, name)
     path, _, own = name.rpartition(".")
     target = module.get_submodule(path) if path else module
+    owner, blob, shape = _views(target)[own]
+    source = get_tensor(owner, blob)
+    tensor = source.detach().view(shape)
     _set_views(target, {key: view for key, view in _views(target).items() if key != own})
-    if isinstance(tensor, nn.Parameter) or tensor.requires_grad or not tensor.is_leaf:
-        target.register_parameter(own, nn.Parameter(tensor.detach(), requires_grad=tensor.requires_grad))
+    if isinstance(source, nn.Parameter):
+        target.register_parameter(own, nn.Parameter(tensor, requires_grad=source.requires_grad))
     else:
         target.register_buffer(own, tensor)

@@ -6,6 +6,7 @@ A dialect is one file in ``dialects/``; adding a file adds a dialect.
 
 from __future__ import annotations
 
+import copyreg
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
@@ -30,7 +31,9 @@ __all__ = [
     "load_schema",
     "merged_file",
     "own_dialect",
+    "portable_dialect",
     "read_dialect",
+    "ships",
     "split_dialect",
 ]
 
@@ -66,13 +69,28 @@ class Schema:
         self._classes: dict[str, Any] = {
             name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}")) for name in file.messages
         }
+        # No import leads to these classes, so pickle has to be told how to find them.
+        for kind in self._classes.values():
+            copyreg.pickle(kind, self._reduce)
 
     def message(self, name: str) -> Any:
         """The class of message ``name`` (``NetParameter``, ``LayerParameter`` ...)."""
         return self._classes[name]
 
+    def _reduce(self, message: Any) -> tuple[Any, ...]:
+        kind = message.DESCRIPTOR.full_name.removeprefix("caffe.")
+        return _restored_message, (*portable_dialect(self.name), kind, message.SerializePartialToString())
+
     def __repr__(self) -> str:
         return f"Schema({self.name!r})"
+
+
+def _restored_message(dialect: str, text: str | None, kind: str, content: bytes) -> Any:
+    if text is not None:
+        dialect = keep_dialect(dialect, text)
+    message = load_schema(*split_dialect(dialect)).message(kind)()
+    message.MergeFromString(content)
+    return message
 
 
 # The property came with protobuf 6.31 and replaced ``label``, which protobuf 7 lacks.
@@ -160,7 +178,6 @@ def _bvlc_file() -> ProtoFile:
     return parse_proto(resources.files(__package__).joinpath("bvlc.proto").read_text(encoding="utf-8"), "bvlc.proto")
 
 
-@cache
 def load_schema(*dialects: str) -> Schema:
     """The schema of BVLC Caffe with ``dialects`` laid over it, the first on top.
 
@@ -169,8 +186,12 @@ def load_schema(*dialects: str) -> Schema:
     Raises:
         DialectError: no such dialect. FileError, PrototxtError: the file cannot be read.
     """
-    chosen = [name for name in dialects if name != BVLC]
-    return Schema("+".join(chosen) or BVLC, *merged_file(*chosen))
+    return _schema(*(name for name in dialects if name != BVLC))
+
+
+@cache
+def _schema(*dialects: str) -> Schema:
+    return Schema("+".join(dialects) or BVLC, *merged_file(*dialects))
 
 
 @lru_cache(maxsize=256)
@@ -208,7 +229,7 @@ def own_dialect(name: str) -> str | None:
     Raises:
         FileError: the file cannot be read.
     """
-    if name in _own_texts or not name.endswith(".proto"):
+    if name in _own_texts or not name.endswith(".proto") or ships(name):
         return _own_texts.get(name)
     try:
         with open_file(name) as file:
@@ -229,9 +250,23 @@ def keep_dialect(name: str, text: str) -> str:
     return own
 
 
+def portable_dialect(name: str) -> tuple[str, str | None]:
+    """A name that holds in other processes and on other machines, with its text if it is a user's own ``.proto`` file.
+
+    Where there is a text, :func:`keep_dialect` makes it known over there.
+    """
+    text = own_dialect(name)
+    return (name, None) if text is None else (keep_dialect(name, text), text)
+
+
+def ships(name: str) -> bool:
+    """Whether ``name`` is that of a dialect that ships, or several such joined by ``+``."""
+    return all(part in (BVLC, *_dialect_texts()) for part in name.split("+"))
+
+
 def split_dialect(name: str) -> tuple[str, ...]:
     """The arguments of :func:`load_schema` that :attr:`Schema.name` was made of; a path may hold a ``+`` itself."""
-    return (name,) if name.endswith(".proto") else tuple(name.split("+"))
+    return (name,) if name.endswith(".proto") and not ships(name) else tuple(name.split("+"))
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:

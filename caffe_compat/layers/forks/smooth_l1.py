@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -106,10 +107,16 @@ def divided_by(spec: LayerSpec) -> Divisor:
     params = spec.params("loss_param")
     if params.has("normalization") and params.normalization == "PRE_FIXED":
         params.ignore("normalize")
-        fixed = max(1.0, params.pre_fixed_normalizer)
-        return lambda a, weights: fixed
-    mode = normalization_mode(spec, "VALID")
-    return lambda a, weights: normalizer(mode, a.shape[0], math.prod(a.shape[2:]), None)
+        return partial(_fixed, max(1.0, params.pre_fixed_normalizer))
+    return partial(_counted, normalization_mode(spec, "VALID"))
+
+
+def _fixed(divisor: float, a: Tensor, weights: tuple[Tensor, ...]) -> float:
+    return divisor
+
+
+def _counted(mode: str, a: Tensor, weights: tuple[Tensor, ...]) -> Tensor | float:
+    return normalizer(mode, a.shape[0], math.prod(a.shape[2:]), None)
 
 
 @dataclass(frozen=True)
