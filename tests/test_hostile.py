@@ -62,6 +62,7 @@ class Farm:
             "-o",
             "OUT",
             "--run",
+            *(["--fill-missing"] if weights is None else []),
         )
 
     def run(self) -> list[dict[str, Any]]:
@@ -94,6 +95,7 @@ class Farm:
             str(self.folder),
             sys.prefix,
             sys.base_prefix,
+            *(path for path in sys.path if path.endswith(("site-packages", "dist-packages"))),
             str(HERE.parent),
             "/proc/",
             "/sys/",
@@ -315,7 +317,7 @@ def test_odd_networks_that_caffe_would_run(farm: Farm) -> None:
         net = farm.path("net.prototxt", text)
         farm.add(name, "inspect", net)
         if name != "a million steps":  # which take as long as they take
-            farm.add(name, "convert", net, farm.path("w", b"\x0a\x01n\x12\x00"), "-o", "OUT")
+            farm.add(name, "convert", net, farm.path("w", b"\x0a\x01n\x12\x00"), "-o", "OUT", "--fill-missing")
     for result in farm.run():
         assert result["status"] == 0, result
 
@@ -347,6 +349,9 @@ def test_text_that_is_none(farm: Farm) -> None:
         farm.convert(f"{name} as net", content)
         farm.convert(f"{name} as weights", NET, content)
     for result in farm.run():
+        if result["name"] in ("UTF-16 inspect", "UTF-16 upgrade", "UTF-16 as net"):
+            assert result["status"] == 0, result
+            continue
         assert result["status"] == 2, result
         assert str(farm.folder) in errors_of(result)[0], result
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.message import DecodeError
 
 from ..errors import DialectError, WireError
 from ..formats.wire import BYTES, FIXED32, FIXED64, NET_LAYER, NET_V1_LAYERS, VARINT, Source
@@ -20,7 +23,7 @@ from .infer_text import listed
 from .protofile import FieldDef
 from .v1_types import V1_TYPES, plain
 
-__all__ = ["Inferred", "infer_binary"]
+__all__ = ["Inferred", "infer_binary", "network_message"]
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,17 @@ def infer_binary(structure: bytes, path: str | None = None, *, blobs: BlobCounts
     reason = f"knows {listed(explained)}" if explained else "no dialect knows more than BVLC's schema"
     if best.score > (0, 0):
         reason += f"; not known: {listed(sorted({str(i) for i in (*best.failed, *best.odd)}))}"
-    message = load_schema(best.name).message("NetParameter").FromString(structure)
+    message = network_message(load_schema(best.name), structure, path)
     left, doubts = settle(uses_of(message, blobs), [best.name, *(r.name for r in others)])
     return Inferred(load_schema(left[0]), reason, left[1:], doubts)
+
+
+def network_message(schema: Schema, structure: bytes, path: str | None = None) -> Any:
+    """The ``NetParameter`` in ``structure``, read under ``schema``. Raises WireError if it does not decode."""
+    try:
+        return schema.message("NetParameter").FromString(structure)
+    except DecodeError as error:
+        raise WireError(f"does not decode under dialect {schema.name}: {error}", path=path) from error
 
 
 @dataclass(frozen=True)

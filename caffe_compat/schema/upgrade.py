@@ -13,14 +13,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from ..errors import LayerError, NetworkError, PrototxtError, WireError, located
+from ..errors import LayerError, NetworkError, PrototxtError, located
 from ..formats.files import atomic_write
 from ..formats.weights import read_weights, write_caffemodel
 from . import Schema, is_repeated, load_schema, split_dialect
-from .infer import infer_binary
+from .infer import infer_binary, network_message
 from .prototxt import format_message, format_value, quoted, read_message
 from .unknown import DOUBT_FIELD, TEXT_FIELD, Kind, Unknown, keep_bytes, keep_unknown_text, unknown_fields_of
 from .v1_types import plain, string_type
@@ -232,11 +231,7 @@ def decode_net(structure: bytes, schema: Schema, path: str | None = None) -> Any
     Raises:
         WireError: the bytes do not decode under ``schema``.
     """
-    net = schema.message("NetParameter")()
-    try:
-        net.ParseFromString(structure)
-    except DecodeError as error:
-        raise WireError(f"does not decode under dialect {schema.name}: {error}", path=path) from error
+    net = network_message(schema, structure, path)
     for message in (net, *net.layer, *net.layers, *(layer.layer for layer in net.layers if layer.HasField("layer"))):
         for name in ("name", "type"):
             value = getattr(message, name, None)
