@@ -16,7 +16,8 @@ from caffe_compat.inference.preprocess import Preprocess
 from caffe_compat.network.checkpoint import save_checkpoint
 from caffe_compat.network.loading import load
 from caffe_compat.parity.record import ParityRecord
-from caffe_compat.reports.inspection import Inspection, NetworkInspection, inspect_file, inspect_pair
+from caffe_compat.reports.inspection import Inspection, inspect_file, inspect_pair
+from caffe_compat.reports.network import NetworkInspection
 
 NET = """
 name: "small"

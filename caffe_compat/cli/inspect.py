@@ -10,18 +10,17 @@ import click
 
 from ..network.plugins import load_plugins
 from ..network.registry import Shape
+from ..reports.blobs import BlobRow, WeightsInspection
 from ..reports.inspection import (
-    BlobRow,
     CheckpointInspection,
     Inspection,
-    NetworkInspection,
     PairInspection,
     SolverInspection,
     SolverStateInspection,
-    WeightsInspection,
     inspect_file,
     inspect_pair,
 )
+from ..reports.network import NetworkInspection
 from .options import (
     dialect_option,
     ignore_option,

@@ -42,7 +42,8 @@ from ..network.plugins import load_plugins
 from ..network.registry import find_layer
 from ..schema.prototxt import bind_tree, read_text
 from ..schema.upgrade import upgrade_net
-from .inspection import layer_rows, text_kind
+from .inspection import text_kind
+from .network import layer_rows
 
 __all__ = ["FileResult", "Survey", "survey", "survey_file"]
 

@@ -1,0 +1,265 @@
+"""What is in a network: its layers with their shapes and costs.
+
+One that cannot be built is listed as far as it goes: every layer that its bottoms' shapes reach has its own shapes, the
+others say why they have none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from ..errors import CaffeCompatError, GraphError
+from ..network.building import build_layer, without_memory
+from ..network.definition import Definition
+from ..network.graph import Graph, NetState, Node, phase_graph
+from ..network.net import CaffeNet
+from ..network.registry import Shape, find_layer
+from ..network.rules import included, own_state
+from ..network.sharing import blob_names, get_tensor
+from ..schema import is_repeated
+from ..schema.unknown import unknown_fields_of
+from .cost import multiply_accumulates
+
+__all__ = ["LayerRow", "NetworkInspection", "inspect_network", "layer_rows"]
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer of the phase.
+
+    Attributes:
+        tops: a loss without one has the top that Caffe calls ``(automatic)``.
+        shapes: of its tops, in order; None for one that is not known.
+        blobs: shapes of its learned blobs in Caffe's order; None if the layer could not be built.
+        shared: the names that its blobs are shared by with other layers, in order; empty or too short for none.
+        macs: multiply-accumulates of one forward pass (:func:`.cost.multiply_accumulates`), None likewise.
+        problem: why something is None, or what is wrong with the layer; empty if nothing is.
+    """
+
+    name: str
+    type: str
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    shapes: tuple[Shape | None, ...]
+    blobs: tuple[Shape, ...] | None
+    shared: tuple[str, ...]
+    macs: int | None
+    problem: str = ""
+
+    def shared_name(self, blob: int) -> str:
+        """The name that blob number ``blob`` is shared by; empty if it is not shared."""
+        return self.shared[blob] if blob < len(self.shared) else ""
+
+    @property
+    def parameters(self) -> int | None:
+        """How many numbers its blobs hold."""
+        return None if self.blobs is None else sum(math.prod(shape) for shape in self.blobs)
+
+
+@dataclass(frozen=True)
+class NetworkInspection:
+    """A definition, as one phase builds it.
+
+    Attributes:
+        dialect, dialect_reason: the schema it was read with, and why.
+        inputs, outputs: shapes by blob name; None for one that is not known.
+        layers: in execution order.
+        parameters: numbers in all blobs, shared ones counted once. macs: of one forward pass. Both count the layers
+            that could be built; ``complete`` tells whether those are all.
+        activation_bytes: memory of all activations in float32 as Caffe keeps them, in-place ones counted once.
+        problem: why the network cannot be built; empty if it can.
+        unknown: fields that no schema knows. notes: what was upgraded or replaced. warnings: what Caffe would refuse or
+            drop.
+    """
+
+    name: str
+    phase: str
+    level: int
+    stages: tuple[str, ...]
+    dialect: str
+    dialect_reason: str
+    inputs: dict[str, Shape | None]
+    outputs: dict[str, Shape | None]
+    layers: tuple[LayerRow, ...]
+    parameters: int
+    macs: int
+    activation_bytes: int
+    problem: str = ""
+    unknown: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every layer could be built."""
+        return not self.problem
+
+
+def inspect_network(
+    definition: Definition,
+    state: NetState,
+    input_shapes: Mapping[str, Shape],
+    ignore_fields: Collection[str] = (),
+) -> NetworkInspection:
+    """``definition`` as ``state`` builds it, or as much of it as can be built.
+
+    Raises:
+        UsageError: ``input_shapes`` names a blob that is no input.
+    """
+    message, dialect = definition.message, definition.schema.name
+    state = own_state(message, state)
+    try:
+        graph = phase_graph(message, state, dialect, input_shapes)
+    except GraphError as error:
+        rows = [_unwired_row(layer) for layer in message.layer if _may_be_included(layer, state)]
+        return replace(_summary(definition, state, None, rows), problem=str(error))
+    try:
+        net = CaffeNet(message, state, dialect=dialect, input_shapes=input_shapes, ignore_fields=ignore_fields)
+    except CaffeCompatError as error:
+        found = _summary(definition, state, graph, _rows_one_by_one(graph))
+        return replace(found, problem=str(error))
+    found = _summary(definition, state, graph, layer_rows(net))
+    return replace(found, notes=(*found.notes, *net.notes), warnings=(*found.warnings, *net.warnings))
+
+
+def _may_be_included(layer: Any, state: NetState) -> bool:
+    """Whether ``layer`` is in the net, or has rules that cannot tell."""
+    try:
+        return included(layer, state)
+    except GraphError:
+        return True
+
+
+def _summary(
+    definition: Definition, state: NetState, graph: Graph | None, rows: Sequence[LayerRow]
+) -> NetworkInspection:
+    shapes: dict[int, Shape | None] = {}
+    activation_bytes = 0
+    seen: set[str] = set()
+    if graph is not None:
+        for node, row in zip(graph.nodes, rows, strict=True):
+            shapes.update(zip(node.tops, row.shapes, strict=True))
+            for i, (top, shape) in enumerate(zip(row.tops, row.shapes, strict=True)):
+                in_place = i < len(row.bottoms) and row.bottoms[i] == top
+                activation_bytes += 0 if in_place or shape is None else 4 * math.prod(shape)
+    parameters = 0
+    for row in rows:
+        for i, shape in enumerate(row.blobs or ()):
+            shared = row.shared_name(i)
+            parameters += 0 if shared in seen else math.prod(shape)
+            seen |= {shared} - {""}
+    return NetworkInspection(
+        name=definition.message.name,
+        phase=state.phase,
+        level=state.level,
+        stages=state.stages,
+        dialect=definition.schema.name,
+        dialect_reason=definition.dialect_reason,
+        inputs={graph.blobs[v]: shapes[v] for v in graph.inputs} if graph else {},
+        outputs={graph.blobs[v]: shapes[v] for v in graph.outputs} if graph else {},
+        layers=tuple(rows),
+        parameters=parameters,
+        macs=sum(row.macs or 0 for row in rows),
+        activation_bytes=activation_bytes,
+        unknown=tuple(_all_unknown(definition.message, "")),
+        notes=definition.notes,
+        warnings=definition.warnings,
+    )
+
+
+def layer_rows(net: CaffeNet) -> list[LayerRow]:
+    """The layers of a net in execution order, sources of data included."""
+    rows = []
+    for node in net.graph.nodes:
+        shapes = tuple(net.shapes[v] for v in node.tops)
+        if node in net.graph.sources:
+            rows.append(_row(node, net.graph, shapes, (), 0))
+            continue
+        bottoms = [net.shapes[v] for v in node.bottoms]
+        rows.append(_built_row(node, net.graph, net.get_submodule(node.module_name), bottoms, shapes))
+    return rows
+
+
+def _rows_one_by_one(graph: Graph) -> list[LayerRow]:
+    """Rows of a network that cannot be built as a whole: each layer that can be is built alone."""
+    known: dict[int, Shape | None] = {}
+    rows = []
+    for node in graph.nodes:
+        row = _source_row(node, graph) if node in graph.sources else _lone_row(node, graph, known)
+        known.update(zip(node.tops, row.shapes, strict=True))
+        rows.append(row)
+    return rows
+
+
+def _source_row(node: Node, graph: Graph) -> LayerRow:
+    try:
+        shapes = graph.source_shapes(node)
+    except CaffeCompatError as error:
+        return _row(node, graph, (None,) * len(node.tops), (), 0, str(error))
+    untold = [name for name, shape in zip(node.message.top, shapes, strict=True) if shape is None]
+    hint = " ".join(f"--input-shape {name}=N,C,H,W" for name in untold)
+    return _row(node, graph, shapes, (), 0, f"the file does not tell its shape; pass {hint}" if untold else "")
+
+
+def _lone_row(node: Node, graph: Graph, known: Mapping[int, Shape | None]) -> LayerRow:
+    nothing = (None,) * len(node.tops)
+    try:
+        find_layer(node.type, graph.dialect)
+    except CaffeCompatError:
+        return _row(node, graph, nothing, None, None, f"layer type {node.type!r} is not known")
+    bottoms: list[Shape] = []
+    for value in node.bottoms:
+        shape = known[value]
+        if shape is None:
+            problem = f"the shape of its bottom {graph.blobs[value]!r} is not known"
+            return _row(node, graph, nothing, None, None, problem)
+        bottoms.append(shape)
+    try:
+        given = [without_memory(shape, graph.blobs[v]) for v, shape in zip(node.bottoms, bottoms, strict=True)]
+        built = build_layer(node, graph, given)
+    except CaffeCompatError as error:
+        return _row(node, graph, nothing, None, None, str(error))
+    return _built_row(node, graph, built.module, bottoms, [tuple(top.shape) for top in built.tops])
+
+
+def _built_row(
+    node: Node, graph: Graph, module: nn.Module, bottoms: Sequence[Shape], tops: Sequence[Shape]
+) -> LayerRow:
+    blobs = tuple(tuple(get_tensor(module, name).shape) for name in blob_names(module))
+    return _row(node, graph, tuple(tops), blobs, multiply_accumulates(module, bottoms, tops))
+
+
+def _row(
+    node: Node,
+    graph: Graph,
+    shapes: tuple[Shape | None, ...],
+    blobs: tuple[Shape, ...] | None,
+    macs: int | None,
+    problem: str = "",
+) -> LayerRow:
+    shared = tuple(param.name for param in node.message.param)
+    bottoms, tops = (tuple(graph.blobs[v] for v in values) for values in (node.bottoms, node.tops))
+    return LayerRow(node.name, node.type, bottoms, tops, shapes, blobs, shared, macs, problem)
+
+
+def _unwired_row(layer: Any) -> LayerRow:
+    bottoms, tops = tuple(layer.bottom), tuple(layer.top)
+    nothing = (None,) * len(tops)
+    return LayerRow(layer.name, layer.type, bottoms, tops, nothing, None, (), None, "the graph is broken")
+
+
+def _all_unknown(message: Any, where: str) -> Iterator[str]:
+    """Unknown fields of a message and everything in it."""
+    for unknown in unknown_fields_of(message):
+        yield f"{where}{unknown}"
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is None:
+            continue
+        for item in value if is_repeated(descriptor) else (value,):
+            inner = f"{where}layer {item.name!r}: " if descriptor.name == "layer" else where
+            yield from _all_unknown(item, inner)
