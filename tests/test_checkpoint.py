@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import pickle
 import random
@@ -22,6 +23,7 @@ from caffe_compat import CaffeNet, NetState, load
 from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, FileError, UsageError
 from caffe_compat.formats.files import sha256_of
 from caffe_compat.formats.sniff import is_checkpoint
+from caffe_compat.network import names as names_module
 from caffe_compat.network.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from caffe_compat.parity.record import ParityRecord, versions
 from caffe_compat.schema import dialect_names
@@ -194,6 +196,27 @@ def test_a_failing_write_leaves_nothing(net: CaffeNet, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="dtype 'int8': one of float32, float16, bfloat16"):
         save_checkpoint(net, tmp_path / "m.pt", dtype="int8")  # type: ignore[arg-type]
     assert os.listdir(tmp_path) == []
+
+
+def test_names_that_a_later_release_keeps_for_itself(tmp_path: Path) -> None:
+    """A layer may be called what the net calls something since; in an older file it has its plain name."""
+    names = ["part", "run", "a.b", "", "ordinary"]
+    text = input_layer("x", 2, 3)
+    for i, name in enumerate(names):
+        text += ip(name, f"t{i - 1}" if i else "x", f"t{i}", 3)
+    net = filled(text)
+    assert {key.partition(".")[0] for key in net.state_dict()} == {"%part", "%run", "a%2Eb", "%", "ordinary"}
+    save_checkpoint(net, tmp_path / "now.pt")
+    content = torch.load(tmp_path / "now.pt", weights_only=True)
+    x = {"x": torch.rand(2, 3)}
+    for old in ({"%part": "part"}, {"%run": "run", "ordinary": "%ordinary"}):
+        tensors = {}
+        for key, tensor in content["state_dict"].items():
+            module, _, blob = key.partition(".")
+            tensors[f"{old.get(module, module)}.{blob}"] = tensor
+        torch.save({**content, "state_dict": tensors}, tmp_path / "old.pt")
+        assert torch.equal(load_checkpoint(tmp_path / "old.pt").run(x)["t4"], net.run(x)["t4"])
+    assert doctest.testmod(names_module).failed == 0
 
 
 def test_a_full_disk_leaves_the_old_file(net: CaffeNet, tmp_path: Path) -> None:

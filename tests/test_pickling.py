@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import io
 import multiprocessing
 import pickle
@@ -22,8 +23,10 @@ from caffe_compat import CaffeNet, NetState
 from caffe_compat.errors import NetworkError, UsageError
 from caffe_compat.layers.bvlc import python_layer
 from caffe_compat.layers.bvlc.python_layer import Blob, PythonLayer, register_python_layer
+from caffe_compat.network import registry
 from caffe_compat.network.checkpoint import load_checkpoint, save_checkpoint
 from caffe_compat.network.graph import phase_graph
+from caffe_compat.network.plugins import load_plugins
 from caffe_compat.schema import keep_dialect, load_schema
 from caffe_compat.schema.prototxt import parse_message
 from caffe_compat.schema.upgrade import upgrade_net
@@ -302,26 +305,33 @@ def doubled(spec):
 """
 
 
-def test_layers_of_plugins(tmp_path: Path) -> None:
+def test_layers_of_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are there once the plugin is, and its absence is said."""
     (tmp_path / "doubled.py").write_text(PLUGIN)
-    (tmp_path / "net.prototxt").write_text(input_layer("x", 1, 2) + layer("d", "PickledPlugin", "x", "y"))
-    load = "import pickle, sys; from caffe_compat.network.plugins import load_plugins\n"
-    write = (
-        "import caffe_compat; load_plugins(['doubled.py']); net = caffe_compat.load('net.prototxt'); net.d.times = 3\n"
-    )
-    write += "pickle.dump(net, open('net.pickle', 'wb'))"
-    read = "net = pickle.load(open('net.pickle', 'rb')); print(net.run({'x': [[1.0, 2]]})['y'].tolist())"
+    monkeypatch.setattr(registry, "_TYPES", dict(registry._TYPES))
+    load_plugins([str(tmp_path / "doubled.py")])
+    net = net_of(input_layer("x", 2, 3) + layer("d", "PickledPlugin", "x", "y"))
+    net.d.times = 3
+    content = pickle.dumps(net)
+    assert torch.equal(pickle.loads(content).run({"x": X})["y"], 3 * X)
+    monkeypatch.delitem(sys.modules, "caffe_compat_plugin_doubled")
+    with pytest.raises(UsageError, match=r"layers of the plugin .*doubled.py; load it first: .*load_plugins\(\['/"):
+        pickle.loads(content)
 
-    def run(code: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", load + code]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path)
 
-    assert run(write).returncode == 0
-    assert run("load_plugins(['doubled.py']); " + read).stdout == "[[3.0, 6.0]]\n"
-    refused = run(read).stderr
-    assert "UsageError: the pickled net has layers of the plugin" in refused
-    assert "load it first: caffe_compat.network.plugins.load_plugins(['" in refused
+def test_layers_of_modules_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "brought_along.py").write_text("from torch import nn\nclass Kept(nn.Tanh):\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    net = filled(PLAIN)
+    net.r = importlib.import_module("brought_along").Kept()
+    content = pickle.dumps(net)
+    monkeypatch.delitem(sys.modules, "brought_along")
+    assert equal_bits(pickle.loads(content).run({"x": X}), net.run({"x": X}))
+    monkeypatch.delitem(sys.modules, "brought_along")
+    (tmp_path / "brought_along.py").unlink()
+    importlib.invalidate_caches()
+    with pytest.raises(UsageError, match=r"layers of the module brought_along .*cannot be imported here: No module"):
+        pickle.loads(content)
 
 
 class Counting(PythonLayer):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from pathlib import Path
 from typing import Any
@@ -83,7 +82,6 @@ class Watch(nn.Module):
         self.alive: list[int] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        gc.collect()
         self.alive.append(sum(ref() is not None for ref in self.seen))
         y = x + 1
         self.seen.append(weakref.ref(y))
@@ -272,6 +270,13 @@ def test_what_a_part_shares() -> None:
     ends.assign_blob("one", "weight", torch.zeros(4, 3))
     assert float(ends.get_parameter("three.weight").detach().abs().sum()) == 0
     assert float(net.get_parameter("three.weight").detach().abs().sum()) > 0
+
+
+def test_the_inference_form_of_reshaped_blobs_moves_whole() -> None:
+    net = sharing("share_mode: PERMISSIVE")
+    optimized = net.optimize().double()
+    assert {p.dtype for p in (*optimized.parameters(), *optimized.buffers())} == {torch.float64}
+    torch.testing.assert_close(optimized(X.double())["c"], net.double()(X.double())["c"].detach())
 
 
 def test_a_part_without_the_layer_whose_blob_it_sees_reshaped(tmp_path: Path) -> None:
