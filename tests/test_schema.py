@@ -18,6 +18,8 @@ from caffe_compat.schema import (
     is_repeated,
     load_schema,
     merged_file,
+    read_dialect,
+    told_layer_types,
 )
 from caffe_compat.schema.protofile import DISPLACED, parse_proto
 from caffe_compat.schema.prototxt import parse_message
@@ -205,3 +207,16 @@ def test_an_own_proto_must_be_a_regular_file(tmp_path: Path) -> None:
     for name in ("pipe.proto", "folder.proto", "none.proto"):
         with pytest.raises(FileError, match=name):
             load_schema(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", dialect_names())
+def test_layer_types_are_told_without_reading_the_messages(name: str) -> None:
+    assert told_layer_types(name) == (load_schema().layer_types if name == BVLC else read_dialect(name)[1])
+
+
+def test_layer_types_of_an_own_proto(tmp_path: Path) -> None:
+    path = tmp_path / "own.proto"
+    path.write_text("message LayerParameter { optional int32 mine = 800; }")
+    assert told_layer_types(str(path)) == {}
+    with pytest.raises(DialectError, match="no dialect 'nobody/caffe'"):
+        told_layer_types("nobody/caffe")

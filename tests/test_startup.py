@@ -65,3 +65,14 @@ def test_the_list_of_commands_says_what_the_commands_say(group: object) -> None:
         )
         assert command.get_short_help_str(1000) == text
         assert command.name == name
+
+
+def test_importing_parses_no_schema() -> None:
+    """Layers are registered by what forks mean, which their lists of layer types tell: no message of any is read."""
+    code = """
+import caffe_compat
+from caffe_compat import layers, schema
+print(schema.read_dialect.cache_info().misses, schema._bvlc_file.cache_info().misses)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert result.stdout.split() == ["0", "0"]

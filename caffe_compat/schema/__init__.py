@@ -35,6 +35,7 @@ __all__ = [
     "read_dialect",
     "ships",
     "split_dialect",
+    "told_layer_types",
 ]
 
 BVLC = "bvlc"
@@ -175,7 +176,11 @@ def dialects_mentioning(words: Iterable[str]) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _bvlc_file() -> ProtoFile:
-    return parse_proto(resources.files(__package__).joinpath("bvlc.proto").read_text(encoding="utf-8"), "bvlc.proto")
+    return parse_proto(_bvlc_text(), "bvlc.proto")
+
+
+def _bvlc_text() -> str:
+    return resources.files(__package__).joinpath("bvlc.proto").read_text(encoding="utf-8")
 
 
 def load_schema(*dialects: str) -> Schema:
@@ -216,6 +221,23 @@ def read_dialect(name: str) -> tuple[ProtoFile, dict[str, tuple[str, ...]]]:
     if text is not None:
         return parse_proto(text, name), {}
     raise DialectError(f"no dialect {name!r}. {_suggest(name, dialect_names())}")
+
+
+@lru_cache(maxsize=256)
+def told_layer_types(name: str) -> dict[str, tuple[str, ...]]:
+    """The layer types that BVLC or one dialect says it registers, as :func:`read_dialect` gives them.
+
+    Of a dialect that ships, its messages are not read for it: what forks mean by a type is asked for most of them when
+    the layers are registered.
+
+    Raises:
+        DialectError: no such dialect. FileError, PrototxtError: the file cannot be read.
+    """
+    if name != BVLC and name not in _dialect_texts():
+        return read_dialect(name)[1]
+    text = _bvlc_text() if name == BVLC else _dialect_texts()[name]
+    option = re.search(r'^option layer_types =((?:\s*"[^"\n]*")+);', text, re.MULTILINE)
+    return _parse_layer_types("".join(re.findall(r'"([^"]*)"', option[1])) if option else "")
 
 
 # Text of every user's own .proto file that is in use, by its path or by the name that keep_dialect gave it. What a name

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from . import BVLC, merged_file, read_dialect
+from . import BVLC, merged_file, told_layer_types
 
 __all__ = ["MEANINGS", "Meaning", "Use", "meaning_of"]
 
@@ -610,9 +610,9 @@ def meaning_of(layer_type: str, dialect: str) -> Meaning | None:
         if dialect == meaning.fork or dialect in (meaning.also or ()):
             return meaning
     others = sorted((meaning for meaning in meanings if meaning.also is None), key=lambda m: not m.reads)
-    types = read_dialect(dialect)[1] if dialect != BVLC else {}
-    if types or dialect == BVLC:
-        read = merged_file(dialect)[1].get(layer_type)
+    types = told_layer_types(dialect)
+    if types:
+        read = types.get(layer_type, told_layer_types(BVLC).get(layer_type))
         return None if read is None else next((m for m in others if not m.reads or m.reads in read), None)
     alike = {meaning: _likeness(layer_type, dialect, meaning.fork) for meaning in meanings}
     most = max(alike.values())
