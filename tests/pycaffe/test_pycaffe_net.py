@@ -735,7 +735,7 @@ def test_memory_data(caffe: Any) -> None:
     assert net.inputs == []
     x = np.arange(240, dtype=np.float32).reshape(4, 3, 4, 5)
     labels = np.arange(4, dtype=np.float32)
-    with pytest.raises(UsageError, match=r"'data' \(MemoryData\) has no data yet; .* set_input_arrays"):
+    with pytest.raises(UsageError, match=r"'data' \(MemoryData\): has no data yet; .* set_input_arrays"):
         net.forward()
     net.set_input_arrays(x, labels)
     for k in (0, 1, 0):
