@@ -25,7 +25,7 @@ from ..schema.meanings import MEANINGS, meaning_of
 from ..schema.params import Params, Unread, unread_fields
 from .randomness import Randomness
 
-__all__ = ["Layer", "LayerSpec", "LayerType", "Shape", "find_layer", "layer", "layer_types"]
+__all__ = ["Layer", "LayerSpec", "LayerType", "Shape", "find_layer", "layer", "layer_types", "registered_types"]
 
 Shape = tuple[int, ...]
 Count = int | tuple[int, int | None]
@@ -321,6 +321,11 @@ def find_layer(name: str, dialect: str = "") -> LayerType:
 def layer_types() -> tuple[str, ...]:
     """Every registered type, sorted."""
     return tuple(sorted({name for name, _ in _TYPES}))
+
+
+def registered_types() -> tuple[LayerType, ...]:
+    """Every meaning of every type, each once."""
+    return tuple({id(entry): entry for _, entry in sorted(_TYPES.items())}.values())
 
 
 def check_count(count: int, allowed: Count) -> str | None:

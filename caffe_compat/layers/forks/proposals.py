@@ -23,6 +23,8 @@ __all__ = ["BoxGroupOutput", "BoxOutput", "DecodeBBox", "FrcnnOutput", "ScaleRou
 # What Caffe gives in place of no box at all: (image, x1, y1, x2, y2).
 _NONE = (0.0, 1.0, 1.0, 10.0, 10.0)
 
+_MEASURES = ("IOU", "IOMU", "IOFU")
+
 
 @dataclass(frozen=True)
 class ProposalSettings:
@@ -54,7 +56,7 @@ def _settings(spec: LayerSpec, params: Params) -> ProposalSettings:
         params.fg_thr,
         params.min_size,
         params.iou_thr,
-        params.nms_type,
+        _measure_of(spec, params),
         1 / params.field_xyr,
         math.log(params.field_whr),
         params.max_nms_num,
@@ -62,6 +64,14 @@ def _settings(spec: LayerSpec, params: Params) -> ProposalSettings:
         mean,
         std,
     )
+
+
+def _measure_of(spec: LayerSpec, params: Params) -> str:
+    """``nms_type``: what an intersection is divided by."""
+    if params.nms_type not in _MEASURES:
+        spec.fail(f"nms_type {params.nms_type!r} is none of {', '.join(_MEASURES)}")
+    name: str = params.nms_type
+    return name
 
 
 def _adjustment(spec: LayerSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -449,4 +459,6 @@ def frcnn_output(spec: LayerSpec) -> Layer:
             f"{'4 adjustments for each class' if aware else '8 adjustments'} and 5 or 6 numbers, and the size of one "
             "image, were expected"
         )
-    return FrcnnOutput(mean, std, params.conf_thr, params.iou_thr, params.nms_type, params.max_det_num, aware=aware)
+    return FrcnnOutput(
+        mean, std, params.conf_thr, params.iou_thr, _measure_of(spec, params), params.max_det_num, aware=aware
+    )
