@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["shown", "shown_lines"]
+__all__ = ["brief", "shown", "shown_lines"]
 
 # Letters and marks without a shape of their own, which Python calls printable (Unicode's Default_Ignorable_Code_Point).
 _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]")
@@ -40,3 +40,12 @@ def shown_lines(text: str) -> str:
       FILE
     """
     return "\n".join(shown(line) for line in text.split("\n"))
+
+
+def brief(text: str, most: int = 60) -> str:
+    """``text`` cut short where it is long: values of a file may have millions of letters.
+
+    >>> brief("0x" + 400 * "f", 8)
+    '0xffffff...'
+    """
+    return text if len(text) <= most else text[:most] + "..."

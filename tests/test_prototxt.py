@@ -312,10 +312,30 @@ def test_unknown_numbers_of_a_binary_message_are_told_from_text() -> None:
 
 
 @pytest.mark.parametrize(
+    "number", ["0x" + 400 * "f", "1" + 5000 * "0", "-0x" + 400 * "f", "1e" + 400 * "9", "0" + 400 * "7"]
+)
+@pytest.mark.parametrize(("name", "field"), [("PoolingParameter", "stride"), ("SolverParameter", "base_lr")])
+def test_numbers_of_any_length(number: str, name: str, field: str) -> None:
+    """They are what C would read, infinite for a float, or refused in a short line."""
+    try:
+        value = getattr(parse(name, f"{field}: {number}"), field)
+    except PrototxtError as error:
+        value = str(error)
+    assert value == math.inf or (isinstance(value, str) and "takes a" in value and len(value) < 200)
+
+
+@pytest.mark.parametrize(
     ("text", "kind", "where", "reason"),
     [
         ("strange: 3", Kind.FIELD, "PoolingParameter", "no such field in PoolingParameter"),
         ("pool: BEST", Kind.ENUM_VALUE, "PoolingParameter.PoolMethod", "value 'BEST' is none of Pool.*Method"),
+        (
+            "pool: -9223372036854775808",
+            Kind.ENUM_VALUE,
+            "PoolingParameter.PoolMethod",
+            "value '-9223372036854775808' is",
+        ),
+        ("pool: 1" + 5000 * "0", Kind.ENUM_VALUE, "PoolingParameter.PoolMethod", "value '10"),
         ("stride: $S", Kind.VALUE, "PoolingParameter", "value '.S' is not a whole number in PoolingParameter"),
         ('stride: "2"', Kind.VALUE, "PoolingParameter", 'value "2" is not a number in PoolingParameter'),
         (

@@ -17,6 +17,7 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
+from ..display import brief
 from ..errors import FileError, PrototxtError
 from ..formats.files import read_file
 from ..formats.limits import PROTOTXT
@@ -266,7 +267,7 @@ class _Binder:
 
     def fill_message(self, message: Any, f: Field, descriptor: Any, make: Any) -> None:
         if f.value.kind != "message":
-            raise self.tree.error(f"{f.name} takes a message in braces, found {f.value.text!r}", f.value.at)
+            raise self.tree.error(f"{f.name} takes a message in braces, found {brief(f.value.text)!r}", f.value.at)
         self.fill(make(), f.value.fields)
 
     def twice(self, f: Field, first: int) -> None:
@@ -313,8 +314,11 @@ class _Binder:
         known = enum_type.values_by_name.get(text)
         if known is not None and f.value.kind == "name":
             return known.number
-        if f.value.kind == "number" and _is_integer(text) and int(text) in enum_type.values_by_number:
-            return int(text)
+        if f.value.kind == "number" and _is_integer(text):
+            low, high = _INTEGERS[FieldDescriptor.CPPTYPE_INT32]
+            # Protobuf raises where it is asked for a number that no enum can have.
+            if low <= int(text[:20]) <= high and int(text) in enum_type.values_by_number:
+                return int(text)
         self.keep(message, f, Kind.ENUM_VALUE, enum_type)
         return None
 
@@ -342,8 +346,8 @@ class _Binder:
             if bare.startswith("0x"):
                 return float(int(text, 16))
             return float(text[:-1] if text[-1] in "fF" else text)
-        except ValueError:
-            raise self.tree.error(f"{f.name} takes a number, found {text!r}", f.value.at) from None
+        except (ValueError, OverflowError):
+            raise self.tree.error(f"{f.name} takes a number, found {brief(text)!r}", f.value.at) from None
 
     def integer(self, message: Any, f: Field, low: int, high: int) -> int | None:
         text = f.value.text
@@ -357,9 +361,9 @@ class _Binder:
                 raise ValueError
             number = int(text, 8) if octal else int(text, 0)
         except ValueError:
-            raise self.tree.error(f"{f.name} takes a whole number, found {text!r}", f.value.at) from None
+            raise self.tree.error(f"{f.name} takes a whole number, found {brief(text)!r}", f.value.at) from None
         if not low <= number <= high:
-            raise self.tree.error(f"{f.name} takes a number from {low} to {high}, found {text}", f.value.at)
+            raise self.tree.error(f"{f.name} takes a number from {low} to {high}, found {brief(text)}", f.value.at)
         return number
 
 

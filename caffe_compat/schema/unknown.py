@@ -13,6 +13,8 @@ from typing import Any
 
 from google.protobuf import unknown_fields
 
+from ..display import brief
+
 __all__ = ["DOUBT_FIELD", "TEXT_FIELD", "Kind", "Unknown", "keep_bytes", "keep_unknown_text", "unknown_fields_of"]
 
 # The largest numbers protobuf allows; no fork of Caffe comes near them. The second is of :mod:`.doubt`.
@@ -61,7 +63,7 @@ class Unknown:
     @property
     def reason(self) -> str:
         """What is unknown about it, in words."""
-        value = self.text if self.text.startswith('"') else repr(self.text)
+        value = brief(self.text if self.text.startswith('"') else repr(self.text))
         return {
             Kind.FIELD: f"no such field in {self.where}",
             Kind.VALUE: f"value {value} is not {self.expected} in {self.where}",

@@ -15,6 +15,7 @@ from typing import Any
 
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from ..display import brief
 from ..errors import LayerError, NetworkError, PrototxtError, located
 from ..formats.files import atomic_write
 from ..formats.weights import read_weights, write_caffemodel
@@ -426,7 +427,7 @@ def _upgrade_param_specs(name: str, values: Iterable[Any], old: Any, layer: Any)
 def _upgrade_inputs(net: Any, notes: list[str]) -> list[None]:
     """Turn the network's own inputs into an Input layer at the top; [None] if one was made."""
     names = list(net.input)
-    listed = ", ".join(repr(name) for name in names)
+    listed = brief(", ".join(repr(name) for name in names), 200)
     shapes = list(net.input_shape)
     dims = list(net.input_dim)
     made: list[None] = []
@@ -435,7 +436,7 @@ def _upgrade_inputs(net: Any, notes: list[str]) -> list[None]:
             if len(dims) != 4 * len(names):
                 raise NetworkError(
                     f"{len(names)} inputs ({listed}) need {4 * len(names)} input_dim, four for each, but "
-                    f"{len(dims)} are given: {dims}. `input_shape {{ dim: ... }}` takes any number of axes"
+                    f"{len(dims)} are given: {brief(str(dims))}. `input_shape {{ dim: ... }}` takes any number of axes"
                 )
             shapes = [net.input_shape.add(dim=dims[4 * i : 4 * i + 4]) for i in range(len(names))]
         if len(shapes) != len(names):
