@@ -17,8 +17,10 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from ..errors import DialectError, FileError, first_line
-from ..formats.files import open_file
+from ..errors import DialectError, first_line
+from ..formats.files import read_file
+from ..formats.limits import PROTOTXT
+from ..formats.sniff import decode_text
 from .protofile import ProtoFile, parse_proto
 
 __all__ = [
@@ -253,12 +255,7 @@ def own_dialect(name: str) -> str | None:
     """
     if name in _own_texts or not name.endswith(".proto") or ships(name):
         return _own_texts.get(name)
-    try:
-        with open_file(name) as file:
-            text = file.read().decode("utf-8", "replace")
-    except OSError as error:
-        raise FileError(error.strerror or str(error), path=name) from error
-    return _own_texts.setdefault(name, text)
+    return _own_texts.setdefault(name, decode_text(read_file(name, PROTOTXT), name, replace=True))
 
 
 def keep_dialect(name: str, text: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from caffe_compat.errors import FileError, UsageError
-from caffe_compat.formats.files import open_file
+from caffe_compat.formats.files import read_file
 from caffe_compat.formats.images import read_picture
 
 from ..files.folders import CAMERAS, KthFolder
@@ -84,11 +84,10 @@ def read_kth(folder: str | os.PathLike[str]) -> KthSequence:
 
 
 def _numbers(path: Path, per_frame: int) -> np.ndarray:
-    with open_file(path) as handle:
-        try:
-            values = np.array(handle.read().split(), np.float64)
-        except ValueError as error:
-            raise FileError(f"numbers were expected: {error}", path=str(path)) from error
+    try:
+        values = np.array(read_file(path).split(), np.float64)
+    except ValueError as error:
+        raise FileError(f"numbers were expected: {error}", path=str(path)) from error
     if len(values) == 0 or len(values) % per_frame or not np.isfinite(values).all():
         raise FileError(f"{len(values)} numbers; {per_frame} finite ones for each frame were expected", path=str(path))
     return values

@@ -16,7 +16,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from caffe_compat.errors import FileError, UsageError
-from caffe_compat.formats.files import open_file
+from caffe_compat.formats.files import open_file, read_file
 from caffe_compat.formats.images import read_picture
 
 from ..files.lists import format_list_line
@@ -68,11 +68,10 @@ def read_mpii(path: str | os.PathLike[str]) -> list[MpiiPerson]:
     name = os.fspath(path)
     if name.endswith(".mat"):
         return _read_mat(name)
-    with open_file(path) as handle:
-        try:
-            entries = json.load(handle)
-        except (ValueError, RecursionError) as error:
-            raise FileError(f"is no json: {error}", path=name) from error
+    try:
+        entries = json.loads(read_file(path))
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"is no json: {error}", path=name) from error
     if isinstance(entries, dict):
         entries = entries.get("root", entries)
     if not isinstance(entries, list):

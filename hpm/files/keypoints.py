@@ -9,7 +9,8 @@ import numpy as np
 
 from caffe_compat.errors import CaffeCompatWarning, FileError
 from caffe_compat.formats.arrays import read_npy
-from caffe_compat.formats.files import open_file
+from caffe_compat.formats.files import read_file
+from caffe_compat.formats.sniff import decode_text
 
 from ..skeleton import H36M16, Skeleton, convert
 
@@ -50,14 +51,13 @@ def read_boxes(path: str | os.PathLike[str]) -> np.ndarray:
     if name.endswith(".npy"):
         return read_npy(path)
     rows = []
-    with open_file(path) as file:
-        for number, line in enumerate(file.read().decode(errors="replace").splitlines(), 1):
-            try:
-                rows.append([float(value) for value in line.split(",")])
-            except ValueError as error:
-                raise FileError(f"x,y,width,height were expected: {error}", path=name, line=number) from error
-            if len(rows[-1]) != 4:
-                raise FileError(f"{len(rows[-1])} values; x,y,width,height were expected", path=name, line=number)
+    for number, line in enumerate(decode_text(read_file(path), name, replace=True).splitlines(), 1):
+        try:
+            rows.append([float(value) for value in line.split(",")])
+        except ValueError as error:
+            raise FileError(f"x,y,width,height were expected: {error}", path=name, line=number) from error
+        if len(rows[-1]) != 4:
+            raise FileError(f"{len(rows[-1])} values; x,y,width,height were expected", path=name, line=number)
     if not rows:
         raise FileError("is empty; x,y,width,height were expected", path=name)
     return np.array(rows[0] if len(rows) == 1 else rows)
