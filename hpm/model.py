@@ -40,19 +40,19 @@ from caffe_compat.parity.reference import verify_net
 from caffe_compat.parity.stored import pick_group
 
 from .files.checkpoint_extras import extra_entries, stored_bounds, stored_pose_blob
+from .measured import Measured, Unit
 from .network_input import MEAN, SCALE, clip_values, network_input
 from .networks import endpoints as ends
 from .networks.subnetworks import Halves, input_shapes, layers_for
 from .parity_gate import parity_of, require_parity
 from .projector import LAYERS, POSE_2D, POSE_3D, Projector, project
 from .refine import ORIGINAL, Refiner, RefineSettings
-from .scaling import REFINEMENT_BOUNDS, Bounds, check_agreement, denormalise, denormalise_as_layers, or_built_in
+from .scaling import Bounds, check_agreement
 from .skeleton import H36M16
 
 __all__ = ["PoseMachine", "Prediction"]
 
 Array = TypeVar("Array", np.ndarray, Tensor)
-Unit = Literal["normalised", "mm"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Prediction(Generic[Array]):
     """(n, 48) the correction module's pose, normalised; None of a network without one."""
 
 
-class PoseMachine:
+class PoseMachine(Measured):
     """A pose network with its correction module and projector, where it has them.
 
     Args:
@@ -75,6 +75,9 @@ class PoseMachine:
         pose_blob: the blob with the pose, for networks that are put together otherwise.
         parity: the record that ``net`` reproduced its reference.
         sources: the files that ``net`` came from, or what a ``.pt`` recorded of them, for :meth:`save`.
+
+    ``copy.deepcopy``, ``pickle`` and ``torch.save`` keep everything: weights, bounds, the parity record, and what the
+    recurrent layers have seen. An optimised machine is optimised anew, with the weights of then.
 
     Raises:
         UsageError: a net that takes no images, or whose pose is not found or has neither 48 nor 32 values.
@@ -102,15 +105,14 @@ class PoseMachine:
     ) -> None:
         if net.graph.state.phase != "TEST":
             raise UsageError(f"a pose machine runs a net of phase TEST; this one is of phase {net.graph.state.phase}")
+        super().__init__(net.message.name or "this model", bounds)
         self.net = net
-        self.bounds = bounds
         self._parity: ParityRecord | None = None
         self._verified_weights = ""
         self.parity = parity
         self.pose_blob = ends.pose_blob(net) if pose_blob is None else pose_blob
-        self._named_blob = pose_blob
+        self.named_blob = pose_blob
         self._sources = tuple(sources)
-        self._name = net.message.name or "this model"
         state = net.state_dict()
         has_projector = all(f"{name}.weight" in state for name in LAYERS)
         self._projector = Projector.from_state(state) if has_projector else None
@@ -199,23 +201,6 @@ class PoseMachine:
         )
 
     @property
-    def bounds(self) -> Bounds:
-        """What normalised 3D values refer to; set it to tell, or to None for unknown."""
-        return REFINEMENT_BOUNDS if self._bounds is None else self._bounds
-
-    @bounds.setter
-    def bounds(self, bounds: Bounds | None) -> None:
-        if bounds is not None and len(bounds.maximum) != POSE_3D:
-            raise UsageError(f"bounds of {len(bounds.maximum)} values; {POSE_3D} were expected", path=bounds.source)
-        self._bounds = None if bounds is None else or_built_in(bounds)
-        self._told = False
-
-    @property
-    def known_bounds(self) -> Bounds | None:
-        """:attr:`bounds` if they came with the model or were given; None if the published ones are assumed."""
-        return self._bounds
-
-    @property
     def parity(self) -> ParityRecord | None:
         """The record that these weights reproduced their reference; None once they are changed."""
         if self._parity is not None and self.fingerprint() != self._verified_weights:
@@ -243,7 +228,7 @@ class PoseMachine:
                 sources=self._sources,
                 preprocess=Preprocess("bgr", (MEAN,), None, SCALE, self.image_size).to_record(),
                 parity=self.parity,
-                extra=extra_entries(self._bounds, self._named_blob),
+                extra=extra_entries(self._bounds, self.named_blob),
             )
         finally:
             if device.type != "cpu":
@@ -287,8 +272,30 @@ class PoseMachine:
     def projector(self) -> Projector:
         """The correction module's and projector's weights. Raises UsageError of a network without them."""
         if self._projector is None:
-            raise UsageError(f"{self._name} has no correction module and projector ({', '.join(LAYERS)})")
+            raise UsageError(f"{self.name} has no correction module and projector ({', '.join(LAYERS)})")
         return self._projector
+
+    # Copies and pickles: what was given and what was seen; the rest is made of that.
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "net": self.net,
+            "bounds": self._bounds,
+            "pose_blob": self.named_blob,
+            "sources": self._sources,
+            "parity": (self._parity, self._verified_weights),
+            "optimized": self.optimized,
+            "seen": (self._fresh, self._told, self._halves.memory()),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        given = {name: state[name] for name in ("bounds", "pose_blob", "sources")}
+        PoseMachine.__init__(self, state["net"], **given)
+        self._parity, self._verified_weights = state["parity"]
+        if state["optimized"]:
+            self.optimize()
+        self._fresh, self._told, memory = state["seen"]
+        self._halves.recall(memory)
 
     # Coarse poses
 
@@ -359,9 +366,9 @@ class PoseMachine:
     ) -> Any:
         """Coarse 3D poses (n, 16, 3) of consecutive frames; see :meth:`predict`. Raises UsageError of a 2D network."""
         if self.values != POSE_3D:
-            raise UsageError(f"{self._name} gives 2D poses; ask for them with pose2d()")
+            raise UsageError(f"{self.name} gives 2D poses; ask for them with pose2d()")
         prediction = self.predict(frames, clip, window, pixels=pixels)
-        return self._in_unit(prediction.pose, unit)
+        return self.in_unit(prediction.pose, unit)
 
     def pose2d(
         self,
@@ -373,7 +380,7 @@ class PoseMachine:
     ) -> Any:
         """2D poses (n, 16, 2), fractions of the frame's side, of a 2D network. Raises UsageError of a 3D one."""
         if self.values != POSE_2D:
-            raise UsageError(f"{self._name} gives 3D poses; ask for them with coarse()")
+            raise UsageError(f"{self.name} gives 3D poses; ask for them with coarse()")
         return self.predict(frames, clip, window, pixels=pixels).pose.reshape(-1, len(H36M16), 2)
 
     # Projection and refinement
@@ -405,7 +412,7 @@ class PoseMachine:
             UsageError: a network without correction module and projector.
         """
         projector = self.projector
-        require_parity(self.parity, self._name, allow_unverified=allow_unverified)
+        require_parity(self.parity, self.name, allow_unverified=allow_unverified)
         return Refiner(projector, settings, bounds=self.bounds, device=self.device, dtype=dtype)
 
     def refine(
@@ -427,42 +434,7 @@ class PoseMachine:
             ParityError, UsageError: as :meth:`refiner`, and poses that do not fit each other or are not finite.
         """
         refined = self.refiner(settings, allow_unverified=allow_unverified).refine(coarse, pose2d)
-        return self._in_unit(refined.pose, unit)
-
-    def _in_unit(self, pose: Any, unit: Unit) -> Any:
-        shaped = pose.reshape(-1, len(H36M16), 3)
-        if unit == "normalised":
-            return shaped
-        if unit != "mm":
-            raise UsageError(f"unit {unit!r}: 'normalised' or 'mm' was expected")
-        return self.millimetres(shaped)
-
-    def millimetres(self, pose: Array) -> Array:
-        """Normalised 3D poses in hip-centred millimetres, the same shape; numpy in double precision.
-
-        Warns:
-            CaffeCompatWarning: once, if the bounds are not known and those of the published data are assumed.
-        """
-        self._tell_of_bounds()
-        if isinstance(pose, Tensor):
-            return denormalise(pose, self.bounds)
-        return denormalise(np.asarray(pose, np.float64), self.bounds)
-
-    def millimetres_as_layers(self, pose: np.ndarray) -> np.ndarray:
-        """(n, 48) as the original's layers write them; see :func:`.scaling.denormalise_as_layers`. Warns likewise."""
-        self._tell_of_bounds()
-        return denormalise_as_layers(pose, self.bounds)
-
-    def _tell_of_bounds(self) -> None:
-        if self._bounds is None and not self._told:
-            self._told = True
-            warnings.warn(
-                f"{self._name} does not hold the bounds that its normalised poses refer to; millimetres are by those "
-                "of the released model (maximum and minimum of 3Dpose_ssl's training data), wrong for a network that "
-                "was trained on other data: give its max-min CSV as --bounds (bounds=...)",
-                CaffeCompatWarning,
-                stacklevel=4,
-            )
+        return self.in_unit(refined.pose, unit)
 
     # Parity
 

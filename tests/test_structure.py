@@ -90,7 +90,8 @@ FLOORS = (
     ("pycaffe", "cli", "__main__"),
 )
 FLOORS_OF_HPM = (
-    ("arrays", "network_input", "skeleton", "scaling", "metrics", "limbs", "moments", "projector", "refine"),
+    ("arrays", "skeleton", "scaling", "metrics", "limbs"),
+    ("projector", "moments", "refine", "measured", "network_input"),
     ("files", "networks"),
     ("datasets", "visualize", "parity_gate"),
     ("model",),

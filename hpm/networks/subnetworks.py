@@ -8,11 +8,12 @@ alone, for which torch chooses another algorithm.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from caffe_compat import CaffeNet
 from caffe_compat.network.graph import Node
@@ -85,6 +86,18 @@ class Halves:
         ends = [len(images) * k // parts for k in range(parts + 1)]
         blobs = [self.trunk.run({self._images: images[start:end]}) for start, end in pairwise(ends)]
         return {name: torch.cat([part[name] for part in blobs]) for name in self.trunk.output_names}
+
+    def memory(self) -> dict[str, Tensor]:
+        """The recurrent state, by name: a copy."""
+        kept = self.rest.state_dict().keys()
+        return {name: value.detach().clone() for name, value in self.rest.named_buffers() if name not in kept}
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Go on from the state that :meth:`memory` gave."""
+        device = self.rest.device_and_dtype()[0]
+        for name, value in memory.items():
+            layer, _, buffer = name.rpartition(".")
+            setattr(self.rest.get_submodule(layer), buffer, value.to(device, copy=True))
 
     def _most(self) -> int:
         """Frames whose largest blob keeps within the budget."""
