@@ -14,11 +14,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
-
 import caffe_compat
 from caffe_compat import layers as _layers  # noqa: F401  registers what ships
-from caffe_compat.formats.hdf5 import open_hdf5
+from caffe_compat.formats.hdf5 import Group, open_hdf5
 from caffe_compat.network.registry import find_layer, layer_types
 from caffe_compat.parity.cases import run_case
 from caffe_compat.parity.compare import CaseResult
@@ -85,7 +83,7 @@ def measure_layers() -> dict[str, Measured]:
     return dict(measured)
 
 
-def stored_cases() -> Iterator[tuple[str, h5py.Group, str]]:
+def stored_cases() -> Iterator[tuple[str, Group, str]]:
     """Every stored case: its name, what is stored of it, and the program that it was recorded with."""
     for name in (*CASE_FILES, *FORK_FILES):
         with open_hdf5(REFERENCE / name) as file:

@@ -187,8 +187,11 @@ def test_errors_and_warnings_of_the_library(folder: Path) -> None:
         load(folder / "net.prototxt", input_shapes={NASTY: (1, 2)})
     assert_harmless(str(raised.value), r"\x1b[2J")
     write_weights(folder / "other.caffemodel", [(NASTY + "2", [np.ones(3)])])
-    with pytest.warns(CaffeCompatWarning) as caught:
+    with pytest.raises(CaffeCompatError, match="has no weights") as raised:
         load(folder / "net.prototxt", folder / "other.caffemodel")
+    assert_harmless(str(raised.value), r"\x1b[2J")
+    with pytest.warns(CaffeCompatWarning) as caught:
+        load(folder / "net.prototxt", folder / "other.caffemodel", fill_missing=True)
     for one in caught:
         assert_harmless(str(one.message))
     assert any(r"\x1b[2J" in str(one.message) for one in caught)

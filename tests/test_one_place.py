@@ -33,8 +33,8 @@ PLACES = {
         "caffe_compat/formats/hdf5_writing.py",
         "scripts/plain_pose_network.py",
     ),
-    # A .pt is a zip archive too, of torch's own kind.
-    ("zipfile",): ("caffe_compat/formats/arrays.py", "caffe_compat/network/checkpoint.py"),
+    # A .pt is a zip archive too, of torch's own kind; so is a wheel, which the script that builds it looks into.
+    ("zipfile",): ("caffe_compat/formats/arrays.py", "caffe_compat/network/checkpoint.py", "scripts/build.py"),
 }
 
 

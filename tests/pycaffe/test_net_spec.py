@@ -247,7 +247,8 @@ def test_parts_of_pictures() -> None:
 def test_names_with_quotes_stay_names() -> None:
     net = caffe.proto.caffe_pb2.NetParameter()
     net.layer.add(name='a"b\\', type="ReLU", top=["x"])
-    assert '"a\\"b\\\\_ReLU" [' in draw.dot_text(net)
+    # A backslash of the name is doubled, so that no escaped control character passes for it; DOT doubles both again.
+    assert '"a\\"b\\\\\\\\_ReLU" [' in draw.dot_text(net)
 
 
 def test_other_formats_are_drawn_by_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
