@@ -40,7 +40,7 @@ setup(
     extras_require={
         **EXTRAS,
         "all": sorted({package for packages in EXTRAS.values() for package in packages}),
-        "dev": ["pytest>=8", "ruff", "mypy", "build>=1", "setuptools>=70.1"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff", "mypy", "build>=1", "setuptools>=70.1"],
     },
     entry_points={"console_scripts": ["caffe-compat = caffe_compat.cli:main", "hpm = hpm.cli:main"]},
 )

@@ -328,7 +328,7 @@ class _Binder:
             return number
         if abs(number) > (_LARGEST_FLOAT32 if kind == FieldDescriptor.CPPTYPE_FLOAT else sys.float_info.max):
             raise self.tree.error(
-                f"{f.name} is too small a field for {f.value.text}; the largest float is 3.4e38", f.value.at
+                f"{f.name} is too small a field for {brief(f.value.text)}; the largest float is 3.4e38", f.value.at
             )
         return number
 

@@ -14,6 +14,9 @@ from caffe_compat.network.registry import LayerType, find_layer, registered_type
 
 Place = tuple[Base, int]
 
+# Tests register types of their own, which this one need not know.
+SHIPPED = tuple(entry for entry in registered_types() if entry.build.__module__.startswith("caffe_compat."))
+
 
 @cache
 def _bases() -> tuple[Base, ...]:
@@ -24,7 +27,7 @@ def _bases() -> tuple[Base, ...]:
     for base in bases:
         for i in base.paths:
             by_type[base.message.layer[i].type].append(base)
-    for entry in registered_types():
+    for entry in SHIPPED:
         if id(entry) not in built:
             read = [other for base in by_type[entry.name] for fork in entry.dialects if (other := under(base, fork))]
             bases += read
@@ -59,7 +62,7 @@ def _label(entry: LayerType) -> str:
     return entry.name + (f" of {entry.dialects[0]}" if entry.dialects else "")
 
 
-@pytest.mark.parametrize("name", sorted({entry.name for entry in registered_types()}))
+@pytest.mark.parametrize("name", sorted({entry.name for entry in SHIPPED}))
 def test_every_parameter_that_is_read_counts(name: str) -> None:
     dead = [
         f"{_label(entry)}: {path}"
@@ -71,4 +74,4 @@ def test_every_parameter_that_is_read_counts(name: str) -> None:
 
 def test_every_meaning_of_every_type_is_swept() -> None:
     built = {id(find_layer(base.message.layer[i].type, base.dialect)) for base in _bases() for i in base.paths}
-    assert [_label(entry) for entry in registered_types() if id(entry) not in built] == []
+    assert [_label(entry) for entry in SHIPPED if id(entry) not in built] == []
