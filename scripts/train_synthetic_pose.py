@@ -21,7 +21,7 @@ import torch
 from plain_pose_network import record
 
 from caffe_compat.network.loading import build_net
-from caffe_compat.schema.prototxt import format_message
+from caffe_compat.schema.printing import format_message
 from caffe_compat.training.data.images import read_image
 from caffe_compat.training.solver import Event
 from caffe_compat.training.solver.events import IterationShown

@@ -24,7 +24,7 @@ from caffe_compat.formats.logs import read_log
 from caffe_compat.pycaffe import draw
 from caffe_compat.pycaffe.runtime import log as caffe_log
 from caffe_compat.reports.inspection import inspect_file
-from caffe_compat.schema.prototxt import quoted
+from caffe_compat.schema.printing import quoted
 
 # Clears the screen, renames the terminal, rings, begins a line that looks like ours, goes back in it, and a CSI of one
 # byte; then text that runs backwards and a name nobody can see.

@@ -11,7 +11,8 @@ from caffe_compat.formats.wire import read_net
 from caffe_compat.schema import load_schema
 from caffe_compat.schema.infer import infer_binary
 from caffe_compat.schema.infer_text import Missing, covering, together
-from caffe_compat.schema.prototxt import format_message, parse_message
+from caffe_compat.schema.printing import format_message
+from caffe_compat.schema.prototxt import parse_message
 from caffe_compat.schema.upgrade import decode_net
 
 FOLDER = Path(__file__).parent.parent / "reference_outputs"
@@ -213,6 +214,17 @@ def test_a_field_whose_bytes_do_not_fit_its_message_is_not_explained_by_it() -> 
 def test_bytes_that_are_no_network_are_refused() -> None:
     with pytest.raises(WireError):
         infer_binary(b"\xa2\x06\x7f")
+
+
+def test_a_field_that_must_be_given_has_to_be_there() -> None:
+    # clip_param with its max alone: under BVLC's schema both must be given, under some forks' neither.
+    layer = b"\x0a\x01c\x12\x04Clip" + b"\xa2\x09\x05\x15\x00\x00\x80\x3f"
+    structure = b"\xa2\x06" + bytes([len(layer)]) + layer
+    with pytest.raises(WireError, match=r"leaves out layer\[0\].clip_param.min, without which dialect bvlc refuses"):
+        decode_net(structure, load_schema())
+    inferred = infer_binary(structure)
+    assert inferred.schema.name == "CMU-Perceptual-Computing-Lab/caffe"
+    assert decode_net(structure, inferred.schema).layer[0].clip_param.max == 1
 
 
 def test_names_that_are_not_utf8_are_read() -> None:

@@ -245,8 +245,8 @@ def test_broken_graph(tmp_path: Path) -> None:
     assert all(row.shapes == (None,) and row.problem for row in found.layers)
 
 
-def test_unknown_fields_and_text_given_twice(tmp_path: Path) -> None:
-    text = NET.replace("stride: 2 }", "stride: 2 nonsense_xyz: 4 }", 1).replace('name: "small"', 'name: "a" name: "b"')
+def test_unknown_fields_and_strings_that_caffe_refuses(tmp_path: Path) -> None:
+    text = NET.replace("stride: 2 }", "stride: 2 nonsense_xyz: 4 }", 1).replace('name: "small"', r'name: "s\mall"')
     inspection = inspect_file(write(tmp_path / "net.prototxt", text))
     found = network(inspection)
     assert len(found.unknown) == 1

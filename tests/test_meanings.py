@@ -21,7 +21,8 @@ from caffe_compat.schema import BVLC, dialect_names, load_schema, merged_file, r
 from caffe_compat.schema.doubt import Doubt, doubt_of, keep_doubt
 from caffe_compat.schema.infer import infer_binary
 from caffe_compat.schema.meanings import MEANINGS, Use, meaning_of
-from caffe_compat.schema.prototxt import ParsedText, format_message, parse_message
+from caffe_compat.schema.printing import format_message
+from caffe_compat.schema.prototxt import ParsedText, parse_message
 from caffe_compat.schema.unknown import DOUBT_FIELD, keep_bytes, unknown_fields_of
 from caffe_compat.schema.upgrade import upgrade_net
 
@@ -404,6 +405,14 @@ def test_layers_of_two_forks_are_each_read_as_their_own() -> None:
     assert found.dialect_reason.startswith("eric612/MobileNet-YOLO has Upsample as used here; jolibrain/caffe knows")
     assert doubts(found) == []
     assert net_of(found).shapes[-1] == (2, 3, 8, 10)
+
+
+def test_a_layer_of_bvlc_between_those_of_two_forks_is_bvlcs() -> None:
+    """Some fork gives a BatchNorm that says nothing other defaults; nothing in the file speaks of that fork."""
+    text = layer("d", "ConvolutionDepthwise", "a", "d", "convolution_param { num_output: 3 kernel_size: 3 pad: 1 }")
+    text += layer("n", "BatchNorm", "d", "n") + layer("u", "Upsample", "n", "u", "upsample_param { scale: 2 }")
+    found = parsed(two_maps(text))
+    assert (found.schema.name, doubts(found)) == ("eric612/MobileNet-YOLO+jolibrain/caffe", [])
 
 
 def test_a_layer_of_two_forks_that_is_not_read_as_its_own_is_refused() -> None:

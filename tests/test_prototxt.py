@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 import re
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 from google.protobuf.descriptor import FieldDescriptor
 
 from caffe_compat.errors import FileError, PrototxtError
 from caffe_compat.formats.textformat import MAX_DEPTH, parse_text
 from caffe_compat.schema import is_repeated, load_schema
-from caffe_compat.schema.prototxt import format_message, format_value, parse_message, quoted, read_message
+from caffe_compat.schema.infer_text import fewest_misfits
+from caffe_compat.schema.printing import format_message, format_value, quoted
+from caffe_compat.schema.prototxt import parse_message, read_message
 from caffe_compat.schema.unknown import TEXT_FIELD, Kind, Unknown, keep_unknown_text, unknown_fields_of
 
 FOLDER = Path(__file__).parent.parent / "reference_outputs"
@@ -245,24 +249,84 @@ def test_a_latin1_file_is_read(tmp_path: Path) -> None:
 # Given twice, unknown, misfitting
 
 
-def test_a_scalar_given_twice_warns_with_both_lines_and_the_last_wins() -> None:
-    parsed = parse_message('name: "a"\nlayer {\n  name: "b"\n}\n\nname: "c"', path="n.prototxt")
-    assert parsed.message.name == "c"
-    assert parsed.warnings == [
-        "n.prototxt: name is given at line 1 and again at line 6; Caffe refuses this, the last one wins"
-    ]
+# By what Caffe's parser does: TextFormat::Parse refuses both, Merge, which Caffe does not call, would not.
+@pytest.mark.parametrize(
+    ("text", "line", "column", "detail"),
+    [
+        (
+            'name: "a"\nlayer {\n  name: "b"\n}\n\n name: "c"',
+            *(6, 2),
+            "name is given again, after line 1, column 1, and Caffe refuses a file with both; keep one of them",
+        ),
+        (
+            "layer { pooling_param { stride: 2 }\npooling_param { pad: 1 } }",
+            *(2, 1),
+            "pooling_param is given again, after line 1, column 9, and Caffe refuses a file with both; "
+            "put what is in them into one",
+        ),
+        (
+            "layer { convolution_param { bias_term: false bias_term: false } }",
+            *(1, 46),
+            "bias_term is given again, after line 1, column 29, and Caffe refuses a file with both; keep one of them",
+        ),
+        (
+            'layer { type: "ReLU" }\nlayer { type: "Clip" clip_param { min: 0 } }',
+            *(2, 22),
+            "clip_param leaves out max, and Caffe refuses a file without it; give max a value",
+        ),
+    ],
+)
+def test_a_field_that_is_given_again_or_left_out_is_refused(text: str, line: int, column: int, detail: str) -> None:
+    with pytest.raises(PrototxtError) as found:
+        parse_message(text, path="n.prototxt")
+    error = found.value
+    assert (error.path, error.line, error.column, error.detail) == ("n.prototxt", line, column, detail)
+    message = load_schema().message("NetParameter")()
+    with suppress(text_format.ParseError):
+        text_format.Parse(text, message)
+        assert not message.IsInitialized(), "what protobuf for C++ looks at here, and for Python does not"
 
 
-def test_a_message_given_twice_is_the_last_one_alone() -> None:
-    parsed = parse_message("layer { pooling_param { stride: 2 }\npooling_param { pad: 1 } }")
-    pooling = parsed.message.layer[0].pooling_param
-    assert (pooling.pad, pooling.HasField("stride")) == (1, False)
-    assert "line 1 and again at line 2" in parsed.warnings[0]
+def test_the_first_place_of_several_is_named() -> None:
+    with pytest.raises(PrototxtError, match="line 2, column 1: name"):
+        parse_message('name: "a"\nname: "b"\nname: "c"\nlayer { clip_param { } }')
 
 
-def test_a_missing_required_field_is_reported() -> None:
-    parsed = parse_message('layer { type: "Clip" clip_param { min: 0 } }', path="n.prototxt")
-    assert parsed.warnings == ["n.prototxt: layer[0].clip_param.max must be given; Caffe refuses this file"]
+@pytest.mark.parametrize(
+    "text",
+    [
+        "layer { convolution_param { kernel_size: 3 kernel_size: 5 } }",
+        'input: "a" input: "a" layer { name: "b" } layer { name: "b" }',
+        "layer { clip_param { min: 0 max: 1 } }",
+        "layer { param { lr_mult: 1 } param { lr_mult: 1 } }",
+    ],
+)
+def test_what_caffe_takes_several_times_is_taken(text: str) -> None:
+    assert net(text) == text_format.Parse(text, load_schema().message("NetParameter")())
+
+
+def test_a_required_field_with_a_placeholder_for_a_value_is_given() -> None:
+    assert [u.name for u in parse_message("layer { clip_param { min: $MIN max: 1 } }").unknown] == ["min"]
+
+
+def test_a_fork_that_takes_several_values_is_named_and_taken_where_more_speaks_for_it() -> None:
+    text = "layer { accuracy_param { ignore_label: 0 ignore_label: 255 } }"
+    with pytest.raises(PrototxtError, match="keep one of them, or pass --dialect tianzhi0549/CTPN, which takes sev"):
+        parse_message(text)
+    for found in (
+        parse_message(text, dialect="tianzhi0549/CTPN"),
+        parse_message(f"{text} layer {{ type: 'Reverse' }}"),
+    ):
+        assert found.schema.name == "tianzhi0549/CTPN"
+        assert list(found.message.layer[0].accuracy_param.ignore_label) == [0, 255]
+
+
+def test_a_field_that_a_fork_must_have_counts_against_it() -> None:
+    forks, text = ["weiliu89/caffe@ssd", "CMU-Perceptual-Computing-Lab/caffe"], "layer { clip_param { min: 0 } }"
+    assert fewest_misfits(forks, "NetParameter", parse_text(text).fields) == forks[1:]
+    assert not parse_message(text, dialect=forks[1]).message.layer[0].clip_param.HasField("max")
+    with pytest.raises(PrototxtError, match="clip_param leaves out max"):
+        parse_message(text, dialect=forks[0])
 
 
 UNKNOWN = """layer {
@@ -493,10 +557,10 @@ def random_value(f: Any, rs: np.random.RandomState) -> Any:
     return [low, high, 0, 1, int(rs.randint(1000))][rs.randint(5)]
 
 
-def fill(message: Any, rs: np.random.RandomState, depth: int = 0) -> None:
-    """Set about half of the fields to random values, messages inside down to three levels."""
+def fill(message: Any, rs: np.random.RandomState, required: set[str], depth: int = 0) -> None:
+    """Set those that must be and about half of the other fields to random values, messages down to three levels."""
     for f in message.DESCRIPTOR.fields:
-        if rs.rand() < 0.5:
+        if f.full_name not in required and (rs.rand() < 0.5 or depth > 3):
             continue
         count = rs.randint(1, 4) if is_repeated(f) else 1
         for _ in range(count):
@@ -504,8 +568,8 @@ def fill(message: Any, rs: np.random.RandomState, depth: int = 0) -> None:
                 inner = getattr(message, f.name).add() if is_repeated(f) else getattr(message, f.name)
                 if not is_repeated(f):
                     inner.SetInParent()
-                if depth < 3 and f.message_type.name not in ("BlobProto", "NetParameter"):
-                    fill(inner, rs, depth + 1)
+                if f.message_type.name not in ("BlobProto", "NetParameter"):
+                    fill(inner, rs, required, depth + 1)
             elif is_repeated(f):
                 getattr(message, f.name).append(random_value(f, rs))
             else:
@@ -518,11 +582,13 @@ def fill(message: Any, rs: np.random.RandomState, depth: int = 0) -> None:
 def test_random_messages_survive_text(dialect: str) -> None:
     schema = load_schema(dialect)
     rs = np.random.RandomState(11)
+    messages = schema.file.messages.items()
+    required = {f"caffe.{name}.{f.name}" for name, fields in messages for f in fields.values() if f.label == "required"}
     for name in schema.file.messages:
         if "." in name or not schema.file.messages[name]:
             continue
         message = schema.message(name)()
-        fill(message, rs, depth=2 if name in ("NetParameter", "SolverParameter", "LayerParameter") else 0)
+        fill(message, rs, required, depth=2 if name in ("NetParameter", "SolverParameter", "LayerParameter") else 0)
         text = format_message(message)
         if text == "\n":
             continue

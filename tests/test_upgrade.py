@@ -11,7 +11,8 @@ import pytest
 from caffe_compat.errors import LayerError, NetworkError, PrototxtError, WireError
 from caffe_compat.formats.weights import read_weights
 from caffe_compat.schema import load_schema
-from caffe_compat.schema.prototxt import format_message, parse_message, read_message
+from caffe_compat.schema.printing import format_message
+from caffe_compat.schema.prototxt import parse_message, read_message
 from caffe_compat.schema.unknown import unknown_fields_of
 from caffe_compat.schema.upgrade import (
     Upgraded,
@@ -568,11 +569,11 @@ def test_networks_inside_a_solver_are_upgraded() -> None:
 
 def test_a_solver_file_is_told_from_a_network(tmp_path: Path) -> None:
     old, new = tmp_path / "old.prototxt", tmp_path / "new.prototxt"
-    old.write_text('net: "n.prototxt"\nbase_lr: 0.5\nsolver_type: ADAGRAD\nbase_lr: 0.25\n')
+    old.write_text('net: "n\\m.prototxt" base_lr: 0.5 solver_type: ADAGRAD')
     result = upgrade_prototxt(old, new)
-    assert new.read_text() == 'base_lr: 0.25\nnet: "n.prototxt"\ntype: "AdaGrad"\n'
+    assert new.read_text() == 'base_lr: 0.5\nnet: "n\\\\m.prototxt"\ntype: "AdaGrad"\n'
     assert len(result.notes) == 2
-    assert "line 2 and again at line 4" in result.notes[0]
+    assert r"Caffe refuses \m in a string" in result.notes[0]
 
 
 def test_unknown_fields_of_a_file_are_written(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ from ..errors import CaffeCompatError, FileError, UsageError, first_line, locate
 from ..formats.files import Checksum, atomic_write, open_file
 from ..parity.record import ParityRecord, versions
 from ..schema import keep_dialect, portable_dialect, ships
-from ..schema.prototxt import format_message, parse_message
+from ..schema.printing import format_message
+from ..schema.prototxt import parse_message
 from .graph import NetState
 from .names import under_names
 from .net import CaffeNet

@@ -12,7 +12,8 @@ from typing import Any
 
 from ..errors import GraphError, UnknownLayerError, UsageError
 from ..schema import keep_dialect, portable_dialect
-from ..schema.prototxt import format_message, parse_message
+from ..schema.printing import format_message
+from ..schema.prototxt import parse_message
 from .names import RESERVED, layer_name, module_names
 from .registry import Shape, find_layer
 from .rules import NetState, included, own_state

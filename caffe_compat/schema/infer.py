@@ -82,11 +82,19 @@ def infer_binary(structure: bytes, path: str | None = None, *, blobs: BlobCounts
 
 
 def network_message(schema: Schema, structure: bytes, path: str | None = None) -> Any:
-    """The ``NetParameter`` in ``structure``, read under ``schema``. Raises WireError if it does not decode."""
+    """The ``NetParameter`` in ``structure``, read under ``schema``.
+
+    Raises:
+        WireError: it does not decode, or lacks a field that must be given: then Caffe refuses it, too.
+    """
     try:
-        return schema.message("NetParameter").FromString(structure)
+        message = schema.message("NetParameter").FromString(structure)
     except DecodeError as error:
         raise WireError(f"does not decode under dialect {schema.name}: {error}", path=path) from error
+    if not message.IsInitialized():
+        left_out = listed(message.FindInitializationErrors())
+        raise WireError(f"leaves out {left_out}, without which dialect {schema.name} refuses the file", path=path)
+    return message
 
 
 @dataclass(frozen=True)
@@ -264,6 +272,10 @@ class _Reading:
                         inner[number, meaning.value] = meaning
                 except WireError:
                     raise _Misread(field.number) from None
+            given = {meaning.field.name for meaning in inner.values()}
+            for needed in self.file.messages[field.type].values():
+                if needed.label == "required" and needed.name not in given:
+                    raise _Misread(needed.number)
             return _Meaning(field, tuple(inner[key] for key in sorted(inner)))
         data = b"" if source is None else source.bytes(start, end)
         if field.type == "bytes":

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..formats.textformat import Field
-from . import dialect_names, dialects_mentioning, merged_file, read_dialect
+from . import BVLC, dialect_names, dialects_mentioning, merged_file, read_dialect
 from .meanings import Use, meaning_of
 from .protofile import FieldDef, ProtoFile
 from .v1_types import V1_TYPES, string_type
 
-__all__ = ["Missing", "covering", "fewest_misfits", "knowing", "listed", "together"]
+__all__ = [
+    "Missing",
+    "covering",
+    "fewest_misfits",
+    "is_bvlcs",
+    "knowing",
+    "listed",
+    "reading",
+    "taking_several",
+    "together",
+]
 
 
 def listed(words: Sequence[str], most: int = 5) -> str:
@@ -101,6 +112,11 @@ def reading(use: Use) -> list[str]:
     return [name for name in dialect_names()[1:] if _reads(name, use)]
 
 
+def is_bvlcs(use: Use) -> bool:
+    """Whether BVLC has the layer's type and knows all the fields that it sets."""
+    return _reads(BVLC, use)
+
+
 def _reads(dialect: str, use: Use) -> bool:
     file, types = merged_file(dialect)
     layer_type = use.type if use.generation == "LayerParameter" else string_type(use.type, tuple(types))
@@ -111,13 +127,31 @@ def _reads(dialect: str, use: Use) -> bool:
 # Values
 
 
+@lru_cache(maxsize=256)
+def taking_several(message: str, name: str) -> tuple[str, ...]:
+    """The dialects in which field ``name`` of ``message`` takes several values, best known first."""
+    own = {dialect: read_dialect(dialect)[0].messages.get(message, {}) for dialect in dialects_mentioning([name])}
+    return tuple(dialect for dialect, fields in own.items() if name in fields and fields[name].label == "repeated")
+
+
 def fewest_misfits(candidates: Sequence[str], message: str, fields: Sequence[Field]) -> list[str]:
-    """Those dialects under which the fewest values of a text are of another kind than their fields."""
-    counts = {name: _misfits(merged_file(name)[0], message, fields) for name in candidates}
+    """Those dialects under which the fewest values of a text do not fit their fields.
+
+    They are of another kind, or one too many, or missing where there must be one.
+    """
+    counts = {name: _misfits(merged_file(name)[0], _required(name), message, fields) for name in candidates}
     return [name for name in candidates if counts[name] == min(counts.values())]
 
 
-def _misfits(file: ProtoFile, message: str, fields: Sequence[Field]) -> int:
+@lru_cache(maxsize=4096)
+def _required(dialect: str) -> dict[str, frozenset[str]]:
+    """By message, the fields that must be given."""
+    messages = merged_file(dialect)[0].messages
+    found = {name: {f.name for f in fields.values() if f.label == "required"} for name, fields in messages.items()}
+    return {name: frozenset(required) for name, required in found.items() if required}
+
+
+def _misfits(file: ProtoFile, required: dict[str, frozenset[str]], message: str, fields: Sequence[Field]) -> int:
     known, seen, count = file.messages.get(message, {}), set(), 0
     for f in fields:
         field = known.get(f.name)
@@ -128,7 +162,7 @@ def _misfits(file: ProtoFile, message: str, fields: Sequence[Field]) -> int:
         if (field.type in file.messages) != (f.value.kind == "message"):
             count += 1
         elif f.value.kind == "message":
-            count += _misfits(file, field.type, f.value.fields)
+            count += _misfits(file, required, field.type, f.value.fields)
         elif field.type in file.enums:
             count += f.value.kind == "name" and f.value.text not in file.enums[field.type].values
         elif field.type == "bool":
@@ -137,4 +171,4 @@ def _misfits(file: ProtoFile, message: str, fields: Sequence[Field]) -> int:
             count += f.value.kind != "string"
         else:
             count += f.value.kind != "number" and f.value.text.lstrip("-").lower() not in ("inf", "nan")
-    return count
+    return count + len(required.get(message, frozenset()) - seen)

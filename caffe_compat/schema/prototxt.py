@@ -1,4 +1,4 @@
-"""prototxt text -> protobuf messages, and back.
+"""prototxt text -> protobuf messages.
 
 Text is first read into a tree, then bound to the schema. What the BVLC schema does not know decides which dialect is
 laid over it. What still stays unknown is kept in the message and reported: only a layer that is built may object.
@@ -7,7 +7,6 @@ laid over it. What still stays unknown is kept in the message and reported: only
 from __future__ import annotations
 
 import math
-import struct
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,16 +24,14 @@ from ..formats.sniff import HEAD_BYTES, FileKind, decode_text, kind_of_head, ref
 from ..formats.textformat import Field, TextTree, Value, parse_text
 from . import Schema, is_repeated, load_schema, split_dialect
 from .choice import NETS_IN_SOLVER, BlobCounts, doubt_under, is_misread, mark_doubts, may_come_from, settle, uses_of
-from .infer_text import Missing, covering, fewest_misfits, knowing, listed, reading, together
-from .unknown import Kind, Unknown, keep_unknown_text, unknown_fields_of
+from .infer_text import Missing, covering, fewest_misfits, is_bvlcs, knowing, listed, reading, taking_several, together
+from .printing import format_written
+from .unknown import Kind, Unknown, keep_unknown_text
 
 __all__ = [
     "ParsedText",
     "bind_tree",
-    "format_message",
-    "format_value",
     "parse_message",
-    "quoted",
     "read_message",
     "read_text",
 ]
@@ -50,7 +47,6 @@ _LARGEST_FLOAT32 = 3.4028235677973366e38  # what is above rounds to infinity
 _NAMED_FLOATS = {"inf": math.inf, "infinity": math.inf, "inff": math.inf, "nan": math.nan, "nanf": math.nan}
 _TRUE = {"true", "True", "t", "1"}
 _FALSE = {"false", "False", "f", "0"}
-_ESCAPED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 @dataclass
@@ -63,6 +59,8 @@ class ParsedText:
         dialect_reason: why that schema was chosen, in words.
         warnings: what Caffe's own parser would refuse, or what two dialects disagree on.
         unknown: fields that no schema chosen knows, with their places.
+        refusals: what Caffe's parser says of fields that are given again where the schema takes one value, and of those
+            that must be given and are not.
     """
 
     message: Any
@@ -70,6 +68,7 @@ class ParsedText:
     dialect_reason: str
     warnings: list[str] = field(default_factory=list)
     unknown: list[Unknown] = field(default_factory=list)
+    refusals: list[PrototxtError] = field(default_factory=list)
 
 
 def read_message(
@@ -114,7 +113,8 @@ def parse_message(
         blobs: how many blobs the weights hold for each layer, where weights are at hand; some forks differ in that.
 
     Raises:
-        PrototxtError: the text is malformed, or a number does not fit its field.
+        PrototxtError: the text is malformed, a number does not fit its field, a field that takes one value is given
+            again, or one that must be given is not.
     """
     return bind_tree(parse_text(text, path), name, dialect, blobs=blobs)
 
@@ -125,6 +125,13 @@ def bind_tree(
     """What :func:`parse_message` does after the text has been parsed into ``tree``."""
     if not tree.fields:
         raise PrototxtError("holds no fields; a prototxt was expected", path=tree.path)
+    bound = _under_dialect(tree, name, dialect, blobs)
+    if bound.refusals:
+        raise bound.refusals[0]
+    return bound
+
+
+def _under_dialect(tree: TextTree, name: str, dialect: str | None, blobs: BlobCounts | None) -> ParsedText:
     if dialect is not None:
         schema = load_schema(*split_dialect(dialect))
         return _bound(tree, schema, name, "asked for")
@@ -171,7 +178,9 @@ def _bound_to_several(
     bound = _bound(tree, load_schema(*chosen), name, reason)
     doubts = {}
     for use in uses_of(bound.message, blobs):
-        doubt = doubt_under(chosen, use, list(dict.fromkeys((*chosen, *reading(use)))))
+        # A layer that BVLC has as well is no mark of yet another fork.
+        readers = () if is_bvlcs(use) else reading(use)
+        doubt = doubt_under(chosen, use, list(dict.fromkeys((*chosen, *readers))))
         if doubt is not None:
             doubts[use.where] = doubt
     mark_doubts(bound.message, doubts)
@@ -182,11 +191,24 @@ def _bound(tree: TextTree, schema: Schema, name: str, reason: str) -> ParsedText
     binder = _Binder(tree)
     message = schema.message(name)()
     binder.fill(message, tree.fields)
-    if not message.IsInitialized():
-        where = f"{tree.path}: " if tree.path else ""
-        missing = listed(message.FindInitializationErrors())
-        binder.warnings.append(f"{where}{missing} must be given; Caffe refuses this file")
-    return ParsedText(message, schema, reason, tree.warnings + binder.warnings, binder.unknown)
+    refusals = binder.refusals + list(_left_out(message, tree))
+    return ParsedText(message, schema, reason, tree.warnings, binder.unknown, refusals)
+
+
+def _left_out(message: Any, tree: TextTree) -> Iterator[PrototxtError]:
+    """Errors for the fields that must be given and are not."""
+    if message.IsInitialized():
+        return
+    for path in message.FindInitializationErrors():
+        fields, at = tree.fields, 0
+        *outer, name = path.split(".")  # layer[3].clip_param.max
+        for step in outer:
+            step_name, _, index = step.rstrip("]").partition("[")
+            found = [f for f in fields if f.name == step_name][int(index or -1)]
+            fields, at = found.value.fields, found.at
+        if not any(f.name == name for f in fields):  # else it has a value that the schema does not know
+            where = outer[-1].partition("[")[0] if outer else "the file"
+            yield tree.error(f"{where} leaves out {name}, and Caffe refuses a file without it; give {name} a value", at)
 
 
 # Which dialect does a text speak?
@@ -235,8 +257,8 @@ def _fields_of(descriptor: Any) -> dict[str, Any]:
 class _Binder:
     def __init__(self, tree: TextTree) -> None:
         self.tree = tree
-        self.warnings: list[str] = []
         self.unknown: list[Unknown] = []
+        self.refusals: list[PrototxtError] = []
 
     def fill(self, message: Any, fields: list[Field]) -> None:
         known = _fields_of(message.DESCRIPTOR)
@@ -255,7 +277,7 @@ class _Binder:
                         getattr(message, f.name).append(scalar)
                 continue
             if f.name in seen:
-                self.twice(f, seen[f.name])
+                self.twice(f, seen[f.name], message.DESCRIPTOR)
                 message.ClearField(f.name)
             seen[f.name] = f.at
             if descriptor.message_type is not None:
@@ -270,16 +292,19 @@ class _Binder:
             raise self.tree.error(f"{f.name} takes a message in braces, found {brief(f.value.text)!r}", f.value.at)
         self.fill(make(), f.value.fields)
 
-    def twice(self, f: Field, first: int) -> None:
-        line, again = self.tree.place(first)[0], self.tree.place(f.at)[0]
-        where = f"{self.tree.path}: " if self.tree.path else ""
-        self.warnings.append(
-            f"{where}{f.name} is given at line {line} and again at line {again}; Caffe refuses this, the last one wins"
-        )
+    def twice(self, f: Field, first: int, where: Any) -> None:
+        """``f`` is given again: Caffe's parser refuses that; it neither takes the last value nor merges messages."""
+        line, column = self.tree.place(first)
+        detail = f"{f.name} is given again, after line {line}, column {column}, and Caffe refuses a file with both; "
+        detail += "put what is in them into one" if f.value.kind == "message" else "keep one of them"
+        forks = taking_several(_name_of(where), f.name)
+        if forks:
+            detail += f", or pass --dialect {forks[0]}, which takes several"
+        self.refusals.append(self.tree.error(detail, f.at))
 
     def keep(self, message: Any, f: Field, kind: Kind, where: Any, expected: str = "") -> None:
         """Keep field ``f`` in ``message``; the message or enum of descriptor ``where`` does not have it so."""
-        unknown = Unknown(kind, _name_of(where), f.name, _as_text(f.value), expected, *self.tree.place(f.at))
+        unknown = Unknown(kind, _name_of(where), f.name, format_written(f.value), expected, *self.tree.place(f.at))
         keep_unknown_text(message, unknown)
         self.unknown.append(unknown)
 
@@ -383,90 +408,3 @@ def _is_integer(text: str) -> bool:
 def _is_plain(text: str) -> bool:
     """Without what Python takes in numbers and protobuf does not: ``1_000``, other scripts' digits."""
     return text.isascii() and "_" not in text
-
-
-# Message -> text
-
-
-def format_message(message: Any) -> str:
-    """Prototxt text of ``message``, fields in the order of their numbers, unknown fields of a text included."""
-    return "\n".join(_lines(message, "")) + "\n"
-
-
-def format_value(descriptor: Any, value: Any) -> str:
-    """Prototxt text of one value of a field, on one line."""
-    if descriptor.message_type is None:
-        return _scalar_text(descriptor, value)
-    return " ".join(["{", *(line.lstrip(" ") for line in _lines(value, "")), "}"])
-
-
-def _lines(message: Any, indent: str) -> Iterator[str]:
-    for descriptor, value in message.ListFields():
-        values = value if is_repeated(descriptor) else (value,)
-        for item in values:
-            if descriptor.message_type is None:
-                yield f"{indent}{descriptor.name}: {_scalar_text(descriptor, item)}"
-                continue
-            yield f"{indent}{descriptor.name} {{"
-            yield from _lines(item, indent + "  ")
-            yield f"{indent}}}"
-    for unknown in unknown_fields_of(message):
-        if unknown.name:
-            colon = "" if unknown.text.startswith("{") else ":"
-            yield f"{indent}{unknown.name}{colon} {unknown.text}"
-
-
-def _scalar_text(descriptor: Any, value: Any) -> str:
-    kind = descriptor.cpp_type
-    if kind == FieldDescriptor.CPPTYPE_STRING:
-        return quoted(value if isinstance(value, str) else value.decode("latin-1"))
-    if kind == FieldDescriptor.CPPTYPE_ENUM:
-        named = descriptor.enum_type.values_by_number.get(value)
-        return named.name if named else str(value)
-    if kind == FieldDescriptor.CPPTYPE_BOOL:
-        return "true" if value else "false"
-    if kind == FieldDescriptor.CPPTYPE_FLOAT:
-        return _shortest_float32(value)
-    return repr(value) if kind == FieldDescriptor.CPPTYPE_DOUBLE else str(value)
-
-
-def _shortest_float32(value: float) -> str:
-    """The shortest decimal that reads back as the same float32."""
-    if not math.isfinite(value):
-        return str(value)
-    for digits in (6, 7, 8, 9):
-        text = f"{value:.{digits}g}"
-        if _to_float32(float(text)) == value:
-            break
-    return text
-
-
-def _to_float32(value: float) -> float:
-    try:
-        return float(struct.unpack("<f", struct.pack("<f", value))[0])
-    except OverflowError:
-        return math.inf
-
-
-def quoted(text: str) -> str:
-    """``text`` as a string of a prototxt, on one line and without anything that does something to a terminal."""
-    plain = text.isprintable() and '"' not in text and "\\" not in text
-    return f'"{text}"' if plain else '"' + "".join(map(_escaped, text)) + '"'
-
-
-def _escaped(letter: str) -> str:
-    if letter in _ESCAPED:
-        return _ESCAPED[letter]
-    if letter.isprintable() or "\ud800" <= letter <= "\udfff":
-        return letter
-    return "".join(f"\\{byte:03o}" for byte in letter.encode())
-
-
-def _as_text(value: Value) -> str:
-    """A value of the tree as prototxt on one line."""
-    if value.kind == "string":
-        return quoted(value.text)
-    if value.kind != "message":
-        return value.text
-    parts = [f"{f.name}{'' if f.value.kind == 'message' else ':'} {_as_text(f.value)}" for f in value.fields]
-    return "{ " + " ".join(parts) + " }" if parts else "{ }"

@@ -21,7 +21,8 @@ from ..formats.files import atomic_write
 from ..formats.weights import read_weights, write_caffemodel
 from . import Schema, is_repeated, load_schema, split_dialect
 from .infer import infer_binary, network_message
-from .prototxt import format_message, format_value, quoted, read_message
+from .printing import format_message, format_value, quoted
+from .prototxt import read_message
 from .unknown import DOUBT_FIELD, TEXT_FIELD, Kind, Unknown, keep_bytes, keep_unknown_text, unknown_fields_of
 from .v1_types import plain, string_type
 
@@ -230,7 +231,7 @@ def decode_net(structure: bytes, schema: Schema, path: str | None = None) -> Any
     Names that are not UTF-8 (some networks have GBK ones) read with ``\\xNN`` in their place, as in LayerRecord.
 
     Raises:
-        WireError: the bytes do not decode under ``schema``.
+        WireError: the bytes do not decode under ``schema``, or lack what must be given.
     """
     net = network_message(schema, structure, path)
     for message in (net, *net.layer, *net.layers, *(layer.layer for layer in net.layers if layer.HasField("layer"))):

@@ -23,7 +23,7 @@ import torch
 
 from caffe_compat.errors import UsageError
 from caffe_compat.formats.files import atomic_write, open_file
-from caffe_compat.schema.prototxt import format_message, quoted
+from caffe_compat.schema.printing import format_message, quoted
 from caffe_compat.training.data import Source
 from caffe_compat.training.parallel import Rank, decided
 from caffe_compat.training.session import open_solver

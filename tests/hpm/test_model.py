@@ -19,7 +19,7 @@ from caffe_compat.network.checkpoint import read_checkpoint, save_checkpoint
 from caffe_compat.network.definition import read_definition
 from caffe_compat.parity.compare import NET_TOLERANCE, compare
 from caffe_compat.parity.record import ParityRecord
-from caffe_compat.schema.prototxt import format_message
+from caffe_compat.schema.printing import format_message
 from hpm.files.checkpoint_extras import bounds_in
 from hpm.files.projector_pickle import read_projector_pickle, write_projector_pickle
 from hpm.model import PoseMachine

@@ -20,7 +20,8 @@ from caffe_compat.network.graph import NetState
 from caffe_compat.network.loading import build_net
 from caffe_compat.parity.reference import verify_net
 from caffe_compat.schema import is_repeated
-from caffe_compat.schema.prototxt import format_message, parse_message, read_message
+from caffe_compat.schema.printing import format_message
+from caffe_compat.schema.prototxt import parse_message, read_message
 from hpm.networks import NETWORKS, ORIGINAL, NetworkOptions, define, scaled_channels
 
 SEED = Path(__file__).parents[3] / "shared" / "seed"

@@ -26,7 +26,8 @@ from caffe_compat.network.net import CaffeNet
 from caffe_compat.network.registry import LayerSpec
 from caffe_compat.schema import is_repeated
 from caffe_compat.schema.params import Params
-from caffe_compat.schema.prototxt import format_message, parse_message
+from caffe_compat.schema.printing import format_message
+from caffe_compat.schema.prototxt import parse_message
 from caffe_compat.schema.upgrade import upgrade_net
 
 REFERENCE = Path(__file__).parents[2] / "reference_outputs"
