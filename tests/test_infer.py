@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from caffe_compat.errors import DialectError, WireError
-from caffe_compat.formats.wire import read_net
+from caffe_compat.formats.caffemodel import read_net
 from caffe_compat.schema import load_schema
 from caffe_compat.schema.infer import infer_binary
 from caffe_compat.schema.infer_text import Missing, covering, together

@@ -14,6 +14,7 @@ import pytest
 from work import within
 
 from caffe_compat.errors import FileError, WeightsError
+from caffe_compat.formats.blob_proto import BlobView
 from caffe_compat.formats.files import atomic_write, sha256_of
 from caffe_compat.formats.weights import (
     read_binaryproto,
@@ -24,7 +25,6 @@ from caffe_compat.formats.weights import (
     write_solverstate,
 )
 from caffe_compat.formats.weights_hdf5 import write_caffemodel_hdf5
-from caffe_compat.formats.wire import BlobView
 
 REFERENCE = Path(__file__).parent.parent / "reference_outputs"
 CAFFEMODELS = sorted(REFERENCE.glob("*/*.caffemodel"))
@@ -397,7 +397,7 @@ def padded_index(file: h5py.File) -> None:
 
 
 def huge_index(file: h5py.File) -> None:
-    file["data/ip/999999999"] = VALUES
+    file["data/ip/4096"] = VALUES
 
 
 def loose_array(file: h5py.File) -> None:
@@ -446,7 +446,7 @@ def wrong_diff(file: h5py.File) -> None:
         (named_type, "/data/ip/1 is a datatype"),
         (no_index, "/data/ip/weight is no blob"),
         (padded_index, "/data/ip/01 is no blob"),
-        (huge_index, "/data/ip/999999999: no layer has so many blobs"),
+        (huge_index, "/data/ip/4096: no layer has so many blobs"),
         (loose_array, "/data/5 is no blob"),
         (no_data, r"no group 'data'.*found: model_weights"),
         (empty_data, "no layers in group 'data'"),
@@ -464,6 +464,17 @@ def test_hdf5_that_caffe_does_not_write(edit: Callable, message: str, tmp_path: 
     assert peak < 1 << 20
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_hdf5_of_very_many_blobs(tmp_path: Path) -> None:
+    """Each layer says by one name that it has 4096 blobs."""
+
+    def flood(file: h5py.File) -> None:
+        for k in range(25):
+            file[f"data/l{k}/4095"] = VALUES
+
+    with pytest.raises(FileError, match="more than 100000 blobs: not a network"):
+        read_weights(edited(tmp_path, flood))
 
 
 @pytest.mark.parametrize(

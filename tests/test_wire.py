@@ -13,7 +13,10 @@ import pytest
 from work import counted, within
 
 from caffe_compat.errors import FileError, WireError
-from caffe_compat.formats.wire import BlobView, read_blob, read_net, read_solver_state, varint
+from caffe_compat.formats.blob_proto import BlobView, read_blob
+from caffe_compat.formats.caffemodel import read_net
+from caffe_compat.formats.solverstate import read_solver_state
+from caffe_compat.formats.wire import varint
 
 REFERENCE = Path(__file__).parent.parent / "reference_outputs"
 
@@ -381,8 +384,12 @@ def test_ten_gigabytes_declared_in_one_kilobyte(tmp_path: Path) -> None:
 def test_floods_of_empty_messages_are_refused() -> None:
     with pytest.raises(WireError, match="more than 100000 layers"):
         read_net(field(100, b"") * 100_001)
-    with pytest.raises(WireError, match="more than 100000 blobs"):
-        read_net(field(100, field(7, b"") * 100_001))
+    with pytest.raises(WireError, match="more than 100000 layers or 100000 blobs"):
+        read_net(field(100, field(7, b"") * 4096) * 25)
+    with pytest.raises(WireError, match="more than 4096 blobs in a layer"):
+        read_net(field(100, field(7, b"") * 4097))
+    with pytest.raises(WireError, match="more than 100000 history blobs"):
+        read_solver_state(integer(1, 5) + field(3, b"") * 100_001)
 
 
 @pytest.mark.parametrize("name", ["v0net.caffemodel", "v1net.caffemodel", "v1net.upgraded.caffemodel"])

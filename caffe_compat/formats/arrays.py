@@ -17,10 +17,10 @@ import numpy as np
 from ..errors import FileError, first_line
 from .files import open_file
 from .limits import ARRAYS
+from .sizes import MAX_BLOB_AXES
 
 __all__ = ["read_npy", "read_npz", "write_npz"]
 
-_MAX_AXES = 32
 _NUMBERS = "fiub"
 _NUMBERS_AND_TEXT = "biufcSU"
 
@@ -125,7 +125,7 @@ def _header(file: BinaryIO, otherwise: str, path: str) -> tuple[tuple[int, ...],
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
         else:
             raise ValueError(f"npy format version {version}")
-        if min(shape, default=0) < 0 or len(shape) > _MAX_AXES:
+        if min(shape, default=0) < 0 or len(shape) > MAX_BLOB_AXES:
             raise ValueError(f"an array of shape {shape}")
         return shape, fortran, dtype
     except Exception as error:  # a header is parsed as Python text, which can fail in any way

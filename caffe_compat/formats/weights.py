@@ -13,25 +13,20 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from caffe_compat.errors import WeightsError, located
-from caffe_compat.formats.files import atomic_write
-from caffe_compat.formats.sniff import FileKind, kind_of
-from caffe_compat.formats.wire import (
+from caffe_compat.formats.blob_proto import BlobView, float_width, read_blob
+from caffe_compat.formats.caffemodel import (
     BLOBS_FIELD,
-    BYTES,
     NET_LAYER,
     NET_V1_LAYERS,
     V1_V0_LAYER,
-    BlobView,
     LayerRecord,
     NetFile,
-    SolverState,
-    Source,
-    float_width,
-    read_blob,
     read_net,
-    read_solver_state,
-    varint,
 )
+from caffe_compat.formats.files import atomic_write
+from caffe_compat.formats.sniff import FileKind, kind_of
+from caffe_compat.formats.solverstate import SolverState, read_solver_state
+from caffe_compat.formats.wire import BYTES, Source, varint
 
 __all__ = [
     "WeightsFile",

@@ -13,17 +13,19 @@ from typing import TypeAlias
 import numpy as np
 
 from ..errors import FileError, WeightsError, located
+from .blob_proto import BlobView, float_width
+from .caffemodel import LayerRecord, NetFile
 from .hdf5 import Entry, Group, address, is_group, member, names_in, open_hdf5, read_array, read_text, view_array
 from .hdf5_writing import create_hdf5, write_c_string
-from .sizes import MAX_LAYERS
-from .wire import BlobView, LayerRecord, NetFile, SolverState, Source, float_width
+from .sizes import MAX_BLOBS, MAX_LAYER_BLOBS, MAX_LAYERS
+from .solverstate import SolverState
+from .wire import Source
 
 __all__ = ["read_hdf5_net", "read_hdf5_solverstate", "write_caffemodel_hdf5", "write_hdf5_solverstate"]
 
 Path: TypeAlias = "str | os.PathLike[str]"
 Blob: TypeAlias = "np.ndarray | BlobView"
 
-_MAX_BLOB_INDEX = 4096  # no layer comes near; bounds what a data set named "999999999" can ask for
 _MAX_LAYER_DEPTH = 32
 
 # Weights hardly compress, so a packed data set may be no more than so many times its bytes in the file.
@@ -51,6 +53,7 @@ def read_hdf5_net(path: str) -> NetFile:
         if not data:
             raise FileError("no layers in group 'data'", path=path)
         layers = []
+        blob_count = 0
         for index, (name, arrays) in enumerate(data.items()):
             diffs = diff.get(name, {})
             count = 1 + max([-1, *arrays, *diffs])
@@ -58,6 +61,9 @@ def read_hdf5_net(path: str) -> NetFile:
             for i in range(count):
                 with located(path=path, layer=name, index=i):
                     blobs.append(_blob(arrays.get(i), diffs.get(i)))
+            blob_count += count
+            if blob_count > MAX_BLOBS:
+                raise FileError(f"more than {MAX_BLOBS} blobs: not a network", path=path)
             layers.append(LayerRecord(index, name, None, tuple(blobs), (), (0, 0), 2))
         return NetFile(source, "", tuple(layers), b"")
 
@@ -99,7 +105,7 @@ def _read_layers(file: Group, root: str, source: Source) -> dict[str, dict[int, 
                 continue
             if not layer or not name.isascii() or not name.isdecimal() or str(int(name[:9])) != name:
                 raise FileError(f"data set {entry.name} is no blob: they are named 0, 1, ...", path=path)
-            if int(name) > _MAX_BLOB_INDEX:
+            if int(name) >= MAX_LAYER_BLOBS:
                 raise FileError(f"data set {entry.name}: no layer has so many blobs", path=path)
             arrays[int(name)] = view_array(entry, source, inflation=_INFLATION)
         if layer and (arrays or not inner):
@@ -125,6 +131,8 @@ def read_hdf5_solverstate(path: str) -> SolverState:
         learned_net = read_text(member(file, "learned_net")) if "learned_net" in names else None
         group = _group(file, "history", path)
         inside = set(names_in(group))
+        if len(inside) > MAX_BLOBS:
+            raise FileError(f"more than {MAX_BLOBS} history blobs: not a solver's state", path=path)
         history = []
         for i in range(len(inside)):
             if str(i) not in inside:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from ..errors import WeightsError, located
+from ..formats.blob_proto import BlobView
+from ..formats.caffemodel import LayerRecord
 from ..formats.weights import WeightsFile
-from ..formats.wire import BlobView, LayerRecord
 from .net import CaffeNet
 from .registry import Layer, Shape
 

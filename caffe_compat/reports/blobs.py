@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..formats.blob_proto import BlobView
 from ..formats.weights import WeightsFile
-from ..formats.wire import BlobView
 from ..network.registry import Shape
 from ..schema import load_schema
 

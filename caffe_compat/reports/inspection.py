@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from ..errors import CaffeCompatError, FileError, UsageError
+from ..formats.blob_proto import read_blob
 from ..formats.sniff import TEXT_KINDS, FileKind, kind_of
 from ..formats.textformat import TextTree, parse_text
 from ..formats.weights import WeightsFile, read_solverstate, read_weights
-from ..formats.wire import read_blob
 from ..network.checkpoint import Checkpoint, read_checkpoint
 from ..network.definition import Definition, read_definition
 from ..network.filling import shape_fits

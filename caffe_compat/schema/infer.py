@@ -15,7 +15,8 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from ..errors import DialectError, WireError
-from ..formats.wire import BYTES, FIXED32, FIXED64, NET_LAYER, NET_V1_LAYERS, VARINT, Source
+from ..formats.caffemodel import NET_LAYER, NET_V1_LAYERS
+from ..formats.wire import BYTES, FIXED32, FIXED64, VARINT, Source
 from . import BVLC, Schema, dialect_names, dialects_mentioning, load_schema, merged_file
 from .choice import BlobCounts, is_read_by, settle, uses_of
 from .doubt import Doubt

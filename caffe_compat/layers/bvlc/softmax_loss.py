@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import LayerError
-from ...formats.wire import read_blob
+from ...formats.blob_proto import read_blob
 from ...network.registry import Layer, LayerSpec, layer
 from ..precision import widened
 from .loss import (

@@ -30,7 +30,9 @@ from torch import Tensor
 
 from ...errors import FileError, WeightsError, first_line
 from ...formats.arrays import read_npz, write_npz
+from ...formats.blob_proto import BlobView
 from ...formats.files import atomic_write, sha256_of
+from ...formats.solverstate import SolverState
 from ...formats.weights import (
     read_solverstate,
     read_weights,
@@ -38,7 +40,6 @@ from ...formats.weights import (
     write_solverstate,
 )
 from ...formats.weights_hdf5 import write_caffemodel_hdf5
-from ...formats.wire import BlobView, SolverState
 from ...network.names import under_names
 from ...network.net import CaffeNet
 from ...network.registry import Layer, Shape
