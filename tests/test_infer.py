@@ -9,11 +9,11 @@ import pytest
 from caffe_compat.errors import DialectError, WireError
 from caffe_compat.formats.caffemodel import read_net
 from caffe_compat.schema import load_schema
+from caffe_compat.schema.binary import decode_net
 from caffe_compat.schema.infer import infer_binary
 from caffe_compat.schema.infer_text import Missing, covering, together
 from caffe_compat.schema.printing import format_message
 from caffe_compat.schema.prototxt import parse_message
-from caffe_compat.schema.upgrade import decode_net
 
 FOLDER = Path(__file__).parent.parent / "reference_outputs"
 

@@ -11,17 +11,16 @@ import pytest
 from caffe_compat.errors import LayerError, NetworkError, PrototxtError, WireError
 from caffe_compat.formats.weights import read_weights
 from caffe_compat.schema import load_schema
+from caffe_compat.schema.binary import decode_net
 from caffe_compat.schema.printing import format_message
 from caffe_compat.schema.prototxt import parse_message, read_message
 from caffe_compat.schema.unknown import unknown_fields_of
 from caffe_compat.schema.upgrade import (
     Upgraded,
-    decode_net,
-    upgrade_caffemodel,
     upgrade_net,
-    upgrade_prototxt,
     upgrade_solver,
 )
+from caffe_compat.schema.upgrade_files import upgrade_caffemodel, upgrade_prototxt
 
 FORMATS = Path(__file__).parent.parent / "reference_outputs" / "formats"
 TEST = 1

@@ -8,7 +8,7 @@ import click
 
 from ..errors import UsageError
 from ..formats.sniff import is_text
-from ..schema.upgrade import upgrade_caffemodel, upgrade_prototxt
+from ..schema.upgrade_files import upgrade_caffemodel, upgrade_prototxt
 from .options import dialect_option, note, say
 
 

@@ -12,10 +12,11 @@ from ..errors import UsageError
 from ..formats.sniff import is_text
 from ..formats.weights import WeightsFile, read_weights
 from ..schema import Schema, load_schema, split_dialect
+from ..schema.binary import decode_net
 from ..schema.choice import BlobCounts, mark_doubts
 from ..schema.infer import infer_binary
 from ..schema.prototxt import read_message
-from ..schema.upgrade import decode_net, upgrade_net
+from ..schema.upgrade import upgrade_net
 
 __all__ = ["Definition", "read_definition"]
 

@@ -10,21 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
-
-from google.protobuf.message import DecodeError
 
 from ..errors import DialectError, WireError
 from ..formats.caffemodel import NET_LAYER, NET_V1_LAYERS
 from ..formats.wire import BYTES, FIXED32, FIXED64, VARINT, Source
 from . import BVLC, Schema, dialect_names, dialects_mentioning, load_schema, merged_file
+from .binary import network_message
 from .choice import BlobCounts, is_read_by, settle, uses_of
 from .doubt import Doubt
 from .infer_text import listed
 from .protofile import FieldDef
 from .v1_types import V1_TYPES, plain
 
-__all__ = ["Inferred", "infer_binary", "network_message"]
+__all__ = ["Inferred", "infer_binary"]
 
 
 @dataclass(frozen=True)
@@ -80,22 +78,6 @@ def infer_binary(structure: bytes, path: str | None = None, *, blobs: BlobCounts
     message = network_message(load_schema(best.name), structure, path)
     left, doubts = settle(uses_of(message, blobs), [best.name, *(r.name for r in others)])
     return Inferred(load_schema(left[0]), reason, left[1:], doubts)
-
-
-def network_message(schema: Schema, structure: bytes, path: str | None = None) -> Any:
-    """The ``NetParameter`` in ``structure``, read under ``schema``.
-
-    Raises:
-        WireError: it does not decode, or lacks a field that must be given: then Caffe refuses it, too.
-    """
-    try:
-        message = schema.message("NetParameter").FromString(structure)
-    except DecodeError as error:
-        raise WireError(f"does not decode under dialect {schema.name}: {error}", path=path) from error
-    if not message.IsInitialized():
-        left_out = listed(message.FindInitializationErrors())
-        raise WireError(f"leaves out {left_out}, without which dialect {schema.name} refuses the file", path=path)
-    return message
 
 
 @dataclass(frozen=True)

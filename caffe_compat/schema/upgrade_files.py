@@ -1,0 +1,63 @@
+"""Files of old generations written in the current form."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import NetworkError
+from ..formats.files import atomic_write
+from ..formats.weights import read_weights, write_caffemodel
+from . import load_schema, split_dialect
+from .binary import decode_net
+from .infer import infer_binary
+from .printing import format_message
+from .prototxt import read_message
+from .upgrade import Upgraded, upgrade_net, upgrade_solver
+
+__all__ = ["upgrade_caffemodel", "upgrade_prototxt"]
+
+
+def upgrade_prototxt(
+    in_path: str | os.PathLike[str], out_path: str | os.PathLike[str], dialect: str | None = None
+) -> Upgraded:
+    """Write the network or solver in text ``in_path`` to ``out_path`` in the current form, unknown fields included.
+
+    Raises:
+        FileError, PrototxtError, NetworkError: nothing is written.
+    """
+    path = os.fspath(in_path)
+    parsed = read_message(path, dialect=dialect)
+    net = parsed.message
+    solver_fields = parsed.schema.message("SolverParameter").DESCRIPTOR.fields_by_name
+    if not (net.layer or net.layers) and any(u.name in solver_fields for u in parsed.unknown):
+        parsed = read_message(path, "SolverParameter", dialect)
+        upgraded = upgrade_solver(parsed.message, parsed.schema, path)
+    else:
+        upgraded = upgrade_net(net, parsed.schema, path)
+    with atomic_write(out_path) as handle:
+        handle.write(format_message(upgraded.message).encode())
+    return Upgraded(upgraded.message, [*parsed.warnings, *upgraded.notes], upgraded.origins)
+
+
+def upgrade_caffemodel(
+    in_path: str | os.PathLike[str], out_path: str | os.PathLike[str], dialect: str | None = None
+) -> Upgraded:
+    """Write the binary network in ``in_path`` to ``out_path`` in the current form, its blobs unchanged.
+
+    Raises:
+        FileError, WireError, NetworkError, DialectError: nothing is written.
+    """
+    path = os.fspath(in_path)
+    with read_weights(path) as weights:
+        if weights.structure is None:
+            raise NetworkError("HDF5 weights carry no network, and so nothing to upgrade", path=path)
+        if dialect is None:
+            inferred = infer_binary(weights.structure, path)
+            schema, reason = inferred.schema, inferred.reason
+        else:
+            schema, reason = load_schema(*split_dialect(dialect)), "asked for"
+        upgraded = upgrade_net(decode_net(weights.structure, schema, path), schema, path)
+        blobs = [() if origin is None else weights.layers[origin].blobs for origin in upgraded.origins]
+        old = any(record.generation < 2 for record in weights.layers)
+        write_caffemodel(out_path, upgraded.message.SerializePartialToString(), blobs, legacy_shapes=old)
+    return Upgraded(upgraded.message, [f"dialect {schema.name}: {reason}", *upgraded.notes], upgraded.origins)
