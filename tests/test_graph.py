@@ -19,7 +19,7 @@ from caffe_compat.network.definition import read_definition
 from caffe_compat.network.graph import AUTOMATIC_TOP, Graph, NetState, phase_graph
 from caffe_compat.network.names import RESERVED, layer_name, module_names
 from caffe_compat.network.net import CaffeNet
-from caffe_compat.pycaffe.net import SteppedNet
+from caffe_compat.pycaffe.building import SteppedNet
 from caffe_compat.reports.inspection import text_kind
 from caffe_compat.schema.prototxt import parse_message, read_text
 from caffe_compat.schema.upgrade import upgrade_net

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,25 +12,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import CaffeCompatError, CaffeCompatWarning, LayerError, NetworkError, UsageError
+from ..errors import UsageError
 from ..formats.weights import read_weights
 from ..layers.bvlc.python_layer import Python
 from ..layers.bvlc.source import DummyData
-from ..network.definition import Definition, read_definition
+from ..network.definition import read_definition
 from ..network.filling import fill_net
 from ..network.gradients import has_gradient
-from ..network.graph import NetState, phase_graph
-from ..network.net import CaffeNet
+from ..network.graph import NetState
 from ..network.registry import Shape
-from ..training.data import READERS, MemoryData, Source, make_source
-from ..training.session import TrainingFiles
+from ..training.data import MemoryData
 from ..training.solver.snapshot import write_model
+from .batching import count_of, joined, pieces
 from .blob import BlobVec, NetBlob, ParamBlob, flush_parameters
-from .runtime import draw_seed, keep_freed_memory, log, runtime
+from .building import Feed, SteppedNet, build, warn
+from .contents import NetContents
+from .parameters import copy_weights, require_hdf5, share_parameters
+from .runtime import keep_freed_memory, runtime
 from .steps import DummyDataStep, ModuleStep, PythonStep, SourceStep, SplitStep, Step
 from .wiring import Wire, need_backward, wire
 
-__all__ = ["TEST", "TRAIN", "Net", "SteppedNet", "phase_name"]
+__all__ = ["TEST", "TRAIN", "Net", "phase_name"]
 
 TRAIN, TEST = 0, 1
 _PHASES = ("TRAIN", "TEST")
@@ -44,38 +45,7 @@ def phase_name(phase: int) -> str:
     return _PHASES[phase]
 
 
-class SteppedNet(CaffeNet):
-    """A network whose passes for a solver run through the interface, so that its blobs show what the solver did.
-
-    Attributes:
-        run_steps: runs a whole forward pass; returns every value of the graph.
-    """
-
-    run_steps: Callable[[], list[Tensor | None]] | None = None
-
-    def values(self, inputs: Mapping[str, Tensor]) -> list[Tensor | None]:
-        return super().values(inputs) if self.run_steps is None else self.run_steps()
-
-
-class _Feed:
-    """The batches of one data layer, in order."""
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.position = 0
-        self.lacks_arrays = isinstance(source, MemoryData)
-
-    def read(self) -> dict[str, Tensor]:
-        if self.lacks_arrays:
-            raise UsageError(
-                "has no data yet; give it some with set_input_arrays", layer=self.source.name, type="MemoryData"
-            )
-        batch = self.source.batch(self.position)
-        self.position += 1
-        return {name: tensor.to(runtime.device) for name, tensor in batch.items()}
-
-
-class Net:
+class Net(NetContents):
     """A network with its blobs at hand.
 
         net = caffe.Net("deploy.prototxt", caffe.TEST, weights="weights.caffemodel")
@@ -118,19 +88,19 @@ class Net:
         core, feeds = build(definition, NetState(phase_name(phase), level or 0, tuple(stages or ())))
         if weights is not None:
             with read_weights(Path(weights)) as opened:
-                _warn(fill_net(core, opened).warnings)
+                warn(fill_net(core, opened).warnings)
         core.materialize()
         self._set_up(core, feeds)
         self.start()
 
     @classmethod
-    def over(cls, core: SteppedNet, feeds: Mapping[int, _Feed]) -> Net:
+    def over(cls, core: SteppedNet, feeds: Mapping[int, Feed]) -> Net:
         """The interface over a network of :func:`build`, which a solver may still have to fill: see :meth:`start`."""
         net = cls.__new__(cls)
         net._set_up(core, feeds)
         return net
 
-    def _set_up(self, core: SteppedNet, feeds: Mapping[int, _Feed]) -> None:
+    def _set_up(self, core: SteppedNet, feeds: Mapping[int, Feed]) -> None:
         keep_freed_memory()
         self._core, self._feeds = core, feeds
         self._device = torch.device("cpu")
@@ -193,84 +163,6 @@ class Net:
         for step in self._steps:
             if isinstance(step, PythonStep):
                 step.bind()
-
-    # What it consists of
-
-    @property
-    def blobs(self) -> OrderedDict[str, NetBlob]:
-        """The blobs by name, from the first layer to the last."""
-        return self._blob_by_name
-
-    @property
-    def blob_loss_weights(self) -> OrderedDict[str, float]:
-        """Each blob's weight in the loss."""
-        return self._loss_weights
-
-    @property
-    def params(self) -> OrderedDict[str, BlobVec]:
-        """The parameters of every layer that has some: weights, then biases ..."""
-        return OrderedDict((step.name, step.blobs) for step in self._steps if step.blobs)
-
-    @property
-    def layers(self) -> list[Any]:
-        return [step.public for step in self._steps]
-
-    @property
-    def layer_dict(self) -> OrderedDict[str, Any]:
-        """The layers by name."""
-        return OrderedDict((step.name, step.public) for step in self._steps)
-
-    @property
-    def inputs(self) -> list[str]:
-        """The tops of Input layers."""
-        return [blob.name for step in self._steps if step.type == "Input" for blob in step.tops]
-
-    @property
-    def outputs(self) -> list[str]:
-        """The blobs that no layer reads."""
-        return list(self._core.output_names)
-
-    @property
-    def bottom_names(self) -> OrderedDict[str, list[str]]:
-        """By layer: the blobs that it reads."""
-        return OrderedDict((step.name, list(step.wire.bottoms)) for step in self._steps)
-
-    @property
-    def top_names(self) -> OrderedDict[str, list[str]]:
-        """By layer: the blobs that it makes."""
-        return OrderedDict((step.name, list(step.wire.tops)) for step in self._steps)
-
-    # What scripts use although its names start with an underscore
-
-    @property
-    def _layer_names(self) -> list[str]:
-        return [step.name for step in self._steps]
-
-    @property
-    def _blob_names(self) -> list[str]:
-        return list(self._blob_by_name)
-
-    @property
-    def _blobs(self) -> list[NetBlob]:
-        return list(self._blob_by_name.values())
-
-    @property
-    def _blob_loss_weights(self) -> list[float]:
-        return list(self._loss_weights.values())
-
-    @property
-    def _inputs(self) -> list[int]:
-        return [self._blob_names.index(name) for name in self.inputs]
-
-    @property
-    def _outputs(self) -> list[int]:
-        return [self._blob_names.index(name) for name in self.outputs]
-
-    def _top_ids(self, layer: int) -> list[int]:
-        return [self._blob_names.index(name) for name in self._steps[layer].wire.tops]
-
-    def _bottom_ids(self, layer: int) -> list[int]:
-        return [self._blob_names.index(name) for name in self._steps[layer].wire.bottoms]
 
     # Passes
 
@@ -456,12 +348,12 @@ class Net:
         Raises:
             UsageError: no arrays, or arrays of different lengths.
         """
-        count = _length(inputs)
+        count = count_of(inputs)
         outs = []
         for batch in self._batch(inputs):
             out = self.forward(blobs=blobs, **batch)
             outs.append({name: x.copy() for name, x in out.items()})
-        return _joined(outs, count)
+        return joined(outs, count)
 
     def forward_backward_all(
         self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **arrays: Any
@@ -485,23 +377,11 @@ class Net:
             outs.append({name: x.copy() for name, x in out.items()})
             grad = self.backward(diffs=diffs, **(backward[k] if k < len(backward) else {}))
             grads.append({name: x.copy() for name, x in grad.items()})
-        count = _length(arrays)
-        return _joined(outs, count), _joined(grads, count)
+        count = count_of(arrays)
+        return joined(outs, count), joined(grads, count)
 
     def _batch(self, arrays: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Pieces of the net's batch size, the last one filled up with zeros."""
-        if not arrays:
-            return []
-        count, size = _length(arrays), next(iter(self._blob_by_name.values())).shape[0]
-        batches = []
-        for at in range(0, count, size):
-            batch: dict[str, Any] = {}
-            for name, values in arrays.items():
-                rows = np.asarray(values)[at : at + size]
-                missing = size - len(rows)
-                batch[name] = np.concatenate([rows, np.zeros((missing, *rows.shape[1:]))]) if missing else rows
-            batches.append(batch)
-        return batches
+        return pieces(arrays, next(iter(self._blob_by_name.values())).shape[0])
 
     # Shapes, weights
 
@@ -526,14 +406,7 @@ class Net:
             CaffeCompatWarning: layers of the net that keep their values, and of the file that the net does not have.
         """
         flush_parameters()
-        with read_weights(Path(weights)) as opened:
-            report = fill_net(self._core, opened)
-        nodes = self._core.nodes_with_blobs()
-        filled = {id(b) for n in nodes if n.name in report.filled for b in self._core.blobs_of(n.module_name).values()}
-        kept = [n.name for n in nodes if filled.isdisjoint(map(id, self._core.blobs_of(n.module_name).values()))]
-        if kept:
-            report.warnings.append(f"{os.fspath(weights)} has no weights for {', '.join(kept)}: they keep their values")
-        _warn(report.warnings)
+        warn(copy_weights(self._core, weights))
 
     def load_hdf5(self, weights: str | os.PathLike[str]) -> None:
         """:meth:`copy_from`, of an HDF5 file.
@@ -541,10 +414,7 @@ class Net:
         Raises:
             UsageError: the file is no HDF5. FileError, WeightsError: as :meth:`copy_from`.
         """
-        with read_weights(Path(weights)) as opened:
-            kind = opened.kind
-        if kind != "hdf5":
-            raise UsageError(f"{os.fspath(weights)} is no HDF5 file; copy_from reads both kinds")
+        require_hdf5(weights)
         self.copy_from(weights)
 
     def share_with(self, other: Net) -> None:
@@ -555,23 +425,7 @@ class Net:
         """
         self._prepare()
         other._prepare()
-        mine = {node.name: node for node in reversed(self._core.nodes_with_blobs())}
-        for node in other._core.nodes_with_blobs():
-            if node.name not in mine:
-                log(f"share_with: no layer {node.name}")
-                continue
-            target = mine[node.name].module_name
-            theirs, ours = other._core.blobs_of(node.module_name), self._core.blobs_of(target)
-            shapes = [[list(t.shape) for t in blobs.values()] for blobs in (theirs, ours)]
-            if shapes[0] != shapes[1]:
-                raise LayerError(
-                    f"cannot share: its blobs have shapes {shapes[1]}, there they have {shapes[0]}",
-                    layer=node.name,
-                )
-            for blob, shared in zip(self._param_blobs[target], theirs.values(), strict=True):
-                # The tensor stays and only its memory is another: a solver that trains this net knows the tensor.
-                owner = blob.owner()
-                owner.data = shared.detach().reshape(owner.shape)
+        share_parameters(self._core, self._param_blobs, other._core)
         for step in self._steps:
             step.forget()
         self.times_shared += 1
@@ -634,65 +488,3 @@ class Net:
     def backward_all(self) -> None:
         """A whole backward pass."""
         self._backward(len(self._steps) - 1, 0)
-
-
-def build(definition: Definition, state: NetState) -> tuple[SteppedNet, dict[int, _Feed]]:
-    """The network of ``definition``, without memory yet, and what its data layers read, by their place in it.
-
-    Raises:
-        CaffeCompatError: it cannot be built, or a file that a data layer reads is missing. What the setup of a script's
-            own layer raises comes through as it is.
-    """
-    message = definition.message
-    graph = phase_graph(message, state, definition.schema.name)
-    feeds: dict[int, _Feed] = {}
-    shapes: dict[str, Shape] = {}
-    for node in graph.sources:
-        if node.type in READERS:
-            source = make_source(node, state.phase, seed=draw_seed())
-            for text in source.notes:
-                log(text, 1)
-            feeds[node.index] = _Feed(source)
-            shapes.update(source.shapes())
-    try:
-        core = SteppedNet(
-            message,
-            state,
-            dialect=definition.schema.name,
-            input_shapes=shapes,
-            files=TrainingFiles(),
-            allow_python=runtime.allow_python,
-            path=definition.path,
-        )
-    except NetworkError as error:
-        own = error.__cause__ or error.__context__
-        scripts = {node.name for node in graph.nodes if node.type == "Python"}
-        if isinstance(error, LayerError) and error.layer in scripts and own and not isinstance(own, CaffeCompatError):
-            raise own from None
-        raise
-    _warn((*definition.warnings, *core.warnings))
-    return core, feeds
-
-
-def _warn(texts: Sequence[str]) -> None:
-    for text in texts:
-        warnings.warn(text, CaffeCompatWarning, stacklevel=4)
-
-
-def _length(arrays: Mapping[str, Any]) -> int:
-    """How many items the arrays hold."""
-    lengths = {name: len(values) for name, values in arrays.items()}
-    if not lengths or len(set(lengths.values())) != 1 or 0 in lengths.values():
-        found = ", ".join(f"{name} has {n}" for name, n in lengths.items()) or "none were given"
-        raise UsageError(f"arrays of one and the same length were expected; {found}")
-    return next(iter(lengths.values()))
-
-
-def _joined(batches: Sequence[Mapping[str, np.ndarray]], count: int) -> dict[str, np.ndarray]:
-    """The batches one after the other, without what filled up the last; a blob without axes gives a value per batch."""
-    out = {}
-    for name in batches[0]:
-        rows = np.concatenate([np.atleast_1d(batch[name]) for batch in batches])
-        per_item = all(batch[name].ndim for batch in batches)
-        out[name] = rows[:count] if per_item else rows
-    return out

@@ -18,7 +18,8 @@ from ..training.solver import Event, SolverSettings, lines_of, read_solver
 from ..training.solver.loop import Solver as _Loop
 from ..training.solver.policies import rate, step_after
 from .blob import flush_parameters
-from .net import Net, SteppedNet, build
+from .building import SteppedNet, build
+from .net import Net
 from .runtime import draw_seed, log, runtime, set_random_seed
 
 __all__ = [
