@@ -29,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import CaffeCompatError, UsageError, first_line
 from .solver import Action, Event, Solver, latest_snapshot
-from .solver.events import NetTested, NetTestStarted
+from .solver.events import NetTested, NetTestStarted, Observer
 
 __all__ = [
     "ParallelNet",
@@ -222,8 +222,9 @@ class _LossOnly(nn.Module):
 class Vote:
     """Makes all processes stop, or take a snapshot, after the same iteration if one of them is asked to.
 
-    Its three methods are a solver's ``requested``, its observer's companion, and an entry of its ``on_start``. A
-    snapshot that is asked for during a test is taken when the tests are over: the other processes have a share in it.
+    ``requested`` and ``after_tests`` are a solver's ``requested`` and an entry of its ``on_start``; what :meth:`before`
+    gives is its observer. A snapshot that is asked for during a test is taken when the tests are over: the other
+    processes have a share in it.
 
     Args:
         asked: what this process alone is asked to do. tests_at: whether tests begin the current iteration.
@@ -241,9 +242,15 @@ class Vote:
         self._waiting |= action is Action.SNAPSHOT
         return Action.STOP if action is Action.STOP else Action.NONE
 
-    def observe(self, event: Event) -> None:
-        if isinstance(event, NetTestStarted | NetTested):
-            self._testing = isinstance(event, NetTestStarted)
+    def before(self, observer: Observer) -> Observer:
+        """An observer that learns of tests, and hands every event on."""
+
+        def observe(event: Event) -> None:
+            if isinstance(event, NetTestStarted | NetTested):
+                self._testing = isinstance(event, NetTestStarted)
+            observer(event)
+
+        return observe
 
     def after_tests(self, solver: Solver) -> None:
         """Let the others know if a test was stopped, and take the snapshot that was asked for meanwhile."""

@@ -8,9 +8,10 @@ train(read_solver("solver.prototxt"), weights=["bvlc_reference_caffenet.caffemod
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -27,9 +28,9 @@ from ..network.graph import NetState, phase_graph
 from ..network.net import CaffeNet
 from .data import Loader, Source, make_sources
 from .parallel import ParallelNet, Rank, Vote, gather, share
-from .solver import Action, Event, Solver, SolverSettings, read_snapshot
+from .solver import Action, Solver, SolverSettings, read_snapshot
 from .solver.events import BlobOutput, Note, Observer
-from .solver.loop import output_numbers
+from .solver.outputs import output_numbers
 
 __all__ = ["Fed", "Feed", "Scores", "TrainingFiles", "feed_net", "open_solver", "score", "train"]
 
@@ -187,60 +188,30 @@ def open_solver(
     Raises:
         CaffeCompatError: one of its kinds, naming the file, layer or setting at fault.
     """
-    if snapshot is not None and weights:
-        raise UsageError("a snapshot to resume from and weights to start from were given; one of them was expected")
-    if snapshot is not None or weights:
-        settings = replace(settings, weights=tuple(map(str, weights)))
+    settings = _starting_from(settings, snapshot, weights)
     rank = Rank(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Rank()
     tell = _only_first(observer, rank)
-    for text in settings.notes:
-        tell(Note(text))
-    for text in settings.warnings:
-        tell(Note(text, warning=True))
-    if seed is None:
-        seed = settings.random_seed
-    if seed is None:
-        seed = share(_seed_of(snapshot, base))
-        tell(Note(f"random_seed is not set: this run has {seed}"))
-    tests_at_all = bool(settings.tests)
+    _tell_all(tell, settings.notes, settings.warnings)
+    seed = _seed_for(settings, snapshot, base, tell) if seed is None else seed
+    has_tests = bool(settings.tests)
     if rank.rank != 0:
         settings = replace(settings, tests=())
+    feed = partial(
+        feed_net,
+        base=base,
+        write_root=write_root,
+        seed=seed,
+        rank=rank.rank,
+        world_size=rank.size,
+        workers=workers,
+        gradients=gradients,
+        allow_python=allow_python,
+    )
+    asked = requested or (lambda: Action.NONE)
     with ExitStack() as stack:
-
-        def feed(definition: Definition, state: NetState, inputs: Sequence[Source] = ()) -> Fed:
-            fed = feed_net(
-                definition,
-                state,
-                base=base,
-                write_root=write_root,
-                seed=seed,
-                rank=rank.rank,
-                world_size=rank.size,
-                workers=workers,
-                gradients=gradients,
-                allow_python=allow_python,
-                inputs=inputs,
-            )
-            stack.callback(fed.batches.close)
-            notes = [note for source in fed.sources for note in source.notes]
-            for text in (*definition.notes, *notes):
-                tell(Note(text))
-            for text in (*definition.warnings, *fed.net.warnings):
-                tell(Note(text, warning=True))
-            return fed
-
-        trained = feed(*settings.train.definition(dialect), inputs(seed, rank))
-        tests = [feed(*test.definition(dialect)) for test in settings.tests]
-        asked = requested or (lambda: Action.NONE)
-        vote = None
-        if rank.size > 1:
-            vote = Vote(asked, torch.device(device), lambda: tests_at_all and solver.tests_are_due)
-
-        def observe(event: Event) -> None:
-            if vote is not None:
-                vote.observe(event)
-            tell(event)
-
+        trained = _opened(stack, feed, settings.train.definition(dialect), tell, inputs(seed, rank))
+        tests = [_opened(stack, feed, test.definition(dialect), tell) for test in settings.tests]
+        vote = Vote(asked, torch.device(device), lambda: has_tests and solver.tests_are_due) if rank.size > 1 else None
         solver = Solver(
             settings,
             trained.net,
@@ -252,16 +223,12 @@ def open_solver(
             seed=seed,
             base=base,
             write_root=_root_of(settings.snapshot_prefix, base, write_root),
-            observer=observe,
+            observer=tell if vote is None else vote.before(tell),
             requested=vote.requested if vote else asked,
             stop_at_nan=stop_at_nan,
             bfloat16=bfloat16,
         )
-        if vote is not None:
-            solver.gather = gather
-            solver.on_start.append(lambda: vote.after_tests(solver))
-            if any(p.requires_grad for p in solver.model.parameters()):
-                solver.model = ParallelNet(solver.model)
+        _join_processes(solver, vote)
         if snapshot is not None:
             solver.restore(snapshot)
         yield solver
@@ -274,14 +241,62 @@ def train(settings: SolverSettings, **options: object) -> Solver:
         return solver
 
 
+def _starting_from(
+    settings: SolverSettings, snapshot: str | Path | None, weights: Sequence[str | Path]
+) -> SolverSettings:
+    """The settings, with the weights of a run that starts from files named beside them."""
+    if snapshot is not None and weights:
+        raise UsageError("a snapshot to resume from and weights to start from were given; one of them was expected")
+    if snapshot is None and not weights:
+        return settings
+    return replace(settings, weights=tuple(map(str, weights)))
+
+
+def _opened(
+    stack: ExitStack,
+    feed: Callable[..., Fed],
+    read: tuple[Definition, NetState],
+    tell: Observer,
+    inputs: Sequence[Source] = (),
+) -> Fed:
+    """A network with its data, whose readers end with ``stack``; what there is to say of it is told."""
+    definition, state = read
+    fed = feed(definition, state, inputs=inputs)
+    stack.callback(fed.batches.close)
+    notes = [note for source in fed.sources for note in source.notes]
+    _tell_all(tell, [*definition.notes, *notes], [*definition.warnings, *fed.net.warnings])
+    return fed
+
+
+def _join_processes(solver: Solver, vote: Vote | None) -> None:
+    """Let the solvers of several processes, who vote, train as one."""
+    if vote is None:
+        return
+    solver.gather = gather
+    solver.on_start.append(lambda: vote.after_tests(solver))
+    if any(p.requires_grad for p in solver.model.parameters()):
+        solver.model = ParallelNet(solver.model)
+
+
+def _tell_all(tell: Observer, notes: Iterable[str], warnings: Iterable[str]) -> None:
+    for text in notes:
+        tell(Note(text))
+    for text in warnings:
+        tell(Note(text, warning=True))
+
+
 def _only_first(observer: Observer | None, rank: Rank) -> Observer:
     return observer if observer is not None and rank.rank == 0 else lambda event: None
 
 
-def _seed_of(snapshot: str | Path | None, base: str | Path) -> int:
-    """The seed of a run without a given one: its snapshot's, so that it goes on with the same draws, or a new one."""
+def _seed_for(settings: SolverSettings, snapshot: str | Path | None, base: str | Path, tell: Observer) -> int:
+    """The settings' seed; else the snapshot's, so that a run goes on with the same draws; else a new one, for all."""
+    if settings.random_seed is not None:
+        return settings.random_seed
     resume = read_snapshot(snapshot, Path(base)).resume if snapshot is not None else None
-    return secrets.randbits(31) if resume is None else resume.seed
+    seed = share(secrets.randbits(31) if resume is None else resume.seed)
+    tell(Note(f"random_seed is not set: this run has {seed}"))
+    return seed
 
 
 def _root_of(prefix: str, base: str | Path, write_root: str | Path | None) -> str | Path:

@@ -119,12 +119,7 @@ def predict(
     """
     wanted = _Outputs(tuple(map(Path, exports)), None if overlay is None else Path(overlay), smooth, fps)
     named = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-    machine = load(model).to(device)
-    if optimize:
-        machine.optimize()
-    if (chosen := given_bounds(bounds)) is not None:
-        check_agreement(os.fspath(model), machine.known_bounds, chosen)
-        machine.bounds = chosen
+    machine = _loaded(model, bounds, optimize, device)
     if keypoints is not None and not isinstance(keypoints, np.ndarray):
         keypoints = read_keypoints(keypoints, skeleton(joints))
     settings = replace(ORIGINAL, mode=mode)
@@ -144,6 +139,16 @@ def predict(
     speed = fps or frame_rate(named, every) or 10.0
     _export(footage, poses, wanted, speed, Path(named[0]).name, progress)
     return Predicted(footage, wanted.exports, wanted.overlay)
+
+
+def _loaded(model: _Path, bounds: GivenBounds, optimize: bool, device: torch.device | str) -> PoseMachine:
+    machine = load(model).to(device)
+    if optimize:
+        machine.optimize()
+    if (chosen := given_bounds(bounds)) is not None:
+        check_agreement(os.fspath(model), machine.known_bounds, chosen)
+        machine.bounds = chosen
+    return machine
 
 
 def predict_footage(

@@ -22,7 +22,15 @@ from caffe_compat.network.definition import read_definition
 from caffe_compat.network.filling import fill_net
 from caffe_compat.network.graph import NetState
 from caffe_compat.network.net import CaffeNet
-from caffe_compat.training.solver import Solver, latest_snapshot, parse_solver, read_snapshot, snapshot, write_snapshot
+from caffe_compat.training.solver import (
+    Solver,
+    latest_snapshot,
+    parse_solver,
+    read_snapshot,
+    snapshot,
+    snapshot_files,
+    write_snapshot,
+)
 from caffe_compat.training.solver.events import Note
 from caffe_compat.training.solver.structure import layers_of_snapshot
 
@@ -87,7 +95,7 @@ def test_a_network_with_splits_and_a_forks_fields(tmp_path: Path) -> None:
     with read_weights(folder / "tiny_mask3d_train.caffemodel") as weights:
         fill_net(net, weights)
     net.materialize(0)
-    write_snapshot(net, [], snapshot.snapshot_paths("t", 1, "BINARYPROTO", tmp_path), iteration=1, current_step=0)
+    write_snapshot(net, [], snapshot_files.snapshot_paths("t", 1, "BINARYPROTO", tmp_path), iteration=1, current_step=0)
     theirs = (folder / "tiny_mask3d_train.caffemodel").read_bytes()
     assert (tmp_path / "t_iter_1.caffemodel").read_bytes() == theirs
     assert not (tmp_path / "t_iter_1.resume.npz").exists()
@@ -243,7 +251,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     )
     assert writer.stdout is not None
     assert writer.stdout.readline() == "locked\n"
-    snapshot.remove_unfinished("adam", tmp_path)
+    snapshot_files.remove_unfinished("adam", tmp_path)
     assert (left.exists(), alive.exists(), other.exists()) == (False, True, True)
     writer.kill()
     writer.communicate()
@@ -260,7 +268,7 @@ def test_a_writer_holds_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def write(path: Path, *rest: Any) -> None:
         code = (
-            "import sys; from caffe_compat.training.solver.snapshot import remove_unfinished as remove\n"
+            "import sys; from caffe_compat.training.solver.snapshot_files import remove_unfinished as remove\n"
             "remove(sys.argv[1])"
         )
         root = str(Path(__file__).parents[2])

@@ -12,7 +12,8 @@ from .optimizers import (
     CaffeSGD,
 )
 from .settings import SolverSettings, parse_solver, read_solver
-from .snapshot import latest_snapshot, read_snapshot, write_snapshot
+from .snapshot import read_snapshot, write_snapshot
+from .snapshot_files import latest_snapshot
 
 __all__ = [
     "Action",

@@ -8,22 +8,18 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...errors import FileAccessError, FileError, LayerError, UsageError, WeightsError
-from ...formats.weights import read_weights
-from ...network.filling import fill_net
+from ...errors import UsageError
 from ...network.gradients import has_gradient
 from ...network.net import CaffeNet
 from .debug import Watched, backward_lines, forward_lines, watch
+from .divergence import diverged
 from .events import (
-    BlobOutput,
     Clipped,
     DebugLine,
     Finished,
@@ -38,27 +34,18 @@ from .events import (
     Snapshotting,
     SolvingStarted,
 )
+from .memory import NetMemory, label_of, labelled, net_state, restore_net_state, under_label
+from .outputs import numbered, output_numbers, outputs_of
 from .policies import rate, step_after
 from .settings import SolverSettings
-from .snapshot import (
-    ResumeState,
-    Snapshot,
-    fitted,
-    net_state,
-    place_of,
-    read_snapshot,
-    remove_unfinished,
-    restore_blobs,
-    restore_net_state,
-    snapshot_paths,
-    write_snapshot,
-)
+from .smoothing import SmoothedLoss
+from .snapshot import ResumeState, fitted_history, read_snapshot, restore_blobs, write_snapshot
+from .snapshot_files import check_place, snapshot_paths
+from .starting import fill_nets
 from .structure import LearnableBlob, learnable_blobs
 
-__all__ = ["Action", "Batches", "LossNet", "Solver", "output_numbers"]
+__all__ = ["Action", "Batches", "LossNet", "Solver"]
 
-# What a network remembers from pass to pass, by name.
-NetMemory = Mapping[str, np.ndarray]
 # The inputs of a network by name, for its k-th pass, counted from 0.
 Batches = Callable[[int], Mapping[str, Tensor]]
 
@@ -81,28 +68,6 @@ class LossNet(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor | None]]:
         values = self.net.values(inputs)
         return self.net.loss(values), values
-
-
-@dataclass
-class _Average:
-    """Caffe's running mean of the last ``window`` losses (``UpdateSmoothedLoss``)."""
-
-    window: int
-    losses: list[float] = field(default_factory=list)
-    index: int = 0
-    smoothed: float = 0.0
-
-    def add(self, loss: float) -> float:
-        if len(self.losses) < self.window:
-            self.losses.append(loss)
-            count = len(self.losses)
-            self.smoothed = (self.smoothed * (count - 1) + loss) / count
-        else:
-            place = self.index % self.window
-            self.smoothed += (loss - self.losses[place]) / self.window
-            self.losses[place] = loss
-        self.index += 1
-        return self.smoothed
 
 
 class Solver:
@@ -176,7 +141,7 @@ class Solver:
         self.on_gradients_ready: list[Callable[[], None]] = []
         self._write_root = Path(base if write_root is None else write_root).resolve()
         if settings.snapshot and rank == 0:
-            self._check_prefix()
+            check_place(settings.snapshot_prefix, self.base, self._write_root)
 
         given = settings.random_seed if seed is None else seed
         self._seed_is_given = given is not None
@@ -185,12 +150,19 @@ class Solver:
         self.train_passes = 0
         self.test_passes = [0] * len(self.tests)
         self.stopped = False
-        self._average = _Average(settings.average_loss)
+        self._average = SmoothedLoss(settings.average_loss)
         self._last_update: dict[str, Tensor] = {}
         self._keeps_average = False  # set when a snapshot brought one
         self._first_show: tuple[int, float] = (0, time.monotonic())
 
-        self._fill()
+        fill_nets(
+            net,
+            [test for test, _ in self.tests],
+            [self.base / name for name in settings.weights],
+            seed=self.seed,
+            device=self.device,
+            warn=self._warn,
+        )
         self.learnable: list[LearnableBlob] = learnable_blobs(net)
         for blob in self.learnable:
             if isinstance(blob.tensor, nn.Parameter):
@@ -215,52 +187,8 @@ class Solver:
 
     # Setting up
 
-    def _fill(self) -> None:
-        for name in self.settings.weights:
-            with read_weights(self.base / name) as weights:
-                self._note_all(fill_net(self.net, weights).warnings)
-        self.net.materialize(self.seed, self.device).to(self.device)
-        for net, _ in self.tests:
-            for name in self.settings.weights:
-                with read_weights(self.base / name) as weights:
-                    fill_net(net, weights)
-            self._share_blobs(net)
-            net.materialize(self.seed, self.device).to(self.device)
-            self._share_blobs(net)  # moving a buffer to a device parts it from the one it shared
-
-    def _note_all(self, texts: Sequence[str]) -> None:
-        for text in texts:
-            self.tell(Note(text, warning=True))
-
-    def _share_blobs(self, test: CaffeNet) -> None:
-        """Let ``test`` hold the very memory of the trained net's blobs, layer by layer of the same name."""
-        targets = {node.name: node.module_name for node in reversed(test.nodes_with_blobs())}
-        for node in self.net.nodes_with_blobs():
-            if node.name not in targets:
-                continue
-            mine, theirs = self.net.blobs_of(node.module_name), test.blobs_of(targets[node.name])
-            if len(mine) != len(theirs):
-                raise WeightsError(f"has {len(mine)} blobs in training and {len(theirs)} in testing", layer=node.name)
-            for blob, name in zip(mine.values(), theirs, strict=True):
-                test.assign_blob(targets[node.name], name, blob.detach())
-
-    def _check_prefix(self) -> None:
-        """That snapshots may be and can be written, before hours of training."""
-        folder, name = place_of(self.settings.snapshot_prefix, self.base)
-        if not folder.resolve().is_relative_to(self._write_root):
-            raise FileAccessError(
-                f"snapshot_prefix {self.settings.snapshot_prefix!r} lies outside {self._write_root}; allow another "
-                "folder with --write-root"
-            )
-        probe = folder / f".{name}.{secrets.token_hex(6)}.tmp"
-        try:
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise FileError(
-                f"snapshots cannot be written there: {error.strerror}; does the folder exist?", path=str(folder)
-            ) from error
-        remove_unfinished(self.settings.snapshot_prefix, self.base)
+    def _warn(self, text: str) -> None:
+        self.tell(Note(text, warning=True))
 
     # Training
 
@@ -273,7 +201,7 @@ class Solver:
         """
         settings = self.settings
         if settings.snapshot_after_train and self.rank == 0:
-            self._check_prefix()
+            check_place(settings.snapshot_prefix, self.base, self._write_root)
         self.tell(SolvingStarted(self.net.message.name, settings.policy.name))
         if resume is not None:
             self.restore(resume)
@@ -303,7 +231,7 @@ class Solver:
         settings = self.settings
         self.stopped = False
         if not self._keeps_average:
-            self._average = _Average(settings.average_loss)
+            self._average = SmoothedLoss(settings.average_loss)
         self._keeps_average = False
         self._first_show = (self.iteration, time.monotonic())
         stop = self.iteration + iterations
@@ -360,7 +288,7 @@ class Solver:
             loss, values = self.model(inputs)
         self.train_passes += 1
         if self.stop_at_nan and not math.isfinite(float(loss.detach())):
-            raise self._diverged(values)
+            raise diverged(self.net, values, self.iteration)
         if debug:
             self._debug(forward_lines(self.net, values))
             for value in values:
@@ -373,26 +301,6 @@ class Solver:
 
     def _randomize(self, net: CaffeNet, index: int) -> None:
         net.randomness.seed, net.randomness.iteration, net.randomness.rank = self.seed, index, self.rank
-
-    def _diverged(self, values: Sequence[Tensor | None]) -> LayerError:
-        """What to raise: the first layer whose weights or tops are not finite."""
-        for node in self.net.graph.nodes:
-            what = ""
-            if node not in self.net.graph.sources:
-                bad = [n for n, b in self.net.blobs_of(node.module_name).items() if not bool(torch.isfinite(b).all())]
-                what = f"blob {bad[0]}" if bad else ""
-            for value in node.tops:
-                top = values[value]
-                if not what and top is not None and not bool(torch.isfinite(top).all()):
-                    what = f"top {self.net.graph.blobs[value]!r}"
-            if what:
-                return LayerError(
-                    f"{what} is not finite (NaN or infinity) at iteration "
-                    f"{self.iteration}: the data is broken, or the learning rate too high",
-                    layer=node.name,
-                    type=node.type,
-                )
-        return LayerError(f"the loss is not finite at iteration {self.iteration}, though every blob is", layer="")
 
     def apply_update(self) -> None:
         """Update the weights by the gradients as they stand; it counts as an iteration."""
@@ -466,12 +374,12 @@ class Solver:
                 self._debug(forward_lines(net, values))
             if self.settings.test_compute_loss and net.loss_weights:
                 loss += float(net.loss(values))
-            for blob, v in _outputs(net):
+            for blob, v in outputs_of(net):
                 value = values[v]
                 assert value is not None
                 sums[blob] = sums[blob] + value if blob in sums else value.float()
         means = {blob: total / count for blob, total in sums.items()}
-        self.tell(NetTested(k, _numbered(net, means), loss / count if self.settings.test_compute_loss else None))
+        self.tell(NetTested(k, numbered(net, means), loss / count if self.settings.test_compute_loss else None))
         return means
 
     # Snapshots
@@ -489,7 +397,7 @@ class Solver:
             return None
         settings = self.settings
         if not settings.snapshot:
-            self._check_prefix()
+            check_place(settings.snapshot_prefix, self.base, self._write_root)
         kind = settings.snapshot_format
         paths = snapshot_paths(settings.snapshot_prefix, self.iteration, kind, self.base)
         self.tell(Snapshotting("model", kind, paths.learned_net))
@@ -507,10 +415,10 @@ class Solver:
 
     def _resume_state(self, memories: Sequence[NetMemory]) -> ResumeState:
         buffers: dict[str, np.ndarray] = {}
-        labelled = [(_label(rank), memory) for rank, memory in enumerate(memories)]
-        labelled += [(f"test{k}", net_state(net)) for k, (net, _) in enumerate(self.tests)]
-        for label, memory in labelled:
-            buffers |= {f"{label}/{name}": array for name, array in memory.items()}
+        for rank, memory in enumerate(memories):
+            buffers |= labelled(memory, label_of(rank))
+        for k, (net, _) in enumerate(self.tests):
+            buffers |= labelled(net_state(net), f"test{k}")
         return ResumeState(
             seed=self.seed,
             train_passes=self.train_passes,
@@ -530,7 +438,8 @@ class Solver:
         """
         self.tell(Restoring(str(path)))
         snapshot = read_snapshot(path, self.base)
-        history = self._history_of(snapshot)
+        shapes = [tuple(blob.tensor.shape) for blob in self.learnable] * self.optimizer.histories
+        history = fitted_history(snapshot, shapes, self.settings.type)
         restore_blobs(self.net, snapshot.model)
         self.optimizer.load_history(history, snapshot.state.iteration)
         self.iteration, self.current_step = snapshot.state.iteration, snapshot.state.current_step
@@ -547,27 +456,6 @@ class Solver:
             return
         self._restore_rest(snapshot.resume, Path(path))
 
-    def _history_of(self, snapshot: Snapshot) -> list[Tensor]:
-        shapes = [tuple(blob.tensor.shape) for blob in self.learnable] * self.optimizer.histories
-        found = snapshot.state.history
-        if len(found) != len(shapes):
-            raise WeightsError(
-                f"is a snapshot of another net or solver type: it has {len(found)} history blobs, "
-                f"{self.settings.type} needs {len(shapes)} for this net",
-                path=str(snapshot.path),
-            )
-        history = []
-        for i, (blob, shape) in enumerate(zip(found, shapes, strict=True)):
-            array = fitted(blob, shape)
-            if array is None:
-                raise WeightsError(
-                    f"is a snapshot of another net: history blob {i} has shape {list(blob.shape)}, "
-                    f"{list(shape)} is needed",
-                    path=str(snapshot.path),
-                )
-            history.append(torch.from_numpy(np.array(array)))
-        return history
-
     def _restore_rest(self, resume: ResumeState, path: Path) -> None:
         if not self._seed_is_given:
             self.seed = resume.seed
@@ -577,47 +465,17 @@ class Solver:
         if len(resume.test_passes) == len(self.tests):
             self.test_passes = list(resume.test_passes)
         if len(resume.losses) <= self.settings.average_loss:
-            self._average = _Average(
+            self._average = SmoothedLoss(
                 self.settings.average_loss, list(resume.losses), resume.loss_index, resume.smoothed_loss
             )
             self._keeps_average = True
         if resume.world_size == self.world_size:
-            restore_net_state(self.net, _of(resume, _label(self.rank)), path)
+            restore_net_state(self.net, under_label(resume.buffers, label_of(self.rank)), path)
         else:
             text = f"{path} was made by {resume.world_size} processes that trained together"
             text += f", this run has {self.world_size}: samples come in another order"
-            state = ", and recurrent state starts at zero" if _of(resume, _label(0)) else ""
+            state = ", and recurrent state starts at zero" if under_label(resume.buffers, label_of(0)) else ""
             self.tell(Note(text + state, warning=True))
         if len(resume.test_passes) == len(self.tests):
             for k, (net, _) in enumerate(self.tests):
-                restore_net_state(net, _of(resume, f"test{k}"), path)
-
-
-def _label(rank: int) -> str:
-    """What begins the names of what a process's trained net remembers."""
-    return f"train:{rank}" if rank else "train"
-
-
-def _of(resume: ResumeState, label: str) -> NetMemory:
-    start = f"{label}/"
-    return {name.removeprefix(start): array for name, array in resume.buffers.items() if name.startswith(start)}
-
-
-def output_numbers(net: CaffeNet, values: Sequence[Tensor | None]) -> tuple[BlobOutput, ...]:
-    """Every number of the output blobs among ``values``, in the order of Caffe's log."""
-    return _numbered(net, {blob: values[v] for blob, v in _outputs(net)})
-
-
-def _outputs(net: CaffeNet) -> list[tuple[str, int]]:
-    """Output blobs with their value ids, in the order of Caffe, which keeps them in a sorted set."""
-    return sorted((net.graph.blobs[v], v) for v in net.graph.outputs)
-
-
-def _numbered(net: CaffeNet, outputs: Mapping[str, Tensor | None]) -> tuple[BlobOutput, ...]:
-    """The numbers of output blobs, counted through."""
-    weights = {net.graph.blobs[v]: w for v, w in net.loss_weights.items()}
-    found: list[BlobOutput] = []
-    for blob, value in outputs.items():
-        numbers: list[Any] = [] if value is None else value.detach().flatten().tolist()
-        found += [BlobOutput(len(found) + i, blob, number, weights.get(blob, 0.0)) for i, number in enumerate(numbers)]
-    return tuple(found)
+                restore_net_state(net, under_label(resume.buffers, f"test{k}"), path)

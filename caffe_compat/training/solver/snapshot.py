@@ -11,18 +11,12 @@ never half accumulated in a snapshot: it is taken between iterations.
 from __future__ import annotations
 
 import filecmp
-import glob
 import json
 import os
-import re
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,33 +34,23 @@ from ...formats.weights import (
     write_solverstate,
 )
 from ...formats.weights_hdf5 import write_caffemodel_hdf5
-from ...network.names import under_names
 from ...network.net import CaffeNet
-from ...network.registry import Layer, Shape
+from ...network.registry import Shape
+from .snapshot_files import SnapshotPaths, resume_file_of, working_folder
 from .structure import layers_of_snapshot
-
-if sys.platform != "win32":
-    import fcntl
 
 __all__ = [
     "ResumeState",
     "Snapshot",
-    "SnapshotPaths",
-    "latest_snapshot",
-    "net_state",
-    "place_of",
+    "fitted",
+    "fitted_history",
     "read_snapshot",
-    "remove_unfinished",
     "restore_blobs",
-    "restore_net_state",
-    "snapshot_paths",
     "write_model",
     "write_snapshot",
 ]
 
 _VERSION = 2
-_STATE_NAME = re.compile(r"(?P<stem>.*_iter_(?P<iteration>\d+))\.solverstate(\.h5)?")
-_MODEL_NAME = re.compile(r"_iter_\d+\.caffemodel(\.h5)?$")
 
 
 @dataclass(frozen=True)
@@ -93,17 +77,6 @@ class ResumeState:
 
 
 @dataclass(frozen=True)
-class SnapshotPaths:
-    """The three files; ``learned_net`` and ``state_name`` are the names that Caffe gives the first two."""
-
-    model: Path
-    state: Path
-    resume: Path
-    learned_net: str
-    state_name: str
-
-
-@dataclass(frozen=True)
 class Snapshot:
     """A snapshot read: Caffe's state, the path of the model, and what the third file adds (None without it).
 
@@ -115,21 +88,6 @@ class Snapshot:
     model: Path
     resume: ResumeState | None
     unfit: Path | None = None
-
-
-def snapshot_paths(
-    prefix: str, iteration: int, kind: Literal["BINARYPROTO", "HDF5"], base: Path = Path()
-) -> SnapshotPaths:
-    """The names that Caffe gives the files of a snapshot; a relative ``prefix`` is taken from ``base``."""
-    stem, end = f"{prefix}_iter_{iteration}", ".h5" if kind == "HDF5" else ""
-    model, state = f"{stem}.caffemodel{end}", f"{stem}.solverstate{end}"
-    return SnapshotPaths(base / model, base / state, base / f"{stem}.resume.npz", model, state)
-
-
-def place_of(prefix: str, base: Path = Path()) -> tuple[Path, str]:
-    """The folder of the snapshots of ``prefix``, and how their names begin: nothing for a prefix that ends in ``/``."""
-    path = base / f"{prefix}_iter_"
-    return path.parent, path.name.removesuffix("_iter_")
 
 
 def write_snapshot(
@@ -152,7 +110,7 @@ def write_snapshot(
         FileError: the folder is missing, or the disk full; what was there before stays.
     """
     try:
-        with _working_folder(paths.model) as work:
+        with working_folder(paths.model) as work:
             new = [work / path.name for path in (paths.model, paths.resume, paths.state)]
             write_model(new[0], net, diffs, hdf5=new[0].suffix == ".h5")
             write_solverstate(new[2], iteration, paths.learned_net, current_step, [_array(h) for h in history])
@@ -217,54 +175,6 @@ def write_model(path: Path, net: CaffeNet, diffs: Mapping[str, Tensor] | None = 
 def _array(tensor: Tensor) -> np.ndarray:
     tensor = tensor.detach().cpu()
     return (tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()).numpy()
-
-
-# Folders for files that are not complete yet
-
-
-@contextmanager
-def _working_folder(model: Path) -> Iterator[Path]:
-    """A folder beside ``model`` for the block, locked so that :func:`remove_unfinished` lets it be. Raises OSError."""
-    prefix = _working_prefix(_MODEL_NAME.sub("", model.name))
-    while True:
-        work = Path(tempfile.mkdtemp(prefix=prefix, dir=model.parent))
-        lock = _lock(work, wait=True)
-        if work.exists():  # not removed before it was locked
-            break
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
-
-
-def remove_unfinished(prefix: str, base: Path = Path()) -> None:
-    """Remove what processes that were killed while they wrote a snapshot of ``prefix`` have left."""
-    folder, name = place_of(prefix, base)
-    for work in folder.glob(f"{glob.escape(_working_prefix(name))}*"):
-        lock = _lock(work, wait=False)
-        if lock is not None:  # whoever wrote there has gone
-            shutil.rmtree(work, ignore_errors=True)
-            os.close(lock)
-
-
-def _working_prefix(name: str) -> str:
-    return f".{name}.snapshot."
-
-
-def _lock(folder: Path, wait: bool) -> int | None:
-    """A lock on ``folder`` until the result is closed or the process ends; None if taken, or where there are none."""
-    if sys.platform == "win32":
-        return None
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            return descriptor
-        except OSError:
-            os.close(descriptor)
-    return None
 
 
 # The third file
@@ -339,28 +249,11 @@ def read_snapshot(path: str | Path, base: Path = Path()) -> Snapshot:
         model = path.parent / Path(state.learned_net).name
     if not model.exists():
         raise FileError(f"its model {state.learned_net} is neither in {base.resolve()} nor beside it", path=str(path))
-    match = _STATE_NAME.fullmatch(path.name)
-    beside = path.with_name(f"{match['stem']}.resume.npz") if match else None
+    beside = resume_file_of(path)
     if beside is None or not beside.exists():
         return Snapshot(path, state, model, None)
     resume = _read_resume(beside, path)
     return Snapshot(path, state, model, resume, None if resume is not None else beside)
-
-
-def latest_snapshot(prefix: str, base: Path = Path(), newer_than: int = 0) -> Path | None:
-    """The solverstate of the most iterations that ``prefix`` has, or None.
-
-    Args:
-        newer_than: overlook those that were written before, in nanoseconds since 1970.
-    """
-    folder, name = place_of(prefix, base)
-    found = []
-    for path in folder.glob("*.solverstate*"):
-        match = _STATE_NAME.fullmatch(path.name)
-        ours = match and match["stem"] == f"{name}_iter_{match['iteration']}"
-        if match and ours and path.stat().st_mtime_ns >= newer_than:
-            found.append((int(match["iteration"]), path))
-    return max(found)[1] if found else None
 
 
 @torch.no_grad()
@@ -427,44 +320,26 @@ def fitted(blob: BlobView, shape: Shape) -> np.ndarray | None:
     return None if blob.is_empty else blob.data.reshape(shape)
 
 
-# State that is no weight
-
-
-def net_state(net: CaffeNet) -> dict[str, np.ndarray]:
-    """What ``net`` remembers from pass to pass: recurrent state, and what its layers have counted."""
-    buffers = {name: buffer.detach().cpu().numpy() for name, buffer in _state_buffers(net).items()}
-    return buffers | {name: np.asarray(getattr(module, own)) for name, (module, own) in _counts(net).items()}
-
-
-def _state_buffers(net: CaffeNet) -> dict[str, Tensor]:
-    """Buffers that are no blobs and not empty."""
-    blobs = {id(blob) for node in net.nodes_with_blobs() for blob in net.blobs_of(node.module_name).values()}
-    return {name: buffer for name, buffer in net.named_buffers() if id(buffer) not in blobs and buffer.numel()}
-
-
-def _counts(net: CaffeNet) -> dict[str, tuple[Layer, str]]:
-    """The module and the attribute of everything that a layer counts."""
-    layers = [(name, module) for name, module in net.named_modules() if isinstance(module, Layer)]
-    return {f"{name}.{own}": (module, own) for name, module in layers for own in module.counts}
-
-
-def restore_net_state(net: CaffeNet, arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    """Put remembered state back. The number of streams (axis 0) may differ from what the net was built for.
+def fitted_history(snapshot: Snapshot, shapes: Sequence[Shape], solver: str) -> list[Tensor]:
+    """The optimiser's history in a snapshot, as copies, if it is one of a ``solver`` that keeps these ``shapes``.
 
     Raises:
-        WeightsError: another net's state.
+        WeightsError: the snapshot is of another net or another type of solver.
     """
-    buffers, counts = _state_buffers(net), _counts(net)
-    arrays = under_names(arrays, (*buffers, *counts))
-    odd = ", ".join(sorted(arrays.keys() ^ (buffers.keys() | counts.keys())))
-    if odd:
-        raise WeightsError(f"does not fit the net: {odd} is only on one side", path=str(path))
-    for name, (counter, own) in counts.items():
-        setattr(counter, own, arrays[name].copy() if arrays[name].ndim else arrays[name].item())
-    for name, old in buffers.items():
-        array = arrays[name]
-        if array.ndim != old.dim() or tuple(array.shape[1:]) != tuple(old.shape[1:]):
-            raise WeightsError(f"{name} has shape {list(array.shape)}, the net needs {list(old.shape)}", path=str(path))
-        owner, _, own = name.rpartition(".")
-        module = net.get_submodule(owner) if owner else net
-        module._buffers[own] = torch.from_numpy(array.copy()).to(old.device, old.dtype)
+    found = snapshot.state.history
+    if len(found) != len(shapes):
+        raise WeightsError(
+            f"is a snapshot of another net or solver type: it has {len(found)} history blobs, "
+            f"{solver} needs {len(shapes)} for this net",
+            path=str(snapshot.path),
+        )
+    history = []
+    for i, (blob, shape) in enumerate(zip(found, shapes, strict=True)):
+        array = fitted(blob, shape)
+        if array is None:
+            raise WeightsError(
+                f"is a snapshot of another net: history blob {i} has shape {list(blob.shape)}, {list(shape)} is needed",
+                path=str(snapshot.path),
+            )
+        history.append(torch.from_numpy(np.array(array)))
+    return history
