@@ -20,11 +20,13 @@ from caffe_compat.network.registry import find_layer, layer_types
 from caffe_compat.schema import BVLC, dialect_names, load_schema, merged_file, read_dialect
 from caffe_compat.schema.doubt import Doubt, doubt_of, keep_doubt
 from caffe_compat.schema.infer import infer_binary
-from caffe_compat.schema.meanings import MEANINGS, Use, meaning_of
+from caffe_compat.schema.meanings import MEANINGS
 from caffe_compat.schema.printing import format_message
 from caffe_compat.schema.prototxt import ParsedText, parse_message
 from caffe_compat.schema.unknown import DOUBT_FIELD, keep_bytes, unknown_fields_of
 from caffe_compat.schema.upgrade import upgrade_net
+from caffe_compat.schema.uses import Use
+from caffe_compat.schema.which_meaning import meaning_of
 
 SSD, RFCN = "weiliu89/caffe@ssd", "daijifeng001/caffe-rfcn"
 SEGNET, PSPNET = "alexgkendall/caffe-segnet", "hszhao/PSPNet"

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from ..access import FileAccess
 from ..errors import LayerError, UnknownLayerError
 from ..schema import split_dialect
-from ..schema.meanings import MEANINGS, meaning_of
+from ..schema.meanings import MEANINGS
 from ..schema.params import Params, Unread, unread_fields
+from ..schema.which_meaning import meaning_of
 from .randomness import Randomness
 
 __all__ = ["Layer", "LayerSpec", "LayerType", "Shape", "find_layer", "layer", "layer_types", "registered_types"]

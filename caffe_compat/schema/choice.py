@@ -15,11 +15,13 @@ from typing import Any
 
 from . import BVLC, is_repeated, merged_file, split_dialect
 from .doubt import Doubt, keep_doubt
-from .meanings import MEANINGS, Meaning, Use, meaning_of
+from .meanings import MEANINGS
 from .params import HOW_NOT_WHAT
 from .protofile import FieldDef, ProtoFile
 from .unknown import unknown_fields_of
+from .uses import Meaning, Use
 from .v1_types import plain, string_type
+from .which_meaning import meaning_of
 
 __all__ = [
     "NETS_IN_SOLVER",

@@ -15,8 +15,8 @@ from typing import Any
 from google.protobuf import unknown_fields
 
 from . import dialect_names
-from .meanings import Use
 from .unknown import DOUBT_FIELD, keep_bytes
+from .uses import Use
 
 __all__ = ["Doubt", "doubt_of", "keep_doubt"]
 

@@ -35,6 +35,7 @@ def replace(net: Any, name: str, layers: list[Any]) -> None:
 
 
 def same_kind(one: Any, other: Any) -> bool:
+    """Whether two fields (their descriptors) hold values of one kind."""
     if one.message_type is not None or other.message_type is not None:
         return one.message_type is other.message_type and is_repeated(one) == is_repeated(other)
     return one.cpp_type == other.cpp_type and is_repeated(one) == is_repeated(other)

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from ..formats.textformat import Field
 from . import BVLC, dialect_names, dialects_mentioning, merged_file, read_dialect
-from .meanings import Use, meaning_of
 from .protofile import FieldDef, ProtoFile
+from .uses import Use
 from .v1_types import V1_TYPES, string_type
+from .which_meaning import meaning_of
 
 __all__ = [
     "Missing",
