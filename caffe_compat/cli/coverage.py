@@ -23,12 +23,10 @@ def survey(folder: str, as_json: bool, plugins: tuple[str, ...]) -> None:
     if as_json:
         say(json.dumps(result.to_json()))
         return
-    counts = result.to_json()
-    reasons = counts.pop("reasons")
-    print_table(("networks", "count"), [(key, f"{value:,}") for key, value in counts.items()], right=("count",))
-    if reasons:
+    print_table(("networks", "count"), [(key, f"{n:,}") for key, n in result.counts().items()], right=("count",))
+    if result.reasons:
         say()
-        print_table(("why not", "files"), [(key, str(value)) for key, value in reasons.items()], right=("files",))
+        print_table(("why not", "files"), [(key, str(n)) for key, n in result.reasons.items()], right=("files",))
 
 
 @click.command()

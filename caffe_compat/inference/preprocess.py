@@ -24,6 +24,7 @@ from ..formats.images import opencv, read_picture
 from ..formats.limits import PICTURE
 from ..formats.weights import read_binaryproto
 from ..network.registry import Shape
+from ..schema.messages import TransformationParameter
 
 __all__ = ["Preprocess", "decode_image", "load_input"]
 
@@ -160,7 +161,11 @@ class Preprocess:
 
     @classmethod
     def from_transform_param(
-        cls, message: Any, *, resize: tuple[int, int] | None = None, mean_image: np.ndarray | None = None
+        cls,
+        message: TransformationParameter,
+        *,
+        resize: tuple[int, int] | None = None,
+        mean_image: np.ndarray | None = None,
     ) -> Preprocess | None:
         """What a data layer's ``TransformationParameter`` says.
 

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from ..errors import UsageError
 from ..formats.sniff import is_text
@@ -15,6 +14,7 @@ from ..schema import Schema, load_schema, split_dialect
 from ..schema.binary import decode_net
 from ..schema.choice import BlobCounts, mark_doubts
 from ..schema.infer import infer_binary
+from ..schema.messages import NetParameter
 from ..schema.prototxt import read_message
 from ..schema.upgrade import upgrade_net
 
@@ -32,7 +32,7 @@ class Definition:
     """
 
     path: str
-    message: Any
+    message: NetParameter
     schema: Schema
     dialect_reason: str
     notes: tuple[str, ...] = ()

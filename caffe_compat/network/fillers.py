@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from ..schema.messages import FillerParameter
 from ..schema.params import Params
 
 __all__ = ["FILLER_TYPES", "check_filler", "fill"]
@@ -41,7 +41,7 @@ def check_filler(filler: Params) -> None:
 
 
 @torch.no_grad()
-def fill(tensor: Tensor, filler: Params | Any, generator: torch.Generator | None = None) -> Tensor:
+def fill(tensor: Tensor, filler: Params | FillerParameter, generator: torch.Generator | None = None) -> Tensor:
     """Fill ``tensor`` in place, and return it. A tensor without values is left as it is.
 
     Args:

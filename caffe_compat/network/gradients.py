@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ..errors import LayerError
+from ..schema.messages import NetParameter
 from .graph import Graph, Node
 from .registry import find_layer
 from .sharing import ParamSpec
@@ -13,12 +13,12 @@ from .sharing import ParamSpec
 __all__ = ["gradient_stops", "has_gradient", "learns", "may_be_forced", "starts_backward"]
 
 
-def has_gradient(message: Any, lr_mult: float) -> bool:
+def has_gradient(message: NetParameter, lr_mult: float) -> bool:
     """Whether Caffe computes the gradient of a blob of ``message``'s net, which training moves by ``lr_mult``."""
     return lr_mult != 0 or bool(message.force_backward)
 
 
-def starts_backward(message: Any, loss_weight: float) -> bool:
+def starts_backward(message: NetParameter, loss_weight: float) -> bool:
     """Whether a top that no layer reads starts the backward pass: without ``force_backward``, losses alone do."""
     return loss_weight != 0 or bool(message.force_backward)
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import GraphError, UnknownLayerError, UsageError
 from ..schema import keep_dialect, portable_dialect
+from ..schema.messages import LayerParameter, NetParameter
 from ..schema.printing import format_message
 from ..schema.prototxt import parse_message
 from .names import RESERVED, layer_name, module_names
@@ -40,7 +40,7 @@ class Node:
     index: int
     name: str
     type: str
-    message: Any
+    message: LayerParameter
     bottoms: tuple[int, ...]
     tops: tuple[int, ...]
     module_name: str
@@ -62,7 +62,7 @@ class Graph:
         sources: the nodes whose tops are the inputs. computed: all others.
     """
 
-    message: Any
+    message: NetParameter
     state: NetState
     dialect: str
     given: Mapping[str, Shape]
@@ -88,10 +88,10 @@ class Graph:
                 )
         return tuple(shapes.values())
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
+    def __deepcopy__(self, memo: dict[int, object]) -> Graph:
         return self  # nothing in it changes
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """For pickles: the definition as text, and how the graph is made of it."""
         dialect, text = portable_dialect(self.dialect)
         return _restored, (format_message(self.message), self.state, dialect, text, dict(self.given))
@@ -146,7 +146,7 @@ def _restored(
 
 
 def phase_graph(
-    message: Any,
+    message: NetParameter,
     state: NetState | None = None,
     dialect: str = "bvlc",
     input_shapes: Mapping[str, Shape] | None = None,
@@ -190,7 +190,7 @@ def phase_graph(
     return Graph(message, state, dialect, given, tuple(nodes), blobs, inputs, outputs, tuple(sources), tuple(computed))
 
 
-def _with_inputs(message: Any, shapes: Mapping[str, Shape]) -> Any:
+def _with_inputs(message: NetParameter, shapes: Mapping[str, Shape]) -> NetParameter:
     """``message``, or a copy that declares as inputs the blobs of ``shapes`` that layers read and none makes."""
     made = {top for layer in message.layer for top in layer.top}
     read = {bottom for layer in message.layer for bottom in layer.bottom}
@@ -224,14 +224,16 @@ class _Wiring:
         unread: the values that nobody has read yet, in the order in which they were made.
     """
 
-    def __init__(self, message: Any, state: NetState, dialect: str, chosen: Sequence[tuple[int, Any]]) -> None:
+    def __init__(
+        self, message: NetParameter, state: NetState, dialect: str, chosen: Sequence[tuple[int, LayerParameter]]
+    ) -> None:
         self._message, self._state, self._dialect, self._chosen = message, state, dialect, chosen
         self._current: dict[str, int] = {}  # blob name -> the value it holds now
         self._maker: dict[str, str] = {}
         self.blobs: list[str] = []
         self.unread: dict[int, None] = {}
 
-    def add(self, index: int, layer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def add(self, index: int, layer: LayerParameter) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The values that a layer reads and makes."""
         bottoms = []
         for name in layer.bottom:
@@ -273,7 +275,7 @@ class _Wiring:
         return f"{message}; if it is an input of the network, give its shape: --input-shape '{name}=N,C,H,W'"
 
 
-def _is_loss(layer: Any, dialect: str) -> bool:
+def _is_loss(layer: LayerParameter, dialect: str) -> bool:
     try:
         return find_layer(layer.type, dialect).is_loss
     except UnknownLayerError:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..access import FileAccess
 from ..errors import DialectError, LayerError, NetworkError, UsageError, WeightsError
 from ..inference.optimization import InferenceNet, optimize
+from ..schema.messages import NetParameter
 from .building import BuiltNet, Gradients, build_modules
 from .fillers import fill
 from .graph import NetState, Node, phase_graph
@@ -75,7 +76,7 @@ class CaffeNet(ProgramNet):
 
     def __init__(
         self,
-        message: Any,
+        message: NetParameter,
         state: NetState | None = None,
         *,
         dialect: str = "bvlc",

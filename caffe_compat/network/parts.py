@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
 from ..errors import LayerError, first_line
+from ..schema.messages import LayerParameter, NetParameter
 from .building import BuiltNet, plan
 from .graph import Graph, Node, phase_graph
 from .program import Program
@@ -29,7 +29,7 @@ def part_of(whole: BuiltNet, piece: Program, shared: Sequence[object] = ()) -> B
     nodes = piece.nodes()
     old = whole.program.graph
     graph = phase_graph(_definition(piece, nodes), old.state, old.dialect)
-    memo: dict[int, Any] = {id(thing): thing for thing in shared}
+    memo: dict[int, object] = {id(thing): thing for thing in shared}
     for module in whole.modules.values():
         for parameter in module.parameters():
             memo.setdefault(id(parameter), nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad))
@@ -54,7 +54,7 @@ def part_of(whole: BuiltNet, piece: Program, shared: Sequence[object] = ()) -> B
     return BuiltNet(modules, program, weights, specs, holders, list(whole.warnings), list(whole.notes), whole.ignored)
 
 
-def copied_layer(module: nn.Module, node: Node, memo: dict[int, Any]) -> nn.Module:
+def copied_layer(module: nn.Module, node: Node, memo: dict[int, object]) -> nn.Module:
     """A copy of a layer's module; ``memo`` holds what is not copied with it, as for :func:`copy.deepcopy`.
 
     Raises:
@@ -66,7 +66,7 @@ def copied_layer(module: nn.Module, node: Node, memo: dict[int, Any]) -> nn.Modu
         raise LayerError(f"cannot be copied: {first_line(error)}", layer=node.name, type=node.type) from error
 
 
-def _definition(piece: Program, nodes: Sequence[Node]) -> Any:
+def _definition(piece: Program, nodes: Sequence[Node]) -> NetParameter:
     """A ``NetParameter`` of the layers of ``piece``, which begins with an ``Input`` layer for each of its inputs."""
     graph = piece.graph
     message = type(graph.message)(name=graph.message.name)
@@ -78,7 +78,7 @@ def _definition(piece: Program, nodes: Sequence[Node]) -> Any:
     return message
 
 
-def _input_layer(graph: Graph, value: int, shape: Shape, taken: set[str]) -> Any:
+def _input_layer(graph: Graph, value: int, shape: Shape, taken: set[str]) -> LayerParameter:
     """An ``Input`` layer for a value, with what the source that makes it says of preprocessing, if one does."""
     name = graph.blobs[value]
     maker = next(node for node in graph.nodes if value in node.tops)

@@ -22,6 +22,7 @@ from ..access import FileAccess
 from ..errors import LayerError, UnknownLayerError
 from ..schema import split_dialect
 from ..schema.meanings import MEANINGS
+from ..schema.messages import LayerParameter
 from ..schema.params import Params, Unread, unread_fields
 from ..schema.which_meaning import meaning_of
 from .randomness import Randomness
@@ -154,7 +155,7 @@ class LayerSpec:
     tops: tuple[str, ...]
     bottom_shapes: tuple[Shape, ...]
     dialect: str
-    message: Any
+    message: LayerParameter
     gradients: str = "caffe"
     allow_python: bool = False
     warnings: list[str] = field(default_factory=list)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import GraphError, UsageError
+from ..schema.enums import enum_name
+from ..schema.messages import LayerParameter, NetParameter, NetStateRule
 from ..schema.unknown import unknown_fields_of
 
 __all__ = ["NetState", "included", "own_state", "strange_phases"]
@@ -35,12 +36,12 @@ class NetState:
         return f"phase {self.phase} level {self.level}{stages}"
 
 
-def own_state(net: Any, state: NetState) -> NetState:
+def own_state(net: NetParameter, state: NetState) -> NetState:
     """``state`` with the stages that ``net`` (a ``NetParameter``) gives itself, as Caffe adds its own to them."""
     return NetState(state.phase, state.level, tuple(dict.fromkeys((*state.stages, *net.state.stage))))
 
 
-def included(layer: Any, state: NetState) -> bool:
+def included(layer: LayerParameter, state: NetState) -> bool:
     """Caffe's FilterNet: with include rules one must match; with exclude rules none may."""
     if layer.include and layer.exclude:
         raise GraphError("has include and exclude rules; Caffe allows only one kind", layer=layer.name, type=layer.type)
@@ -54,19 +55,17 @@ def included(layer: Any, state: NetState) -> bool:
     return not any(_matches(rule, state) for rule in layer.exclude)
 
 
-def strange_phases(layer: Any) -> list[str]:
+def strange_phases(layer: LayerParameter) -> list[str]:
     """Phases that rules of ``layer`` name and Caffe does not have (MyCaffe has ``RUN``)."""
     rules = (*layer.include, *layer.exclude)
     return [unknown.text for rule in rules for unknown in unknown_fields_of(rule) if unknown.name == "phase"]
 
 
-def _matches(rule: Any, state: NetState) -> bool:
+def _matches(rule: NetStateRule, state: NetState) -> bool:
     if any(unknown.name == "phase" for unknown in unknown_fields_of(rule)):
         return False
-    if rule.HasField("phase"):
-        phase = rule.DESCRIPTOR.fields_by_name["phase"].enum_type.values_by_number[rule.phase].name
-        if phase != state.phase:
-            return False
+    if rule.HasField("phase") and enum_name(rule, "phase") != state.phase:
+        return False
     if rule.HasField("min_level") and state.level < rule.min_level:
         return False
     if rule.HasField("max_level") and state.level > rule.max_level:

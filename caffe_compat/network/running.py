@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..access import FileAccess
+from ..schema.messages import NetParameter
 from .graph import Graph
 from .pickling import PicklableNet
 from .positional import PositionalNet
@@ -49,7 +50,7 @@ class ProgramNet(PicklableNet):
         return self.program.shapes
 
     @property
-    def message(self) -> Any:
+    def message(self) -> NetParameter:
         """The definition (a ``NetParameter``), of all phases."""
         return self.graph.message
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, cast
 
 from torch import Tensor, nn
 
+from ..schema.messages import ParamSpec as ParamSpecMessage
 from .graph import Node
 from .registry import Layer, LayerSpec, Shape
 
@@ -111,7 +112,7 @@ class Sharing:
             owner.sharers.append(full)
             self._merge(spec, entry, owner)
 
-    def _merge(self, spec: LayerSpec, entry: Any, owner: _Owner) -> None:
+    def _merge(self, spec: LayerSpec, entry: ParamSpecMessage, owner: _Owner) -> None:
         """Caffe's rule: of layers that share a blob, the first to give a multiplier sets it; none may contradict."""
         merged = self.specs[owner.sharers[0]]
         for field in ("lr_mult", "decay_mult"):
@@ -180,7 +181,7 @@ def _viewing(kind: Any, names: tuple[str, ...]) -> type[nn.Module]:
 
         return property(view)
 
-    def reduce(self: nn.Module) -> tuple[Any, ...]:
+    def reduce(self: nn.Module) -> tuple[object, ...]:
         return _unfilled, (kind, names), self.__dict__
 
     members = {"__module__": kind.__module__, "_plain": kind, "__reduce__": reduce}

@@ -5,10 +5,9 @@ A net never opens a file, so a data layer is an input of the shape that its para
 
 from __future__ import annotations
 
-from typing import Any
-
 from .. import layers as _layers  # noqa: F401  importing registers every layer: a type that is none may be a source
 from ..errors import UsageError
+from ..schema.messages import LayerParameter
 from .registry import Shape, layer_types
 
 __all__ = ["is_source", "told_shapes"]
@@ -25,14 +24,14 @@ _PARAMS = {
 }
 
 
-def is_source(layer: Any) -> bool:
+def is_source(layer: LayerParameter) -> bool:
     """Whether ``layer`` (a ``LayerParameter``) brings data in: a data layer, or an unknown one without bottoms."""
     if layer.type == "Input" or layer.type in _PARAMS:
         return True
     return not layer.bottom and bool(layer.top) and layer.type not in layer_types()
 
 
-def told_shapes(layer: Any) -> list[Shape | None]:
+def told_shapes(layer: LayerParameter) -> list[Shape | None]:
     """One shape for each top of a source (a ``LayerParameter``), None where its own parameters do not tell.
 
     Raises:
@@ -43,7 +42,7 @@ def told_shapes(layer: Any) -> list[Shape | None]:
     return [*told, *[None] * count][:count]
 
 
-def _input_shapes(layer: Any) -> list[Shape | None]:
+def _input_shapes(layer: LayerParameter) -> list[Shape | None]:
     shapes = [tuple(shape.dim) for shape in layer.input_param.shape]
     if len(shapes) == 1:
         return [shapes[0]] * len(layer.top)
@@ -56,7 +55,7 @@ def _input_shapes(layer: Any) -> list[Shape | None]:
     return list(shapes)
 
 
-def _data_shapes(layer: Any) -> list[Shape | None]:
+def _data_shapes(layer: LayerParameter) -> list[Shape | None]:
     """Shapes of (data, label) as far as the parameters tell."""
     field = _PARAMS.get(layer.type)
     if field is None or field not in layer.DESCRIPTOR.fields_by_name:

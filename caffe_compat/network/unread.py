@@ -10,11 +10,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..errors import LayerError, NetworkError
 from ..schema import BVLC, load_schema
 from ..schema.harmless import harmless_reason
+from ..schema.messages import LayerParameter, Message, NetParameter
 from ..schema.params import Unread
 from ..schema.unknown import Unknown, unknown_fields_of
 
@@ -30,6 +30,7 @@ _OF_LAYERS = frozenset(
         *("include", "exclude"),
     }
 )
+
 _OF_PARAM_SPECS = frozenset({"name", "share_mode", "lr_mult", "decay_mult"})
 _OF_NETS = frozenset({"name", "input", "input_dim", "input_shape", "layer", "layers", "state", "debug_info"}) | {
     "force_backward"
@@ -72,17 +73,17 @@ class UnreadFields:
     accepted: Collection[str] = ()
     ignored: list[IgnoredField] = field(default_factory=list)
 
-    def check_net(self, message: Any) -> None:
+    def check_net(self, message: NetParameter) -> None:
         """Judge the fields of a ``NetParameter`` itself. Raises NetworkError."""
         for name, unknown in _fields(message, _OF_NETS):
             self._judge(name, unknown, message, "", "")
 
-    def check_spelling(self, message: Any) -> None:
+    def check_spelling(self, message: LayerParameter) -> None:
         """Judge the fields of a ``LayerParameter`` that no schema knows. Raises LayerError."""
         for unknown in unknown_fields_of(message):
             self._judge(_name_of(unknown), unknown, message, message.name, message.type)
 
-    def check_layer(self, message: Any, read: Collection[str], unread_inside: Iterable[Unread] = ()) -> None:
+    def check_layer(self, message: LayerParameter, read: Collection[str], unread_inside: Iterable[Unread] = ()) -> None:
         """Judge the fields of a ``LayerParameter`` of which the builder read those in ``read``.
 
         Args:
@@ -105,7 +106,7 @@ class UnreadFields:
             for name, unknown in _fields(spec, _OF_PARAM_SPECS):
                 self._judge(name, unknown, spec, message.name, message.type, f"param {i}: ")
 
-    def check_source(self, message: Any) -> None:
+    def check_source(self, message: LayerParameter) -> None:
         """Judge the fields of a layer whose tops are inputs here.
 
         Of a data layer only what no schema knows: its parameters say where data comes from. Raises LayerError.
@@ -118,7 +119,9 @@ class UnreadFields:
             for unknown in unknown_fields_of(inside):
                 self._judge(_name_of(unknown), unknown, inside, message.name, message.type)
 
-    def _judge(self, name: str, unknown: Unknown | None, message: Any, layer: str, type: str, inside: str = "") -> None:
+    def _judge(
+        self, name: str, unknown: Unknown | None, message: Message, layer: str, type: str, inside: str = ""
+    ) -> None:
         if unknown is not None and unknown.is_wrong_value:
             raise self._error(f"{inside}{unknown}", layer, type)
         reason = None if unknown is not None else self._harmless(name, type)
@@ -151,7 +154,7 @@ class UnreadFields:
         return LayerError(detail, layer=layer, type=type) if type else NetworkError(detail)
 
 
-def _fields(message: Any, read: frozenset[str]) -> Iterator[tuple[str, Unknown | None]]:
+def _fields(message: Message, read: frozenset[str]) -> Iterator[tuple[str, Unknown | None]]:
     """The fields of ``message`` that are set and not in ``read``, and the unknown ones."""
     for descriptor, _ in message.ListFields():
         if descriptor.name not in read:
@@ -171,7 +174,7 @@ def _is_bvlc(name: str, type: str) -> bool:
     return type in schema.layer_types and name in schema.message("LayerParameter").DESCRIPTOR.fields_by_name
 
 
-def _near(name: str, message: Any) -> str:
+def _near(name: str, message: Message) -> str:
     close = difflib.get_close_matches(name, list(message.DESCRIPTOR.fields_by_name), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 

@@ -12,6 +12,7 @@ from typing import Any
 from ..display import shown
 from ..errors import MissingExtraError, UsageError
 from ..extras import require
+from ..schema.messages import LayerParameter, NetParameter
 from .proto import caffe_pb2
 
 __all__ = [
@@ -38,7 +39,7 @@ def get_pooling_types_dict() -> dict[int, str]:
     }
 
 
-def get_edge_label(layer: Any) -> str:
+def get_edge_label(layer: LayerParameter) -> str:
     """What a layer's tops are labelled with: the batch size, the number of outputs, or nothing."""
     if layer.type == "Data":
         return f"Batch {layer.data_param.batch_size}"
@@ -47,7 +48,7 @@ def get_edge_label(layer: Any) -> str:
     return str(layer.inner_product_param.num_output) if layer.type == "InnerProduct" else ""
 
 
-def get_layer_lr_mult(layer: Any) -> tuple[float, float]:
+def get_layer_lr_mult(layer: LayerParameter) -> tuple[float, float]:
     """The learning-rate multipliers of weights and biases. Raises ValueError for a layer of another kind."""
     if layer.type not in _LEARNING:
         raise ValueError(f"{layer.type} layers do not have a learning rate multiplier")
@@ -58,7 +59,7 @@ def get_layer_lr_mult(layer: Any) -> tuple[float, float]:
     return first, second
 
 
-def get_layer_label(layer: Any, rankdir: str, display_lrm: bool = False) -> str:
+def get_layer_label(layer: LayerParameter, rankdir: str, display_lrm: bool = False) -> str:
     """Name, type and geometry of a layer: on one line where the picture runs down, else one below the other."""
     kind = layer.type
     if kind == "Pooling":
@@ -83,7 +84,7 @@ def choose_color_by_layertype(layertype: str) -> str:
     return _COLORS.get(layertype, _OTHER)
 
 
-def _layers_of(net: Any, phase: int | None) -> Iterator[Any]:
+def _layers_of(net: NetParameter, phase: int | None) -> Iterator[LayerParameter]:
     for layer in net.layer:
         if layer.include and layer.exclude:
             raise ValueError(f"layer {layer.name} has both include and exclude specified.")
@@ -96,7 +97,11 @@ def _layers_of(net: Any, phase: int | None) -> Iterator[Any]:
 
 
 def dot_text(
-    caffe_net: Any, rankdir: str = "LR", label_edges: bool = True, phase: int | None = None, display_lrm: bool = False
+    caffe_net: NetParameter,
+    rankdir: str = "LR",
+    label_edges: bool = True,
+    phase: int | None = None,
+    display_lrm: bool = False,
 ) -> str:
     """The picture of a ``NetParameter`` in Graphviz's language.
 
@@ -137,7 +142,7 @@ def _quoted(text: str) -> str:
 
 
 def get_pydot_graph(
-    caffe_net: Any, rankdir: str, label_edges: bool = True, phase: int | None = None, display_lrm: bool = False
+    caffe_net: NetParameter, rankdir: str, label_edges: bool = True, phase: int | None = None, display_lrm: bool = False
 ) -> Any:
     """The picture as a ``pydot`` graph. Raises MissingExtraError without that package."""
     pydot = require("pydot", "draw")
@@ -145,7 +150,7 @@ def get_pydot_graph(
 
 
 def draw_net(
-    caffe_net: Any, rankdir: str, ext: str = "png", phase: int | None = None, display_lrm: bool = False
+    caffe_net: NetParameter, rankdir: str, ext: str = "png", phase: int | None = None, display_lrm: bool = False
 ) -> bytes:
     """The picture as the bytes of a file of format ``ext``; ``raw`` and ``dot`` are Graphviz's language itself.
 
@@ -168,7 +173,7 @@ def draw_net(
 
 
 def draw_net_to_file(
-    caffe_net: Any,
+    caffe_net: NetParameter,
     filename: str | os.PathLike[str],
     rankdir: str = "LR",
     phase: int | None = None,

@@ -15,6 +15,7 @@ from ..formats.files import read_file
 from ..formats.images import decode_picture
 from ..formats.limits import PICTURE
 from ..network.registry import Shape
+from ..schema.messages import BlobProto, Datum
 from .proto import caffe_pb2
 
 __all__ = [
@@ -53,7 +54,7 @@ def __getattr__(name: str) -> Any:
 # Messages
 
 
-def blobproto_to_array(blob: Any, return_diff: bool = False) -> np.ndarray:
+def blobproto_to_array(blob: BlobProto, return_diff: bool = False) -> np.ndarray:
     """The values (or with ``return_diff`` the gradients) of a ``BlobProto`` in its shape.
 
     Raises:
@@ -68,7 +69,7 @@ def blobproto_to_array(blob: Any, return_diff: bool = False) -> np.ndarray:
     return values.reshape(tuple(blob.shape.dim))
 
 
-def array_to_blobproto(arr: np.ndarray, diff: np.ndarray | None = None) -> Any:
+def array_to_blobproto(arr: np.ndarray, diff: np.ndarray | None = None) -> BlobProto:
     """A ``BlobProto`` of an array, and of its gradient if one is given.
 
     Raises:
@@ -76,7 +77,7 @@ def array_to_blobproto(arr: np.ndarray, diff: np.ndarray | None = None) -> Any:
     """
     if diff is not None and diff.shape != arr.shape:
         raise ValueError(f"the array has shape {list(arr.shape)}, its diff {list(diff.shape)}")
-    blob = caffe_pb2.BlobProto()
+    blob: BlobProto = caffe_pb2.BlobProto()
     blob.shape.dim.extend(arr.shape)
     blob.data.extend(arr.astype(float).ravel())
     if diff is not None:
@@ -99,7 +100,7 @@ def blobprotovector_str_to_arraylist(str: bytes) -> list[np.ndarray]:
     return [blobproto_to_array(blob) for blob in vector.blobs]
 
 
-def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
+def array_to_datum(arr: np.ndarray, label: int | None = None) -> Datum:
     """A ``Datum`` of a (channels, height, width) array: bytes if it is uint8, else floats.
 
     Raises:
@@ -107,7 +108,7 @@ def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
     """
     if arr.ndim != 3:
         raise ValueError(f"an array of (channels, height, width) was expected, found shape {list(arr.shape)}")
-    datum = caffe_pb2.Datum()
+    datum: Datum = caffe_pb2.Datum()
     datum.channels, datum.height, datum.width = arr.shape
     if arr.dtype == np.uint8:
         datum.data = arr.tobytes()
@@ -118,7 +119,7 @@ def array_to_datum(arr: np.ndarray, label: int | None = None) -> Any:
     return datum
 
 
-def datum_to_array(datum: Any) -> np.ndarray:
+def datum_to_array(datum: Datum) -> np.ndarray:
     """The (channels, height, width) array of a ``Datum``: uint8, or float64; the label is ``datum.label``.
 
     Raises:

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from ..errors import UsageError
 from ..schema import is_repeated
+from ..schema.messages import LayerParameter, Message, MessageField, NetParameter
 from .proto import caffe_pb2
 
 __all__ = [
@@ -45,7 +46,7 @@ def param_name_dict() -> dict[str, str]:
     return {**names, **_BORROWED}
 
 
-def assign_proto(proto: Any, name: str, value: Any) -> None:
+def assign_proto(proto: Message, name: str, value: object) -> None:
     """Set field ``name`` of a message: a dict fills a message, a list a repeated field, one value may stand for a list.
 
     Raises:
@@ -71,7 +72,7 @@ def assign_proto(proto: Any, name: str, value: Any) -> None:
         setattr(proto, name, value)
 
 
-def _assign_all(proto: Any, values: Mapping[str, Any]) -> None:
+def _assign_all(proto: Message, values: Mapping[str, object]) -> None:
     for name, value in values.items():
         assign_proto(proto, name, value)
 
@@ -82,7 +83,7 @@ class Top:
     def __init__(self, fn: Function, n: int) -> None:
         self.fn, self.n = fn, n
 
-    def to_proto(self) -> Any:
+    def to_proto(self) -> NetParameter:
         """A ``NetParameter`` of the layers that this blob needs."""
         return to_proto(self)
 
@@ -90,7 +91,7 @@ class Top:
 class Function:
     """A layer: its type, the blobs it reads, its parameters. ``tops`` are the blobs it makes."""
 
-    def __init__(self, type_name: str, inputs: tuple[Any, ...], params: Mapping[str, Any]) -> None:
+    def __init__(self, type_name: str, inputs: tuple[object, ...], params: Mapping[str, Any]) -> None:
         for index, given in enumerate(inputs):
             if not isinstance(given, Top):
                 raise TypeError(f"{type_name} input {index} is not a Top (type is {type(given)})")
@@ -105,12 +106,12 @@ class Function:
 class _Writer:
     """Collects layers in an order in which each comes after those that it reads."""
 
-    def __init__(self, names: Mapping[Any, str]) -> None:
-        self._names: dict[Any, str] = dict(names)  # of Tops, and of Functions without tops
+    def __init__(self, names: Mapping[Top | Function, str]) -> None:
+        self._names: dict[Top | Function, str] = dict(names)  # of Tops, and of Functions without tops
         self._counts: Counter[str] = Counter()
-        self._layers: OrderedDict[Function, Any] = OrderedDict()
+        self._layers: OrderedDict[Function, LayerParameter] = OrderedDict()
 
-    def add(self, fn: Function) -> Any:
+    def add(self, fn: Function) -> LayerParameter:
         """Write a layer after what it reads; its ``LayerParameter``."""
         waiting = [fn]
         while waiting:  # not by recursion: networks are deeper than Python's stack
@@ -124,14 +125,14 @@ class _Writer:
                 self._layers[waiting.pop()] = self._layer(last)
         return self._layers[fn]
 
-    def net(self) -> Any:
+    def net(self) -> NetParameter:
         """All layers added, as a ``NetParameter``."""
-        net = caffe_pb2.NetParameter()
+        net: NetParameter = caffe_pb2.NetParameter()
         net.layer.extend(self._layers.values())
         return net
 
-    def _layer(self, fn: Function) -> Any:
-        layer = caffe_pb2.LayerParameter(type=fn.type_name)
+    def _layer(self, fn: Function) -> LayerParameter:
+        layer: LayerParameter = caffe_pb2.LayerParameter(type=fn.type_name)
         layer.bottom.extend(self._layers[top.fn].top[top.n] for top in fn.inputs)
         layer.top.extend(layer.bottom if fn.in_place else [self._name(top, fn) for top in fn.tops])
         layer.name = self._name(fn.tops[0] if fn.ntop else fn, fn)
@@ -153,7 +154,7 @@ class _Writer:
         return self._names[what]
 
 
-def _no_field(name: str, own: str, own_fields: Mapping[str, Any]) -> str:
+def _no_field(name: str, own: str, own_fields: Mapping[str, MessageField]) -> str:
     if own_fields:
         return f"neither LayerParameter nor its {own} has a field {name!r}"
     return (
@@ -162,7 +163,7 @@ def _no_field(name: str, own: str, own_fields: Mapping[str, Any]) -> str:
     )
 
 
-def to_proto(*tops: Top) -> Any:
+def to_proto(*tops: Top) -> NetParameter:
     """A ``NetParameter`` of all layers that ``tops`` need; names are made up: ``Convolution1``, ``Pooling1`` ..."""
     writer = _Writer({})
     for top in tops:
@@ -185,7 +186,7 @@ class NetSpec:
     def __init__(self) -> None:
         object.__setattr__(self, "tops", OrderedDict())
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         self.tops[name] = value
 
     def __getattr__(self, name: str) -> Any:
@@ -193,7 +194,7 @@ class NetSpec:
             raise AttributeError(name)
         return self[name]
 
-    def __setitem__(self, name: str, value: Any) -> None:
+    def __setitem__(self, name: str, value: object) -> None:
         self.tops[name] = value
 
     def __getitem__(self, name: str) -> Any:
@@ -202,7 +203,7 @@ class NetSpec:
         except KeyError:
             raise _NoSuchTopError(f"the spec has no {name!r}; it has {', '.join(self.tops) or 'nothing yet'}") from None
 
-    def to_proto(self) -> Any:
+    def to_proto(self) -> NetParameter:
         """A ``NetParameter`` of everything assigned, and of what that needs.
 
         Raises:
@@ -226,7 +227,7 @@ class Layers:
         if name.startswith("__"):
             raise AttributeError(name)
 
-        def make(*inputs: Any, **parameters: Any) -> Any:
+        def make(*inputs: object, **parameters: Any) -> Any:
             fn = Function(name, inputs, parameters)
             if fn.ntop == 0:
                 return fn

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..errors import UsageError
+from ..network.definition import Definition
 from ..network.graph import NetState
 from ..training.solver import Event, SolverSettings, lines_of, read_solver
 from ..training.solver.loop import Solver as _Loop
@@ -185,7 +186,7 @@ class Solver:
         """Let ``net`` use the parameters of the trained network."""
         net.share_with(self.net)
 
-    def add_callback(self, on_start: Callable[[], Any], on_gradients_ready: Callable[[], Any]) -> None:
+    def add_callback(self, on_start: Callable[[], object], on_gradients_ready: Callable[[], object]) -> None:
         """Have functions called in every iteration: before its passes, and before its update."""
         self._loop.on_start.append(on_start)
         # What the callback did to diffs must count, so ours stays the last.
@@ -300,7 +301,7 @@ def _of_kind(settings: SolverSettings, kind: str) -> SolverSettings:
     return replace(settings, type=kind)
 
 
-def _open(definition: Any, state: NetState) -> tuple[Net, SteppedNet]:
+def _open(definition: Definition, state: NetState) -> tuple[Net, SteppedNet]:
     core, feeds = build(definition, state)
     net = Net.over(core, feeds)
     core.run_steps = net.run_all

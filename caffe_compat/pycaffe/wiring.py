@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..network.gradients import learns, may_be_forced
 from ..network.graph import Node
 from ..network.net import CaffeNet
+from ..schema.messages import LayerParameter
 from ..training.solver.structure import layers_of_snapshot
 
 __all__ = ["Wire", "need_backward", "wire"]
@@ -25,7 +25,7 @@ class Wire:
 
     name: str
     type: str
-    message: Any
+    message: LayerParameter
     node: Node | None
     bottoms: tuple[str, ...]
     tops: tuple[str, ...]

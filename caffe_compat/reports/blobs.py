@@ -12,6 +12,7 @@ from ..formats.blob_proto import BlobView
 from ..formats.weights import WeightsFile
 from ..network.registry import Shape
 from ..schema import load_schema
+from ..schema.enums import enum_of
 
 __all__ = [
     "BlobRow",
@@ -89,8 +90,7 @@ def _type_name(kind: str | int | None) -> str:
     """A V1 file has the number of its enum of types in place of a name."""
     if not isinstance(kind, int):
         return kind or ""
-    enum = load_schema().message("V1LayerParameter").DESCRIPTOR.fields_by_name["type"].enum_type
-    known = enum.values_by_number.get(kind)
+    known = enum_of(load_schema().message("V1LayerParameter")(), "type").values_by_number.get(kind)
     return known.name if known else f"V1 type {kind}"
 
 

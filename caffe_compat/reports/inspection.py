@@ -6,10 +6,11 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
+from google.protobuf.descriptor import FieldDescriptor
 
 from ..errors import CaffeCompatError, FileError, UsageError
 from ..formats.blob_proto import read_blob
@@ -22,6 +23,7 @@ from ..network.filling import shape_fits
 from ..network.graph import NetState
 from ..network.registry import Shape
 from ..schema import is_repeated, load_schema
+from ..schema.messages import Message
 from ..schema.prototxt import parse_message, read_message, read_text
 from ..schema.upgrade import upgrade_solver
 from .blobs import (
@@ -57,7 +59,7 @@ class SolverInspection:
 
     dialect: str
     dialect_reason: str
-    fields: dict[str, Any]
+    fields: dict[str, object]
     unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -79,8 +81,8 @@ class CheckpointInspection:
     dtype: str
     optimized: bool
     sources: tuple[dict[str, str], ...]
-    preprocess: dict[str, Any] | None
-    parity: dict[str, Any] | None
+    preprocess: dict[str, object] | None
+    parity: dict[str, object] | None
     extra: dict[str, str]
     written_by: str
     unfilled: tuple[str, ...] = ()
@@ -107,7 +109,7 @@ class Inspection:
     checkpoint: CheckpointInspection | None = None
     warnings: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain data; parts that are None are left out."""
         plain = {key: value for key, value in asdict(self).items() if value is not None}
         if self.network is not None:
@@ -135,7 +137,7 @@ class PairInspection:
     mismatches: tuple[str, ...]
     unchecked: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain data."""
         return {
             "network": self.network.to_json(),
@@ -326,16 +328,16 @@ def _inspect_solver(path: str, size: int, dialect: str | None) -> Inspection:
     return Inspection(path, "solver", "text", size, solver=solver, warnings=tuple(parsed.warnings))
 
 
-def _plain(message: Any) -> dict[str, Any]:
+def _plain(message: Message) -> dict[str, object]:
     """The fields of a message that are set, as plain data."""
-    plain: dict[str, Any] = {}
+    plain: dict[str, object] = {}
     for descriptor, value in message.ListFields():
         items = list(value) if is_repeated(descriptor) else [value]
         if descriptor.message_type is not None:
             items = [_plain(item) for item in items]
         elif descriptor.enum_type is not None:
             items = [descriptor.enum_type.values_by_number[item].name for item in items]
-        elif descriptor.cpp_type == descriptor.CPPTYPE_FLOAT:
+        elif descriptor.cpp_type == FieldDescriptor.CPPTYPE_FLOAT:
             # The shortest decimal that is this float32: 0.1, not 0.10000000149011612.
             items = [float(str(np.float32(item))) for item in items]
         plain[descriptor.name] = items if is_repeated(descriptor) else items[0]
@@ -378,13 +380,14 @@ def _tensor_rows(content: Checkpoint) -> WeightsInspection:
     return WeightsInspection(len(rows), rows, sum(row.parameters for row in rows), stored)
 
 
-def _plain_preprocess(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _plain_preprocess(record: Mapping[str, object] | None) -> dict[str, object] | None:
     """A mean image is told by its shape; it does not belong into a report."""
     if record is None:
         return None
     plain = dict(record)
-    if plain.get("mean_image") is not None:
-        plain["mean_image"] = {"shape": list(plain["mean_image"].shape)}
+    mean = plain.get("mean_image")
+    if isinstance(mean, np.ndarray | torch.Tensor):
+        plain["mean_image"] = {"shape": list(mean.shape)}
     return plain
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import nn
 
@@ -22,6 +21,7 @@ from ..network.registry import Shape, find_layer
 from ..network.rules import included, own_state
 from ..network.sharing import blob_names, get_tensor
 from ..schema import is_repeated
+from ..schema.messages import LayerParameter, Message
 from ..schema.unknown import unknown_fields_of
 from .cost import multiply_accumulates
 
@@ -127,7 +127,7 @@ def inspect_network(
     return replace(found, notes=(*found.notes, *net.notes), warnings=(*found.warnings, *net.warnings))
 
 
-def _may_be_included(layer: Any, state: NetState) -> bool:
+def _may_be_included(layer: LayerParameter, state: NetState) -> bool:
     """Whether ``layer`` is in the net, or has rules that cannot tell."""
     try:
         return included(layer, state)
@@ -247,13 +247,13 @@ def _row(
     return LayerRow(node.name, node.type, bottoms, tops, shapes, blobs, shared, macs, problem)
 
 
-def _unwired_row(layer: Any) -> LayerRow:
+def _unwired_row(layer: LayerParameter) -> LayerRow:
     bottoms, tops = tuple(layer.bottom), tuple(layer.top)
     nothing = (None,) * len(tops)
     return LayerRow(layer.name, layer.type, bottoms, tops, nothing, None, (), None, "the graph is broken")
 
 
-def _all_unknown(message: Any, where: str) -> Iterator[str]:
+def _all_unknown(message: Message, where: str) -> Iterator[str]:
     """Unknown fields of a message and everything in it."""
     for unknown in unknown_fields_of(message):
         yield f"{where}{unknown}"

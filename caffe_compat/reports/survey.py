@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import torch
 
@@ -40,6 +40,7 @@ from ..network.graph import Graph, NetState, phase_graph
 from ..network.net import CaffeNet
 from ..network.plugins import load_plugins
 from ..network.registry import find_layer
+from ..schema.messages import NetParameter
 from ..schema.prototxt import bind_tree, read_text
 from ..schema.upgrade import upgrade_net
 from .inspection import text_kind
@@ -109,9 +110,9 @@ class Survey:
                     found[reason].append(result.path)
         return found
 
-    def to_json(self) -> dict[str, Any]:
-        """Counts and grouped reasons: ``files`` are all that were found; from ``read`` on, networks count."""
-        counts: dict[str, Any] = {
+    def counts(self) -> dict[str, int]:
+        """How many got how far: ``files`` are all that were found; from ``read`` on, networks count."""
+        counts = {
             "files": len(self.results),
             "not_networks": sum(not result.network for result in self.results),
             "read": self.count(READ),
@@ -121,7 +122,11 @@ class Survey:
         }
         if self.with_run:
             counts["ran"] = self.count(RAN)
-        return {**counts, "reasons": self.reasons}
+        return counts
+
+    def to_json(self) -> dict[str, object]:
+        """:meth:`counts`, and grouped reasons."""
+        return {**self.counts(), "reasons": self.reasons}
 
 
 def survey(
@@ -197,15 +202,18 @@ def survey_file(root: str | Path, path: str, *, run: bool = False) -> FileResult
         inner = next((field.name for field in tree.fields if field.name in _NETWORKS_IN_SOLVER), None)
         if kind == "other" or (kind == "solver" and inner is None):
             return FileResult(path, False)
-        parsed = bind_tree(tree, "NetParameter" if kind == "network" else "SolverParameter")
+        network = bind_tree(tree) if kind == "network" else None
+        parsed = network or bind_tree(tree, "SolverParameter")
     except CaffeCompatError as error:
         # What a broken text was meant to be is a guess.
         if re.search(r"\blayers?\s*:?\s*[{<]", text) is None:
             return FileResult(path, False, UNREAD, "", (), str(error))
         return FileResult(path, True, UNREAD, "", (_reason(error),), str(error))
-    message = parsed.message
-    if kind == "solver" and inner is not None:
-        inside = getattr(message, inner)
+    if network is not None:
+        message = network.message
+    else:
+        assert inner is not None
+        inside = getattr(parsed.message, inner)
         message = inside[0] if inner == "test_net_param" else inside
     try:
         message = upgrade_net(message, parsed.schema).message
@@ -221,7 +229,7 @@ def survey_file(root: str | Path, path: str, *, run: bool = False) -> FileResult
     return best
 
 
-def _states(message: Any) -> Iterator[NetState]:
+def _states(message: NetParameter) -> Iterator[NetState]:
     """TEST, TRAIN, and TEST in each of the stages that a rule of the file names."""
     yield NetState("TEST")
     yield NetState("TRAIN")
@@ -230,7 +238,7 @@ def _states(message: Any) -> Iterator[NetState]:
         yield NetState("TEST", stages=(stage,))
 
 
-def _survey_state(path: str, message: Any, dialect: str, state: NetState, run: bool) -> FileResult:
+def _survey_state(path: str, message: NetParameter, dialect: str, state: NetState, run: bool) -> FileResult:
     reached, label = READ, " ".join((state.phase, *state.stages))
     try:
         graph = phase_graph(message, state, dialect)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import copyreg
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Literal, overload
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -21,6 +21,16 @@ from ..errors import DialectError, first_line
 from ..formats.files import read_file
 from ..formats.limits import PROTOTXT
 from ..formats.sniff import decode_text
+from .messages import (
+    BlobProto,
+    Datum,
+    LayerParameter,
+    Message,
+    MessageField,
+    NetParameter,
+    SolverParameter,
+    V1LayerParameter,
+)
 from .protofile import ProtoFile, parse_proto
 
 __all__ = [
@@ -69,18 +79,32 @@ class Schema:
             raise DialectError(f"{name} defines no valid schema: {first_line(error)}") from error
         # All classes are made now and kept: protobuf 4 frees those that nobody holds, and crashes where a message that
         # is alive then needs one of them for its submessages.
-        self._classes: dict[str, Any] = {
+        self._classes: dict[str, type[Message]] = {
             name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}")) for name in file.messages
         }
         # No import leads to these classes, so pickle has to be told how to find them.
         for kind in self._classes.values():
             copyreg.pickle(kind, self._reduce)
 
-    def message(self, name: str) -> Any:
+    @overload
+    def message(self, name: Literal["NetParameter"]) -> type[NetParameter]: ...
+    @overload
+    def message(self, name: Literal["LayerParameter"]) -> type[LayerParameter]: ...
+    @overload
+    def message(self, name: Literal["V1LayerParameter"]) -> type[V1LayerParameter]: ...
+    @overload
+    def message(self, name: Literal["SolverParameter"]) -> type[SolverParameter]: ...
+    @overload
+    def message(self, name: Literal["BlobProto"]) -> type[BlobProto]: ...
+    @overload
+    def message(self, name: Literal["Datum"]) -> type[Datum]: ...
+    @overload
+    def message(self, name: str) -> type[Message]: ...
+    def message(self, name: str) -> type[Message]:
         """The class of message ``name`` (``NetParameter``, ``LayerParameter`` ...)."""
         return self._classes[name]
 
-    def _reduce(self, message: Any) -> tuple[Any, ...]:
+    def _reduce(self, message: Message) -> tuple[Callable[..., Message], tuple[object, ...]]:
         kind = message.DESCRIPTOR.full_name.removeprefix("caffe.")
         return _restored_message, (*portable_dialect(self.name), kind, message.SerializePartialToString())
 
@@ -88,7 +112,7 @@ class Schema:
         return f"Schema({self.name!r})"
 
 
-def _restored_message(dialect: str, text: str | None, kind: str, content: bytes) -> Any:
+def _restored_message(dialect: str, text: str | None, kind: str, content: bytes) -> Message:
     if text is not None:
         dialect = keep_dialect(dialect, text)
     message = load_schema(*split_dialect(dialect)).message(kind)()
@@ -100,8 +124,8 @@ def _restored_message(dialect: str, text: str | None, kind: str, content: bytes)
 _HAS_IS_REPEATED = hasattr(descriptor_pb2.FieldDescriptorProto.DESCRIPTOR.fields[0], "is_repeated")
 
 
-def is_repeated(field: Any) -> bool:
-    """Whether a field (a protobuf FieldDescriptor) is repeated, under every protobuf from 4 on."""
+def is_repeated(field: MessageField) -> bool:
+    """Whether a field is repeated, under every protobuf from 4 on."""
     return field.is_repeated if _HAS_IS_REPEATED else field.label == field.LABEL_REPEATED
 
 

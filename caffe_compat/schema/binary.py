@@ -9,11 +9,12 @@ from google.protobuf.message import DecodeError
 from ..errors import WireError
 from . import Schema
 from .infer_text import listed
+from .messages import NetParameter
 
 __all__ = ["decode_net", "network_message"]
 
 
-def network_message(schema: Schema, structure: bytes, path: str | None = None) -> Any:
+def network_message(schema: Schema, structure: bytes, path: str | None = None) -> NetParameter:
     """The ``NetParameter`` in ``structure``, read under ``schema``.
 
     Raises:
@@ -29,7 +30,7 @@ def network_message(schema: Schema, structure: bytes, path: str | None = None) -
     return message
 
 
-def decode_net(structure: bytes, schema: Schema, path: str | None = None) -> Any:
+def decode_net(structure: bytes, schema: Schema, path: str | None = None) -> NetParameter:
     """The NetParameter in ``structure``, a binary network without its blobs.
 
     Names that are not UTF-8 (some networks have GBK ones) read with ``\\xNN`` in their place, as in LayerRecord.

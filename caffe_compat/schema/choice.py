@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from . import BVLC, is_repeated, merged_file, split_dialect
 from .doubt import Doubt, keep_doubt
+from .enums import enum_name
 from .meanings import MEANINGS
+from .messages import LayerParameter, Message, NetParameter, V1LayerParameter
 from .params import HOW_NOT_WHAT
 from .protofile import FieldDef, ProtoFile
 from .unknown import unknown_fields_of
@@ -48,15 +50,15 @@ _COMMON = ("param", "include", "exclude", "layer", "transform_param", "loss_para
 # What the layers of a file tell
 
 
-def uses_of(message: Any, blobs: BlobCounts | None = None) -> list[Use]:
+def uses_of(message: Message, blobs: BlobCounts | None = None) -> list[Use]:
     """The layers of a network or of the networks in a solver whose types have several meanings."""
     return [use for where, net in _nets(message) for use in _uses_of_net(net, where, blobs)]
 
 
-def _nets(message: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    known = message.DESCRIPTOR.fields_by_name
-    if "layer" in known:
+def _nets(message: Message) -> Iterator[tuple[tuple[str | int, ...], NetParameter]]:
+    if _is_net(message):
         yield (), message
+    known = message.DESCRIPTOR.fields_by_name
     for name in NETS_IN_SOLVER:
         if name not in known:
             continue
@@ -66,7 +68,11 @@ def _nets(message: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
             yield (name,), getattr(message, name)
 
 
-def _uses_of_net(net: Any, where: tuple[str | int, ...], blobs: BlobCounts | None) -> Iterator[Use]:
+def _is_net(message: Message) -> TypeGuard[NetParameter]:
+    return "layer" in message.DESCRIPTOR.fields_by_name
+
+
+def _uses_of_net(net: NetParameter, where: tuple[str | int, ...], blobs: BlobCounts | None) -> Iterator[Use]:
     inputs = dict(_declared_inputs(net))
     for field, generation in _GENERATIONS:
         for i, layer in enumerate(getattr(net, field)):
@@ -91,17 +97,17 @@ _SEVERAL = frozenset(map(plain, MEANINGS))
 _TOLD_BY_BLOBS = frozenset(plain(name) for name, meanings in MEANINGS.items() if any(m.blobs for m in meanings))
 
 
-def _type_of(layer: Any) -> str:
+def _type_of(layer: LayerParameter | V1LayerParameter) -> str:
     """The layer's type as written: a string, or the name of V1's enum value."""
     descriptor = layer.DESCRIPTOR.fields_by_name["type"]
     if descriptor.enum_type is None:
         return str(layer.type)
     if layer.HasField("type"):
-        return str(descriptor.enum_type.values_by_number[layer.type].name)
+        return enum_name(layer, "type")
     return next((u.text.strip("\"'") for u in unknown_fields_of(layer) if u.name == "type"), "")
 
 
-def _declared_inputs(net: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _declared_inputs(net: NetParameter) -> Iterator[tuple[str, tuple[int, ...]]]:
     for i, name in enumerate(net.input):
         if i < len(net.input_shape):
             yield name, tuple(net.input_shape[i].dim)
@@ -115,7 +121,7 @@ def _declared_inputs(net: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
                     yield name, tuple(shapes[min(i, len(shapes) - 1)].dim)
 
 
-def _set_in(message: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def _set_in(message: Message, prefix: str) -> Iterator[tuple[str, object]]:
     """Dotted names and values of the fields that are set in a message and in those inside it."""
     for descriptor, value in message.ListFields():
         yield prefix + descriptor.name, value
@@ -125,10 +131,10 @@ def _set_in(message: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     yield from ((prefix + unknown.name, unknown.text) for unknown in unknown_fields_of(message))
 
 
-def mark_doubts(message: Any, doubts: Mapping[tuple[str | int, ...], Doubt]) -> None:
+def mark_doubts(message: Message, doubts: Mapping[tuple[str | int, ...], Doubt]) -> None:
     """Keep each doubt in the layer that it is about."""
     for where, doubt in doubts.items():
-        layer = message
+        layer: Any = message
         for step in where:
             layer = layer[step] if isinstance(step, int) else getattr(layer, step)
         keep_doubt(layer, doubt)

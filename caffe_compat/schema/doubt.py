@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from google.protobuf import unknown_fields
 
 from . import dialect_names
+from .messages import Message
 from .unknown import DOUBT_FIELD, keep_bytes
 from .uses import Use
 
@@ -36,14 +36,14 @@ class Doubt:
     dialects: tuple[str, ...]
 
 
-def keep_doubt(layer: Any, doubt: Doubt) -> None:
+def keep_doubt(layer: Message, doubt: Doubt) -> None:
     """Add ``doubt`` to the message of a layer."""
     use = {**vars(doubt.use), "set": sorted(doubt.use.set), "on": sorted(doubt.use.on)}
     plain = {"text": doubt.text, "gradient_only": doubt.gradient_only, "use": use, "dialects": doubt.dialects}
     keep_bytes(layer, DOUBT_FIELD, json.dumps(plain).encode())
 
 
-def doubt_of(layer: Any) -> Doubt | None:
+def doubt_of(layer: Message) -> Doubt | None:
     """The doubt that was kept in the message of a layer."""
     for entry in unknown_fields.UnknownFieldSet(layer):
         if entry.field_number == DOUBT_FIELD:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from . import is_repeated
+from .messages import Message, MessageField, NetParameter
 from .printing import quoted
 from .unknown import DOUBT_FIELD, TEXT_FIELD, Kind, Unknown, keep_bytes, keep_unknown_text, unknown_fields_of
 
-__all__ = ["carry_unknown", "enum_name", "put", "replace", "same_kind"]
+__all__ = ["carry_unknown", "put", "replace", "same_kind"]
 
 
-def put(message: Any, name: str, value: Any) -> None:
+def put(message: Message, name: str, value: object) -> None:
     """Set a field, whatever its kind; a single value is appended to a repeated field."""
     descriptor = message.DESCRIPTOR.fields_by_name[name]
     if is_repeated(descriptor):
@@ -26,7 +27,7 @@ def put(message: Any, name: str, value: Any) -> None:
         setattr(message, name, value)
 
 
-def replace(net: Any, name: str, layers: list[Any]) -> None:
+def replace(net: NetParameter, name: str, layers: Sequence[Message]) -> None:
     """Fill the field ``name`` with ``layers``, some of which may be its own."""
     holder = type(net)()
     getattr(holder, name).extend(layers)
@@ -34,19 +35,14 @@ def replace(net: Any, name: str, layers: list[Any]) -> None:
     getattr(net, name).extend(getattr(holder, name))
 
 
-def same_kind(one: Any, other: Any) -> bool:
+def same_kind(one: MessageField, other: MessageField) -> bool:
     """Whether two fields (their descriptors) hold values of one kind."""
     if one.message_type is not None or other.message_type is not None:
         return one.message_type is other.message_type and is_repeated(one) == is_repeated(other)
     return one.cpp_type == other.cpp_type and is_repeated(one) == is_repeated(other)
 
 
-def enum_name(message: Any, name: str) -> str:
-    """Name of an enum field's value; its default if it is not set."""
-    return message.DESCRIPTOR.fields_by_name[name].enum_type.values_by_number[getattr(message, name)].name
-
-
-def carry_unknown(old: Any, new: Any, generation: str, without: str = "") -> None:
+def carry_unknown(old: Message, new: Message, generation: str, without: str = "") -> None:
     """Keep the unknown fields of ``old``, less the one named ``without``, in ``new``.
 
     A number would mean another field there, so it becomes a name.

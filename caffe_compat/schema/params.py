@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from . import is_repeated
+from .messages import Message
 from .unknown import Unknown, unknown_fields_of
 
 __all__ = ["HOW_NOT_WHAT", "NoSuchFieldError", "Params", "Unread", "unread_fields"]
@@ -35,7 +36,7 @@ class Params:
     an enum its name. ``params.has("kernel_h")`` tells whether the file sets it.
     """
 
-    def __init__(self, message: Any, path: str) -> None:
+    def __init__(self, message: Message, path: str) -> None:
         self._message = message
         self._path = path
         self._read: set[str] = set()
@@ -81,7 +82,7 @@ class Params:
         self._read.update(names)
 
     @property
-    def message(self) -> Any:
+    def message(self) -> Message:
         """The protobuf message itself; reading it does not count as honouring it."""
         return self._message
 
@@ -93,7 +94,7 @@ class Unread(NamedTuple):
     """
 
     path: str
-    message: Any
+    message: Message
     unknown: Unknown | None = None
 
     @property

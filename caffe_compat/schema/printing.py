@@ -11,6 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from ..formats.textformat import Value
 from . import is_repeated
+from .messages import Message, MessageField
 from .unknown import unknown_fields_of
 
 __all__ = ["format_message", "format_value", "format_written", "quoted"]
@@ -18,19 +19,19 @@ __all__ = ["format_message", "format_value", "format_written", "quoted"]
 _ESCAPED = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
-def format_message(message: Any) -> str:
+def format_message(message: Message) -> str:
     """Prototxt text of ``message``, fields in the order of their numbers, unknown fields of a text included."""
     return "\n".join(_lines(message, "")) + "\n"
 
 
-def format_value(descriptor: Any, value: Any) -> str:
+def format_value(descriptor: MessageField, value: Any) -> str:
     """Prototxt text of one value of a field, on one line."""
     if descriptor.message_type is None:
         return _scalar_text(descriptor, value)
     return " ".join(["{", *(line.lstrip(" ") for line in _lines(value, "")), "}"])
 
 
-def _lines(message: Any, indent: str) -> Iterator[str]:
+def _lines(message: Message, indent: str) -> Iterator[str]:
     for descriptor, value in message.ListFields():
         values = value if is_repeated(descriptor) else (value,)
         for item in values:
@@ -46,11 +47,11 @@ def _lines(message: Any, indent: str) -> Iterator[str]:
             yield f"{indent}{unknown.name}{colon} {unknown.text}"
 
 
-def _scalar_text(descriptor: Any, value: Any) -> str:
+def _scalar_text(descriptor: MessageField, value: Any) -> str:
     kind = descriptor.cpp_type
     if kind == FieldDescriptor.CPPTYPE_STRING:
         return quoted(value if isinstance(value, str) else value.decode("latin-1"))
-    if kind == FieldDescriptor.CPPTYPE_ENUM:
+    if descriptor.enum_type is not None:
         named = descriptor.enum_type.values_by_number.get(value)
         return named.name if named else str(value)
     if kind == FieldDescriptor.CPPTYPE_BOOL:

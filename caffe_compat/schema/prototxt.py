@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Generic, Literal, TypeVar, overload
 
 from google.protobuf.descriptor import FieldDescriptor
 
@@ -25,6 +25,7 @@ from ..formats.textformat import Field, TextTree, Value, parse_text
 from . import Schema, is_repeated, load_schema, split_dialect
 from .choice import NETS_IN_SOLVER, BlobCounts, doubt_under, is_misread, mark_doubts, may_come_from, settle, uses_of
 from .infer_text import Missing, covering, fewest_misfits, is_bvlcs, knowing, listed, reading, taking_several, together
+from .messages import Descriptor, EnumDescriptor, Message, MessageField, NetParameter, Scalar, SolverParameter
 from .printing import format_written
 from .unknown import Kind, Unknown, keep_unknown_text
 
@@ -35,6 +36,8 @@ __all__ = [
     "read_message",
     "read_text",
 ]
+
+_M_co = TypeVar("_M_co", bound=Message, covariant=True)
 
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
@@ -50,7 +53,7 @@ _FALSE = {"false", "False", "f", "0"}
 
 
 @dataclass
-class ParsedText:
+class ParsedText(Generic[_M_co]):
     """A message read from text.
 
     Attributes:
@@ -63,7 +66,7 @@ class ParsedText:
             that must be given and are not.
     """
 
-    message: Any
+    message: _M_co
     schema: Schema
     dialect_reason: str
     warnings: list[str] = field(default_factory=list)
@@ -71,15 +74,27 @@ class ParsedText:
     refusals: list[PrototxtError] = field(default_factory=list)
 
 
+@overload
+def read_message(
+    path: str | Path,
+    name: Literal["NetParameter"] = "NetParameter",
+    dialect: str | None = None,
+    *,
+    blobs: BlobCounts | None = None,
+) -> ParsedText[NetParameter]: ...
+@overload
+def read_message(
+    path: str | Path, name: Literal["SolverParameter"], dialect: str | None = None
+) -> ParsedText[SolverParameter]: ...
 def read_message(
     path: str | Path, name: str = "NetParameter", dialect: str | None = None, *, blobs: BlobCounts | None = None
-) -> ParsedText:
+) -> ParsedText[Message]:
     """Read a prototxt file as message ``name``. See :func:`parse_message`.
 
     Raises:
         FileError: the file cannot be read or is no text. PrototxtError: with line and column.
     """
-    return parse_message(read_text(path), name, dialect, path=str(path), blobs=blobs)
+    return bind_tree(parse_text(read_text(path), str(path)), name, dialect, blobs=blobs)
 
 
 def read_text(path: str | Path) -> str:
@@ -98,6 +113,19 @@ def read_text(path: str | Path) -> str:
     return decode_text(data, name)
 
 
+@overload
+def parse_message(
+    text: str,
+    name: Literal["NetParameter"] = "NetParameter",
+    dialect: str | None = None,
+    *,
+    path: str | None = None,
+    blobs: BlobCounts | None = None,
+) -> ParsedText[NetParameter]: ...
+@overload
+def parse_message(
+    text: str, name: Literal["SolverParameter"], dialect: str | None = None, *, path: str | None = None
+) -> ParsedText[SolverParameter]: ...
 def parse_message(
     text: str,
     name: str = "NetParameter",
@@ -105,7 +133,7 @@ def parse_message(
     *,
     path: str | None = None,
     blobs: BlobCounts | None = None,
-) -> ParsedText:
+) -> ParsedText[Message]:
     """Parse prototxt ``text`` as message ``name``.
 
     Args:
@@ -119,9 +147,21 @@ def parse_message(
     return bind_tree(parse_text(text, path), name, dialect, blobs=blobs)
 
 
+@overload
+def bind_tree(
+    tree: TextTree,
+    name: Literal["NetParameter"] = "NetParameter",
+    dialect: str | None = None,
+    *,
+    blobs: BlobCounts | None = None,
+) -> ParsedText[NetParameter]: ...
+@overload
+def bind_tree(
+    tree: TextTree, name: str, dialect: str | None = None, *, blobs: BlobCounts | None = None
+) -> ParsedText[Message]: ...
 def bind_tree(
     tree: TextTree, name: str = "NetParameter", dialect: str | None = None, *, blobs: BlobCounts | None = None
-) -> ParsedText:
+) -> ParsedText[Message]:
     """What :func:`parse_message` does after the text has been parsed into ``tree``."""
     if not tree.fields:
         raise PrototxtError("holds no fields; a prototxt was expected", path=tree.path)
@@ -151,7 +191,7 @@ def _under_dialect(tree: TextTree, name: str, dialect: str | None, blobs: BlobCo
 
 def _bound_to_one(
     tree: TextTree, name: str, missing: list[Missing], candidates: list[str], blobs: BlobCounts | None
-) -> ParsedText:
+) -> ParsedText[Message]:
     """Bind to the best of the dialects that each know all of the text."""
     bound = _bound(tree, load_schema(candidates[0]), name, "")
     uses = uses_of(bound.message, blobs)
@@ -173,7 +213,7 @@ def _bound_to_one(
 
 def _bound_to_several(
     tree: TextTree, name: str, chosen: list[str], reason: str, blobs: BlobCounts | None
-) -> ParsedText:
+) -> ParsedText[Message]:
     """Bind to dialects laid one over the other: no fork that is known wrote the text, so each layer is told alone."""
     bound = _bound(tree, load_schema(*chosen), name, reason)
     doubts = {}
@@ -187,7 +227,7 @@ def _bound_to_several(
     return bound
 
 
-def _bound(tree: TextTree, schema: Schema, name: str, reason: str) -> ParsedText:
+def _bound(tree: TextTree, schema: Schema, name: str, reason: str) -> ParsedText[Message]:
     binder = _Binder(tree)
     message = schema.message(name)()
     binder.fill(message, tree.fields)
@@ -195,7 +235,7 @@ def _bound(tree: TextTree, schema: Schema, name: str, reason: str) -> ParsedText
     return ParsedText(message, schema, reason, tree.warnings, binder.unknown, refusals)
 
 
-def _left_out(message: Any, tree: TextTree) -> Iterator[PrototxtError]:
+def _left_out(message: Message, tree: TextTree) -> Iterator[PrototxtError]:
     """Errors for the fields that must be given and are not."""
     if message.IsInitialized():
         return
@@ -250,7 +290,7 @@ def _inner_names(value: Value, prefix: str = "") -> Iterator[str]:
 
 
 @lru_cache(maxsize=4096)
-def _fields_of(descriptor: Any) -> dict[str, Any]:
+def _fields_of(descriptor: Descriptor) -> dict[str, MessageField]:
     return dict(descriptor.fields_by_name)
 
 
@@ -260,7 +300,7 @@ class _Binder:
         self.unknown: list[Unknown] = []
         self.refusals: list[PrototxtError] = []
 
-    def fill(self, message: Any, fields: list[Field]) -> None:
+    def fill(self, message: Message, fields: list[Field]) -> None:
         known = _fields_of(message.DESCRIPTOR)
         seen: dict[str, int] = {}
         for f in fields:
@@ -270,7 +310,7 @@ class _Binder:
                 continue
             if is_repeated(descriptor):
                 if descriptor.message_type is not None:
-                    self.fill_message(message, f, descriptor, getattr(message, f.name).add)
+                    self.fill_message(f, getattr(message, f.name).add)
                 else:
                     scalar = self.scalar(message, f, descriptor)
                     if scalar is not None:
@@ -281,18 +321,18 @@ class _Binder:
                 message.ClearField(f.name)
             seen[f.name] = f.at
             if descriptor.message_type is not None:
-                self.fill_message(message, f, descriptor, lambda m=message, n=f.name: _present(m, n))
+                self.fill_message(f, partial(_present, message, f.name))
             else:
                 scalar = self.scalar(message, f, descriptor)
                 if scalar is not None:
                     setattr(message, f.name, scalar)
 
-    def fill_message(self, message: Any, f: Field, descriptor: Any, make: Any) -> None:
+    def fill_message(self, f: Field, make: Callable[[], Message]) -> None:
         if f.value.kind != "message":
             raise self.tree.error(f"{f.name} takes a message in braces, found {brief(f.value.text)!r}", f.value.at)
         self.fill(make(), f.value.fields)
 
-    def twice(self, f: Field, first: int, where: Any) -> None:
+    def twice(self, f: Field, first: int, where: Descriptor) -> None:
         """``f`` is given again: Caffe's parser refuses that; it neither takes the last value nor merges messages."""
         line, column = self.tree.place(first)
         detail = f"{f.name} is given again, after line {line}, column {column}, and Caffe refuses a file with both; "
@@ -302,39 +342,44 @@ class _Binder:
             detail += f", or pass --dialect {forks[0]}, which takes several"
         self.refusals.append(self.tree.error(detail, f.at))
 
-    def keep(self, message: Any, f: Field, kind: Kind, where: Any, expected: str = "") -> None:
+    def keep(
+        self, message: Message, f: Field, kind: Kind, where: Descriptor | EnumDescriptor, expected: str = ""
+    ) -> None:
         """Keep field ``f`` in ``message``; the message or enum of descriptor ``where`` does not have it so."""
         unknown = Unknown(kind, _name_of(where), f.name, format_written(f.value), expected, *self.tree.place(f.at))
         keep_unknown_text(message, unknown)
         self.unknown.append(unknown)
 
-    def scalar(self, message: Any, f: Field, descriptor: Any) -> Any:
+    def scalar(self, message: Message, f: Field, descriptor: MessageField) -> Scalar | None:
         """The value in Python, or None where it was kept as unknown."""
         value, kind = f.value, descriptor.cpp_type
         if value.kind == "message":
             raise self.tree.error(f"{f.name} takes one value, found a message", value.at)
-        if kind == FieldDescriptor.CPPTYPE_ENUM:
+        if descriptor.enum_type is not None:
             return self.enum(message, f, descriptor.enum_type)
         if kind == FieldDescriptor.CPPTYPE_STRING:
             if value.kind != "string":
-                return self.misfit(message, f, "a string in quotes")
+                self.misfit(message, f, "a string in quotes")
+                return None
             is_text = descriptor.type == FieldDescriptor.TYPE_STRING
             return value.text if is_text else value.text.encode("latin-1", "replace")
         if kind == FieldDescriptor.CPPTYPE_BOOL:
             if value.kind != "string" and value.text in _TRUE | _FALSE:
                 return value.text in _TRUE
-            return self.misfit(message, f, "true or false")
+            self.misfit(message, f, "true or false")
+            return None
         if value.kind == "string":
-            return self.misfit(message, f, "a number")
+            self.misfit(message, f, "a number")
+            return None
         if kind in _FLOATS:
             return self.within_range(f, self.float(message, f), kind)
         return self.integer(message, f, *_INTEGERS[kind])
 
-    def misfit(self, message: Any, f: Field, expected: str) -> None:
+    def misfit(self, message: Message, f: Field, expected: str) -> None:
         """Keep a value of another kind than its field: a template's placeholder, or a fork's other use of the name."""
         self.keep(message, f, Kind.VALUE, message.DESCRIPTOR, expected)
 
-    def enum(self, message: Any, f: Field, enum_type: Any) -> int | None:
+    def enum(self, message: Message, f: Field, enum_type: EnumDescriptor) -> int | None:
         text = f.value.text
         known = enum_type.values_by_name.get(text)
         if known is not None and f.value.kind == "name":
@@ -357,7 +402,7 @@ class _Binder:
             )
         return number
 
-    def float(self, message: Any, f: Field) -> float | None:
+    def float(self, message: Message, f: Field) -> float | None:
         text = f.value.text
         bare = text.lstrip("-").lower()
         if bare in _NAMED_FLOATS:
@@ -374,7 +419,7 @@ class _Binder:
         except (ValueError, OverflowError):
             raise self.tree.error(f"{f.name} takes a number, found {brief(text)!r}", f.value.at) from None
 
-    def integer(self, message: Any, f: Field, low: int, high: int) -> int | None:
+    def integer(self, message: Message, f: Field, low: int, high: int) -> int | None:
         text = f.value.text
         if f.value.kind == "name":
             self.misfit(message, f, "a whole number")
@@ -392,12 +437,13 @@ class _Binder:
         return number
 
 
-def _present(message: Any, name: str) -> Any:
-    getattr(message, name).SetInParent()
-    return getattr(message, name)
+def _present(message: Message, name: str) -> Message:
+    inside: Message = getattr(message, name)
+    inside.SetInParent()
+    return inside
 
 
-def _name_of(descriptor: Any) -> str:
+def _name_of(descriptor: Descriptor | EnumDescriptor) -> str:
     return descriptor.full_name.removeprefix("caffe.")
 
 

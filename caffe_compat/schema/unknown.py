@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 from google.protobuf import unknown_fields
 
 from ..display import brief
+from .messages import Message
 
 __all__ = ["DOUBT_FIELD", "TEXT_FIELD", "Kind", "Unknown", "keep_bytes", "keep_unknown_text", "unknown_fields_of"]
 
@@ -78,19 +78,19 @@ class Unknown:
         return f"{place}{self.name} ({self.reason})"
 
 
-def keep_unknown_text(message: Any, unknown: Unknown) -> None:
+def keep_unknown_text(message: Message, unknown: Unknown) -> None:
     """Add a field of a text to ``message``."""
     place = (str(unknown.line), str(unknown.column))
     parts = (unknown.kind.value, unknown.where, unknown.name, unknown.text, unknown.expected, *place)
     keep_bytes(message, TEXT_FIELD, "\0".join(parts).encode())
 
 
-def keep_bytes(message: Any, number: int, payload: bytes) -> None:
+def keep_bytes(message: Message, number: int, payload: bytes) -> None:
     """Add an unknown field with ``number`` to ``message``."""
     message.MergeFromString(_varint(number << 3 | 2) + _varint(len(payload)) + payload)
 
 
-def unknown_fields_of(message: Any) -> list[Unknown]:
+def unknown_fields_of(message: Message) -> list[Unknown]:
     """What ``message`` itself (not its submessages) holds that its schema does not know."""
     found = []
     for entry in unknown_fields.UnknownFieldSet(message):

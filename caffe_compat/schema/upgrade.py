@@ -9,12 +9,14 @@ note says so.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Generic, TypeVar
 
 from ..display import brief
 from ..errors import NetworkError, PrototxtError, located
 from . import Schema
-from .fields import carry_unknown, enum_name, put, replace
+from .enums import enum_name
+from .fields import carry_unknown, put, replace
+from .messages import Message, NetParameter, SolverParameter
 from .unknown import unknown_fields_of
 from .upgrade_v0 import upgrade_v0
 from .upgrade_v1 import upgrade_v1
@@ -22,11 +24,13 @@ from .v1_types import plain
 
 __all__ = ["Upgraded", "upgrade_net", "upgrade_solver"]
 
+_M_co = TypeVar("_M_co", bound=Message, covariant=True)
+
 _SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 
 
 @dataclass(frozen=True)
-class Upgraded:
+class Upgraded(Generic[_M_co]):
     """A message of the current generation.
 
     Attributes:
@@ -34,12 +38,12 @@ class Upgraded:
         origins: for each layer the index of the layer it was made of, or None for one that is new.
     """
 
-    message: Any
+    message: _M_co
     notes: list[str] = field(default_factory=list)
     origins: tuple[int | None, ...] = ()
 
 
-def upgrade_net(message: Any, schema: Schema, path: str | None = None) -> Upgraded:
+def upgrade_net(message: NetParameter, schema: Schema, path: str | None = None) -> Upgraded[NetParameter]:
     """A NetParameter of the current generation; ``message``, of any generation, stays as it is.
 
     Args:
@@ -56,7 +60,7 @@ def upgrade_net(message: Any, schema: Schema, path: str | None = None) -> Upgrad
         return _upgraded(net, schema)
 
 
-def _upgraded(net: Any, schema: Schema) -> Upgraded:
+def _upgraded(net: NetParameter, schema: Schema) -> Upgraded[NetParameter]:
     notes: list[str] = []
     origins: list[int | None] = list(range(len(net.layers) or len(net.layer)))
     if net.layers and net.layer:
@@ -65,7 +69,7 @@ def _upgraded(net: Any, schema: Schema) -> Upgraded:
             '(`layer`); Caffe refuses such a mixture. Write all of them as `layer { type: "Type" ... }`'
         )
     if any(layer.HasField("layer") for layer in net.layers):
-        origins = upgrade_v0(net, schema, notes)
+        origins = list(upgrade_v0(net, schema, notes))
         notes.append(f"{len(net.layers)} layers upgraded from V0 (`layers {{ layer {{ ... }} }}`)")
     if net.layers:
         upgrade_v1(net, schema, notes)
@@ -75,7 +79,7 @@ def _upgraded(net: Any, schema: Schema) -> Upgraded:
     return Upgraded(net, notes, tuple(origins))
 
 
-def _upgrade_inputs(net: Any, notes: list[str]) -> list[None]:
+def _upgrade_inputs(net: NetParameter, notes: list[str]) -> list[None]:
     """Turn the network's own inputs into an Input layer at the top; [None] if one was made."""
     names = list(net.input)
     listed = brief(", ".join(repr(name) for name in names), 200)
@@ -105,7 +109,7 @@ def _upgrade_inputs(net: Any, notes: list[str]) -> list[None]:
     return made
 
 
-def _upgrade_batch_norm(net: Any, notes: list[str]) -> None:
+def _upgrade_batch_norm(net: NetParameter, notes: list[str]) -> None:
     """Hold BatchNorm's three blobs still: they are statistics, and old files had to say so for each."""
     for layer in net.layer:
         if layer.type == "BatchNorm" and len(layer.param) == 3:
@@ -116,7 +120,7 @@ def _upgrade_batch_norm(net: Any, notes: list[str]) -> None:
                 spec.decay_mult = 0
 
 
-def upgrade_solver(message: Any, schema: Schema, path: str | None = None) -> Upgraded:
+def upgrade_solver(message: SolverParameter, schema: Schema, path: str | None = None) -> Upgraded[SolverParameter]:
     """A SolverParameter with its type as a string, and the networks inside it upgraded; ``message`` stays as it is.
 
     Raises:

@@ -10,6 +10,7 @@ from ..formats.weights import read_weights, write_caffemodel
 from . import load_schema, split_dialect
 from .binary import decode_net
 from .infer import infer_binary
+from .messages import Message, NetParameter
 from .printing import format_message
 from .prototxt import read_message
 from .upgrade import Upgraded, upgrade_net, upgrade_solver
@@ -19,7 +20,7 @@ __all__ = ["upgrade_caffemodel", "upgrade_prototxt"]
 
 def upgrade_prototxt(
     in_path: str | os.PathLike[str], out_path: str | os.PathLike[str], dialect: str | None = None
-) -> Upgraded:
+) -> Upgraded[Message]:
     """Write the network or solver in text ``in_path`` to ``out_path`` in the current form, unknown fields included.
 
     Raises:
@@ -30,18 +31,20 @@ def upgrade_prototxt(
     net = parsed.message
     solver_fields = parsed.schema.message("SolverParameter").DESCRIPTOR.fields_by_name
     if not (net.layer or net.layers) and any(u.name in solver_fields for u in parsed.unknown):
-        parsed = read_message(path, "SolverParameter", dialect)
-        upgraded = upgrade_solver(parsed.message, parsed.schema, path)
-    else:
-        upgraded = upgrade_net(net, parsed.schema, path)
+        solver = read_message(path, "SolverParameter", dialect)
+        return _written(out_path, upgrade_solver(solver.message, solver.schema, path), solver.warnings)
+    return _written(out_path, upgrade_net(net, parsed.schema, path), parsed.warnings)
+
+
+def _written(out_path: str | os.PathLike[str], upgraded: Upgraded[Message], warnings: list[str]) -> Upgraded[Message]:
     with atomic_write(out_path) as handle:
         handle.write(format_message(upgraded.message).encode())
-    return Upgraded(upgraded.message, [*parsed.warnings, *upgraded.notes], upgraded.origins)
+    return Upgraded(upgraded.message, [*warnings, *upgraded.notes], upgraded.origins)
 
 
 def upgrade_caffemodel(
     in_path: str | os.PathLike[str], out_path: str | os.PathLike[str], dialect: str | None = None
-) -> Upgraded:
+) -> Upgraded[NetParameter]:
     """Write the binary network in ``in_path`` to ``out_path`` in the current form, its blobs unchanged.
 
     Raises:

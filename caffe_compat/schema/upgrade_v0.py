@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..errors import LayerError, NetworkError
 from . import Schema
-from .fields import carry_unknown, enum_name, put, replace
+from .enums import enum_name, enum_number
+from .fields import carry_unknown, put, replace
+from .messages import NetParameter, V1LayerParameter
 from .printing import quoted
 from .unknown import Kind, Unknown, keep_unknown_text
 
@@ -72,7 +72,7 @@ _FIELDS = {
 _TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_size", "mirror": "mirror"}
 
 
-def upgrade_v0(net: Any, schema: Schema, notes: list[str]) -> list[int | None]:
+def upgrade_v0(net: NetParameter, schema: Schema, notes: list[str]) -> list[int]:
     """Replace V0 layers by V1 layers; the indices of the layers that remain."""
     for i, connection in enumerate(net.layers):
         if not connection.HasField("layer"):
@@ -89,10 +89,10 @@ def upgrade_v0(net: Any, schema: Schema, notes: list[str]) -> list[int | None]:
     return origins
 
 
-def _fold_padding(net: Any, notes: list[str]) -> list[int | None]:
+def _fold_padding(net: NetParameter, notes: list[str]) -> list[int]:
     """Give the pad of each V0 padding layer to the convolution or pooling layers that read it, and remove it."""
-    producer: dict[str, Any] = {}
-    kept: list[int | None] = []
+    producer: dict[str, V1LayerParameter] = {}
+    kept: list[int] = []
     for i, layer in enumerate(net.layers):
         name, kind = layer.layer.name, layer.layer.type
         read = list(layer.bottom)
@@ -125,7 +125,7 @@ def _fold_padding(net: Any, notes: list[str]) -> list[int | None]:
     return kept
 
 
-def _upgrade_layer(connection: Any, layer: Any, notes: list[str]) -> None:
+def _upgrade_layer(connection: V1LayerParameter, layer: V1LayerParameter, notes: list[str]) -> None:
     old = connection.layer
     kind = old.type
     layer.bottom.extend(connection.bottom)
@@ -138,14 +138,14 @@ def _upgrade_layer(connection: Any, layer: Any, notes: list[str]) -> None:
 
     v1_type, parameters = _TYPES.get(kind, ("", ""))
     if v1_type:
-        layer.type = layer.DESCRIPTOR.fields_by_name["type"].enum_type.values_by_name[v1_type].number
+        layer.type = enum_number(layer, "type", v1_type)
     elif kind:
         keep_unknown_text(layer, Unknown(Kind.ENUM_VALUE, "BVLC's V0 types", "type", quoted(kind)))
     for descriptor, value in old.ListFields():
         name = descriptor.name
         target, takers = _FIELDS.get(name, ("", ""))
         if name == "name":
-            layer.name = value
+            layer.name = old.name
         elif name == "type":
             pass
         elif name in ("blobs", "blobs_lr", "weight_decay"):
@@ -153,10 +153,9 @@ def _upgrade_layer(connection: Any, layer: Any, notes: list[str]) -> None:
         elif name in _TRANSFORM:
             put(layer.transform_param, _TRANSFORM[name], value)
         elif name == "hdf5_output_param" and kind == "hdf5_output":
-            layer.hdf5_output_param.CopyFrom(value)
+            put(layer, name, value)
         elif name == "pool" and kind == "pool":
-            methods = layer.pooling_param.DESCRIPTOR.fields_by_name["pool"].enum_type.values_by_name
-            layer.pooling_param.pool = methods[enum_name(old, "pool")].number
+            layer.pooling_param.pool = enum_number(layer.pooling_param, "pool", enum_name(old, "pool"))
         elif kind in takers.split():
             put(getattr(layer, parameters), target, value)
         else:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from . import Schema, is_repeated
-from .fields import carry_unknown, enum_name, put, same_kind
+from .enums import enum_name, enum_number, enum_of
+from .fields import carry_unknown, put, same_kind
+from .messages import LayerParameter, NetParameter, V1LayerParameter
 from .printing import format_value
 from .unknown import Kind, Unknown, keep_unknown_text, unknown_fields_of
 from .v1_types import string_type
@@ -19,7 +18,7 @@ _TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
 _DATA_LAYERS = {"DATA": "data_param", "IMAGE_DATA": "image_data_param", "WINDOW_DATA": "window_data_param"}
 
 
-def upgrade_v1(net: Any, schema: Schema, notes: list[str]) -> None:
+def upgrade_v1(net: NetParameter, schema: Schema, notes: list[str]) -> None:
     """Replace V1 layers by current ones."""
     _upgrade_data_layers(net)
     for old in net.layers:
@@ -28,7 +27,7 @@ def upgrade_v1(net: Any, schema: Schema, notes: list[str]) -> None:
     net.ClearField("layers")
 
 
-def _upgrade_data_layers(net: Any) -> None:
+def _upgrade_data_layers(net: NetParameter) -> None:
     """Move scale, mean_file, crop_size and mirror of V1 data layers into their transform_param."""
     layers = [(layer, _DATA_LAYERS[kind]) for layer in net.layers if (kind := enum_name(layer, "type")) in _DATA_LAYERS]
     if not any(getattr(layer, name).HasField(f) for layer, name in layers for f in _TRANSFORM_FIELDS):
@@ -44,17 +43,16 @@ def _upgrade_data_layers(net: Any) -> None:
                 parameters.ClearField(f)
 
 
-def _upgrade_layer(old: Any, layer: Any, schema: Schema, notes: list[str]) -> None:
+def _upgrade_layer(old: V1LayerParameter, layer: LayerParameter, schema: Schema, notes: list[str]) -> None:
     carry_unknown(old, layer, "V1LayerParameter", without="type")
     _upgrade_type(old, layer, schema, notes)
+    _upgrade_param_specs(old, layer)
     known = layer.DESCRIPTOR.fields_by_name
     for descriptor, value in old.ListFields():
         name = descriptor.name
-        if name in ("blobs_lr", "weight_decay", "param", "blob_share_mode"):
-            _upgrade_param_specs(name, value, old, layer)
-        elif name == "type":
-            pass
-        elif name in known and same_kind(descriptor, known[name]):
+        if name in ("blobs_lr", "weight_decay", "param", "blob_share_mode", "type"):
+            continue
+        if name in known and same_kind(descriptor, known[name]):
             put(layer, name, value)
         else:
             for item in value if is_repeated(descriptor) else (value,):
@@ -63,7 +61,7 @@ def _upgrade_layer(old: Any, layer: Any, schema: Schema, notes: list[str]) -> No
             notes.append(f"layer {old.name!r}: {name} has no place in a current layer and is kept as an unknown field")
 
 
-def _upgrade_type(old: Any, layer: Any, schema: Schema, notes: list[str]) -> None:
+def _upgrade_type(old: V1LayerParameter, layer: LayerParameter, schema: Schema, notes: list[str]) -> None:
     if old.HasField("type"):
         layer.type = string_type(enum_name(old, "type"), tuple(schema.layer_types))
         return
@@ -79,17 +77,16 @@ def _upgrade_type(old: Any, layer: Any, schema: Schema, notes: list[str]) -> Non
         notes.append(f"layer {old.name!r}: V1 type number {number} is none of dialect {schema.name}")
 
 
-def _upgrade_param_specs(name: str, values: Iterable[Any], old: Any, layer: Any) -> None:
-    for i, value in enumerate(values):
-        while len(layer.param) <= i:
-            layer.param.add()
-        if name == "param":
-            layer.param[i].name = value
-        elif name == "blobs_lr":
-            layer.param[i].lr_mult = value
-        elif name == "weight_decay":
-            layer.param[i].decay_mult = value
-        else:
-            mode = old.DESCRIPTOR.fields_by_name[name].enum_type.values_by_number[value].name
-            modes = layer.param[i].DESCRIPTOR.fields_by_name["share_mode"].enum_type.values_by_name
-            layer.param[i].share_mode = modes[mode].number
+def _upgrade_param_specs(old: V1LayerParameter, layer: LayerParameter) -> None:
+    """Gather what V1 has in four lists: names, how strict sharing is, rates and decays."""
+    count = max(len(old.param), len(old.blob_share_mode), len(old.blobs_lr), len(old.weight_decay))
+    specs = [layer.param.add() for _ in range(count)]
+    for spec, name in zip(specs, old.param, strict=False):
+        spec.name = name
+    modes = enum_of(old, "blob_share_mode").values_by_number
+    for spec, mode in zip(specs, old.blob_share_mode, strict=False):
+        spec.share_mode = enum_number(spec, "share_mode", modes[mode].name)
+    for spec, rate in zip(specs, old.blobs_lr, strict=False):
+        spec.lr_mult = rate
+    for spec, decay in zip(specs, old.weight_decay, strict=False):
+        spec.decay_mult = decay

@@ -37,6 +37,7 @@ from numpy.typing import ArrayLike
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.formats.images import opencv, read_picture
 from caffe_compat.network.registry import Shape
+from caffe_compat.schema import load_schema
 from caffe_compat.training.data.order import Cursor, draw
 from caffe_compat.training.data.source import Empty, Folder, Setup, Source, Values
 
@@ -229,7 +230,7 @@ class HeatMaps(Source):
             key="data",
             type="HeatMaps",
             tops=("data", "label"),
-            message=None,
+            message=load_schema().message("LayerParameter")(name="data", type="HeatMaps"),
             phase="TRAIN",
             folder=folder,
             seed=seed,

@@ -17,12 +17,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from caffe_compat.errors import UsageError
 from caffe_compat.formats.files import atomic_write, open_file
+from caffe_compat.schema.messages import LayerParameter, NetParameter
 from caffe_compat.schema.printing import format_message, quoted
 from caffe_compat.training.data import Source
 from caffe_compat.training.parallel import Rank, decided
@@ -344,7 +345,7 @@ def _start(plan: Phase, folder: Path, weights: str | Path | None) -> tuple[Path,
     return (before,)
 
 
-def _network(plan: Phase, options: TrainingOptions) -> Any:
+def _network(plan: Phase, options: TrainingOptions) -> NetParameter:
     """The network of the phase without its evaluations, which only write every pose that training sees to files."""
     message = define(plan.name, options.network).message
     kept = [layer for layer in message.layer if layer.type not in ("MPJPEEvaluation", "SavePath")]
@@ -358,7 +359,7 @@ def _network(plan: Phase, options: TrainingOptions) -> Any:
     return result
 
 
-def _scale_fillers(layer: Any) -> None:
+def _scale_fillers(layer: LayerParameter) -> None:
     if layer.type == "LSTM":
         bound = layer.recurrent_param.num_output**-0.5
         layer.recurrent_param.weight_filler.min, layer.recurrent_param.weight_filler.max = -bound, bound

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 from caffe_compat.errors import UsageError
 from caffe_compat.network.definition import Definition
 from caffe_compat.schema import load_schema
+from caffe_compat.schema.messages import NetParameter
 
 from .builder import DIALECT
 from .cpm import pose_train_test_from_release, train_test_cpm
@@ -41,7 +41,7 @@ __all__ = [
     "two_d_to_three_d",
 ]
 
-NETWORKS: Mapping[str, Callable[[NetworkOptions], Any]] = MappingProxyType(
+NETWORKS: Mapping[str, Callable[[NetworkOptions], NetParameter]] = MappingProxyType(
     {
         "2d_to_3d": two_d_to_three_d,
         "3d_to_2d": three_d_to_two_d,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from caffe_compat.schema import load_schema
 
@@ -38,7 +37,7 @@ class NetworkBuilder:
         *,
         phase: str | None = None,
         rates: Rates = None,
-        **fields: Any,
+        **fields: object,
     ) -> None:
         """Add a layer. Biases do not decay, nor does anything that is not trained."""
         if rates is not None:
@@ -65,7 +64,7 @@ class NetworkBuilder:
         bottom: str,
         channels: int,
         rates: Rates,
-        filler: Mapping[str, Any],
+        filler: Mapping[str, object],
         *,
         kernel: int = 3,
         pad: int = 1,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from caffe_compat.errors import UsageError
+from caffe_compat.schema.messages import NetParameter
 
 from .builder import TRANSFORM, XAVIER, NetworkBuilder
 from .options import ORIGINAL, NetworkOptions
@@ -18,7 +17,7 @@ _LABEL_VALUES, _COORDINATES = 36, 34
 _MAPS = 15
 
 
-def train_test_cpm(options: NetworkOptions = ORIGINAL) -> Any:
+def train_test_cpm(options: NetworkOptions = ORIGINAL) -> NetParameter:
     """``train_test_cpm``: pre-trains the trunk by regressing 34 values (17 joints, 2D) from single images.
 
     Lines of its lists hold 36 values. The original gives ``SavePath`` the two that are left over as a second bottom,
@@ -43,7 +42,7 @@ def train_test_cpm(options: NetworkOptions = ORIGINAL) -> Any:
     return net.message
 
 
-def pose_train_test_from_release(options: NetworkOptions = ORIGINAL) -> Any:
+def pose_train_test_from_release(options: NetworkOptions = ORIGINAL) -> NetParameter:
     """``pose_train_test_from_release``: pre-trains the trunk by heat maps of 14 parts and background, in two stages.
 
     In place of the original's CPMData layer stands an ``Input`` layer of the same name and tops:

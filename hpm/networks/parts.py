@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from .builder import GAUSSIAN, TRANSFORM, NetworkBuilder, Rates
 from .options import NetworkOptions
@@ -27,7 +26,7 @@ _H36M_VALUES = 5 * JOINTS + 1
 _MPII_VALUES = 2 * JOINTS + 1
 
 
-def images(options: NetworkOptions, source: str, root: str, batch: int, values: int) -> dict[str, Any]:
+def images(options: NetworkOptions, source: str, root: str, batch: int, values: int) -> dict[str, object]:
     """Parameters of a layer that reads images and ``values`` labels each from a list."""
     size = options.image_size
     fields = {"source": source, "root_folder": root, "batch_size": batch, "label_dim": values}
@@ -76,7 +75,7 @@ def frames_and_mpii(net: NetworkBuilder, mpii_name: str, test_batch: int) -> Non
         net.add("Concat", name, bottoms, top, phase="TRAIN", concat_param={"axis": 0})
 
 
-def trunk(net: NetworkBuilder, rates: Rates, bottom: str = "data", filler: Mapping[str, Any] = GAUSSIAN) -> None:
+def trunk(net: NetworkBuilder, rates: Rates, bottom: str = "data", filler: Mapping[str, object] = GAUSSIAN) -> None:
     """Images to features at an eighth of the size: four blocks of 3x3 convolutions, pooled after each but the last."""
     channels = net.options.channels
     blocks = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from caffe_compat.schema.messages import NetParameter
 
 from .builder import FROZEN, NetworkBuilder, Rates
 from .options import ORIGINAL, NetworkOptions
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-def two_d_to_three_d(options: NetworkOptions = ORIGINAL) -> Any:
+def two_d_to_three_d(options: NetworkOptions = ORIGINAL) -> NetParameter:
     """``2d_to_3d`` (bilstm): images to 3D poses, trained with the trunk fixed. Result: ``predict_inverted``."""
     net = NetworkBuilder(options)
     frames(net, "TRAIN", "data label_clip", options.train_frames())
@@ -42,7 +42,7 @@ def two_d_to_three_d(options: NetworkOptions = ORIGINAL) -> Any:
     return net.message
 
 
-def pose_2d(options: NetworkOptions = ORIGINAL) -> Any:
+def pose_2d(options: NetworkOptions = ORIGINAL) -> NetParameter:
     """``2d_to_3d`` with 2D poses in place of 3D ones: 32 values, to ``norm_csv`` at TEST. Result: ``2dpredict``.
 
     The authors' 2D network ("our2d") comes with its own definition; this one is ours, with ``fc-final_2d`` as its last
@@ -74,19 +74,19 @@ def _whole(options: NetworkOptions) -> NetworkBuilder:
     return net
 
 
-def three_d_to_two_d(options: NetworkOptions = ORIGINAL) -> Any:
+def three_d_to_two_d(options: NetworkOptions = ORIGINAL) -> NetParameter:
     """``3d_to_2d`` (addsrr): adds the correction module and the projector; no gradient passes below ``3dpredict``."""
     net = _whole(options)
     net.stop_gradient("inverted2")
     return net.message
 
 
-def finetune_whole(options: NetworkOptions = ORIGINAL) -> Any:
+def finetune_whole(options: NetworkOptions = ORIGINAL) -> NetParameter:
     """``finetune_whole``: the network of ``3d_to_2d``, trained as a whole."""
     return _whole(options).message
 
 
-def mask3d(options: NetworkOptions = ORIGINAL) -> Any:
+def mask3d(options: NetworkOptions = ORIGINAL) -> NetParameter:
     """``mask3d``, TRAIN and TEST: random joints of ``3dpredict`` are masked before the correction at TRAIN.
 
     No gradient reaches the trunk.
@@ -118,7 +118,7 @@ def mask3d(options: NetworkOptions = ORIGINAL) -> Any:
     return net.message
 
 
-def deploy(options: NetworkOptions = ORIGINAL) -> Any:
+def deploy(options: NetworkOptions = ORIGINAL) -> NetParameter:
     """``tools_deploy``: the released model on inputs ``data`` (frames, 3, size, size) and ``clip`` (frames, 1).
 
     Results: ``3dpredict``, ``change`` (the corrected pose) and ``project_2d``.
@@ -134,7 +134,7 @@ def deploy(options: NetworkOptions = ORIGINAL) -> Any:
     return net.message
 
 
-def template_16_merge(options: NetworkOptions = ORIGINAL) -> Any:
+def template_16_merge(options: NetworkOptions = ORIGINAL) -> NetParameter:
     """``template_16_merge``: the network that the original's test script runs; it writes all three CSV files.
 
     Its projector is another one than that of the training networks (no ReLU on ``project_3``, one after the sum), and

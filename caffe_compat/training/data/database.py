@@ -18,6 +18,7 @@ from ...errors import FileError, located
 from ...extras import require
 from ...network.registry import Shape
 from ...schema import load_schema
+from ...schema.messages import Datum
 from .images import decode_image
 from .order import Cursor
 from .source import Empty, Setup, Source, Values
@@ -66,10 +67,10 @@ class Data(Source):
         self.byte_tops = self.tops[:1] if self.transformer.mean is None and image.dtype == np.uint8 else ()
         self.database.close()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "_datum"}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._datum = load_schema().message("Datum")
 
@@ -105,7 +106,7 @@ class Data(Source):
         raise error.within(place=self.database.label(i), path=self.database.path)
 
 
-def _image_of(datum: Any, transformer: DataTransformer) -> np.ndarray:
+def _image_of(datum: Datum, transformer: DataTransformer) -> np.ndarray:
     """The pixels of a datum: (H, W, C), uint8 or float32. Raw ones are stored as planes."""
     if datum.encoded:
         return decode_image(datum.data, transformer.decode_mode)
@@ -143,7 +144,7 @@ class _Database(ABC):
         if not self.keys:
             raise FileError("is empty: the database holds no records", path=path)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_handle": None, "_owner": 0}
 
     def label(self, i: int) -> str:

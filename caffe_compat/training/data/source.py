@@ -7,13 +7,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from ...errors import FileAccessError, FileError, LayerError, UsageError
 from ...network.registry import Shape
+from ...schema.messages import LayerParameter
 from ...schema.params import Params, unread_fields
 from .order import stream
 
@@ -86,7 +87,7 @@ class Setup:
     key: str
     type: str
     tops: tuple[str, ...]
-    message: Any
+    message: LayerParameter
     phase: str
     folder: Folder
     seed: int
@@ -96,7 +97,7 @@ class Setup:
     random: bool = False
     _read: dict[str, Params] = field(default_factory=dict)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # For the way to a worker process: messages of private schemas cannot be pickled, and building is over by then.
         return {**self.__dict__, "message": None, "_read": {}}
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor, nn
 
 from ...formats.cxx_numbers import cxx_number
 from ...network.graph import Node
 from ...network.net import CaffeNet
+from ...schema.messages import LayerParameter
 from .structure import LearnableBlob, layers_of_snapshot
 
 __all__ = ["Watched", "backward_lines", "forward_lines", "watch"]
@@ -31,7 +31,9 @@ def watch(net: CaffeNet) -> Iterator[Watched]:
     handles = []
     for node in net.graph.computed:
 
-        def own_bottoms(module: nn.Module, bottoms: tuple[Tensor | None, ...], name: str = node.module_name) -> Any:
+        def own_bottoms(
+            module: nn.Module, bottoms: tuple[Tensor | None, ...], name: str = node.module_name
+        ) -> tuple[Tensor | None, ...]:
             read[name] = tuple(x.view_as(x) if x is not None and x.requires_grad else x for x in bottoms)
             for x in read[name]:
                 if x is not None and x.requires_grad:
@@ -95,7 +97,7 @@ def backward_lines(
     return lines
 
 
-def _layers(net: CaffeNet) -> list[tuple[str, Any, Node | None, Node]]:
+def _layers(net: CaffeNet) -> list[tuple[str, LayerParameter, Node | None, Node]]:
     """Caffe's layers: name, ``LayerParameter``, node (None for a split), and the last node up to here."""
     message, nodes = layers_of_snapshot(net)
     found = []
@@ -106,7 +108,7 @@ def _layers(net: CaffeNet) -> list[tuple[str, Any, Node | None, Node]]:
     return found
 
 
-def _split_value(split: Any, maker: Node) -> int:
+def _split_value(split: LayerParameter, maker: Node) -> int:
     """The value that ``split``, right behind its maker, splits."""
     return maker.tops[list(maker.message.top).index(split.bottom[0])]
 

@@ -137,8 +137,8 @@ class Solver:
         self.tell: Observer = observer or (lambda event: None)
         self.requested = requested or (lambda: Action.NONE)
         self.stop_at_nan, self.bfloat16 = stop_at_nan, bfloat16
-        self.on_start: list[Callable[[], None]] = []
-        self.on_gradients_ready: list[Callable[[], None]] = []
+        self.on_start: list[Callable[[], object]] = []
+        self.on_gradients_ready: list[Callable[[], object]] = []
         self._write_root = Path(base if write_root is None else write_root).resolve()
         if settings.snapshot and rank == 0:
             check_place(settings.snapshot_prefix, self.base, self._write_root)

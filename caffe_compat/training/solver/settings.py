@@ -13,6 +13,9 @@ from ...errors import FileError, PrototxtError, UsageError, located
 from ...network.definition import Definition, read_definition
 from ...network.graph import NetState
 from ...schema import Schema, is_repeated
+from ...schema.enums import enum_name
+from ...schema.messages import NetParameter, SolverParameter
+from ...schema.messages import NetState as NetStateMessage
 from ...schema.prototxt import ParsedText, parse_message, read_message
 from ...schema.unknown import unknown_fields_of
 from ...schema.upgrade import upgrade_solver
@@ -64,7 +67,7 @@ class NetSource:
 
     field: str
     path: Path | None
-    message: Any
+    message: NetParameter | None
     schema: Schema
     phase: Literal["TRAIN", "TEST"]
     state: StateOverride = StateOverride()
@@ -84,6 +87,7 @@ class NetSource:
                 )
             found = read_definition(self.path, dialect)
         else:
+            assert self.message is not None
             found = Definition(self.field, self.message, self.schema, "as the solver's")
         own = _override(found.message.state) if found.message.HasField("state") else StateOverride()
         phase, level = self.phase, 0
@@ -182,7 +186,7 @@ def parse_solver(
 class _Reader:
     """A SolverParameter that remembers which of its fields were read."""
 
-    def __init__(self, message: Any) -> None:
+    def __init__(self, message: SolverParameter) -> None:
         self.message = message
         self.seen: set[str] = {*_NETS, *_HOW_NOT_WHAT}
 
@@ -278,7 +282,7 @@ def _check(read: _Reader, where: str) -> None:
         raise UsageError(f"regularization_type {read.regularization_type!r}: L1 or L2 was expected", path=where)
 
 
-def _train_net(message: Any, schema: Schema, base: Path, where: str) -> NetSource:
+def _train_net(message: SolverParameter, schema: Schema, base: Path, where: str) -> NetSource:
     given = [name for name in ("net", "net_param", "train_net", "train_net_param") if message.HasField(name)]
     if len(given) != 1:
         raise UsageError(
@@ -286,12 +290,12 @@ def _train_net(message: Any, schema: Schema, base: Path, where: str) -> NetSourc
             "train_net_param was expected",
             path=where,
         )
-    return _source(message, given[0], getattr(message, given[0]), schema, base, "TRAIN", message.train_state, 0)
+    return _source(given[0], getattr(message, given[0]), schema, base, "TRAIN", message.train_state, 0)
 
 
-def _test_nets(message: Any, schema: Schema, base: Path, where: str) -> tuple[NetSource, ...]:
+def _test_nets(message: SolverParameter, schema: Schema, base: Path, where: str) -> tuple[NetSource, ...]:
     """Test networks in Caffe's order: every test_net_param, every test_net, then the shared network for the rest."""
-    named = [("test_net_param", net) for net in message.test_net_param]
+    named: list[tuple[str, NetParameter | str]] = [("test_net_param", net) for net in message.test_net_param]
     named += [("test_net", path) for path in message.test_net]
     counts = list(message.test_iter)
     shared = next((name for name in ("net_param", "net") if message.HasField(name)), None)
@@ -310,19 +314,18 @@ def _test_nets(message: Any, schema: Schema, base: Path, where: str) -> tuple[Ne
     if bad:
         raise UsageError(f"test_iter {bad[0]}: at least 1 was expected", path=where)
     return tuple(
-        _source(message, name, value, schema, base, "TEST", states[i] if states else None, counts[i])
+        _source(name, value, schema, base, "TEST", states[i] if states else None, counts[i])
         for i, (name, value) in enumerate(named)
     )
 
 
 def _source(
-    message: Any,
     name: str,
-    value: Any,
+    value: NetParameter | str,
     schema: Schema,
     base: Path,
     phase: Literal["TRAIN", "TEST"],
-    state: Any,
+    state: NetStateMessage | None,
     count: int,
 ) -> NetSource:
     override = StateOverride() if state is None else _override(state)
@@ -331,10 +334,9 @@ def _source(
     return NetSource(name, None, value, schema, phase, override, count)
 
 
-def _override(state: Any) -> StateOverride:
-    phases = state.DESCRIPTOR.fields_by_name["phase"].enum_type.values_by_number
+def _override(state: NetStateMessage) -> StateOverride:
     return StateOverride(
-        phases[state.phase].name if state.HasField("phase") else None,
+        enum_name(state, "phase") if state.HasField("phase") else None,
         state.level if state.HasField("level") else None,
         tuple(state.stage),
     )

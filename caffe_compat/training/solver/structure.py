@@ -7,13 +7,14 @@ more than once, the loss weight of losses, and rates of zero for the statistics 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
 from ...network.graph import Node
 from ...network.net import CaffeNet
 from ...network.registry import find_layer
+from ...schema.enums import enum_number
+from ...schema.messages import LayerParameter, NetParameter
 
 __all__ = ["LearnableBlob", "layers_of_snapshot", "learnable_blobs"]
 
@@ -55,7 +56,7 @@ def learnable_blobs(net: CaffeNet) -> list[LearnableBlob]:
     return found
 
 
-def layers_of_snapshot(net: CaffeNet) -> tuple[Any, list[Node | None]]:
+def layers_of_snapshot(net: CaffeNet) -> tuple[NetParameter, list[Node | None]]:
     """A ``NetParameter`` with the layers that Caffe would write for ``net``, without blobs, and each layer's node.
 
     Layers that Caffe adds (``Split``) have None for a node. The rules are those of ``InsertSplits`` and ``Net::Init``.
@@ -87,7 +88,7 @@ def layers_of_snapshot(net: CaffeNet) -> tuple[Any, list[Node | None]]:
         layer.DiscardUnknownFields()  # fields that no schema knows, kept from the text for error messages
         layer.ClearField("blobs")
         if not layer.HasField("phase"):
-            layer.phase = layer.DESCRIPTOR.fields_by_name["phase"].enum_type.values_by_name[graph.state.phase].number
+            layer.phase = enum_number(layer, "phase", graph.state.phase)
         for i, value in enumerate(node.bottoms):
             if readers[value] > 1:
                 layer.bottom[i] = f"{split_name(value)}_{used[value]}"
@@ -106,7 +107,7 @@ def layers_of_snapshot(net: CaffeNet) -> tuple[Any, list[Node | None]]:
     return out, nodes
 
 
-def _complete(layer: Any, net: CaffeNet, node: Node) -> None:
+def _complete(layer: LayerParameter, net: CaffeNet, node: Node) -> None:
     """What Caffe's layers add to their own message when they are built."""
     if node in net.graph.sources:
         return
