@@ -213,6 +213,7 @@ def test_only_the_phase_that_has_the_layer_is_refused() -> None:
         ("BN", "a", "bn_param { bn_mode: INFERENCE }", SEGNET),
         ("BN", "a", "bn_param { slope_filler { value: 2 } }", "yjxiong/caffe"),
         ("BN", "a", "", None),
+        ("BatchNorm", "a", "batch_norm_param { scale_filler { value: 2 } }", None),
         ("Resize", "a", "resize_param { height: 8 width: 9 }", None),
         ("Resize", "a", "resize_param { height_fac: 2 width_fac: 3 }", POSE_ACTION),
         ("RescaledPoseCoords", "a b", "", None),

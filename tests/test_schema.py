@@ -220,3 +220,23 @@ def test_layer_types_of_an_own_proto(tmp_path: Path) -> None:
     assert told_layer_types(str(path)) == {}
     with pytest.raises(DialectError, match="no dialect 'nobody/caffe'"):
         told_layer_types("nobody/caffe")
+
+
+@pytest.mark.parametrize(
+    ("enum", "values"),
+    [
+        ("ConvolutionParameter.CuDNNConvolutionAlgorithmSeeker", "GET FINDEX"),
+        ("DataParameter.RANDPERMORDER", "FIRST_PERMUTE_THEN_RANGE FIRST_RANGE_THEN_PERMUTE"),
+        ("ImageDataParameter.LabelType", "NONE IMAGE PIXEL"),
+        ("LayerParameter.ConnectivityMode", "CONNECTED DISCONNECTED_ELTWISE DISCONNECTED_GRPWISE"),
+        ("TransformationParameter.InterpolationAlgo", "INTER_NEAREST INTER_LINEAR INTER_CUBIC INTER_AREA"),
+        ("TransformationParameter.InvalidDetectionMode", "REMOVE ZERO_OUT"),
+    ],
+)
+def test_enums_inside_bvlcs_messages_have_all_their_values(enum: str, values: str) -> None:
+    """In binary files there are only numbers: a default that is not the first value has to have its own."""
+    found = [file.enums[enum].values for name in dialect_names()[1:] if enum in (file := read_dialect(name)[0]).enums]
+    assert found
+    for numbers in found:
+        assert list(numbers)[: len(values.split())] == values.split()
+        assert list(numbers.values()) == list(range(len(numbers)))

@@ -99,6 +99,15 @@ def test_harmless_fields_build_where_they_are_harmless() -> None:
         built(text, "MingSun-Tse/Caffe_IncReg", "TRAIN")
 
 
+@pytest.mark.parametrize("mode", ["CONNECTED", "DISCONNECTED_ELTWISE", "DISCONNECTED_GRPWISE"])
+def test_connections_are_cut_in_training_alone(mode: str) -> None:
+    convolution = f"connectivity_mode: {mode} convolution_param {{ num_output: 2 kernel_size: 1 }}"
+    text = X + layer("c", "Convolution", "x", "y", convolution)
+    assert "keeps weights at zero in training" in built(text, "IntelLabs/SkimCaffe").warnings[0]
+    with pytest.raises(LayerError, match="connectivity_mode means nothing to type Convolution here"):
+        built(text, "IntelLabs/SkimCaffe", "TRAIN")
+
+
 def test_the_pt_and_inspect_say_what_was_let_pass(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

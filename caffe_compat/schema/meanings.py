@@ -78,6 +78,13 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
             same=forks.NVIDIA,
             when=lambda use: "batch_norm_param.scale_bias" in use.on,
         ),
+        Meaning(
+            "Tongcheng/caffe",
+            "running sums, but scale and bias with cuDNN",
+            same=BVLC,
+            when=leaves("batch_norm_param.scale_filler", "batch_norm_param.bias_filler"),
+            quiet=True,
+        ),
     ),
     "BoxAnnotatorOHEM": (Meaning(forks.RFCN, also=None),),
     "CTCGreedyDecoder": (

@@ -166,6 +166,13 @@ def test_multibox_loss_without_objects() -> None:
         module(torch.ones(1, 8), torch.ones(1, 4), priors, objects)
 
 
+def test_what_only_refused_options_read_may_be_set() -> None:
+    """The number of hard examples, and whose boxes suppress each other."""
+    for param in ("sample_size: 7", "use_prior_for_nms: true"):
+        text = f'type: "MultiBoxLoss" multibox_loss_param {{ num_classes: 2 {param} }}'
+        build(text, (1, 8), (1, 4), (1, 2, 8), (1, 1, 1, 8), dialect=SSD)
+
+
 @pytest.mark.parametrize(
     ("param", "message"),
     [

@@ -229,6 +229,7 @@ def _multi_box_loss(spec: LayerSpec, *, by_score: bool) -> Layer:
             spec.fail(f"{name}: {str(not supported).lower()} is not supported")
     if mining == "HARD_EXAMPLE" or params.conf_loss_type not in ("SOFTMAX", "LOGISTIC"):
         spec.fail(f"mining_type {mining} with conf_loss_type {params.conf_loss_type} is not supported")
+    params.ignore("sample_size", "use_prior_for_nms")  # of mining_type HARD_EXAMPLE alone, and of nms_param alone
     if not params.has("num_classes"):
         spec.fail("needs num_classes")
     logistic, background = params.conf_loss_type == "LOGISTIC", params.background_label_id
