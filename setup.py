@@ -11,6 +11,8 @@ EXTRAS = {
     "plots": ["matplotlib>=3.8", "pillow>=10", "imageio-ffmpeg>=0.5"],
     "tensorboard": ["tensorboard>=2.14"],
     "draw": ["pydot>=3"],  # pycaffe's pictures of networks; graphviz itself comes from the system
+    "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],  # writing .onnx, and running it to see that it is right
+    "openvino": ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4"],
     "h36m": ["cdflib>=1.2"],  # the official Human3.6M files
 }
 

@@ -2,39 +2,137 @@
 
 from __future__ import annotations
 
-import copy
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
-from caffe_compat.errors import NetworkError, first_line
+from caffe_compat.errors import LayerError, NetworkError, first_line
 from caffe_compat.formats.files import atomic_write
-from caffe_compat.network.checkpoint import DTYPES, check_dtype
 from caffe_compat.network.net import CaffeNet
+from caffe_compat.network.program import Program
+from caffe_compat.network.signatures import identifiers
 
+from .dynamic import Axes, dynamic_axes, other_shapes, rebuilt
+from .precision import in_precision
 from .registry import target
+from .state import AFTER, check_state, state_note, states_of
 
-__all__ = ["program_of", "write"]
+__all__ = ["program_of", "run_alone", "write"]
 
 
-def program_of(net: CaffeNet) -> torch.export.ExportedProgram:
-    """``net`` as a program for the shapes it was built for.
+class _Exported(nn.Module):
+    """What is traced: the modules of a net under their names, inputs and outputs by blob name, and the state."""
 
-    The program takes the inputs by blob name and returns the outputs by blob name, like the net. Recurrent state is
-    part of the program and carries from call to call.
+    def __init__(self, net: CaffeNet, state: str) -> None:
+        super().__init__()
+        self.net_program: Program = net.program
+        self.state = state
+        self.named = _argument_names(net, state)
+        self.states = {name: net.get_buffer(name) for name in states_of(net)}
+        for step in net.program.steps:
+            self.add_module(step.module, net.get_submodule(step.module))
+        self.train(net.training)
+
+    def forward(self, **arguments: Tensor) -> dict[str, Tensor]:
+        blobs = {self.named[name]: x for name, x in arguments.items()}
+        for name, buffer in self.states.items():
+            if self.state == "inputs":
+                buffer.copy_(blobs[name])
+            elif self.state == "reset":
+                buffer.zero_()
+        given = {name: x for name, x in blobs.items() if name not in self.states}
+        program = self.net_program
+        result = program.result(program.execute(self, program.place((), given), keep=False), program.wanted(None))
+        if self.state == "inputs":
+            result |= {name + AFTER: buffer.clone() for name, buffer in self.states.items()}
+        return result
+
+
+def _argument_names(net: CaffeNet, state: str) -> dict[str, str]:
+    """What the inputs of a program are called, which has to be legal in Python -> the blob or the state that it is."""
+    blobs = [*net.program.needed_inputs, *(states_of(net) if state == "inputs" else ())]
+    return dict(zip(identifiers(blobs), blobs, strict=True))
+
+
+def program_of(net: CaffeNet, axes: Axes | None = None, state: str = "carry") -> torch.export.ExportedProgram:
+    """``net`` as a program for the shapes it was built for, but for its dynamic ``axes``.
+
+    The program takes the inputs by blob name, with an underscore for what a name in Python cannot have, and returns the
+    outputs by blob name, like the net. Recurrent state is part of the program and carries from call to call, unless
+    ``state`` says otherwise (:mod:`.state`).
 
     Raises:
         NetworkError: a layer does something that torch.export cannot follow (a Python layer, files, values that decide
-            shapes).
+            shapes), or is bound to the size that the net was built for.
     """
     device, dtype = net.device_and_dtype()
-    inputs = {name: torch.zeros(shape, device=device, dtype=dtype) for name, shape in net.input_shapes.items()}
+    shapes = dict(net.input_shapes)
+    dynamic = None
+    if axes:
+        rebuilt(net, other_shapes(net, axes))
+        shapes = other_shapes(net, axes, 2)  # torch takes a size of 1 for a number, whatever it is told
+        sizes = {name: torch.export.Dim(name) for asked in axes.values() for name in asked.values()}
+        dynamic = {
+            "arguments": {
+                argument: {axis: sizes[size] for axis, size in axes.get(name, {}).items()} or None
+                for argument, name in _argument_names(net, state).items()
+            }
+        }
+    states = states_of(net)
+    inputs = {
+        argument: torch.zeros_like(states[name]) if name in states else torch.zeros(shapes[name]).to(device, dtype)
+        for argument, name in _argument_names(net, state).items()
+    }
     net.reset_state()
     try:
         with torch.no_grad():
-            return torch.export.export(net, args=(), kwargs=inputs, strict=False)
+            return torch.export.export(_Exported(net, state), (), inputs, dynamic_shapes=dynamic, strict=False)
+    except LayerError:
+        raise
     except Exception as error:  # torch.export raises whatever the tracing raised
         raise NetworkError(f"torch.export cannot follow the net: {first_line(error)}") from error
+
+
+# Run by a fresh interpreter, in which this library is as good as not installed.
+_ALONE = """
+import sys
+sys.modules["caffe_compat"] = sys.modules["converters"] = None
+import numpy, torch
+program = torch.export.load(sys.argv[1])
+kinds = {x.dtype for x in program.state_dict.values() if x.is_floating_point()}
+kind = next(iter(kinds - {torch.float32}), torch.float32)
+module = program.module()
+for path in sys.argv[2:]:
+    with numpy.load(path) as given:
+        result = module(**{name: torch.from_numpy(given[name]).to(kind) for name in given.files})
+    numpy.savez(path, **{name: x.detach().float().numpy() for name, x in result.items()})
+"""
+
+
+def run_alone(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """Run a program in a process that has torch and nothing of this library."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = [os.path.join(folder, f"{i}.npz") for i in range(len(runs))]
+        for name, given in zip(names, runs, strict=True):
+            arrays: dict[str, Any] = dict(zip(identifiers(list(given)), given.values(), strict=True))
+            np.savez(name, **arrays)
+        command = [sys.executable, "-I", "-c", _ALONE, os.path.abspath(path), *names]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip().rpartition("\n")[2])
+        found = []
+        for name in names:
+            with np.load(name) as arrays_:
+                found.append({blob: arrays_[blob] for blob in arrays_.files})
+        return found
 
 
 @target(
@@ -42,20 +140,31 @@ def program_of(net: CaffeNet) -> torch.export.ExportedProgram:
     suffix=".pt2",
     title="a torch.export program",
     cannot=(
-        "inputs of other shapes than the net was built for",
+        "inputs of other shapes than the net was built for, unless dynamic_batch or dynamic_size asks for them",
         "layers that run Python code, touch files, or decide shapes by values",
         "preprocessing, sources and parity record",
     ),
+    run=run_alone,
+    runtime=lambda: f"torch {torch.__version__} alone",
 )
-def write(net: CaffeNet, path: str | Path, *, dtype: str = "float32") -> None:
+def write(
+    net: CaffeNet,
+    path: str | Path,
+    *,
+    dtype: str = "float32",
+    dynamic_batch: bool = False,
+    dynamic_size: Sequence[str] = (),
+    state: str = "carry",
+) -> list[str]:
     """Export ``net`` and write it to ``path``, whole or not at all; its weights are stored as ``dtype``.
 
     Raises:
         UsageError: not a dtype, or weights that it cannot hold. NetworkError: see :func:`program_of`. FileError:
             ``path`` cannot be written.
     """
-    check_dtype(net, dtype)
-    as_asked = net if net.device_and_dtype()[1] == DTYPES[dtype] else copy.deepcopy(net).to(DTYPES[dtype])
-    program = program_of(as_asked)
+    check_state(state, ("carry", "inputs", "reset"))
+    axes = dynamic_axes(net, dynamic_batch=dynamic_batch, dynamic_size=dynamic_size)
+    program = program_of(in_precision(net, dtype), axes, state)
     with atomic_write(path) as file:
         torch.export.save(program, file)
+    return state_note(net, state)

@@ -5,10 +5,14 @@
         ...
 
 The function writes ``net`` to ``path``, whole or not at all, and leaves ``net`` as it was, but for its recurrent state,
-which is forgotten. Its keyword arguments are what may be asked for; anything else is refused before work begins. Those
-that are called like facts of a :class:`caffe_compat.Conversion` (``preprocess``, ``sources``, ``parity``) come from it
-unless they are given. What a format needs beyond torch it imports when it writes: this package is imported to see what
-formats there are.
+which is forgotten. It may return lines that the user should see. Its keyword arguments are what may be asked for;
+anything else is refused before work begins. Those that are called like facts of a :class:`caffe_compat.Conversion`
+(``preprocess``, ``sources``, ``parity``) come from it unless they are given. What a format needs beyond torch it
+imports when it writes: this package is imported to see what formats there are.
+
+Some options mean the same in every format that has them, and have a file each: ``dtype`` (:mod:`.precision`),
+``dynamic_batch`` and ``dynamic_size`` (:mod:`.dynamic`), ``embed_preprocess`` (:mod:`.pixels`), ``state``
+(:mod:`.state`). ``outputs`` is an option of :func:`converters.export` itself.
 """
 
 from __future__ import annotations
@@ -18,18 +22,21 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from caffe_compat import CaffeNet, Conversion, UsageError
+import numpy as np
+
+from caffe_compat.errors import UsageError
 from caffe_compat.extras import require
-from caffe_compat.inference.optimization import InferenceNet
 
-__all__ = ["Target", "export", "find_target", "target", "targets"]
+__all__ = ["Arrays", "Target", "find_target", "target", "target_of", "targets"]
 
 # What a conversion knows and a format may keep.
 _FACTS = ("preprocess", "sources", "parity")
 
-Write = Callable[..., None]
+Write: TypeAlias = Callable[..., Iterable[str] | None]
+Arrays: TypeAlias = Mapping[str, np.ndarray]
+Run: TypeAlias = Callable[[str, Sequence[Arrays]], Sequence[Arrays]]
 
 
 @dataclass(frozen=True)
@@ -39,16 +46,22 @@ class Target:
     >>> import converters
     >>> pt2 = converters.find_target("pt2")
     >>> pt2.suffix, pt2.title, pt2.options, pt2.keeps
-    ('.pt2', 'a torch.export program', ('dtype',), ())
+    ('.pt2', 'a torch.export program', ('dtype', 'dynamic_batch', 'dynamic_size', 'state'), ())
     >>> pt2.check(["embed_preprocess"])
     Traceback (most recent call last):
-    caffe_compat.errors.UsageError: embed_preprocess has no place in a torch.export program, which takes dtype
+    caffe_compat.errors.UsageError: embed_preprocess has no place in a torch.export program, which takes dtype,
+    dynamic_batch, dynamic_size, state
 
     Attributes:
         name: what ``--format`` calls it. suffix: of its files, with the dot. title: what such a file is, in words.
         write: ``write(net, path, **options)``.
         needs: package -> the optional dependency of this distribution that installs it (``caffe-compat[...]``).
         cannot: what such a file has no way to hold, in words.
+        run: ``run(path, runs)`` runs the file in the format's own runtime, once for each of ``runs``, one after the
+            other: inputs by blob name, float32 (but pixels uint8), give outputs by blob name. That is how a file is
+            verified before it takes its place. None for a format that nothing runs.
+        runtime: the name of that, with its version.
+        annotate: ``annotate(path, key, text)`` adds an entry to the metadata of a file that was just written.
     """
 
     name: str
@@ -57,6 +70,9 @@ class Target:
     write: Write
     needs: Mapping[str, str]
     cannot: tuple[str, ...]
+    run: Run | None = None
+    runtime: Callable[[], str] = lambda: ""
+    annotate: Callable[[str, str, str], None] | None = None
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -68,6 +84,11 @@ class Target:
     def keeps(self) -> tuple[str, ...]:
         """Which facts of a conversion are stored, of ``preprocess``, ``sources`` and ``parity``."""
         return tuple(name for name in _FACTS if name in self.options)
+
+    def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """``options`` with the defaults of those that were not given."""
+        parameters = inspect.signature(self.write).parameters
+        return {name: parameters[name].default for name in self.options} | dict(options)
 
     def check(self, options: Iterable[str]) -> None:
         """Whether a file can be written with these options on this machine.
@@ -93,6 +114,9 @@ def target(
     title: str,
     needs: Mapping[str, str] | None = None,
     cannot: Sequence[str] = (),
+    run: Run | None = None,
+    runtime: Callable[[], str] | None = None,
+    annotate: Callable[[str, str, str], None] | None = None,
 ) -> Callable[[Write], Write]:
     """Register the function that writes a format; the arguments are the attributes of :class:`Target`.
 
@@ -111,7 +135,9 @@ def target(
             raise ValueError(f"format {name!r} is registered twice")
         if suffix in (".pt", *(other.suffix for other in _TARGETS.values())):
             raise ValueError(f"suffix {suffix!r} is registered twice")
-        _TARGETS[name] = Target(name, suffix, title, write, dict(needs or {}), tuple(cannot))
+        _TARGETS[name] = Target(
+            name, suffix, title, write, dict(needs or {}), tuple(cannot), run, runtime or (lambda: ""), annotate
+        )
         return write
 
     return register
@@ -142,41 +168,8 @@ def find_target(name: str) -> Target:
     return _TARGETS[name]
 
 
-def export(
-    model: CaffeNet | Conversion, path: str | os.PathLike[str], format: str | None = None, **options: Any
-) -> None:
-    """Write ``model`` in another format than the ``.pt``, whole or not at all.
-
-    >>> import caffe_compat, converters, tempfile, torch
-    >>> net = caffe_compat.load("reference_outputs/formats/v1net.prototxt", seed=1)
-    >>> x = torch.rand(net.input_shapes["data"])
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     converters.export(net, f"{folder}/net.pt2")
-    ...     program = torch.export.load(f"{folder}/net.pt2").module()
-    >>> torch.allclose(program(data=x)["prob"], net(data=x)["prob"])
-    True
-
-    Args:
-        model: a net where its weights are, which stays as it was but for its recurrent state; of a conversion, what it
-            knows besides goes into the file where the format has a place for it.
-        format: the name of one of :func:`targets`; None goes by the suffix of ``path``.
-        options: those of the format, see :attr:`Target.options`; ``dtype`` is the precision of the weights.
-
-    Raises:
-        UsageError: no such format or option, or the net is an inference form. NetworkError: the network has something
-            that the format cannot express. MissingExtraError: a package is not installed. FileError: ``path`` cannot be
-            written.
-    """
-    found = _by_suffix(path) if format is None else find_target(format)
-    found.check(options)
-    net = model.net if isinstance(model, Conversion) else model
-    if isinstance(net, InferenceNet):
-        raise UsageError("the inference form of a net suits this library alone; export the net it was made of")
-    facts = {name: getattr(model, name) for name in found.keeps} if isinstance(model, Conversion) else {}
-    found.write(net, os.fspath(path), **{**facts, **options})
-
-
-def _by_suffix(path: str | os.PathLike[str]) -> Target:
+def target_of(path: str | os.PathLike[str]) -> Target:
+    """The format whose suffix the name of ``path`` has. Raises UsageError if there is none such."""
     name = Path(path).name.lower()
     # The longest suffix first: x.caffemodel.h5 is no x.h5.
     for found in sorted(_TARGETS.values(), key=lambda found: -len(found.suffix)):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from caffe_compat.errors import FileError
-from caffe_compat.formats.files import Checksum, atomic_write, sha256_of
+from caffe_compat.formats.files import Checksum, atomic_write, sha256_of, staged_files
 
 
 def test_a_checksum_is_that_of_the_whole_file(tmp_path: Path) -> None:
@@ -96,3 +96,35 @@ def test_writers_of_one_name_do_not_take_each_others_files(tmp_path: Path) -> No
     assert not failures
     assert len(set(path.read_bytes())) == 1
     assert _names(tmp_path) == ["file"]
+
+
+def test_staged_files_take_their_places_together(tmp_path: Path) -> None:
+    path = tmp_path / "model.txt"
+    path.write_text("old")
+    left = tmp_path / ".model.txt.0123456789ab.tmp"
+    left.mkdir()
+    (left / "of a killed writer").touch()
+
+    def write(fail: bool) -> None:
+        with staged_files(path) as stage:
+            assert os.path.basename(stage) == "model.txt"
+            Path(stage).write_text("new")
+            Path(stage).with_name("more.txt").write_text("more")
+            with staged_files(path) as other:  # another writer leaves this one's folder alone
+                Path(other).write_text("other")
+            if fail:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write(fail=True)
+    assert (path.read_text(), _names(tmp_path)) == ("other", ["model.txt"])
+    write(fail=False)
+    assert (path.read_text(), _names(tmp_path)) == ("new", ["model.txt", "more.txt"])
+
+
+def test_nothing_is_staged_where_nothing_can_be_written(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="there is no folder"), staged_files(tmp_path / "none" / "file"):
+        raise AssertionError
+    with pytest.raises(FileError, match="cannot be written"), staged_files(tmp_path / "file"):
+        pass  # nobody wrote it
+    assert _names(tmp_path) == []

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
 import threading
@@ -20,7 +21,7 @@ from caffe_compat.formats.limits import WHOLE_FILE, Limit
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Checksum", "atomic_write", "open_file", "read_file", "sha256_of"]
+__all__ = ["Checksum", "atomic_write", "open_file", "read_file", "sha256_of", "staged_files"]
 
 # How the names of temporary files end.
 _TEMPORARY = re.compile(r"[0-9a-f]{12}\.tmp")
@@ -101,14 +102,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     name = os.fspath(path)
     try:
-        target = os.path.realpath(name)
+        target = _writable(name)
         folder, base = os.path.split(target)
-        if not os.path.isdir(folder):
-            raise FileError(f"cannot be written: there is no folder {folder}", path=name)
-        if os.path.isdir(target):
-            raise FileError("cannot be written: it is a folder", path=name)
-        if os.path.exists(target) and not os.path.isfile(target):
-            raise FileError("cannot be written: it is a device or a pipe", path=name)
         _remove_leftovers(folder, f".{base[:50]}.")
         while True:
             temporary = os.path.join(folder, f".{base[:50]}.{secrets.token_hex(6)}.tmp")
@@ -136,6 +131,63 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise
 
 
+@contextmanager
+def staged_files(path: str | os.PathLike[str]) -> Iterator[str]:
+    """A path with the name of ``path`` in a new folder beside it, for one file or several that belong together.
+
+    When the block ends, all files of that folder take their places beside ``path``, the one at the yielded path last;
+    if the block fails, none does. The folder vanishes either way, with those that killed writers left behind. What is
+    in the files has to be on disk already, as :func:`atomic_write` sees to. A symbolic link is followed. Errors as
+    there.
+    """
+    name = os.fspath(path)
+    try:
+        target = _writable(name)
+        folder, base = os.path.split(target)
+        prefix = f".{base[:50]}."
+        _remove_leftovers(folder, prefix)
+        stage = os.path.join(folder, f"{prefix}{secrets.token_hex(6)}.tmp")
+        os.mkdir(stage)
+        lock = _claimed_folder(stage)
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot be written: {_reason(error)}", path=name) from error
+    main = os.path.join(stage, base)
+    try:
+        yield main
+        for other in sorted(set(os.listdir(stage)) - {base}):
+            os.replace(os.path.join(stage, other), os.path.join(folder, other))
+        os.replace(main, target)
+    except OSError as error:
+        raise FileError(f"cannot be written: {_reason(error)}", path=name) from error
+    finally:
+        if lock is not None:
+            os.close(lock)
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _claimed_folder(stage: str) -> int | None:
+    """A descriptor that keeps a folder locked until it is closed; None where folders cannot be opened (Windows)."""
+    if sys.platform == "win32":
+        return None
+    descriptor = os.open(stage, os.O_RDONLY)
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def _writable(name: str) -> str:
+    """Where a file called ``name`` is to be written, links followed. Raises FileError if no file can be there."""
+    target = os.path.realpath(name)
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder):
+        raise FileError(f"cannot be written: there is no folder {folder}", path=name)
+    if os.path.isdir(target):
+        raise FileError("cannot be written: it is a folder", path=name)
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise FileError("cannot be written: it is a device or a pipe", path=name)
+    return target
+
+
 def _claimed(handle: BinaryIO) -> bool:
     """Lock a temporary file for as long as it is open, so that others see it is in use; False if one removed it before.
 
@@ -150,19 +202,20 @@ def _claimed(handle: BinaryIO) -> bool:
 
 
 def _remove_leftovers(folder: str, prefix: str) -> None:
-    """Remove temporary files that begin with ``prefix`` and that no living process holds."""
+    """Remove temporary files and folders that begin with ``prefix`` and that no living process holds."""
     found: list[str] = []
     with suppress(OSError), os.scandir(folder) as entries:  # one may write to folders that one may not list
         found += [e.path for e in entries if e.name.startswith(prefix) and _TEMPORARY.fullmatch(e.name[len(prefix) :])]
     for path in found:
         with suppress(OSError):
+            whole = os.path.isdir(path)
             if sys.platform == "win32":
-                os.unlink(path)
+                shutil.rmtree(path) if whole else os.unlink(path)
                 continue
-            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = os.open(path, (os.O_RDONLY if whole else os.O_RDWR) | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(path)
+                shutil.rmtree(path) if whole else os.unlink(path)
             finally:
                 os.close(descriptor)
 

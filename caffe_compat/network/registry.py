@@ -54,6 +54,7 @@ class Layer(nn.Module):
         forward_fills_diff: True where Caffe's forward pass leaves values in a bottom's diff that its backward reads.
         single_precision: buffers that stay float32 when the net is cast to float16 or bfloat16.
         counts: names of the attributes that count from pass to pass (numbers or arrays); snapshots keep them.
+        carried: names of buffers in which a pass finds what the last one has left; :meth:`reset_state` zeroes them.
         any_axes_of_one: True where a file's blob may have axes of length 1 that the layer's has not, or lack some.
         layer_name: the name in the network, for messages.
         randomness, files: set by the net that owns the layer.
@@ -63,6 +64,7 @@ class Layer(nn.Module):
     forward_fills_diff: bool = False
     single_precision: tuple[str, ...] = ()
     counts: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()
     any_axes_of_one: bool = False
     layer_name: str = ""
 

@@ -23,7 +23,7 @@ from .stored import (
     whole_or_fingerprint,
 )
 
-__all__ = ["verify_net"]
+__all__ = ["recorded_inputs", "verify_net"]
 
 # Copies that Caffe makes of a blob with several readers.
 _SPLIT = re.compile(r"_split_\d+$")
@@ -49,13 +49,7 @@ def verify_net(
     Raises:
         UsageError: no blobs, or an input that is nowhere to be found.
     """
-    batches = [
-        (int(key[6:]), key, entry)
-        for key, entry in members(reference).items()
-        if re.fullmatch(r"batch_[0-9]{1,9}", key) and is_group(entry)
-    ]
-    whole = (name_of(reference, str(reference.name).strip("/") or "reference"), reference)
-    groups = [(key, entry) for _, key, entry in sorted(batches, key=lambda batch: batch[0])] or [whole]
+    groups = _batches(reference)
     was_training = net.training
     net.reset_state()
     try:
@@ -64,6 +58,25 @@ def verify_net(
     finally:
         net.reset_state()
         net.train(was_training)
+
+
+def recorded_inputs(net: CaffeNet, reference: Group) -> dict[str, np.ndarray] | None:
+    """The inputs of the first batch of ``reference``, by blob name; None if it does not hold those needed whole."""
+    _, group = _batches(reference)[0]
+    if any(_find_input(net, name, group, {}) is None for name in net.program.needed_inputs):
+        return None
+    return {name: _input(net, name, group, {}) for name in net.program.needed_inputs}
+
+
+def _batches(reference: Group) -> list[tuple[str, Group]]:
+    """The groups ``batch_<k>`` in their order, or the one that ``reference`` is."""
+    batches = [
+        (int(key[6:]), key, entry)
+        for key, entry in members(reference).items()
+        if re.fullmatch(r"batch_[0-9]{1,9}", key) and is_group(entry)
+    ]
+    whole = (name_of(reference, str(reference.name).strip("/") or "reference"), reference)
+    return [(key, entry) for _, key, entry in sorted(batches, key=lambda batch: batch[0])] or [whole]
 
 
 def _verify_batch(

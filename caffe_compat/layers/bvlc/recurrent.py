@@ -123,6 +123,7 @@ class _Recurrent(Layer):
         self.exposed = exposed
         self.gradients = gradients
         if not exposed:
+            self.carried = states
             for name in states:
                 self.register_buffer(name, torch.zeros(streams, size, device="meta"), persistent=False)
 

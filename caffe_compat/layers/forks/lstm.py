@@ -52,6 +52,7 @@ class Lstm(Layer):
     bias: nn.Parameter
     last_hidden: Tensor
     last_cell: Tensor
+    carried = ("last_hidden", "last_cell")
 
     def __init__(
         self, shape: tuple[int, ...], outputs: int, bound: float, params: Params, gradients: str, streams: int = 0
@@ -64,7 +65,7 @@ class Lstm(Layer):
         self.blob("weight_input", (4 * outputs, math.prod(shape[1 if streams else 2 :])), params.weight_filler)
         self.blob("weight_hidden", (4 * outputs, outputs), params.weight_filler)
         self.blob("bias", (4 * outputs,), params.bias_filler)
-        for name in ("last_hidden", "last_cell"):
+        for name in self.carried:
             self.register_buffer(name, torch.zeros(streams or shape[1], outputs, device="meta"), persistent=False)
 
     def infer(self, *bottoms: Tensor) -> Tensor:
