@@ -38,11 +38,16 @@ setup(
         "scipy>=1.11",
         "click>=8.1",  # the command line
         "rich>=13",  # its tables and progress bars
+        "tomli>=2; python_version < '3.11'",  # parity.toml
     ],
     extras_require={
         **EXTRAS,
         "all": sorted({package for packages in EXTRAS.values() for package in packages}),
         "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff", "mypy", "build>=1", "setuptools>=70.1"],
     },
-    entry_points={"console_scripts": ["caffe-compat = caffe_compat.cli:main", "hpm = hpm.cli:main"]},
+    py_modules=["caffe_compat_pytest"],  # outside the packages: pytest imports it in projects that want none of them
+    entry_points={
+        "console_scripts": ["caffe-compat = caffe_compat.cli:main", "hpm = hpm.cli:main"],
+        "pytest11": ["caffe-compat = caffe_compat_pytest"],
+    },
 )

@@ -12,10 +12,10 @@ import importlib
 import pkgutil
 
 from .exporting import Exported, export
-from .registry import Target, find_target, target, targets
+from .registry import Target, find_target, target, target_of, targets
 from .verification import Verification
 
-__all__ = ["Exported", "Target", "Verification", "export", "find_target", "target", "targets"]
+__all__ = ["Exported", "Target", "Verification", "export", "find_target", "target", "target_of", "targets"]
 
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
     importlib.import_module(_module.name)

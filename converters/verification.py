@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from caffe_compat.errors import CaffeCompatError, ParityError, first_line
-from caffe_compat.formats.hdf5 import open_hdf5
 from caffe_compat.network.net import CaffeNet
 from caffe_compat.network.registry import Shape
-from caffe_compat.parity.compare import BlobResult, Tolerance, compare
+from caffe_compat.parity.compare import BlobResult, compare
 from caffe_compat.parity.precision import ieee_float32
 from caffe_compat.parity.reference import recorded_inputs
 from caffe_compat.parity.report import Report
-from caffe_compat.parity.stored import pick_group
+from caffe_compat.parity.stored import open_recorded, pick_group
+from caffe_compat.parity.tolerance import Tolerance
 
 from .dynamic import Axes, other_shapes
 from .pixels import Pixels
@@ -75,7 +75,7 @@ def inputs_for(
         shapes: of the inputs; by default those the net was built for, and those of a reference only if they are that.
     """
     if report is not None and report.reference and shapes is None:
-        with open_hdf5(report.reference) as file:
+        with open_recorded(report.reference) as file:
             found = recorded_inputs(net, pick_group(file, report.group))
         if found is not None and all(x.shape == net.input_shapes[name] for name, x in found.items()):
             return found, f"the inputs of {report.reference.rpartition('/')[2]}"

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
+from caffe_compat.errors import UsageError
 from caffe_compat.parity.capture import capture_script
 
 # A pycaffe of five layer types in numpy, speaking the Python that all interpreters share. FAKE_CAFFE chooses what kind
@@ -394,6 +395,27 @@ def test_big_blobs_are_fingerprints_and_outputs_whole(bench: Bench) -> None:
         assert file["net/bottom/data"].shape == (4, 5)
     with bench.run("--whole") as file:
         assert isinstance(file["net/blob/a"], h5py.Dataset)
+
+
+def test_a_sample_of_every_blob(bench: Bench) -> None:
+    with bench.run("--sample", "10") as file:
+        assert file.attrs["version"] == 1
+        blob = file["net/blob"]
+        assert isinstance(blob["out"], h5py.Dataset)  # 8 values
+        for name in ("a", "counted"):  # 24 and 12
+            assert blob[f"{name}/values"].shape == (10,)
+        assert file["net/top/a"].shape == (4, 6)
+        assert file["net/bottom/data"].shape == (4, 5)
+
+
+def test_a_script_that_samples_without_being_told(bench: Bench) -> None:
+    (bench.folder / "capture_reference.py").write_text(capture_script(sample=10), encoding="utf-8")
+    with bench.run() as file:
+        assert file["net/blob/a/values"].shape == (10,)
+    with bench.run("--whole") as file:
+        assert isinstance(file["net/blob/a"], h5py.Dataset)
+    with pytest.raises(UsageError, match="--sample 0: at least one value"):
+        capture_script(sample=0)
 
 
 def test_chosen_blobs(bench: Bench) -> None:

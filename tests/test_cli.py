@@ -20,6 +20,7 @@ import caffe_compat
 from caffe_compat import cli
 from caffe_compat.network.checkpoint import read_checkpoint
 from caffe_compat.network.registry import _TYPES
+from caffe_compat.testing.suite import read_suite
 
 REFERENCE = Path(__file__).parent.parent / "reference_outputs"
 TINY = REFERENCE / "tiny_mask3d"
@@ -224,6 +225,45 @@ def test_verify_a_model(run: Callable[..., Result], model: Path) -> None:
     (failed,) = document["failed"]
     assert failed["blob"] == "z"
     np.testing.assert_allclose(failed["max_abs"], -Y.min(), rtol=1e-5)
+
+
+def test_verify_in_other_forms(run: Callable[..., Result], model: Path) -> None:
+    files = ("net.prototxt", "net.caffemodel", "--reference", "ref.h5")
+    for form in (
+        ["--optimize"],
+        ["--format", "pt"],
+        ["--format", "pt2"],
+        ["--dtype", "bfloat16", "--tolerance", "0.05"],
+    ):
+        assert run("verify", *files, *form).status == 0
+    assert run("verify", *files[:2], "--reference", "bad.h5", "--optimize").status == 1
+    summary = run("verify", *files[:2], "--reference", "bad.h5", "--markdown")
+    assert summary.status == 1
+    assert summary.out.startswith("### net.prototxt: NOT equal\n")
+    assert "| case | blob |" in summary.out
+
+
+def test_verify_writes_a_suite(run: Callable[..., Result], model: Path) -> None:
+    result = run("verify", "net.prototxt", "net.caffemodel", "--reference", "ref.h5", "--init", "parity.toml")
+    assert result.status == 0
+    assert "pytest --parity parity.toml" in result.err
+    (test,) = read_suite("parity.toml")
+    assert (test.id, test.reference) == ("net[net-cpu-float32]", "ref.h5")
+    assert run("verify", "net.prototxt", "net.caffemodel", "--reference", "bad.h5", "--init", "b.toml").status == 1
+    assert not Path("b.toml").exists()
+
+
+def test_verify_two_models(run: Callable[..., Result], model: Path) -> None:
+    assert run("convert", "net.prototxt", "net.caffemodel", "-o", "net.pt").status == 0
+    assert run("convert", "net.prototxt", "net.caffemodel", "-o", "net.pt2", "--format", "pt2").status == 0
+    write_weights(Path("other.caffemodel"), [("fc", [1.5 * WEIGHT, BIAS])])
+    same = run("verify", "net.pt", "net.prototxt", "net.caffemodel")
+    assert same.status == 0
+    assert "1 of 1 passed, 2 blobs compared" in same.out
+    assert run("verify", "net.pt2", "net.pt").status == 0
+    other = run("verify", "net.pt", "net.prototxt", "other.caffemodel")
+    assert other.status == 1
+    assert "the first blob in execution order that departs is y" in other.out
 
 
 def test_verify_cases(run: Callable[..., Result], tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from caffe_compat.errors import UsageError
-from caffe_compat.parity.compare import NET_TOLERANCE, BlobResult, Tolerance, compare
+from caffe_compat.parity.compare import BlobResult, compare
 from caffe_compat.parity.stored import whole_or_fingerprint
+from caffe_compat.parity.tolerance import NET_TOLERANCE, Tolerance
 
 # In no round number of pieces.
 SHAPE = (7, 11, 1201)

@@ -18,10 +18,11 @@ from networks import filled, input_layer, ip, layer, net_of
 from caffe_compat.errors import CaffeCompatError, FileError, UsageError
 from caffe_compat.formats.hdf5 import open_hdf5
 from caffe_compat.parity.cases import run_case, run_cases
-from caffe_compat.parity.compare import BlobResult, CaseResult, Tolerance, compare
+from caffe_compat.parity.compare import BlobResult, CaseResult, compare
 from caffe_compat.parity.precision import ieee_float32
 from caffe_compat.parity.reference import verify_net
 from caffe_compat.parity.stored import whole_or_fingerprint
+from caffe_compat.parity.tolerance import Tolerance
 
 NAN, INF = float("nan"), float("inf")
 EXACT = Tolerance(0, 0)

@@ -70,7 +70,7 @@ def test_there_are_modules() -> None:
 FLOORS = (
     ("display",),
     ("errors",),
-    ("access", "extras", "formats", "parity.compare", "parity.record"),
+    ("access", "extras", "formats", "parity.compare", "parity.record", "parity.tolerance"),
     ("schema",),
     ("network", "network.randomness", "network.plugins", "network.rules", "network.names"),
     ("network.registry", "network.fillers"),
@@ -87,7 +87,7 @@ FLOORS = (
     ("network.loading", "parity", "training"),
     ("reports", "conversion"),
     ("",),
-    ("pycaffe", "cli", "__main__"),
+    ("pycaffe", "testing", "cli", "__main__"),
 )
 FLOORS_OF_HPM = (
     ("arrays", "skeleton", "scaling", "metrics", "limbs"),
@@ -99,7 +99,8 @@ FLOORS_OF_HPM = (
     ("",),
     ("cli", "__main__"),
 )
-# The converters lie on caffe_compat, the pose system on both; only a command line may look up, to find a format.
+# The converters lie on caffe_compat, the pose system on both; only command lines and tests of
+# parity may look up, to find a format.
 ALL_FLOORS = (
     *(tuple(f"caffe_compat.{n}" if n else "caffe_compat" for n in names) for names in FLOORS[:-1]),
     ("converters",),

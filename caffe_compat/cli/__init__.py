@@ -45,6 +45,10 @@ _COMMANDS = {
         "training_tools",
         "Draw the losses and outputs in LOG, the log of a training with Caffe or with this.",
     ),
+    "reference": (
+        "reference",
+        "Describe FILE of recorded outputs: its networks and cases, and what they were recorded with.",
+    ),
     "run": ("run", "Run MODEL (a .pt, or a prototxt and its WEIGHTS) once."),
     "shim": (
         "training_tools",

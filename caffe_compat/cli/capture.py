@@ -11,10 +11,12 @@ from .options import say_lines
 
 @click.command("capture-script")
 @click.option("-o", "--output", type=click.Path(), help="Write it here instead of to stdout.")
-def capture_script(output: str | None) -> None:
+@click.option("--sample", type=int, metavar="N", help="It records N values of a large blob: a few MB for any net.")
+def capture_script(output: str | None, sample: int | None) -> None:
     """Print a script that records outputs where real Caffe still lives (Python 2.7 to 3, any fork's pycaffe)."""
+    text = _capture_script(sample)
     if output is None:
-        say_lines(_capture_script())
+        say_lines(text)
         return
     with atomic_write(output) as file:
-        file.write(_capture_script().encode())
+        file.write(text.encode())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -11,16 +14,20 @@ from click.core import ParameterSource
 
 from ..errors import UsageError
 from ..formats.arrays import read_npy
-from ..network.loading import load
+from ..formats.sniff import is_text
 from ..parity.cases import run_cases
 from ..parity.report import COLUMNS, NUMBERS, Report
-from ..parity.verification import verify as verify_net
+from ..parity.tolerance import NET_TOLERANCE, Tolerance
+from ..testing.checks import compare_tests, run_test
+from ..testing.suite import NET, PRECISIONS, ParityTest, is_exported
+from ..testing.writing import write_suite
 from .options import (
     device_option,
     dialect_option,
     fill_option,
     ignore_option,
     load_plugins,
+    note,
     parse_device,
     parse_pairs,
     parse_shapes,
@@ -28,6 +35,7 @@ from .options import (
     python_option,
     root_option,
     say,
+    say_lines,
     shape_option,
     state_options,
 )
@@ -44,6 +52,11 @@ _MODEL_OPTIONS = {
     "fill_missing": "--fill-missing",
     "root": "--root",
     "allow_python_layers": "--allow-python-layers",
+    "format_": "--format",
+    "dtype": "--dtype",
+    "optimize": "--optimize",
+    "tolerance": "--tolerance",
+    "init": "--init",
 }
 
 
@@ -55,7 +68,21 @@ _MODEL_OPTIONS = {
 )
 @click.option("--reference", metavar="FILE[:GROUP]", help="Recorded outputs of MODEL in real Caffe.")
 @click.option("--input", "inputs", multiple=True, metavar="BLOB=FILE.npy", help="An input that the reference lacks.")
+@click.option(
+    "--format",
+    "format_",
+    default=NET,
+    metavar="NAME",
+    help="Bring MODEL into a format of convert first.",
+)
+@click.option("--optimize", is_flag=True, help="Compare the inference form (layers folded and fused).")
+@click.option("--dtype", type=click.Choice(PRECISIONS), default="float32", show_default=True)
+@click.option(
+    "--tolerance", type=float, metavar="X", help="How far off a blob may be, over its largest value.  [default: 1e-4]"
+)
+@click.option("--init", type=click.Path(), metavar="FILE", help="Write a parity.toml with this model, if it is equal.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of tables.")
+@click.option("--markdown", is_flag=True, help="Markdown on stdout instead of tables, for the summary of a CI job.")
 @click.option("--all", "show_all", is_flag=True, help="Show every blob, not only the worst of each case.")
 @state_options
 @dialect_option
@@ -71,65 +98,121 @@ def verify(
     cases: str | None,
     names: tuple[str, ...],
     reference: str | None,
-    inputs: tuple[str, ...],
     as_json: bool,
+    markdown: bool,
     show_all: bool,
-    phase: str,
-    level: int,
-    stages: tuple[str, ...],
-    dialect: str,
-    input_shapes: tuple[str, ...],
-    ignore_fields: tuple[str, ...],
-    fill_missing: bool,
     device: str,
-    root: str | None,
-    allow_python_layers: bool,
+    dialect: str,
+    init: str | None,
     plugins: tuple[str, ...],
+    **how: Any,
 ) -> int:
     """Compare with recorded outputs of real Caffe, blob by blob.
 
-    Either --cases FILE, or MODEL (a .pt, or a prototxt and its weights) with --reference FILE. A case is read as the
-    fork that it was recorded with, if it says which; --dialect NAME puts another in its place, and --dialect auto
-    chooses by the case's network. Exit status 1 if anything departs.
+    Either --cases FILE, or MODEL (a .pt, a prototxt and its weights, or an exported file) with --reference FILE; or two
+    models without a reference, which are compared with each other on seeded inputs. A case is read as the fork that it
+    was recorded with, if it says which; --dialect NAME puts another in its place, and --dialect auto chooses by the
+    case's network. Exit status 1 if anything departs.
     """
     load_plugins(plugins)
-    if (cases is None) == (reference is None):
-        raise UsageError("pass either --cases FILE or MODEL --reference FILE")
-    torch_device = parse_device(device)
+    parse_device(device)
+    if as_json and markdown:
+        raise UsageError("either --json or --markdown")
     if cases is not None:
-        if model:
-            raise UsageError(f"--cases runs the networks in {cases}; {model[0]} would be ignored")
-        given = click.get_current_context().get_parameter_source
-        for name, option in _MODEL_OPTIONS.items():
-            if given(name) is ParameterSource.COMMANDLINE:
-                raise UsageError(f"every case of {cases} says how it is run; {option} would be ignored")
-        asked_for = dialect if given("dialect") is ParameterSource.COMMANDLINE else None
-        report = Report(tuple(run_cases(cases, names, torch_device, dialect=asked_for)))
+        report = _of_cases(cases, names, model, reference, device, dialect)
+        title = cases
     else:
         if names:
             raise UsageError("--case chooses from --cases FILE; it would be ignored")
-        if not 1 <= len(model) <= 2:
-            raise UsageError("MODEL is a .pt, or a prototxt and its weights")
-        net = load(
-            model[0],
-            model[1] if len(model) == 2 else None,
-            phase=phase,
-            level=level,
-            stages=stages,
-            dialect=None if dialect == "auto" else dialect,
-            input_shapes=parse_shapes(input_shapes),
-            ignore_fields=ignore_fields,
-            fill_missing=fill_missing,
-            root=root,
-            allow_python=allow_python_layers,
-            seed=0,
-        ).to(torch_device)
-        report = verify_net(net, str(reference), inputs=load_inputs(parse_pairs(inputs, "--input")))
+        tests = [_test(files, reference or "", device, dialect, how) for files in _models(model)]
+        title = " and ".join(test.model for test in tests)
+        report = _of_models(tests, reference)
+    if init is not None:
+        if reference is None:
+            raise UsageError("--init writes down a MODEL and its --reference")
+        if report.ok:
+            write_suite(init, tests[0])
+            note(f"wrote {init}; run it with: pytest --parity {init}")
     if as_json:
         say(json.dumps(report.to_json()))
+    elif markdown:
+        say_lines(report.markdown(title))
     else:
         print_report(report, only_failures=False, every_blob=show_all or cases is None)
     return 0 if report.ok else 1
+
+
+def _of_cases(
+    cases: str, names: tuple[str, ...], model: Sequence[str], reference: str | None, device: str, dialect: str
+) -> Report:
+    """Every case of a file, each run as it says."""
+    if reference is not None:
+        raise UsageError("pass either --cases FILE or MODEL --reference FILE")
+    if model:
+        raise UsageError(f"--cases runs the networks in {cases}; {model[0]} would be ignored")
+    given = click.get_current_context().get_parameter_source
+    for name, option in _MODEL_OPTIONS.items():
+        if given(name) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"every case of {cases} says how it is run; {option} would be ignored")
+    asked_for = dialect if given("dialect") is ParameterSource.COMMANDLINE else None
+    return Report(tuple(run_cases(cases, names, parse_device(device), dialect=asked_for)))
+
+
+def _models(files: Sequence[str]) -> list[tuple[str, str | None]]:
+    """The models that the arguments are: a prototxt takes the file after it for its weights."""
+    models: list[tuple[str, str | None]] = []
+    left = list(files)
+    while left:
+        file = left.pop(0)
+        takes_weights = bool(left) and not is_exported(file) and is_text(file)
+        models.append((file, left.pop(0) if takes_weights else None))
+    return models
+
+
+def _of_models(tests: Sequence[ParityTest], reference: str | None) -> Report:
+    """One model against its reference, or two against each other."""
+    if reference is None and len(tests) != 2:
+        raise UsageError("pass either --cases FILE or MODEL --reference FILE, or two models")
+    if reference is not None and len(tests) != 1:
+        raise UsageError("MODEL is a .pt, or a prototxt and its weights, or an exported file")
+    with tempfile.TemporaryDirectory(prefix="caffe_compat_") as folder:
+        if reference is None:
+            return compare_tests(tests[0], tests[1], Path(folder))
+        return run_test(tests[0], Path(folder)).report
+
+
+def _test(
+    files: tuple[str, str | None], reference: str, device: str, dialect: str, how: Mapping[str, Any]
+) -> ParityTest:
+    model, weights = files
+    options: dict[str, Any] = {
+        "phase": how["phase"],
+        "level": how["level"],
+        "stages": how["stages"],
+        "dialect": None if dialect == "auto" else dialect,
+        "input_shapes": parse_shapes(how["input_shapes"]),
+        "ignore_fields": how["ignore_fields"],
+        "fill_missing": how["fill_missing"],
+        "root": how["root"],
+        "allow_python": how["allow_python_layers"],
+    }
+    tolerance = how["tolerance"]
+    if tolerance is None and how["dtype"] != "float32":
+        raise UsageError(f"--dtype {how['dtype']}: how far off may it be? Pass --tolerance, 0.02 for example")
+    return ParityTest(
+        name=Path(model).stem,
+        place="",
+        model=model,
+        weights=weights,
+        reference=reference,
+        form=Path(model).suffix[1:].lower() if is_exported(model) else how["format_"],
+        device=device,
+        precision=how["dtype"],
+        optimized=how["optimize"],
+        tolerance=NET_TOLERANCE if tolerance is None else Tolerance.of(tolerance),
+        inputs=parse_pairs(how["inputs"], "--input"),
+        options=options,
+    )
 
 
 def load_inputs(paths: Mapping[str, str]) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..access import FileAccess
 from ..errors import CaffeCompatError, FileError, UsageError
-from ..formats.hdf5 import Group, attribute, attribute_names, is_group, members, open_hdf5, read_array
+from ..formats.hdf5 import Group, attribute, attribute_names, is_group, members, read_array
 from ..network.gradients import starts_backward
 from ..network.graph import NetState, Node
 from ..network.net import CaffeNet
@@ -20,13 +20,15 @@ from ..network.registry import Layer
 from ..schema import dialect_names, load_schema, split_dialect
 from ..schema.prototxt import parse_message
 from ..schema.upgrade import upgrade_net
-from .compare import LAYER_TOLERANCE, BlobResult, CaseResult, Tolerance, compare
+from .compare import BlobResult, CaseResult, compare
 from .precision import ieee_float32
 from .stored import (
     blobs_below,
     named_arrays,
+    open_recorded,
     params_below,
 )
+from .tolerance import LAYER_TOLERANCE, Tolerance
 
 __all__ = ["blob_of_layer", "run_case", "run_cases"]
 
@@ -49,7 +51,7 @@ def run_cases(
     """
     if dialect not in (None, "auto"):
         load_schema(*split_dialect(dialect))  # what is wrong with the name is no fault of the cases
-    with open_hdf5(path) as file:
+    with open_recorded(path) as file:
         found = {
             key: entry
             for key, entry in members(file).items()

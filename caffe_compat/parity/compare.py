@@ -11,20 +11,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from .tolerance import Tolerance
 
-__all__ = ["LAYER_TOLERANCE", "NET_TOLERANCE", "BlobResult", "CaseResult", "Fingerprint", "Tolerance", "compare"]
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """An array agrees if max |ours - reference| <= absolute + relative * max |reference|."""
-
-    absolute: float
-    relative: float
-
-
-LAYER_TOLERANCE = Tolerance(1e-6, 1e-5)
-NET_TOLERANCE = Tolerance(1e-5, 1e-4)
+__all__ = ["BlobResult", "CaseResult", "Fingerprint", "compare"]
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import UsageError
 from ..formats.hdf5 import Group, attribute, is_group, members
 from ..network.net import CaffeNet
+from ..network.running import ProgramNet
 from .cases import blob_of_layer
-from .compare import NET_TOLERANCE, BlobResult, CaseResult, Tolerance, compare
+from .compare import BlobResult, CaseResult, compare
 from .precision import ieee_float32
 from .stored import (
     blobs_below,
@@ -22,8 +24,9 @@ from .stored import (
     whole_array,
     whole_or_fingerprint,
 )
+from .tolerance import NET_TOLERANCE, Tolerance
 
-__all__ = ["recorded_inputs", "verify_net"]
+__all__ = ["batches_of", "recorded_inputs", "verify_net"]
 
 # Copies that Caffe makes of a blob with several readers.
 _SPLIT = re.compile(r"_split_\d+$")
@@ -32,7 +35,7 @@ _OF_WEIGHTS = Tolerance(0.0, 1e-6)
 
 
 def verify_net(
-    net: CaffeNet,
+    net: ProgramNet,
     reference: Group,
     inputs: Mapping[str, np.ndarray] | None = None,
     tolerance: Tolerance = NET_TOLERANCE,
@@ -41,7 +44,7 @@ def verify_net(
 
     A reference is a group with ``blob/<name>`` (arrays or fingerprints), or one such group ``batch_<k>`` per batch;
     batches run one after the other with recurrent state carried. Inputs are looked for in ``bottom/``, beside ``blob/``
-    and in it.
+    and in it. An inference form has folded blobs away and its weights are no longer the file's: neither is compared.
 
     Args:
         inputs: by name, for references that do not hold them whole; they serve every batch.
@@ -49,7 +52,7 @@ def verify_net(
     Raises:
         UsageError: no blobs, or an input that is nowhere to be found.
     """
-    groups = _batches(reference)
+    groups = batches_of(reference)
     was_training = net.training
     net.reset_state()
     try:
@@ -62,13 +65,13 @@ def verify_net(
 
 def recorded_inputs(net: CaffeNet, reference: Group) -> dict[str, np.ndarray] | None:
     """The inputs of the first batch of ``reference``, by blob name; None if it does not hold those needed whole."""
-    _, group = _batches(reference)[0]
+    _, group = batches_of(reference)[0]
     if any(_find_input(net, name, group, {}) is None for name in net.program.needed_inputs):
         return None
     return {name: _input(net, name, group, {}) for name in net.program.needed_inputs}
 
 
-def _batches(reference: Group) -> list[tuple[str, Group]]:
+def batches_of(reference: Group) -> list[tuple[str, Group]]:
     """The groups ``batch_<k>`` in their order, or the one that ``reference`` is."""
     batches = [
         (int(key[6:]), key, entry)
@@ -80,11 +83,13 @@ def _batches(reference: Group) -> list[tuple[str, Group]]:
 
 
 def _verify_batch(
-    net: CaffeNet, name: str, group: Group, inputs: Mapping[str, np.ndarray], tolerance: Tolerance
+    net: ProgramNet, name: str, group: Group, inputs: Mapping[str, np.ndarray], tolerance: Tolerance
 ) -> CaseResult:
     result = CaseResult(name)
-    for (layer, i), stored in reversed(params_below(group, "param").items()):
-        result.blobs.append(_compare_any(f"param/{layer}/{i}", blob_of_layer(net, layer, i), stored, _OF_WEIGHTS))
+    if isinstance(net, CaffeNet):
+        of_weights = _OF_WEIGHTS if net.device_and_dtype()[1] == torch.float32 else tolerance
+        for (layer, i), stored in reversed(params_below(group, "param").items()):
+            result.blobs.append(_compare_any(f"param/{layer}/{i}", blob_of_layer(net, layer, i), stored, of_weights))
     given = {i: _input(net, i, group, inputs) for i in net.input_names if _is_needed(net, i, group, inputs)}
     values = net.run(given, blobs="all" if len(given) == len(net.input_names) else _computed(net, given))
     stored_blobs = {**blobs_below(group, "blob"), **blobs_below(group, "top")}
@@ -95,7 +100,7 @@ def _verify_batch(
 
 
 def _compare_blobs(
-    net: CaffeNet, values: Mapping[str, Tensor], stored: Mapping[str, Any], result: CaseResult, tolerance: Tolerance
+    net: ProgramNet, values: Mapping[str, Tensor], stored: Mapping[str, Any], result: CaseResult, tolerance: Tolerance
 ) -> None:
     for name, ours in values.items():
         if name in stored:
@@ -106,6 +111,9 @@ def _compare_blobs(
         if name not in values:
             if _SPLIT.search(name):
                 continue
+            if not isinstance(net, CaffeNet):
+                result.skipped.append(f"{name}: folded into another layer")
+                continue
             result.blobs.append(BlobResult(name, 0, (), float("inf"), float("inf"), False, "we have no such blob"))
 
 
@@ -113,16 +121,16 @@ def _compare_any(name: str, ours: Tensor, stored: Any, tolerance: Tolerance) -> 
     return compare(name, ours, whole_or_fingerprint(stored, name), tolerance)
 
 
-def _is_needed(net: CaffeNet, name: str, group: Group, inputs: Mapping[str, np.ndarray]) -> bool:
+def _is_needed(net: ProgramNet, name: str, group: Group, inputs: Mapping[str, np.ndarray]) -> bool:
     return name in net.program.needed_inputs or _find_input(net, name, group, inputs) is not None
 
 
-def _computed(net: CaffeNet, given: Mapping[str, Any]) -> list[str]:
+def _computed(net: ProgramNet, given: Mapping[str, Any]) -> list[str]:
     left_out = set(net.input_names) - set(given)
     return [name for name in dict.fromkeys(net.graph.blobs) if name not in left_out]
 
 
-def _input(net: CaffeNet, name: str, group: Group, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+def _input(net: ProgramNet, name: str, group: Group, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     found = _find_input(net, name, group, inputs)
     if found is None:
         raise UsageError(
@@ -137,7 +145,7 @@ def _input(net: CaffeNet, name: str, group: Group, inputs: Mapping[str, np.ndarr
     return found.reshape(-1, *shape[1:]) if fits else found
 
 
-def _find_input(net: CaffeNet, name: str, group: Group, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+def _find_input(net: ProgramNet, name: str, group: Group, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
     if name in inputs:
         return np.asarray(inputs[name], np.float32)
     blobs = blobs_below(group, "blob")

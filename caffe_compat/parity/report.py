@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,27 +66,36 @@ class Report:
         """The array with the largest relative error; None if nothing was compared."""
         return max(self.blobs, key=lambda blob: blob.max_rel, default=None)
 
-    def rows(self, *, every_blob: bool = True, only_failures: bool = False) -> list[tuple[str, ...]]:
+    def rows(
+        self, *, every_blob: bool = True, only_failures: bool = False, most: int | None = None
+    ) -> list[tuple[str, ...]]:
         """The cells of :meth:`table`, a row each, under :data:`COLUMNS`.
 
         Args:
             every_blob: else of each result what departs, or its worst array if nothing does.
             only_failures: leave out what is within tolerance.
+            most: of all arrays, so many with the largest relative errors; None lists all.
         """
+        largest = sorted(self.blobs, key=lambda blob: -blob.max_rel)[:most]
+        chosen = {id(blob) for blob in largest}
         rows: list[tuple[str, ...]] = []
         for result in self.results:
             worst_one = [result.worst] if result.worst is not None else []
             listed = result.blobs if every_blob else [b for b in result.blobs if not b.passed] or worst_one
-            rows += [_cells(result.name, blob) for blob in listed if not (only_failures and blob.passed)]
+            rows += [
+                _cells(result.name, blob)
+                for blob in listed
+                if id(blob) in chosen and not (only_failures and blob.passed)
+            ]
             if result.unsupported:
                 rows.append((result.name, "", "", "", "", "", f"FAIL: {result.unsupported}"))
             elif not result.blobs:
                 rows.append((result.name, "", "", "", "", "", "FAIL: nothing to compare"))
         return rows
 
-    def table(self, *, every_blob: bool = True, only_failures: bool = False) -> str:
+    def table(self, *, every_blob: bool = True, only_failures: bool = False, most: int | None = None) -> str:
         """What was compared, as text: a line for each array, and :meth:`summary`. Arguments as of :meth:`rows`."""
-        rows = [COLUMNS, *self.rows(every_blob=every_blob, only_failures=only_failures)]
+        rows = [COLUMNS, *self.rows(every_blob=every_blob, only_failures=only_failures, most=most)]
         return "\n".join([*_aligned([[shown(cell) for cell in row] for row in rows]), self.summary()])
 
     def summary(self) -> str:
@@ -95,6 +105,16 @@ class Report:
             f"{passed} of {len(self.results)} passed, {len(self.blobs)} blobs compared"
             + (f", worst relative error {worst.max_rel:.1e} ({worst.name})" if worst else "")
         )
+
+    def markdown(self, title: str, most: int = 10) -> str:
+        """A section for the summary of a CI job: the verdict, and a table of what departs, the worst ``most`` of it."""
+        lines = [f"### {_cell(title)}: {'equal' if self.ok else 'NOT equal'}", "", _cell(self.summary())]
+        if self.first_departing is not None:
+            lines.append(f"The first blob in execution order that departs is {_cell(self.first_departing.name)}.")
+        rows = self.rows(every_blob=False, only_failures=not self.ok, most=most)
+        rule = ["---:" if name in NUMBERS else "---" for name in COLUMNS]
+        table = [COLUMNS, rule, *(tuple(map(_cell, row)) for row in rows)]
+        return "\n".join([*lines, "", *(f"| {' | '.join(row)} |" for row in table), ""])
 
     def to_json(self) -> dict[str, Any]:
         """What ``caffe-compat verify --json`` prints.
@@ -132,6 +152,11 @@ class Report:
         except ParityError as error:
             error.report = self
             raise
+
+
+def _cell(text: str) -> str:
+    """Text that Markdown shows as it stands: names of files and blobs are nobody's markup."""
+    return re.sub(r"([\\`*_\[\]<>|~#])", r"\\\1", shown(text))
 
 
 def _cells(case: str, blob: BlobResult) -> tuple[str, ...]:

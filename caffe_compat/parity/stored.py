@@ -5,28 +5,66 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import FileError, UsageError
-from ..formats.hdf5 import Entry, Group, attribute, attribute_names, is_dataset, is_group, members, path_of, read_array
+from ..formats.hdf5 import (
+    Entry,
+    Group,
+    attribute,
+    attribute_names,
+    is_dataset,
+    is_group,
+    members,
+    open_hdf5,
+    path_of,
+    read_array,
+)
 from .compare import Fingerprint
 
 __all__ = [
+    "VERSION",
     "blobs_below",
     "name_of",
     "named_arrays",
+    "open_recorded",
     "params_below",
     "pick_group",
     "split_reference",
+    "stored_shape",
     "whole_array",
     "whole_or_fingerprint",
 ]
 
+VERSION = 1
+"""Of the layout of files of recorded outputs, attribute ``version``; files from before it had one are of the first."""
+
 # Groups in groups: a blob name has few slashes.
 MAX_DEPTH = 32
+
+
+@contextmanager
+def open_recorded(path: str | os.PathLike[str]) -> Iterator[Group]:
+    """A file of recorded outputs, open.
+
+    Raises:
+        FileError: it cannot be read, or a later release wrote it.
+    """
+    with open_hdf5(path) as file:
+        version = attribute(file, "version", VERSION)
+        if not np.ndim(version) == 0 or not np.issubdtype(np.asarray(version).dtype, np.integer):
+            raise FileError(f"attribute version holds {str(version)[:40]!r}, no number", path=os.fspath(path))
+        if version > VERSION:
+            raise FileError(
+                f"is of version {version} of recorded outputs, and this release reads {VERSION}; install a later one",
+                path=os.fspath(path),
+            )
+        yield file
 
 
 def split_reference(reference: str | os.PathLike[str]) -> tuple[str, str]:
@@ -84,7 +122,7 @@ def whole_or_fingerprint(entry: Any, name: str) -> np.ndarray | Fingerprint:
             raise UsageError(f"reference of {name}: it has values and no positions")
         positions, values = (read_array(parts[key]).ravel() for key in ("positions", "values"))
     statistics = _numbers(entry, "mean_std_min_max", ())
-    return Fingerprint(_stored_shape(entry), positions.astype(np.int64), values, statistics)
+    return Fingerprint(stored_shape(entry), positions.astype(np.int64), values, statistics)
 
 
 def whole_array(entry: Any) -> np.ndarray | None:
@@ -94,11 +132,12 @@ def whole_array(entry: Any) -> np.ndarray | None:
     if is_group(entry) and "shape" in attribute_names(entry):
         data = members(entry).get("data")
         if data is not None:
-            return _shaped(data, _stored_shape(entry))
+            return _shaped(data, stored_shape(entry))
     return None
 
 
-def _stored_shape(group: Group) -> tuple[int, ...]:
+def stored_shape(group: Group) -> tuple[int, ...]:
+    """Of the array that a fingerprint stands for. Raises FileError if the group tells none."""
     return tuple(int(n) for n in _numbers(group, "shape", None))
 
 

@@ -19,7 +19,7 @@ Then bring reference.h5 to where caffe_compat is installed:
     caffe-compat convert deploy.prototxt weights.caffemodel -o model.pt --reference reference.h5
     caffe-compat verify model.pt --reference reference.h5
 
-What the file holds: one group (--case, "net" unless told) with
+What the file holds (attribute version: 1): one group (--case, "net" unless told) with
 
     attributes          prototxt (the text that Caffe read), phase, type = "Net", source (versions), prototxt_sha256,
                         weights_sha256, input (how the inputs came about, to do it again), seed, range, batches, inputs,
@@ -36,7 +36,8 @@ What the file holds: one group (--case, "net" unless told) with
 
 With --batches N > 1 all of these but `param` are in batch_0 ... batch_<N-1>; nothing is reset between batches, so
 recurrent state carries over. A fingerprint stands for a big array: attributes mean_std_min_max and shape, datasets
-`positions` (in the flat array) and `values`, and `data` if it is small. HDF5 gives "/" a meaning, so in keys it is
+`positions` (in the flat array) and `values`, and `data` if it is small; --sample N makes fingerprints of N values of
+all blobs with more, weights too, but inputs and outputs stay whole. HDF5 gives "/" a meaning, so in keys it is
 written %2F, % is %25, a name "." is %2E, an empty name is %, and the second layer of a name gets %23 and its number;
 attribute `name` of every item is the true name. The Split layers that Caffe inserts by itself are left out. No host
 name, user name or path goes into the file, except those in the network's own text.
@@ -55,6 +56,8 @@ import tempfile
 import zlib
 
 SCRIPT = "capture_reference.py"
+VERSION = 1  # of the file's layout
+SAMPLE = None  # what --sample is without the option; `caffe-compat capture-script --sample N` prints N here
 POSITIONS = 256  # sampled values in a fingerprint
 SMALL = 4096  # a fingerprint of so few values also has them whole
 UNTOUCHED = 2.0**100  # what a gradient holds that no layer wrote
@@ -108,6 +111,13 @@ def parse_arguments(arguments):
         metavar="N",
         help="blobs of more than N values are recorded as a fingerprint (1000000)",
     )
+    size.add_argument(
+        "--sample",
+        type=int,
+        default=SAMPLE,
+        metavar="N",
+        help="record no more than N values of each blob but inputs and outputs, which keeps large networks to a few MB",
+    )
     add("--gpu", type=int, metavar="ID", help="run on this GPU (otherwise on the CPU)")
     add("--case", default="net", help="name of the group (net)")
     add("--verbose", action="store_true", help="let Caffe's log through")
@@ -115,6 +125,8 @@ def parse_arguments(arguments):
     options = parser.parse_args(arguments)
     if options.batches < 1:
         parser.error("--batches must be at least 1")
+    if options.sample is not None and options.sample < 1:
+        parser.error("--sample must be at least 1")
     if options.fingerprint_above < 0:
         parser.error("--fingerprint-above must be 0 or more")
     if not 0 <= options.seed < 2**32 - 1:
@@ -236,6 +248,7 @@ def capture(options):
         ):
             case.attrs[key] = to_text(value)
         out.attrs["source"] = case.attrs["source"]
+        out.attrs["version"] = VERSION
         for key, names in (
             ("inputs", inputs),
             ("outputs", outputs),
@@ -276,7 +289,10 @@ class Plan(object):
         self.layers = layers
         self.own_layers = [layer for layer in layers if not layer.automatic]
         self.inputs, self.outputs, self.blobs = inputs, outputs, set(blobs)
+        self.positions = POSITIONS
         self.limit = None if options.whole else options.fingerprint_above
+        if options.sample is not None and not options.whole:
+            self.limit = self.positions = options.sample
         self.whole_params = options.params
         self.every_layer = options.every_layer
         # a fork from before pycaffe told the tops of a layer: run the network in one go
@@ -305,7 +321,7 @@ def run_forward(net, plan, group):
     def record(name):
         value = values_of(net.blobs[name])
         if name in plan.blobs:
-            put(group.require_group("blob"), name, value, plan.limit)
+            put(group.require_group("blob"), name, value, plan.limit, plan.positions)
         if name in plan.outputs:
             put(group.require_group("top"), name, value)
 
@@ -332,7 +348,7 @@ def run_forward(net, plan, group):
             steps.attrs["layer"], steps.attrs["type"] = to_text(layer.name), to_text(layer.type)
             steps.attrs["index"] = position
             for name in layer.tops:
-                put(steps, name, values_of(net.blobs[name]), plan.limit)
+                put(steps, name, values_of(net.blobs[name]), plan.limit, plan.positions)
         for name in layer.tops:
             if name in recordable and plan.last_writer[name] == layer.index:
                 record(name)
@@ -371,7 +387,7 @@ def run_backward(net, plan, group, loss_weights, stream):
     for name in plan.inputs:
         gradient = gradient_of(net.blobs[name])
         if name not in marked or not np.all(gradient == UNTOUCHED):
-            put(group.require_group("bottom_diff"), name, gradient, plan.limit)
+            put(group.require_group("bottom_diff"), name, gradient, plan.limit, plan.positions)
     record_params(group, "param_diff", plan, read=gradient_of)
 
 
@@ -578,14 +594,14 @@ def describe_inputs(inputs, given, options):
 # ---------------------------------------------------------------- writing
 
 
-def put(group, name, value, limit=None):
+def put(group, name, value, limit=None, positions=POSITIONS):
     """Write one array under its escaped name: whole, or as a fingerprint if it has more than `limit` values."""
     key = escape(name)
     if limit is None or value.size <= limit:
         item = group.create_dataset(key, data=value)
     else:
         item = group.create_group(key)
-        put_fingerprint(item, value, name)
+        put_fingerprint(item, value, name, positions)
     item.attrs["name"] = to_text(name)
 
 
@@ -594,17 +610,17 @@ def put_names(group, key, names):
     group.attrs.create(key, [to_text(name) for name in names], dtype=kind, shape=(len(names),))
 
 
-def put_fingerprint(group, value, name):
+def put_fingerprint(group, value, name, count):
     flat = value.reshape(-1)
     exact = flat.astype(np.float64)
     if flat.size:
         group.attrs["mean_std_min_max"] = np.array([exact.mean(), exact.std(), exact.min(), exact.max()])
     group.attrs["shape"] = np.array(value.shape, dtype=np.int64)
     stream = np.random.RandomState(zlib.crc32(to_text(name).encode("utf-8")) & 0xFFFFFFFF)
-    positions = (stream.uniform(size=POSITIONS) * flat.size).astype(np.int64)[: flat.size]
+    positions = (stream.uniform(size=count) * flat.size).astype(np.int64)[: flat.size]
     group.create_dataset("positions", data=positions)
     group.create_dataset("values", data=flat[positions])
-    if flat.size <= SMALL:
+    if flat.size <= min(SMALL, 16 * count):
         group.create_dataset("data", data=value)
 
 
@@ -619,7 +635,7 @@ def record_params(group, title, plan, only=None, read=values_of):
             if plan.whole_params:
                 folder.create_dataset(str(i), data=read(blob))
             else:
-                put_fingerprint(folder.create_group(str(i)), read(blob), "%s:%d" % (layer.name, i))
+                put_fingerprint(folder.create_group(str(i)), read(blob), "%s:%d" % (layer.name, i), plan.positions)
 
 
 def digest_params(plan):

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from caffe_compat.errors import UsageError
-from caffe_compat.parity.compare import NET_TOLERANCE, CaseResult, Tolerance, compare
+from caffe_compat.parity.compare import CaseResult, compare
 from caffe_compat.parity.record import parity_record
+from caffe_compat.parity.tolerance import NET_TOLERANCE, Tolerance
 
 from ..files.folders import ResultFolder
 from ..files.lists import read_results

@@ -17,8 +17,9 @@ from caffe_compat.errors import CaffeCompatWarning, FileError, ParityError, Usag
 from caffe_compat.formats.hdf5 import open_hdf5
 from caffe_compat.network.checkpoint import read_checkpoint, save_checkpoint
 from caffe_compat.network.definition import read_definition
-from caffe_compat.parity.compare import NET_TOLERANCE, compare
+from caffe_compat.parity.compare import compare
 from caffe_compat.parity.record import ParityRecord
+from caffe_compat.parity.tolerance import NET_TOLERANCE
 from caffe_compat.schema.printing import format_message
 from hpm.files.checkpoint_extras import bounds_in
 from hpm.files.projector_pickle import read_projector_pickle, write_projector_pickle

@@ -12,8 +12,9 @@ from seeded import seeded_net
 from caffe_compat import CaffeNet
 from caffe_compat.access import FileAccess
 from caffe_compat.formats.hdf5 import open_hdf5
-from caffe_compat.parity.compare import NET_TOLERANCE, compare
+from caffe_compat.parity.compare import compare
 from caffe_compat.parity.precision import ieee_float32
+from caffe_compat.parity.tolerance import NET_TOLERANCE
 from hpm.networks import NetworkOptions, define
 
 # Recorded group, our network, and the CSV files by the name they were recorded under.
