@@ -52,10 +52,17 @@ class Lstm(Layer):
     bias: nn.Parameter
     last_hidden: Tensor
     last_cell: Tensor
-    carried = ("last_hidden", "last_cell")
 
     def __init__(
-        self, shape: tuple[int, ...], outputs: int, bound: float, params: Params, gradients: str, streams: int = 0
+        self,
+        shape: tuple[int, ...],
+        outputs: int,
+        bound: float,
+        params: Params,
+        gradients: str,
+        streams: int = 0,
+        *,
+        marked: bool,
     ) -> None:
         super().__init__()
         self.outputs = outputs
@@ -65,7 +72,9 @@ class Lstm(Layer):
         self.blob("weight_input", (4 * outputs, math.prod(shape[1 if streams else 2 :])), params.weight_filler)
         self.blob("weight_hidden", (4 * outputs, outputs), params.weight_filler)
         self.blob("bias", (4 * outputs,), params.bias_filler)
-        for name in self.carried:
+        names = ("last_hidden", "last_cell")
+        self.carried = names if marked else ()
+        for name in names:
             self.register_buffer(name, torch.zeros(streams or shape[1], outputs, device="meta"), persistent=False)
 
     def infer(self, *bottoms: Tensor) -> Tensor:
@@ -120,7 +129,9 @@ def lstm(spec: LayerSpec) -> Layer:
     if outputs < 1 or streams < 1 or not shape or shape[0] < 1 or shape[0] % streams:
         spec.fail(f"num_output {outputs} must be at least 1, and batch_size {streams} divide the rows of {list(shape)}")
     _check_marks(spec, shape[0] // streams, streams)
-    return Lstm(shape, outputs, params.clipping_threshold, params, spec.gradients, streams)
+    return Lstm(
+        shape, outputs, params.clipping_threshold, params, spec.gradients, streams, marked=len(spec.bottoms) == 2
+    )
 
 
 @layer("Lstm", bottoms=(1, 2), tops=1, dialects=_COPIES)
@@ -172,4 +183,11 @@ def _of_sequences(spec: LayerSpec) -> Layer:
     params.ignore("batch_size")  # the bottom's second axis tells
     if params.num_output < 1:
         spec.fail(f"num_output must be at least 1, found {params.num_output}")
-    return Lstm(spec.bottom_shapes[0], params.num_output, params.clipping_threshold, params, spec.gradients)
+    return Lstm(
+        spec.bottom_shapes[0],
+        params.num_output,
+        params.clipping_threshold,
+        params,
+        spec.gradients,
+        marked=len(spec.bottoms) == 2,
+    )

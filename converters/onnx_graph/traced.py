@@ -1,0 +1,158 @@
+"""Layers without a form of their own in ONNX: what torch does in them, operation by operation.
+
+A layer is run once, and each operation of torch that it consists of has a translation in :mod:`.operations`. Sizes in
+them are numbers. Where those of the bottoms vary, it is run for the larger input, too: numbers that differ between the
+two runs are those that vary with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from caffe_compat.errors import LayerError, first_line
+
+from .graph import Site
+from .operations import Traced, translate
+from .sizes import Size, Sizes, is_fixed
+
+__all__ = ["emit_traced"]
+
+
+@dataclass
+class _Operation:
+    """One operation of torch: its name, and what it was given and made."""
+
+    name: str
+    arguments: Any
+    keywords: Any
+    made: list[Tensor]
+
+
+class _ByValue(Exception):
+    """A layer looks at a value to decide what it does."""
+
+
+class _Recorder(TorchDispatchMode):
+    """Keeps what is run below. The tensors stay alive, so that none takes the identity of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[_Operation] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        if name == "aten._local_scalar_dense.default":
+            raise _ByValue
+        result = func(*args, **(kwargs or {}))
+        made = [result] if isinstance(result, Tensor) else [t for t in (result or ()) if isinstance(t, Tensor)]
+        self.operations.append(_Operation(name, args, kwargs or {}, made))
+        return result
+
+
+def emit_traced(site: Site) -> list[str]:
+    """Put the layer into the graph as the operations that torch runs for it.
+
+    Raises:
+        LayerError: one of them has no translation, or the layer decides by values what it does.
+    """
+    plain = _record(site, [_shape(sizes, larger=False) for sizes in site.bottom_sizes])
+    varied = plain
+    if not all(is_fixed(sizes) for sizes in site.bottom_sizes):
+        varied = _record(site, [_shape(sizes, larger=True) for sizes in site.bottom_sizes])
+        if [op.name for op in plain.operations] != [op.name for op in varied.operations]:
+            site.fail("does something else for inputs of another size, which a file cannot")
+    return _Translation(site, plain, varied).results()
+
+
+def _shape(sizes: Sizes, *, larger: bool) -> tuple[int, ...]:
+    return tuple(n if isinstance(n, int) else n.larger if larger else n.built for n in sizes)
+
+
+@dataclass
+class _Recorded:
+    bottoms: list[Tensor]
+    operations: list[_Operation]
+    tops: list[Tensor]
+
+
+def _record(site: Site, shapes: Sequence[tuple[int, ...]]) -> _Recorded:
+    module = site.module
+    tensors = [*module.parameters(), *module.buffers()]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    # Not zeros: a layer may look whether what it was given makes sense.
+    bottoms = [torch.rand(shape, device=device) for shape in shapes]
+    recorder = _Recorder()
+    try:
+        with torch.no_grad(), recorder:
+            result = module(*bottoms)
+    except LayerError:
+        raise
+    except _ByValue:
+        site.fail("decides by values what it does, which a file cannot")
+    except Exception as error:  # a user's own layer may raise anything
+        site.fail(f"cannot be run to see what it does: {first_line(error)}")
+    return _Recorded(bottoms, recorder.operations, [result] if isinstance(result, Tensor) else list(result))
+
+
+class _Translation:
+    """From the operations of a layer to the nodes of a graph."""
+
+    def __init__(self, site: Site, plain: _Recorded, varied: _Recorded) -> None:
+        self.site, self.plain, self.varied = site, plain, varied
+        blobs = [*site.module.named_parameters(), *site.module.named_buffers()]
+        self.names = {id(blob): name for name, blob in blobs}
+        self.values = {
+            id(tensor): Traced(name, tensor, other)
+            for name, tensor, other in zip(site.bottoms, plain.bottoms, varied.bottoms, strict=True)
+        }
+
+    def results(self) -> list[str]:
+        for operation, other in zip(self.plain.operations, self.varied.operations, strict=True):
+            self._translate(operation, other)
+        return [self._value(top, top).name for top in self.plain.tops]
+
+    def _translate(self, operation: _Operation, other: _Operation) -> None:
+        name = operation.name
+        base = name.removeprefix("aten.").partition(".")[0]
+        if base.endswith("_") and not base.startswith("_") and operation.made:
+            # In place: the tensor is another value from now on. What shares its memory would have to be, too.
+            base = base[:-1]
+            self._check_alone(operation.made[0])
+        arguments = self._paired(operation.arguments, other.arguments)
+        keywords = self._paired(operation.keywords, other.keywords)
+        made = [Traced("", a, b) for a, b in zip(operation.made, other.made, strict=True)]
+        names = translate(self.site, base, made, arguments, keywords)
+        for value, found in zip(made, names, strict=True):
+            self.values[id(value.tensor)] = Traced(found, value.tensor, value.other)
+
+    def _check_alone(self, tensor: Tensor) -> None:
+        memory = tensor.untyped_storage().data_ptr()
+        for value in self.values.values():
+            if value.tensor is not tensor and value.tensor.untyped_storage().data_ptr() == memory:
+                self.site.fail("writes into parts of a tensor, which a file cannot")
+
+    def _value(self, tensor: Tensor, other: Tensor) -> Traced:
+        found = self.values.get(id(tensor))
+        if found is None:
+            name = self.names.get(id(tensor))
+            known = self.site.weight(name, tensor) if name else self.site.graph.constant(tensor.detach().cpu().numpy())
+            found = self.values[id(tensor)] = Traced(known, tensor, other)
+        return found
+
+    def _paired(self, a: Any, b: Any) -> Any:
+        """Arguments: a tensor as the value that it is, and a number that varies as a Size."""
+        if isinstance(a, Tensor):
+            return self._value(a, b)
+        if isinstance(a, list | tuple):
+            return [self._paired(x, y) for x, y in zip(a, b, strict=True)]
+        if isinstance(a, dict):
+            return {key: self._paired(a[key], b[key]) for key in a}
+        if isinstance(a, int) and not isinstance(a, bool) and a != b:
+            return Size(a, b)
+        return a
