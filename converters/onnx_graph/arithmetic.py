@@ -12,6 +12,7 @@ __all__: list[str] = []
 
 _UNARY = {
     "abs": "Abs",
+    "acos": "Acos",
     "ceil": "Ceil",
     "cos": "Cos",
     "erf": "Erf",
@@ -304,6 +305,28 @@ def var(o: Operation, x: Traced, axes: Any = None, correction: float = 1, keepdi
     return found if not correction else o.op("Mul", found, o.constant(count / (count - correction), x.kind))
 
 
+@translates("linalg_vector_norm")
+def linalg_vector_norm(o: Operation, x: Traced, order: float = 2, axes: Any = None, keep: bool = False) -> str:
+    if order not in (1, 2):
+        o.site.fail(f"a norm of order {order:g}")
+    return o.op(f"ReduceL{order:g}", x.name, o.ints(o.axes(axes, x.rank)), keepdims=int(keep))
+
+
+@translates("binary_cross_entropy_with_logits")
+def binary_cross_entropy_with_logits(
+    o: Operation, x: Traced, goal: Traced, weight: Any = None, positive: Any = None, reduction: int = 1
+) -> str:
+    if weight is not None or positive is not None:
+        o.site.fail("a weighted cross entropy")
+    # max(x, 0) - x goal + log(1 + exp(-|x|))
+    rest = o.op("Softplus", o.op("Neg", o.op("Abs", x.name)))
+    y = o.op("Sub", o.op("Relu", x.name), o.op("Mul", x.name, o.given(goal, x.kind)))
+    y = o.op("Add", y, rest)
+    if reduction == 0:
+        return y
+    return o.op("ReduceMean" if reduction == 1 else "ReduceSum", y, o.ints(list(range(x.rank))), keepdims=0)
+
+
 @translates("cumsum")
 def cumsum(o: Operation, x: Traced, axis: int, **_: Any) -> str:
     return o.op("CumSum", o.given(x, o.top.kind), o.constant(axis, np.int64))
@@ -368,7 +391,7 @@ def convolution(
     )
 
 
-@translates("native_batch_norm", "_native_batch_norm_legit")
+@translates("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training")
 def native_batch_norm(
     o: Operation,
     x: Traced,
@@ -380,7 +403,7 @@ def native_batch_norm(
     momentum: float,
     eps: float = 1e-5,
 ) -> list[str]:
-    if not isinstance(mean, Traced):
+    if isinstance(mean, bool):
         # With the statistics of the batch: (x, weight, bias, training, momentum, eps).
         training, eps = mean, training
     along = [1, -1, *[1] * (x.rank - 2)]
@@ -397,7 +420,7 @@ def native_batch_norm(
         y = o.op("Mul", y, o.op("Reshape", weight.name, o.ints(along)))
     if bias is not None:
         y = o.op("Add", y, o.op("Reshape", bias.name, o.ints(along)))
-    return [y, "", ""]
+    return [y, "", ""][: len(o.made)]
 
 
 def _pooled(o: Operation, x: Traced, kernel: list[int], stride: Any, pad: Any, rest: dict[str, Any]) -> dict[str, Any]:

@@ -1,1 +1,223 @@
-"""x"""
+"""Boxes of detectors in a graph: decoding, overlap, and the suppression of boxes that overlap a better one.
+
+Suppression is ONNX's ``NonMaxSuppression`` where that measures overlap as the layer does, and otherwise a loop over the
+boxes, the best first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from .graph import Site
+
+__all__ = [
+    "Measure",
+    "corners",
+    "decoded",
+    "kept_places",
+    "pixel_overlap",
+    "ratio",
+    "rows_or",
+    "suppressed",
+    "suppressed_in_a_loop",
+]
+
+Measure = Callable[[str, str], str]
+"""From boxes (rows, 1, 4), which are kept, and others (rows, boxes, 4) to how much they overlap, (rows, boxes)."""
+
+
+def corners(site: Site, boxes: str, axis: int = -1) -> tuple[str, str]:
+    """The first two and the last two of four numbers."""
+    low, high = site.ops("Split", boxes, site.ints([2, 2]), outputs=2, axis=axis)
+    return low, high
+
+
+def decoded(site: Site, offsets: str, priors: str, variances: str, code: str) -> str:
+    """As :func:`caffe_compat.layers.forks.boxes.decode`; empty ``variances`` for none."""
+    if variances:
+        offsets = site.op("Mul", offsets, variances)
+    if code == "CORNER":
+        return site.op("Add", priors, offsets)
+    low, high = corners(site, priors)
+    size = site.op("Sub", high, low)
+    if code == "CORNER_SIZE":
+        return site.op("Add", priors, site.op("Mul", offsets, site.op("Concat", size, size, axis=-1)))
+    moved, grown = corners(site, offsets)
+    middle = site.op("Div", site.op("Add", low, high), site.floats(2))
+    centre = site.op("Add", site.op("Mul", moved, size), middle)
+    half = site.op("Div", site.op("Mul", site.op("Exp", grown), size), site.floats(2))
+    return site.op("Concat", site.op("Sub", centre, half), site.op("Add", centre, half), axis=-1)
+
+
+def suppressed(site: Site, boxes: str, candidates: str, threshold: float, limit: int | None = None) -> str:
+    """Which boxes are kept, by the intersection over the union: (rows, boxes), truths.
+
+    Args:
+        boxes: (rows, boxes, 4), the best first. candidates: (rows, boxes), truths.
+    """
+    shape = site.op("Shape", candidates)
+    count = site.op("Shape", candidates, start=1, end=2)
+    # Scores that only say the order, so that none are equal.
+    rank = site.op("Range", site.ints(0), site.op("Squeeze", count, site.ints([0])), site.ints(1))
+    order = site.op("Sub", site.cast(count, np.float32), site.cast(rank, np.float32))
+    scores = site.op("Where", candidates, order, site.floats(0))
+    most = site.ints([limit]) if limit is not None else count
+    chosen = site.op(
+        "NonMaxSuppression",
+        boxes,
+        site.op("Unsqueeze", scores, site.ints([1])),
+        most,
+        site.floats([min(threshold, 1.0)]),
+        site.floats([0.5]),
+    )
+    places = site.op("Gather", chosen, site.ints([0, 2]), axis=1)
+    ones = site.op("Expand", site.ints(1), site.op("Shape", chosen, start=0, end=1))
+    kept = site.op("ScatterND", site.op("Expand", site.ints(0), shape), places, ones)
+    return site.cast(kept, np.bool_)
+
+
+@contextmanager
+def _inside(site: Site) -> Iterator[list]:
+    """Nodes that are added within go into a graph of their own."""
+    outer, inner = site.graph.nodes, []
+    site.graph.nodes = inner
+    try:
+        yield inner
+    finally:
+        site.graph.nodes = outer
+
+
+def suppressed_in_a_loop(
+    site: Site,
+    boxes: str,
+    candidates: str,
+    threshold: float,
+    measure: Measure,
+    *,
+    eta: float = 1.0,
+    limit: int | None = None,
+) -> str:
+    """As :func:`suppressed`, with any ``measure``; ``eta`` and ``limit`` as :func:`..boxes.suppress` has them."""
+    from onnx import TensorProto, helper
+
+    rows = site.op("Shape", candidates, start=0, end=1)
+    count = site.op("Squeeze", site.op("Shape", candidates, start=1, end=2), site.ints([0]))
+    # What goes from round to round: the most that a box overlaps a kept one, the thresholds, and how many are kept.
+    state = [
+        site.op("Expand", site.floats(0), site.op("Shape", candidates)),
+        site.op("Expand", site.floats(threshold), rows),
+        site.op("Expand", site.ints(0), rows),
+    ]
+    number, go_on, worst, limits, taken = (
+        site.graph.fresh(f"{site.node.module_name}/{name}") for name in ("round", "on", "worst", "limits", "taken")
+    )
+    with _inside(site) as nodes:
+        one = site.op("Unsqueeze", number, site.ints([0]))
+        here = site.op("Squeeze", site.op("Gather", candidates, one, axis=1), site.ints([1]))
+        overlap = site.op("Squeeze", site.op("Gather", worst, one, axis=1), site.ints([1]))
+        kept = site.op("And", here, site.op("LessOrEqual", overlap, limits))
+        if limit is not None:
+            kept = site.op("And", kept, site.op("Less", taken, site.ints(limit)))
+        found = measure(site.op("Gather", boxes, one, axis=1), boxes)
+        larger = site.op("Max", worst, found)
+        next_worst = site.op("Where", site.op("Unsqueeze", kept, site.ints([1])), larger, worst)
+        next_limits = site.op("Identity", limits)
+        if eta < 1:
+            lowers = site.op("And", kept, site.op("Greater", limits, site.floats(0.5)))
+            next_limits = site.op("Where", lowers, site.op("Mul", limits, site.floats(eta)), limits)
+        next_taken = site.op("Add", taken, site.cast(kept, np.int64))
+        next_on = site.op("Identity", go_on)
+        result = site.op("Identity", kept)
+    kinds = {
+        number: (TensorProto.INT64, []),
+        go_on: (TensorProto.BOOL, []),
+        worst: (TensorProto.FLOAT, [None, None]),
+        limits: (TensorProto.FLOAT, [None]),
+        taken: (TensorProto.INT64, [None]),
+    }
+    made = {
+        next_on: (TensorProto.BOOL, []),
+        next_worst: (TensorProto.FLOAT, [None, None]),
+        next_limits: (TensorProto.FLOAT, [None]),
+        next_taken: (TensorProto.INT64, [None]),
+        result: (TensorProto.BOOL, [None]),
+    }
+    body = helper.make_graph(
+        nodes,
+        site.graph.fresh(f"{site.node.module_name}/rounds"),
+        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in kinds.items()],
+        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in made.items()],
+    )
+    true = site.graph.constant(np.asarray(True))
+    by_round = site.ops("Loop", count, true, *state, outputs=4, body=body)[3]
+    # Without a single round, what the loop has gathered would have one axis only.
+    shape = site.op("Concat", site.op("Unsqueeze", count, site.ints([0])), rows, axis=0)
+    return site.op("Transpose", site.op("Reshape", by_round, shape, allowzero=1), perm=[1, 0])
+
+
+def kept_places(site: Site, kept: str) -> str:
+    """Where the truths of (1, boxes) are, in their order: (places,)."""
+    return site.op("Reshape", site.op("NonZero", site.op("Squeeze", kept, site.ints([0]))), site.ints([-1]))
+
+
+def pixel_overlap(site: Site, kept: str, others: str, mode: str, *, meeting: str) -> str:
+    """How much boxes overlap that have their last pixels in them.
+
+    Args:
+        mode: ``IOU``, ``IOMU`` or ``IOFU``, as in :mod:`caffe_compat.layers.forks.proposals`.
+        meeting: which boxes meet: ``"cascade"``, a column is enough and a row is not; ``"corners"``, those whose
+            corners do not say that they lie apart; ``"pixels"``, those that have a pixel in common.
+    """
+    (low, high), (their_low, their_high) = corners(site, kept), corners(site, others)
+    size = site.op("Sub", site.op("Min", high, their_high), site.op("Max", low, their_low))
+    one, zero = site.floats(1), site.floats(0)
+    shared = _product(site, site.op("Max", site.op("Add", size, one), zero))
+    if meeting == "cascade":
+        across, down = site.ops("Split", size, site.ints([1, 1]), outputs=2, axis=-1)
+        apart = site.op("Or", site.op("Less", across, zero), site.op("LessOrEqual", down, zero))
+        shared = site.op("Where", site.op("Squeeze", apart, site.ints([-1])), zero, shared)
+    areas = [
+        _product(site, site.op("Add", site.op("Sub", b, a), one)) for a, b in ((low, high), (their_low, their_high))
+    ]
+    if meeting == "cascade":
+        areas = [
+            site.op("Where", _any_negative(site, site.op("Sub", b, a)), zero, area)
+            for (a, b), area in zip(((low, high), (their_low, their_high)), areas, strict=True)
+        ]
+    found = ratio(site, shared, areas[0], areas[1], mode)
+    if meeting == "corners":
+        found = site.op("Where", _any_negative(site, size), zero, found)
+    return found
+
+
+def _product(site: Site, pairs: str) -> str:
+    return site.op("ReduceProd", pairs, site.ints([-1]), keepdims=0)
+
+
+def _any_negative(site: Site, pairs: str) -> str:
+    least = site.op("ReduceMin", pairs, site.ints([-1]), keepdims=0)
+    return site.op("Less", least, site.floats(0))
+
+
+def ratio(site: Site, shared: str, kept: str, others: str, mode: str) -> str:
+    """``shared`` over what ``mode`` says, 0 for boxes without area."""
+    zero = site.floats(0)
+    if mode == "IOMU":
+        whole = site.op("Min", kept, others)
+    elif mode == "IOFU":
+        whole = site.op("Identity", kept)
+    else:
+        whole = site.op("Sub", site.op("Add", kept, others), shared)
+    least = site.op("Min", site.op("Min", kept, others), whole)
+    return site.op("Where", site.op("Greater", least, zero), site.op("Div", shared, whole), zero)
+
+
+def rows_or(site: Site, rows: str, instead: str) -> str:
+    """``rows`` (rows, values), or ``instead`` if there are none."""
+    count = site.op("Shape", rows, start=0, end=1)
+    none = site.op("Equal", count, site.ints([0]))
+    end = site.op("Where", none, site.op("Shape", instead, start=0, end=1), site.ints([0]))
+    return site.op("Concat", rows, site.op("Slice", instead, site.ints([0]), end, site.ints([0])), axis=0)

@@ -61,7 +61,7 @@ class GraphBuilder:
 
     def constant(self, array: np.ndarray, hint: str = "constant") -> Value:
         """A constant; equal ones are there once."""
-        array = np.ascontiguousarray(array)
+        array = np.array(array, order="C")  # which keeps a scalar a scalar
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._constant_names:
             self._constant_names[key] = self.fresh(hint)

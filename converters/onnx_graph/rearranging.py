@@ -176,6 +176,13 @@ def scatter(o: Operation, x: Traced, axis: int, index: Traced, source: Any, **_:
     return o.op("ScatterElements", x.name, index.name, values, axis=axis)
 
 
+@translates("index_add")
+def index_add(o: Operation, x: Traced, axis: int, index: Traced, source: Traced, **_: Any) -> str:
+    if x.rank != 1:
+        o.site.fail("adds up rows by their numbers")
+    return o.op("ScatterElements", x.name, index.name, source.name, axis=axis, reduction="add")
+
+
 @translates("index")
 def index(o: Operation, x: Traced, places: Sequence[Traced | None]) -> str:
     given = [i for i, place in enumerate(places) if place is not None]

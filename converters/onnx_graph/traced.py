@@ -16,6 +16,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from caffe_compat.errors import LayerError, first_line
+from caffe_compat.layers.bvlc.accuracy import Accuracy
+from caffe_compat.layers.bvlc.loss import HingeLoss, MultinomialLogisticLoss
+from caffe_compat.layers.bvlc.softmax_loss import InfogainLoss, SoftmaxWithLoss
 
 from .graph import Site
 from .operations import Traced, translate
@@ -38,20 +41,29 @@ class _ByValue(Exception):
     """A layer looks at a value to decide what it does."""
 
 
+# These look at labels only to refuse what is no class. A file takes any.
+_CHECK_LABELS = (Accuracy, HingeLoss, InfogainLoss, MultinomialLogisticLoss, SoftmaxWithLoss)
+
+
 class _Recorder(TorchDispatchMode):
     """Keeps what is run below. The tensors stay alive, so that none takes the identity of another."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, may_look: bool) -> None:
         super().__init__()
+        self.may_look = may_look
         self.operations: list[_Operation] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func)
         if name == "aten._local_scalar_dense.default":
-            raise _ByValue
+            if not self.may_look:
+                raise _ByValue
+            return func(*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
-        made = [result] if isinstance(result, Tensor) else [t for t in (result or ()) if isinstance(t, Tensor)]
-        self.operations.append(_Operation(name, args, kwargs or {}, made))
+        listed = result if isinstance(result, list | tuple) else [result]
+        made = [x for x in listed if isinstance(x, Tensor)]
+        if made:  # others tell a size or a type, which is a number by now
+            self.operations.append(_Operation(name, args, kwargs or {}, made))
         return result
 
 
@@ -61,10 +73,13 @@ def emit_traced(site: Site) -> list[str]:
     Raises:
         LayerError: one of them has no translation, or the layer decides by values what it does.
     """
-    plain = _record(site, [_shape(sizes, larger=False) for sizes in site.bottom_sizes])
+    shapes = [_shape(sizes, larger=False) for sizes in site.bottom_sizes]
+    plain = _record(site, shapes, seed=0)
+    if _differ(plain, _record(site, shapes, seed=1)):
+        site.fail("computes outside of torch, which a file cannot")
     varied = plain
     if not all(is_fixed(sizes) for sizes in site.bottom_sizes):
-        varied = _record(site, [_shape(sizes, larger=True) for sizes in site.bottom_sizes])
+        varied = _record(site, [_shape(sizes, larger=True) for sizes in site.bottom_sizes], seed=0)
         if [op.name for op in plain.operations] != [op.name for op in varied.operations]:
             site.fail("does something else for inputs of another size, which a file cannot")
     return _Translation(site, plain, varied).results()
@@ -81,13 +96,14 @@ class _Recorded:
     tops: list[Tensor]
 
 
-def _record(site: Site, shapes: Sequence[tuple[int, ...]]) -> _Recorded:
+def _record(site: Site, shapes: Sequence[tuple[int, ...]], *, seed: int) -> _Recorded:
     module = site.module
     tensors = [*module.parameters(), *module.buffers()]
     device = tensors[0].device if tensors else torch.device("cpu")
     # Not zeros: a layer may look whether what it was given makes sense.
-    bottoms = [torch.rand(shape, device=device) for shape in shapes]
-    recorder = _Recorder()
+    generator = torch.Generator().manual_seed(seed)
+    bottoms = [torch.rand(shape, generator=generator).to(device) for shape in shapes]
+    recorder = _Recorder(may_look=type(module) in _CHECK_LABELS)
     try:
         with torch.no_grad(), recorder:
             result = module(*bottoms)
@@ -98,6 +114,31 @@ def _record(site: Site, shapes: Sequence[tuple[int, ...]]) -> _Recorded:
     except Exception as error:  # a user's own layer may raise anything
         site.fail(f"cannot be run to see what it does: {first_line(error)}")
     return _Recorded(bottoms, recorder.operations, [result] if isinstance(result, Tensor) else list(result))
+
+
+def _differ(first: _Recorded, second: _Recorded) -> bool:
+    """Whether two runs on other values of the same sizes are made of other operations, numbers or constants."""
+    if [op.name for op in first.operations] != [op.name for op in second.operations]:
+        return True
+    known = [{id(x) for x in run.bottoms} for run in (first, second)]
+    for a, b in zip(first.operations, second.operations, strict=True):
+        if not _same((a.arguments, a.keywords), (b.arguments, b.keywords), *known):
+            return True
+        for made, run in ((a.made, known[0]), (b.made, known[1])):
+            run.update(id(x) for x in made)
+    return any((id(x) in known[0]) != (id(y) in known[1]) for x, y in zip(first.tops, second.tops, strict=True))
+
+
+def _same(a: Any, b: Any, known: set[int], other: set[int]) -> bool:
+    if isinstance(a, Tensor):
+        if id(a) in known or id(b) in other:
+            return id(a) in known and id(b) in other
+        return a is b or torch.equal(a, b)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(_same(x, y, known, other) for x, y in zip(a, b, strict=True))
+    if isinstance(a, dict):
+        return all(_same(a[key], b[key], known, other) for key in a)
+    return isinstance(a, torch.Generator) or bool(a == b) or (a != a and b != b)
 
 
 class _Translation:

@@ -34,7 +34,8 @@ class CTCGreedyDecoder(Layer):
         best = x.reshape(steps, images, -1).argmax(2).T
         counts = best != self.blank
         if self.merge:
-            counts[:, 1:] &= best[:, 1:] != best[:, :-1]
+            new = best[:, 1:] != best[:, :-1]
+            counts = counts & torch.cat([torch.ones_like(counts[:, :1]), new], 1)
         if labels:
             texts = [row[kept].tolist() for row, kept in zip(best, counts, strict=True)]
             return x.new_tensor(self._accuracy(texts, labels[0].reshape(images, -1).tolist())).view(1, 2, 1, 1)
