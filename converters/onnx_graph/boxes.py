@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -80,9 +81,10 @@ def suppressed(site: Site, boxes: str, candidates: str, threshold: float, limit:
 
 
 @contextmanager
-def _inside(site: Site) -> Iterator[list]:
+def _inside(site: Site) -> Iterator[list[Any]]:
     """Nodes that are added within go into a graph of their own."""
-    outer, inner = site.graph.nodes, []
+    outer: list[Any] = site.graph.nodes
+    inner: list[Any] = []
     site.graph.nodes = inner
     try:
         yield inner

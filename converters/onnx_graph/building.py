@@ -62,18 +62,22 @@ class _Builder:
         self.values: dict[int, str] = {}
 
     def _named_tops(self) -> dict[int, str]:
-        """The name of every value: that of its blob, but only the last value of a blob can have it."""
+        """The name of every value: that of its blob, which an input has, and else only the last value of the blob."""
         blobs = self.program.graph.blobs
-        made = [*self.program.inputs, *(v for step in self.program.steps for v in step.tops)]
-        left, names = Counter(blobs[v] for v in made), {}
+        inputs = self.program.inputs
+        names = {value: blobs[value] for value in inputs}
+        taken = set(names.values())
+        made = [v for step in self.program.steps for v in step.tops if v not in names]
+        left = Counter(blobs[v] for v in made)
         for value in made:
             left[blobs[value]] -= 1
-            if not left[blobs[value]]:
+            if not left[blobs[value]] and blobs[value] not in taken:
                 names[value] = blobs[value]
-                self.graph.take(blobs[value])
+        for name in names.values():
+            self.graph.take(name)
         for value in made:
             if value not in names:
-                names[value] = self.graph.fresh(f"{blobs[value]}/before")
+                names[value] = self.graph.fresh(f"{blobs[value]}/{'after' if blobs[value] in taken else 'before'}")
         return names
 
     def build(self) -> Built:

@@ -81,7 +81,8 @@ class Site:
     def __init__(
         self, graph: GraphBuilder, module: nn.Module, node: Node, bottoms: Sequence[Value], sizes: Sequence[Sizes]
     ) -> None:
-        self.graph, self.module, self.node = graph, module, node
+        self.graph, self.node = graph, node
+        self.module: Any = module
         self.bottoms = list(bottoms)
         self.bottom_sizes = [sizes[v] for v in node.bottoms]
         self.top_sizes = [sizes[v] for v in node.tops]

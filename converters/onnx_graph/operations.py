@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -83,14 +83,15 @@ class Operation:
 
 
 Translate = Callable[..., str | Sequence[str]]
+_T = TypeVar("_T", bound=Translate)
 
 _TABLE: dict[str, Translate] = {}
 
 
-def translates(*names: str) -> Callable[[Translate], Translate]:
+def translates(*names: str) -> Callable[[_T], _T]:
     """Register a translation for operations of these names."""
 
-    def register(function: Translate) -> Translate:
+    def register(function: _T) -> _T:
         _TABLE.update(dict.fromkeys(names, function))
         return function
 

@@ -128,7 +128,7 @@ def lstm_of_junhyukoh(site: Site) -> str:
         rows = _count(site)
         steps, streams = rows // m.streams, m.streams
     else:
-        steps, streams = _count(site), sizes[1]  # type: ignore[assignment]
+        steps, streams = _count(site), sizes[1]
     outputs = m.outputs
     inputs = _projected(site, "weight_input", steps, streams, 4 * outputs)
     if marked:

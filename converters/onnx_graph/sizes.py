@@ -100,5 +100,5 @@ def _tops(module: torch.nn.Module, bottoms: Sequence[Tensor], node: Node) -> lis
 
 
 def _rows_axis(module: torch.nn.Module, shape: Shape) -> int | None:
-    axis = _ROWS.get(type(module))  # type: ignore[call-overload]
+    axis = _ROWS.get(type(module))
     return 0 if axis == 2 and len(shape) == 2 else axis

@@ -30,7 +30,7 @@ _GRAPH, _INITIALIZER, _METADATA = 7, 5, 14
 _DIMS, _TYPE, _NAME, _RAW = 1, 2, 8, 9
 _IR_VERSION = 10  # of ONNX 1.16, which every opset up to 21 goes with
 
-_TYPES = {np.float32: 1, np.float16: 10}
+_TYPES: dict[type, int] = {np.float32: 1, np.float16: 10}
 
 
 def write_model(
@@ -120,8 +120,9 @@ def _head(name: str, tensor: torch.Tensor, kind: type) -> bytes:
 
 
 def _write_values(file: BinaryIO, tensor: torch.Tensor, kind: type) -> None:
-    values = np.ascontiguousarray(tensor.detach().cpu().numpy())
-    file.write(memoryview(values.astype(kind, copy=False).reshape(-1)).cast("B") if values.size else b"")
+    values: Any = np.ascontiguousarray(tensor.detach().cpu().numpy()).astype(kind, copy=False)
+    if values.size:
+        file.write(memoryview(values.reshape(-1)).cast("B"))
 
 
 def _places(built: Built) -> Iterator[tuple[int, int]]:
