@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -120,7 +121,8 @@ class _Builder:
         """The first operations: pixels to input."""
         size = pixels.size or (f"{pixels.blob}_height", f"{pixels.blob}_width")
         self.built.inputs[pixels.blob] = (np.uint8, [dims[0], *size, pixels.channels])
-        node = Node(-1, f"{pixels.blob} (preprocessing)", "Preprocess", None, (), (), pixels.blob)
+        nothing: Any = None
+        node = Node(-1, f"{pixels.blob} (preprocessing)", "Preprocess", nothing, (), (), pixels.blob)
         site = Site(self.graph, nn.Identity(), node, (), ())
         site.kind = np.float32
         x = site.op("Transpose", site.cast(pixels.blob, np.float32), perm=[0, 3, 1, 2])
