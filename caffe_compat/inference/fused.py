@@ -16,50 +16,36 @@ from torch.nn import functional as F
 from ..layers.bvlc.convolution import Convolution
 from ..layers.bvlc.inner_product import InnerProduct
 from ..network.registry import Shape
-from .winograd import Winograd, pays
+from .winograd import Winograd
 
-__all__ = ["Affine", "Fused", "has_fused_kernels"]
-
-
-class Affine(nn.Module):
-    """scale * x + shift, both broadcast against x."""
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, scale: Tensor, shift: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("scale", scale)
-        self.register_buffer("shift", shift)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.shift, x, self.scale)
+__all__ = ["Fused", "has_fused_kernels"]
 
 
 class Fused(nn.Module):
     """``layer``, then the sum with another blob if one is given, then a ReLU if there is a ``slope``.
 
-    On a CPU with oneDNN's fused kernels, a float32 Convolution of images or InnerProduct gives its weight up for a copy
-    in the order that the kernels like best; moved elsewhere, or to another precision, it takes it back. Such a
-    convolution returns its top with channels last in memory. Large ones of 3x3 are computed as
-    :mod:`caffe_compat.inference.winograd` says, which changes results by a few millionths of the largest.
-
     Args:
         layer: makes one top from one bottom, in memory of its own. It belongs to this module from now on.
         bottom: the shape to prepare for; others work.
         slope: the ReLU's for negative values.
+        packs: on a CPU with oneDNN's fused kernels, a float32 Convolution of images or InnerProduct gives its weight up
+            for a copy in the order that the kernels like best; moved elsewhere, or to another precision, it takes it
+            back. Such a convolution returns its top with channels last in memory.
+        winograd: there, the convolution, one of 3x3 with stride 1, is computed as
+            :mod:`caffe_compat.inference.winograd` says.
     """
 
     packed: Tensor | None
 
-    def __init__(self, layer: nn.Module, bottom: Shape, slope: float | None) -> None:
+    def __init__(self, layer: nn.Module, bottom: Shape, slope: float | None, *, packs: bool, winograd: bool) -> None:
         super().__init__()
         self.layer = layer
         self.bottom = bottom
         self.slope = slope
+        self.packs, self.uses_winograd = packs, winograd
         self.register_buffer("packed", None, persistent=False)
         self.winograd: Winograd | None = None
-        if isinstance(layer, InnerProduct) and layer.transpose:
+        if packs and isinstance(layer, InnerProduct) and layer.transpose:
             layer.weight = nn.Parameter(layer.weight.detach().t().contiguous(), requires_grad=False)
             layer.transpose = False
         self._pack()
@@ -98,11 +84,11 @@ class Fused(nn.Module):
 
     def _pack(self) -> None:
         layer = self.layer
-        if type(layer) not in (Convolution, InnerProduct):
+        if type(layer) not in (Convolution, InnerProduct) or not (self.packs or self.uses_winograd):
             return
         assert isinstance(layer, (Convolution, InnerProduct))
         weight = layer.weight.detach()
-        if weight.is_cuda and weight.dim() == 4 and weight.dtype in (torch.float16, torch.bfloat16):
+        if self.packs and weight.is_cuda and weight.dim() == 4 and weight.dtype in (torch.float16, torch.bfloat16):
             # The layout in which tensor cores take images; the tops of a convolution follow its weight.
             layer.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
         if weight.device.type != "cpu" or weight.dtype != torch.float32 or not has_fused_kernels():
@@ -110,14 +96,14 @@ class Fused(nn.Module):
         packed = None
         # Where a kernel does not take these sizes, the layer runs as it is.
         with contextlib.suppress(RuntimeError):
-            if isinstance(layer, InnerProduct):
+            if self.uses_winograd:
+                assert isinstance(layer, Convolution)
+                self.winograd = Winograd(weight, layer.bias, layer.pad)
+            elif isinstance(layer, InnerProduct):
                 if layer.axis > 0:
                     rows = torch.Size(self.bottom[: layer.axis]).numel()
                     packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
             elif layer.direct and weight.dim() == 4:
-                if _is_plain_3x3(layer) and pays(weight, self.bottom, layer.pad):
-                    self.winograd = Winograd(weight, layer.bias, layer.pad)
-                    return
                 how = (layer.pad, layer.stride, layer.dilation, layer.group)
                 packed = _reorder_convolution_weight(weight, *how, self.bottom)
         if packed is not None:
@@ -140,7 +126,7 @@ class Fused(nn.Module):
         before a spawned process takes it.
         """
         weight = None if self.packed is None else self.packed.to_dense().numpy()
-        return _repacked, (self.layer, weight, self.bottom, self.slope)
+        return _repacked, (self.layer, weight, self.bottom, self.slope, self.packs, self.uses_winograd)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Fused:
         """Every move and cast of a module goes through here, and packed weights allow neither."""
@@ -153,14 +139,12 @@ class Fused(nn.Module):
         return f"slope={self.slope}, packed={self.packed is not None}, winograd={self.winograd is not None}"
 
 
-def _repacked(layer: nn.Module, weight: np.ndarray | None, bottom: Shape, slope: float | None) -> Fused:
+def _repacked(
+    layer: nn.Module, weight: np.ndarray | None, bottom: Shape, slope: float | None, packs: bool, winograd: bool
+) -> Fused:
     if weight is not None:
         layer._parameters["weight"] = nn.Parameter(torch.from_numpy(weight), requires_grad=False)
-    return Fused(layer, bottom, slope)
-
-
-def _is_plain_3x3(layer: Convolution) -> bool:
-    return (layer.geometry.kernel, layer.stride, layer.dilation, layer.group) == ((3, 3), (1, 1), (1, 1), 1)
+    return Fused(layer, bottom, slope, packs=packs, winograd=winograd)
 
 
 def _reorder_convolution_weight(

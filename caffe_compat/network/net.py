@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..access import FileAccess
 from ..errors import DialectError, LayerError, NetworkError, UsageError, WeightsError
 from ..inference.optimization import InferenceNet, optimize
+from ..inference.passes import PASSES, find_passes
 from ..schema.messages import NetParameter
 from .building import BuiltNet, Gradients, build_modules
 from .fillers import fill
@@ -277,13 +278,16 @@ class CaffeNet(ProgramNet):
         net.reset_state()
         return net
 
-    def optimize(self) -> InferenceNet:
+    def optimize(self, passes: Sequence[str] | None = None) -> InferenceNet:
         """A copy that gives the same outputs faster and can do nothing else, see :mod:`caffe_compat.inference`.
 
+        Args:
+            passes: names of what is to be done, out of :data:`caffe_compat.inference.passes.PASSES`; all by default.
+
         Raises:
-            UsageError: a net of phase TRAIN or in training mode, or without weights.
+            UsageError: a net of phase TRAIN or in training mode, or without weights; a pass that there is not.
         """
-        return optimize(self)
+        return optimize(self, PASSES if passes is None else find_passes(passes))
 
 
 def _initial(
