@@ -24,7 +24,6 @@ from caffe_compat.network.loading import build_net
 from caffe_compat.parity.precision import ieee_float32
 from hpm.model import PoseMachine
 from hpm.networks import NetworkOptions, define
-from hpm.networks.subnetworks import layers_for, subnet
 
 WINDOW = 5
 NARROW = NetworkOptions(image_size=64, channels=(8, 16, 32, 64, 32, 64), hidden=192, projector=384)
@@ -70,7 +69,7 @@ def main() -> int:
         return np.asarray(machine.predict(frames, window=WINDOW, pixels="preprocessed").pose)
 
     pose = plain.pose_blob
-    peer = subnet(net, layers_for(net, [pose, "change"]))
+    peer = net.part([pose, "change"])
     expected = by_window(peer, pose, frames)
     same = np.array_equal(ours(plain), expected)
     apart = float(np.abs(ours(optimized) - expected).max() / np.ptp(expected))

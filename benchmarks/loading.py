@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def reading_grows(folder: Path) -> bool:
     for layers in (1000, 2000, 4000):
         path = folder / f"chain{layers}.prototxt"
         path.write_text(chain(layers))
-        seconds[layers] = fastest({"load": lambda path=path: processor_time(path)}, 3)["load"]
+        seconds[layers] = fastest({"load": partial(processor_time, path)}, 3)["load"]
         size = path.stat().st_size / 1e3
         print(f"     a prototxt of {layers} layers ({size:.0f} kB) becomes a net in {seconds[layers]:.3f} s")
     good = verdict("four times the layers cost, times", seconds[4000] / seconds[1000], 5)

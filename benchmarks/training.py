@@ -87,7 +87,7 @@ class Parts:
         self._device = solver.device
         solver.batches = self._timed("data", solver.batches)
         forward = self._timed("forward", solver.model.forward)
-        solver.model.forward = forward  # type: ignore[method-assign]
+        solver.model.forward = forward
         solver.optimizer.step = self._timed("update", solver.optimizer.step)  # type: ignore[method-assign]
 
     def now(self) -> float:

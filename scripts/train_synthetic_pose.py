@@ -15,6 +15,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ RECIPE = {
     "finetune_whole": TrainingOptions(NETWORK, iterations=4000, learning_rate=4e-4),
     "mask3d": TrainingOptions(NETWORK, iterations=8000, learning_rate=4e-4),
 }
-COMMON = {"schedule": "linear", "snapshot": 1000, "display": 100}
+COMMON: dict[str, Any] = {"schedule": "linear", "snapshot": 1000, "display": 100}
 
 # What ships for tests: these actions, the first frames of the pictures of these cameras.
 TEST_ACTIONS, TEST_FRAMES, TEST_CAMERAS = (2, 8, 13), 20, ("cam1", "cam3")
@@ -89,6 +90,7 @@ def main(work: Path, ship: bool) -> None:
         assert model is not None
         seconds.setdefault(phase, round(time.process_time() - start))
         times.write_text(json.dumps(seconds))
+    assert model is not None
     measured = {
         "processor_seconds": seconds,
         "mm": measure(model, data, data),

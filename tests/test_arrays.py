@@ -125,7 +125,7 @@ def test_members_that_are_no_arrays(kind: str, method: int, tmp_path: Path, capf
 
 def test_objects_are_read_by_whoever_asks(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
-    np.savez(path, x=np.array({"a": 1}))  # type: ignore[arg-type]
+    np.savez(path, x=np.array({"a": 1}))
     assert read_npz(path, lambda data, name: json.loads(b'{"from": "pickle"}'))["x"] == {"from": "pickle"}
     np.savez(path, x=np.array([1, 2], object))
     with pytest.raises(FileError, match=r"a\.npz: x\.npy: says that its shape is \(2,\), and holds \(\)"):

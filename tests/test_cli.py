@@ -285,9 +285,9 @@ def test_verify_cases(run: Callable[..., Result], tmp_path: Path) -> None:
     (unsupported,) = document["unsupported"]
     assert unsupported["case"] == "not"
     assert "'Nope'" in unsupported["reason"]
-    text = run("verify", "--cases", cases)
-    assert text.status == 1
-    assert "1 of 3 passed" in text.out
+    table = run("verify", "--cases", cases)
+    assert table.status == 1
+    assert "1 of 3 passed" in table.out
     assert run("verify", "--cases", cases, "--case", "good").status == 0
     assert "no case named bad" in run("verify", "--cases", cases, "--case", "bad").error
 

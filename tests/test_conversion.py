@@ -142,7 +142,7 @@ def test_saving_a_net_of_ones_own(tmp_path: Path, device: torch.device) -> None:
     assert torch.equal(loaded.fc.weight, net.fc.weight.cpu())
     assert read_checkpoint(tmp_path / "m.pt").sources == ()
     with pytest.raises(UsageError, match="inference form"):
-        caffe_compat.save(net.optimize(), tmp_path / "m.pt")
+        caffe_compat.save(net.optimize(), tmp_path / "m.pt")  # type: ignore[arg-type]
 
 
 def test_a_net_without_values_is_not_saved(model: Path) -> None:

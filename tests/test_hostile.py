@@ -299,7 +299,7 @@ def test_networks(farm: Farm) -> None:
 
 
 def test_odd_networks_that_caffe_would_run(farm: Farm) -> None:
-    odd = {
+    odd: dict[str, str | bytes] = {
         "lrn": one("LRN", "lrn_param { local_size: 2147483647 }"),
         "stride": conv("num_output: 2 kernel_size: 3 stride: 4294967295"),
         "concat of 5000": one("ReLU") + layer("c", "Concat", "x " * 5000, "c"),
@@ -496,12 +496,16 @@ def test_hdf5_weights(farm: Farm) -> None:
         plain(file)
         file[layers].create_dataset("0", (10**7, 10**6), "f4", chunks=(1000, 1000), compression="gzip")
 
+    def circle(file: h5py.File) -> None:
+        plain(file)
+        file[layers]["0"] = file["data"]
+
     makers = {
         "external link": lambda file: plain(file, h5py.ExternalLink("other.h5", "w")),
         "external link to a layer": lambda file: file.__setitem__(layers, h5py.ExternalLink("other.h5", "/")),
         "soft link": lambda file: plain(file, h5py.SoftLink("/data/fc/1")),
         "dangling link": lambda file: plain(file, h5py.SoftLink("/nowhere")),
-        "circle": lambda file: (plain(file), file[layers].__setitem__("0", file["data"])),
+        "circle": circle,
         "virtual": virtual,
         "external": external,
         "huge": huge,

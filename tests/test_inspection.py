@@ -260,7 +260,11 @@ def test_unknown_fields_and_strings_that_caffe_refuses(tmp_path: Path) -> None:
 
 def arrays() -> list[tuple[str, list[np.ndarray]]]:
     random = np.random.RandomState(0)
-    shapes = {"conv": [(6, 2, 3, 5), (6,)], "up": [(6, 3, 2, 2)], "fc": [(7, 96), (7,)]}
+    shapes: dict[str, list[tuple[int, ...]]] = {
+        "conv": [(6, 2, 3, 5), (6,)],
+        "up": [(6, 3, 2, 2)],
+        "fc": [(7, 96), (7,)],
+    }
     return [(name, [random.standard_normal(s).astype(np.float32) for s in blobs]) for name, blobs in shapes.items()]
 
 

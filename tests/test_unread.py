@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,9 @@ from caffe_compat.schema.prototxt import parse_message
 X = input_layer("x", 1, 1, 6, 6)
 
 
-def built(text: str, dialect: str | None = None, phase: str = "TEST", ignore: tuple[str, ...] = ()) -> object:
+def built(
+    text: str, dialect: str | None = None, phase: str = "TEST", ignore: tuple[str, ...] = ()
+) -> caffe_compat.CaffeNet:
     parsed = parse_message(text, dialect=dialect)
     state = caffe_compat.NetState(phase)
     return caffe_compat.CaffeNet(parsed.message, state, dialect=parsed.schema.name, ignore_fields=ignore)
@@ -81,7 +84,7 @@ def test_what_caffe_itself_does_not_read_is_said() -> None:
 
 
 @pytest.mark.parametrize("entry", HARMLESS, ids=lambda entry: entry.fields[0])
-def test_harmless_fields_have_a_reason_and_their_forks(entry: object) -> None:
+def test_harmless_fields_have_a_reason_and_their_forks(entry: Any) -> None:
     for dialect in entry.dialects or ("bvlc",):
         for field in entry.fields:
             assert harmless_reason(field, "Convolution", "TEST", dialect) == entry.reason

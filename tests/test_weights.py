@@ -162,7 +162,7 @@ def test_blobs_go_where_protobuf_writes_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_arrays_of_any_layout(dtype: type, tmp_path: Path) -> None:
+def test_arrays_of_any_layout(dtype: type[np.floating], tmp_path: Path) -> None:
     values = VALUES.astype(dtype)
     variants = {
         "transposed": values.transpose(2, 0, 1),

@@ -6,7 +6,9 @@ import mmap
 import re
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,7 +116,7 @@ def test_nameless_and_non_utf8_names() -> None:
 
 
 @pytest.mark.parametrize(("number", "dtype"), [(5, np.float32), (8, np.float64)])
-def test_packed_values_are_views(number: int, dtype: type, tmp_path: Path) -> None:
+def test_packed_values_are_views(number: int, dtype: type[np.floating], tmp_path: Path) -> None:
     values = VALUES.astype(dtype)
     path = tmp_path / "a.caffemodel"
     for padding in range(8):  # any alignment
@@ -124,7 +126,7 @@ def test_packed_values_are_views(number: int, dtype: type, tmp_path: Path) -> No
         assert view.data.dtype == dtype
         assert not view.data.flags.writeable
         assert not view.data.flags.owndata
-        base = view.data
+        base: Any = view.data
         while isinstance(base, np.ndarray):
             base = base.base
         assert isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
@@ -138,7 +140,7 @@ def test_unpacked_values(number: int, wire: int, dtype: str, count: int) -> None
     values = np.random.RandomState(count).standard_normal(count).astype(dtype)
     stored = b"".join(key(number, wire) + v.tobytes() for v in values)
     for before, after in ((shape(count), b""), (b"", shape(count))):
-        view = within(1_000, lambda blob=before + stored + after: only_blob(blob))  # however many values there are
+        view = within(1_000, partial(only_blob, before + stored + after))  # however many values there are
         assert view.data.dtype == dtype
         np.testing.assert_array_equal(view.data, values)
         assert not view.data.flags.writeable
@@ -405,7 +407,7 @@ def test_every_damage_reads_or_raises(name: str) -> None:
     offsets = []
     for data in damaged:
         try:
-            for record in within(20_000, lambda data=data: read_net(data)).layers:
+            for record in within(20_000, partial(read_net, data)).layers:
                 for blob in record.blobs:
                     assert blob.is_empty or blob.data.shape == blob.shape
         except WireError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -38,6 +38,10 @@ class ProgramNet(PicklableNet):
     notes: list[str]
     randomness: Randomness
     files: FileAccess
+
+    if TYPE_CHECKING:
+        # net.conv1.weight: what a child has depends on its layer, while torch promises a tensor or a module.
+        def __getattr__(self, name: str) -> Any: ...
 
     @property
     def graph(self) -> Graph:

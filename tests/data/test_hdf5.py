@@ -15,6 +15,7 @@ import torch
 
 from caffe_compat.errors import FileError, LayerError
 from caffe_compat.formats.hdf5_writing import RowFile
+from caffe_compat.training.data.source import Source
 
 from .helpers import source_of
 
@@ -43,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def labels(source, batches: range) -> list[int]:
+def labels(source: Source, batches: range) -> list[int]:
     return [int(x) for k in batches for x in source.batch(k)["label"]]
 
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import FileAccessError, FileError, LayerError, UsageError
+from caffe_compat.training.data.image_data import ImageData
 
 from .helpers import FORK, image_data, image_list, source_of, sources_of
 
 
-def order(source, batches: range) -> list[int]:
+def order(source: ImageData, batches: range) -> list[int]:
     """Which lines the batches hold, told by the first label."""
     return [int(x) for k in batches for x in source.batch(k)["label"].numpy().reshape(source.batch_size, -1)[:, 0]]
 
@@ -222,7 +223,8 @@ def test_a_root_folder_without_its_slash_is_told(tmp_path: Path) -> None:
 
 def test_a_confined_network_stays_inside(tmp_path: Path) -> None:
     inside, outside = tmp_path / "in", tmp_path / "out"
-    inside.mkdir(), outside.mkdir()
+    inside.mkdir()
+    outside.mkdir()
     image_list(outside, 1)
     (inside / "list.txt").write_text("../out/0.png 0\n")
     source_of(image_data(), inside).batch(0)

@@ -26,7 +26,9 @@ def test_colour_gray_and_size(extension: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(path, color=True), cv2.imread(path, cv2.IMREAD_COLOR))
     gray = read_image(path, color=False, height=7, width=23)
     assert gray.shape == (7, 23, 1)
-    np.testing.assert_array_equal(gray[:, :, 0], cv2.resize(cv2.imread(path, cv2.IMREAD_GRAYSCALE), (23, 7)))
+    whole = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+    assert whole is not None
+    np.testing.assert_array_equal(gray[:, :, 0], cv2.resize(whole, (23, 7)))
 
 
 def test_a_size_that_no_memory_holds(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ def test_stored_case(case: str) -> None:
         source = source_of(prototxt, FORMATS)
         shapes = source.shapes()
         # Where several batches were stored they are data_0, data_1 ...
-        batches = sorted({int(name.rpartition("_")[2]) for name in group if "_" in name}) or [None]
+        several = sorted({int(name.rpartition("_")[2]) for name in group if "_" in name})
+        batches: list[int | None] = [*several] or [None]
         for k in batches:
             batch = source.batch(k or 0)
             for top in ("data", "label"):

@@ -62,12 +62,12 @@ class Recordings:
         for subject, performance in self.frames:
             world = (self.world(subject, performance) / 1000).astype(np.float32)
             data.setdefault(subject, {})[_uniform(performance)] = world
-        np.savez_compressed(root / "data_3d_h36m.npz", positions_3d=data)
+        np.savez_compressed(root / "data_3d_h36m.npz", positions_3d=np.array(data, object))
         return root / "data_3d_h36m.npz"
 
     def detections(self, path: Path, order: str = "H36M17", noise: float = 4.0, more_frames: int = 3) -> Path:
         """``data_2d_h36m_<detector>.npz``: detections run on beyond the motion capture."""
-        flat: dict[str, dict[str, list[np.ndarray | None]]] = {}
+        flat: dict[str, dict[str, list[np.ndarray]]] = {}
         for subject, performance in self.frames:
             views = []
             for serial in SERIALS:
@@ -79,8 +79,9 @@ class Recordings:
             "COCO17": ([1, 3, 5, 7, 9, 11, 13, 15], [2, 4, 6, 8, 10, 12, 14, 16]),
             "MPII16": ([3, 4, 5, 13, 14, 15], [0, 1, 2, 10, 11, 12]),
         }[order]
-        metadata = {"layout_name": "x", "num_joints": 16 if order == "MPII16" else 17}
-        np.savez_compressed(path, positions_2d=flat, metadata={**metadata, "keypoints_symmetry": [left, right]})
+        joints = 16 if order == "MPII16" else 17
+        metadata = {"layout_name": "x", "num_joints": joints, "keypoints_symmetry": [left, right]}
+        np.savez_compressed(path, positions_2d=np.array(flat, object), metadata=np.array(metadata, object))
         return path
 
     def detected(self, subject: str, performance: str, serial: str, order: str, noise: float) -> np.ndarray:
@@ -144,8 +145,8 @@ class Recordings:
                 for name, values in rows.items():
                     parts.setdefault(name, []).append(values)
             with h5py.File(folder / "annot.h5", "w") as file:
-                for name, values in parts.items():
-                    file.create_dataset(name, data=np.concatenate(values))
+                for name, blocks in parts.items():
+                    file.create_dataset(name, data=np.concatenate(blocks))
         return root
 
     # Official

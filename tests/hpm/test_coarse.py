@@ -39,7 +39,7 @@ def test_the_files_of_the_original(reference: Path, tmp_path: Path) -> None:
     lines = read_list(data.ground_truth(2))
     assert lines.pose3d is not None
     assert lines.clip is not None
-    pictures = np.stack([cv2.imread(str(tmp_path / "h36m" / path)) for path in lines.paths])
+    pictures = np.stack([np.asarray(cv2.imread(str(tmp_path / "h36m" / path))) for path in lines.paths])
     images = (pictures.transpose(0, 3, 1, 2).astype(np.float32) - 128) / 256
     label = np.concatenate([lines.pose2d, lines.pose3d, lines.clip[:, None]], 1).astype(np.float32)
     for k in (0, 5):

@@ -22,7 +22,7 @@ def test_public_names_are_exact() -> None:
     aside = {"TYPE_CHECKING", "Any", "annotations"}
     assert set(values) - modules - aside == set(hpm.__all__) - modules
     with pytest.raises(AttributeError, match="module 'hpm' has no attribute 'PoseMashine'"):
-        _ = hpm.PoseMashine  # type: ignore[attr-defined]
+        _ = hpm.PoseMashine
 
 
 @pytest.mark.parametrize(

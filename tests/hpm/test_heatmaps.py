@@ -253,7 +253,7 @@ def _write_mat(path: Path, entries: list[dict[str, Any]]) -> None:
         at = {"x": entry["center"][0], "y": entry["center"][1]}
         person = {"annopoints": {"point": _records(points)}, "objpos": at, "scale": entry["scale"]}
         pictures.setdefault(entry["image"], []).append(person)
-    rows = [({"name": name}, _records(people)) for name, people in pictures.items()]
+    rows: list[Any] = [({"name": name}, _records(people)) for name, people in pictures.items()]
     head_only, of_the_test = {"x1": 3.0, "y1": 4.0}, {"objpos": {"x": 5.0, "y": 6.0}, "scale": 1.0}
     rows += [
         ({"name": "head.png"}, head_only),

@@ -348,7 +348,7 @@ def test_footage(run: Run, verified: Path, tmp_path: Path) -> None:
 
 def test_footage_for_other_programs(run: Run, verified: Path, tmp_path: Path) -> None:
     video, keypoints, out = tmp_path / "clip.avi", tmp_path / "k.npy", tmp_path / "out"
-    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 20, (96, 96))
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 20, (96, 96))
     for picture in random_frames(8, height=96, width=96):
         writer.write(picture)
     writer.release()
@@ -420,7 +420,7 @@ def test_footage_is_streamed(verified: Path, tmp_path: Path, monkeypatch: pytest
 
 def test_videos(tmp_path: Path) -> None:
     path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (48, 32))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (48, 32))
     for k in range(7):
         writer.write(np.full((32, 48, 3), 30 * k, np.uint8))
     writer.release()
@@ -428,7 +428,16 @@ def test_videos(tmp_path: Path) -> None:
 
 
 def test_training_a_phase_and_going_on(run: Run, synthetic: Path, tmp_path: Path) -> None:
-    command = ("train", "2d_to_3d", "--data", synthetic, "--out", tmp_path / "run", "--image-size", 64)
+    command: tuple[object, ...] = (
+        "train",
+        "2d_to_3d",
+        "--data",
+        synthetic,
+        "--out",
+        tmp_path / "run",
+        "--image-size",
+        64,
+    )
     command += ("--width", 0.05, "--hidden", 6, "--projector", 5, "--iterations", 2, "--workers", 0, "--seed", 3)
     weights = tmp_path / "run" / "train_test_cpm.caffemodel"
     assert "starts from the weights of train_test_cpm" in run(*command).error

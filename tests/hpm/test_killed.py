@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,7 +110,17 @@ def test_refine(mode: str, model: Path, tmp_path: Path) -> None:
         rows = "".join("," + ",".join(f"{v:.6f}" for v in row) + "\n" for row in rng.rand(count, 48))
         coarse.normalised(action).write_text(rows)
     actions = ",".join(map(str, ACTIONS))
-    command = ("refine", "--model", model, "--data-dir", tmp_path, "--coarse-3d", coarse.root, "--pose2d", "gt")
+    command: tuple[Any, ...] = (
+        "refine",
+        "--model",
+        model,
+        "--data-dir",
+        tmp_path,
+        "--coarse-3d",
+        coarse.root,
+        "--pose2d",
+        "gt",
+    )
     command += ("--actions", actions, "--mode", mode)
     _outlives(2, tmp_path / "killed", tmp_path / "peace", *command)
     for action in ACTIONS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,9 +109,10 @@ def test_pixels(tiny: PoseMachine) -> None:
     with pytest.raises(UsageError, match="window 0"):
         tiny.coarse(frames, window=0)
     assert tiny.coarse(frames[:0]).shape == (0, 16, 3)
-    for none in ([1, 2], "walk.mp4"):
+    no_frames: tuple[Any, ...] = ([1, 2], "walk.mp4")
+    for none in no_frames:
         with pytest.raises(UsageError, match=r"found a frame of type (int|str)"):
-            tiny.coarse(none)  # type: ignore[arg-type]
+            tiny.coarse(none)
     with pytest.raises(UsageError, match="one array or tensor were expected, found list"):
         tiny.coarse(list(ready), pixels="preprocessed")
     ready[1, 0, 5, 5] = np.nan
@@ -124,7 +126,8 @@ def test_same_kind_out_and_units_by_name(tiny: PoseMachine, device: torch.device
     frames, pose2d = random_frames(4), np.random.RandomState(1).rand(4, 16, 2)
     normalised = tiny.coarse(frames)
     tiny.reset_state()
-    several = tiny.coarse([torch.from_numpy(frame) for frame in frames])
+    tensors: Any = [torch.from_numpy(frame) for frame in frames]
+    several = tiny.coarse(tensors)
     assert isinstance(several, torch.Tensor)
     np.testing.assert_array_equal(several.cpu().numpy(), normalised)
     tiny.reset_state()
@@ -350,7 +353,7 @@ def test_other_bounds_than_the_models_own_are_refused(tiny: PoseMachine, tmp_pat
 
 
 def test_without_bounds_the_published_ones_are_assumed_and_said(tiny: PoseMachine, tmp_path: Path) -> None:
-    tiny.bounds = None  # type: ignore[assignment]  # the setter takes it
+    tiny.bounds = None  #  # the setter takes it
     tiny.save(tmp_path / "model.pt")
     machine = PoseMachine.from_pretrained(tmp_path / "model.pt")
     assert machine.known_bounds is None
@@ -368,12 +371,13 @@ def test_without_bounds_the_published_ones_are_assumed_and_said(tiny: PoseMachin
 
 def test_damaged_bounds(tiny: PoseMachine, tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
-    for entries in (
+    damaged: tuple[dict[str, Any], ...] = (
         {"pose_bounds_mm": torch.zeros(2, 47), "pose_bounds_source": "x"},
         {"pose_bounds_mm": torch.zeros(2, 48), "pose_bounds_source": "x"},  # maxima that are no larger than minima
         {"pose_bounds_mm": torch.eye(2, 48)},
         {"pose_bounds_mm": "134", "pose_bounds_source": "x"},
-    ):
+    )
+    for entries in damaged:
         save_checkpoint(tiny.net, path, extra=entries)
         with pytest.raises(FileError, match=r"model\.pt: is damaged"):
             PoseMachine.from_pretrained(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,7 +34,7 @@ def _write_json(path: Path, kind: str) -> None:
     seen = np.ones(16)
     seen[4] = 0
     two[4] = -1 if kind == "joints" else 0
-    entries: list[dict[str, object]] = []
+    entries: list[dict[str, Any]] = []
     for name, joints, visible in (("a.png", one, np.ones(16)), ("b.png", two, seen)):
         place = {"objpos": [51.0, 61.0], "scale_provided": 1.5}
         if kind == "joints":
@@ -56,7 +57,7 @@ def _write_mat(path: Path, more: int = 0, compressed: bool = True) -> None:
     """``RELEASE`` in the structure of mpii_human_pose_v1_u12_1.mat, with what is odd in it, and ``more`` persons."""
     one, two = _points() + 1
 
-    def person(joints: np.ndarray, lacks: int | None = None) -> dict[str, object]:
+    def person(joints: np.ndarray, lacks: int | None = None) -> dict[str, Any]:
         # Not in the order of their ids; is_visible is a text, or nothing for the upper neck and the top of the head.
         points = [
             {
@@ -98,7 +99,7 @@ def _write_mat(path: Path, more: int = 0, compressed: bool = True) -> None:
     savemat(path, {"RELEASE": _structs([release])}, do_compression=compressed)
 
 
-def _structs(entries: list[dict[str, object]]) -> np.ndarray:
+def _structs(entries: list[dict[str, Any]]) -> np.ndarray:
     """A MATLAB struct array."""
     result = np.zeros((1, len(entries)), dtype=[(key, object) for key in entries[0]])
     for k, entry in enumerate(entries):
@@ -157,7 +158,7 @@ def test_mats_with_other_content(tmp_path: Path) -> None:
     path = tmp_path / "mpii.mat"
     place = {"x": 1.0, "y": 2.0, "id": 16}
 
-    def write(point: dict[str, object], train: list[int]) -> None:
+    def write(point: dict[str, Any], train: list[int]) -> None:
         people = _structs([{"annopoints": _structs([{"point": _structs([point])}])}])
         pictures = _structs([{"image": _structs([{"name": "a.png"}]), "annorect": people}])
         savemat(path, {"RELEASE": _structs([{"annolist": pictures, "img_train": np.array([train])}])})
@@ -305,8 +306,9 @@ def test_kth_prepared(tmp_path: Path) -> None:
         assert entries.name(2) == f"images/{path.stem}/00003.jpg"
     for k in range(1, FRAMES + 1):
         crop = cv2.imread(str(tmp_path / f"out/images/camera2/{k:05d}.jpg"))
+        assert crop is not None
         assert crop.shape == (32, 32, 3)
-        assert abs(np.median(crop) - 40 * k) < 3
+        assert abs(np.median(crop.astype(float)) - 40 * k) < 3
     assert len(list((tmp_path / "out").rglob("*.jpg"))) == FRAMES
 
 

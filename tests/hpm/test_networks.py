@@ -229,10 +229,10 @@ def test_pose_2d_writes_32_values_a_frame(device: torch.device) -> None:
 
 
 def test_files_go_where_the_options_say() -> None:
-    options = NetworkOptions(
-        **{name: name for name in ("train_list", "test_list", "mpii_list", "h36m_root", "mpii_root", "bounds")},
-        **{name: name for name in ("norm_csv", "unnorm_csv", "change_csv")},
-    )
+    names = ["train_list", "test_list", "mpii_list", "h36m_root", "mpii_root", "bounds"]
+    names += ["norm_csv", "unnorm_csv", "change_csv"]
+    files: dict[str, Any] = {name: name for name in names}
+    options = NetworkOptions(**files)
     h36m, mpii, test = (layer for layer in define("mask3d", options).message.layer if not layer.bottom)
     for layer, expected in ((h36m, ("train_list", "h36m_root")), (test, ("test_list", "h36m_root"))):
         params = layer.image_data_lstm_param

@@ -89,7 +89,7 @@ def _write_kth(place: Path) -> None:
 def test_it_has_an_example_that_runs(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     value, out = NAMES[name], io.StringIO()
-    globs = {**vars(inspect.getmodule(value)), "hpm": hpm, "np": np}  # type: ignore[arg-type]
+    globs = {**vars(inspect.getmodule(value)), "hpm": hpm, "np": np}
     found = [test for test in doctest.DocTestFinder().find(value, name, globs=globs) if test.examples]
     assert found, f"{name} has no example"
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)

@@ -155,7 +155,7 @@ def test_the_loss_falls() -> None:
     coarse, pose2d = _frames(50, torch.float32)
     loss = ProjectionLoss()
     for mode in ("faithful", "independent"):
-        out = Refiner(projector, RefineSettings(mode)).refine(coarse, pose2d)  # type: ignore[arg-type]
+        out = Refiner(projector, RefineSettings(mode)).refine(coarse, pose2d)
         before, after = (
             loss(project(projector, pose, RELU_SCALE), loss.target(pose2d)).mean() for pose in (out.change, out.pose)
         )
@@ -196,7 +196,7 @@ def test_shapes_and_kinds() -> None:
     assert joints.pose.shape == (4, 48)
     np.testing.assert_array_equal(flat.pose.numpy(), joints.pose)
     for mode in ("faithful", "independent"):
-        none = Refiner(seeded_projector(20, 30), RefineSettings(mode)).refine(coarse[:0], pose2d[:0])  # type: ignore[arg-type]
+        none = Refiner(seeded_projector(20, 30), RefineSettings(mode)).refine(coarse[:0], pose2d[:0])
         assert none.pose.shape == (0, 48)
 
 

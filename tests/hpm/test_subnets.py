@@ -45,7 +45,7 @@ def test_windows_longer_than_memory_likes(count: int, monkeypatch: pytest.Monkey
     machine = PoseMachine(seeded_net(define("deploy", NARROW)))
     trunk, sizes = machine._halves.trunk, list[int]()
     assert trunk is not None
-    trunk.conv1_1.register_forward_hook(lambda module, given, out: sizes.append(len(given[0])))  # type: ignore[union-attr]
+    trunk.conv1_1.register_forward_hook(lambda module, given, out: sizes.append(len(given[0])))
     found = machine.coarse(random_frames(count), window=16)
     assert sum(sizes) == count
     assert max(sizes) <= 5

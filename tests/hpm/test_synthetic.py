@@ -239,7 +239,7 @@ def test_the_held_out_subject_is_not_trained_on() -> None:
 )
 def test_options_that_make_no_sense(changes: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        SyntheticOptions(**{**vars(SMALL), **changes})  # type: ignore[arg-type]
+        SyntheticOptions(**{**vars(SMALL), **changes})
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

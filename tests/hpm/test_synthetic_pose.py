@@ -43,7 +43,7 @@ def test_outputs_agree_with_plain_numpy(folder: Path, device: torch.device) -> N
 
 
 def _predict(net: CaffeNet, data: TrainingFolder, entries: PoseList) -> tuple[np.ndarray, np.ndarray]:
-    frames = np.stack([cv2.imread(str(data.h36m / name)) for name in entries.paths]).transpose(0, 3, 1, 2)
+    frames = np.stack([np.asarray(cv2.imread(str(data.h36m / name))) for name in entries.paths]).transpose(0, 3, 1, 2)
     inputs = (frames.astype(np.float32) - 128) / 256
     assert entries.clip is not None
     clip = entries.clip.astype(np.float32)[:, None]

@@ -31,7 +31,7 @@ RUNS = {
 
 def _net(name: str, reference: Path, device: torch.device) -> CaffeNet:
     network, files = RUNS[name]
-    options = NetworkOptions(image_size=64, bounds="max_min.csv", **files)
+    options = NetworkOptions(image_size=64, bounds="max_min.csv", **files)  # type: ignore[arg-type]  # names of files alone
     return seeded_net(define(network, options), files=FileAccess(reference)).to(device)
 
 

@@ -136,7 +136,7 @@ def test_the_original_s_numbers_are_the_defaults(data: Path, tmp_path: Path) -> 
     settings = read_solver(tmp_path / "2d_to_3d.solver.prototxt")
     assert (settings.type, settings.max_iter, settings.policy.name) == ("Adam", 2_000_000, "fixed")
     assert settings.policy.base_lr == pytest.approx(1e-4)
-    assert (settings.momentum, settings.momentum2) == (pytest.approx(0.9), pytest.approx(0.999))
+    assert [settings.momentum, settings.momentum2] == pytest.approx([0.9, 0.999])
     assert settings.clip_gradients == 5
     assert (settings.weight_decay, settings.iter_size, settings.snapshot) == (0, 1, 20_000)
     # The network's own fillers: a standard deviation of 0.01.

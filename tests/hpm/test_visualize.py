@@ -50,8 +50,8 @@ def test_2d_poses_in_either_unit() -> None:
     pixels = Scene(pictures=pictures, pose2d_pixels=square)
     fractions = Scene(pictures=pictures, pose2d_normalised=square / 90)
     for frame in range(scenes.FRAMES):
-        assert np.allclose(pixels.flat(frame).pose, square[frame] / 90, rtol=1e-12)
-        assert np.allclose(fractions.flat(frame).pose, square[frame] / 90, rtol=1e-12)
+        assert np.allclose(np.asarray(pixels.flat(frame).pose), square[frame] / 90, rtol=1e-12)
+        assert np.allclose(np.asarray(fractions.flat(frame).pose), square[frame] / 90, rtol=1e-12)
     wide = Scene(pictures=scenes.pictures(160, 120), pose2d_pixels=scenes.pose2d(160, 120))
     assert wide.flat(0).size == (160, 120)
     assert np.allclose(wide.flat(1).pose * (160, 120), scenes.pose2d(160, 120)[1], rtol=1e-12)
@@ -75,7 +75,7 @@ def test_pictures_may_be_read_when_asked() -> None:
     reader = Reader()
     scene = Scene(pictures=reader, truth=scenes.truth())
     assert reader.read == []
-    assert np.array_equal(scene.flat(4).picture, scenes.pictures(50, 40)[4])
+    assert np.array_equal(np.asarray(scene.flat(4).picture), scenes.pictures(50, 40)[4])
     assert reader.read == [4]
 
 

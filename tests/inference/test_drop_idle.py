@@ -41,7 +41,7 @@ def test_the_net_may_be_nothing_else() -> None:
 
 def test_dropout_that_scales_in_testing_stays() -> None:
     net = build(conv("c", "data"), in_place("Dropout", "c"))
-    net.c_dropout = Dropout(0.25, scale_train=False).eval()  # type: ignore[assignment]
+    net.c_dropout = Dropout(0.25, scale_train=False).eval()
     optimized = net.optimize(NAME)
     assert steps(optimized) == ["c", "c_dropout"]
     same_outputs(net, optimized)
@@ -53,7 +53,7 @@ def test_a_derived_class_may_do_something() -> None:
             return 2 * x
 
     net = build(conv("c", "data"), in_place("Dropout", "c"))
-    net.c_dropout = Doubling(0.5).eval()  # type: ignore[assignment]
+    net.c_dropout = Doubling(0.5).eval()
     optimized = net.optimize()
     assert steps(optimized) == ["c", "c_dropout"]
     same_outputs(net, optimized)

@@ -57,7 +57,7 @@ def test_a_scaling_alone_stays_the_layer_that_it_was() -> None:
 def test_dropout_is_folded_only_where_it_scales() -> None:
     net = build(conv("c", "data"), in_place("Dropout", "c"))
     assert steps(optimize(net, [FOLD_AFFINE])) == ["c", "c_dropout"]
-    net.c_dropout = Dropout(0.25, scale_train=False).eval()  # type: ignore[assignment]
+    net.c_dropout = Dropout(0.25, scale_train=False).eval()
     optimized = optimize(net, [FOLD_AFFINE])
     assert steps(optimized) == ["c"]
     same_outputs(net, optimized)

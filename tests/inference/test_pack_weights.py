@@ -38,8 +38,8 @@ def test_no_weight_is_changed() -> None:
     for name, module in back.named_children():
         if isinstance(module, Fused):
             weight = net.get_parameter(f"{name}.weight").double()
-            found = module.layer.weight
-            assert torch.equal(found.t() if name == "c" else found, weight)  # type: ignore[operator]
+            found = module.layer.get_parameter("weight")
+            assert torch.equal(found.t() if name == "c" else found, weight)
 
 
 def test_layers_that_care_are_given_rows() -> None:

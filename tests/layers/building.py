@@ -62,6 +62,7 @@ def precise(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def assert_equals(found: torch.Tensor, expected: Any) -> None:
-    """Equal up to the rounding of ``found``'s dtype, and of the same shape."""
+def assert_equals(found: torch.Tensor | None, expected: Any) -> None:
+    """Equal up to the rounding of ``found``'s dtype, and of the same shape; a gradient that is None is not."""
+    assert found is not None
     torch.testing.assert_close(found.detach().cpu(), torch.as_tensor(expected, dtype=found.dtype), equal_nan=True)

@@ -145,6 +145,7 @@ def test_values_at_the_seams() -> None:
     def gradient(text: str, at: float) -> float:
         x = torch.tensor([float(at)], requires_grad=True)
         build(text, (1,))(x).sum().backward()
+        assert x.grad is not None
         return float(x.grad)
 
     assert gradient('type: "AbsVal"', 0) == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ def rand(*shape: int, seed: int = 9) -> np.ndarray:
     return np.random.RandomState(seed).uniform(-1, 1, shape)
 
 
-def slow_convolution(x, w, b, stride, pad, dilation, group):
+def slow_convolution(x: Any, w: Any, b: Any, stride: Any, pad: Any, dilation: Any, group: int) -> np.ndarray:
     """Convolution of (N, C, spatial...) element by element; beyond the image and its padding there are zeros."""
     n, _, *size = x.shape
     outputs, per_group, *kernel = w.shape
@@ -29,8 +30,9 @@ def slow_convolution(x, w, b, stride, pad, dilation, group):
             for c, tap in itertools.product(range(per_group), np.ndindex(*kernel)):
                 place = tuple(a * s - p + t * d for a, s, p, t, d in zip(at, stride, pad, tap, dilation, strict=True))
                 if all(0 <= q < s for q, s in zip(place, size, strict=True)):
-                    total += x[(image, first + c, *place)] * w[(o, c, *tap)]
-            y[(image, o, *at)] = total
+                    total += x[image, first + c][place] * w[o, c][tap]
+            top: Any = (image, o, *at)
+            y[top] = total
     return y
 
 
@@ -182,7 +184,16 @@ def test_gradient_and_empty_batch(text: str) -> None:
         ((2, 3, 2), "kernel_size: 3 stride: 2", 1, (3,), (2,), (0,), (1,)),
     ],
 )
-def test_im2col(shape, text, axis, kernel, stride, pad, dilation, device: torch.device) -> None:
+def test_im2col(
+    shape: tuple[int, ...],
+    text: str,
+    axis: int,
+    kernel: Any,
+    stride: Any,
+    pad: Any,
+    dilation: Any,
+    device: torch.device,
+) -> None:
     x = rand(*shape)
     module = build(f'type: "Im2col" convolution_param {{ {text} }}', shape)
     found = module(torch.tensor(x, dtype=precise(device), device=device))
@@ -191,7 +202,8 @@ def test_im2col(shape, text, axis, kernel, stride, pad, dilation, device: torch.
     rows = []
     for c, tap in itertools.product(range(shape[axis]), np.ndindex(*kernel)):
         w = np.zeros((1, shape[axis], *kernel))
-        w[(0, c, *tap)] = 1
+        one: Any = (0, c, *tap)
+        w[one] = 1
         rows.append(slow_convolution(flat, w, [0.0], stride, pad, dilation, 1))
     expected = np.concatenate(rows, 1)
     assert_equals(found, expected.reshape(*shape[:axis], *expected.shape[1:]))

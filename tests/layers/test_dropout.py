@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from building import build
@@ -32,14 +34,15 @@ def test_training_drops_and_scales(ratio: float, device: torch.device) -> None:
 def test_mask_depends_on_seed_iteration_rank_and_layer_only() -> None:
     module = build('type: "Dropout"', SHAPE, phase="TRAIN")
 
-    def mask(layer: str = "l", **randomness: int) -> torch.Tensor:
+    def mask(layer: str = "l", **randomness: Any) -> torch.Tensor:
         module.layer_name = layer
         module.randomness = Randomness(**{"seed": 1, **randomness})
         torch.manual_seed(int(torch.randint(100, ())))
         return module(torch.ones(SHAPE))
 
     assert torch.equal(mask(), mask())
-    for changed in ({"seed": 2}, {"iteration": 1}, {"rank": 1}):
+    changes: tuple[dict[str, Any], ...] = ({"seed": 2}, {"iteration": 1}, {"rank": 1})
+    for changed in changes:
         assert not torch.equal(mask(), mask(**changed))
     assert not torch.equal(mask(), mask(layer="m"))
 

@@ -18,7 +18,8 @@ def random(*shape: int, seed: int = 0, device: torch.device | str = "cpu") -> to
     return torch.tensor(array, dtype=torch.float32, device=device).requires_grad_(True)
 
 
-def numpy(x: torch.Tensor) -> np.ndarray:
+def numpy(x: torch.Tensor | None) -> np.ndarray:
+    assert x is not None
     return x.detach().cpu().double().numpy()
 
 
@@ -55,6 +56,8 @@ def test_eltwise_product_gradient_where_a_factor_is_zero() -> None:
         build(f'type: "Eltwise" eltwise_param {{ {parameters} }}', (1,), (1,), gradients=gradients)(
             zero, three
         ).backward()
+        assert zero.grad is not None
+        assert three.grad is not None
         return [float(zero.grad), float(three.grad)]
 
     assert gradient("operation: PROD") == [3, 0]

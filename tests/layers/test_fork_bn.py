@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ X = np.random.RandomState(0).randn(2, 3, 4, 5) + 1
 MEAN, VARIANCE = X.mean((0, 2, 3), keepdims=True), X.var((0, 2, 3), keepdims=True)
 
 
-def _double(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+def _double(module: torch.nn.Module, device: torch.device) -> Any:
     return give_values(module, device).to(precise(device))
 
 

@@ -52,8 +52,8 @@ def test_pooling_3d(device: torch.device, mean: bool, dialect: str, kind: str, p
             end = min(start + k, n + p)
             count *= end - start
             spans.append(slice(max(start, 0), min(end, n)))
-        window = x[(slice(None), slice(None), *spans)]
-        expected[(slice(None), slice(None), *at)] = window.sum((2, 3, 4)) / count if mean else window.max((2, 3, 4))
+        window = x[:, :, spans[0], spans[1], spans[2]]
+        expected[:, :, at[0], at[1], at[2]] = window.sum((2, 3, 4)) / count if mean else window.max((2, 3, 4))
     module = build(text, x.shape, dialect=dialect)
     assert_equals(module(torch.tensor(x, dtype=precise(device), device=device)), expected)
 
@@ -72,12 +72,12 @@ def test_gradient_of_equal_values(stride: int, device: torch.device) -> None:
         top.backward(slope)
         expected = np.zeros(values.shape)
         for n, c, *at in np.ndindex(*top.shape):
-            spans = [slice(i * s, i * s + k) for i, s, k in zip(at, (2, stride, stride), (2, 3, 3), strict=True)]
-            window, found = values[(n, c, *spans)], expected[(n, c, *spans)]
+            spans = tuple(slice(i * s, i * s + k) for i, s, k in zip(at, (2, stride, stride), (2, 3, 3), strict=True))
+            window, found = values[n, c][spans], expected[n, c][spans]
             largest = window == window.max()
             if gradients == "true":
                 largest.flat[largest.argmax() + 1 :] = False
-            found[largest] += slope[(n, c, *at)].item()
+            found[largest] += slope[n, c][tuple(at)].item()
         assert x.grad is not None
         assert_equals(x.grad, expected)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -377,7 +378,13 @@ def test_l1_loss(lengths: bool, entries: bool, plateau: float, device: torch.dev
     random = np.random.RandomState(0)
     a, b = random.randn(2, 3, 4, 5), random.randn(2, 3, 4, 5)
     b[0, 1, 2, 3] = b[1, :, 0, 0] = np.nan
-    settings = {"lengths": lengths, "scaled": lengths, "entries": entries, "eps": 0.02, "plateau": plateau}
+    settings: dict[str, Any] = {
+        "lengths": lengths,
+        "scaled": lengths,
+        "entries": entries,
+        "eps": 0.02,
+        "plateau": plateau,
+    }
     text = f"""type: "L1Loss" l1_loss_param {{ l2_per_location: {str(lengths).lower()} epsilon: 0.02
     l2_prescale_by_channels: {str(lengths).lower()} normalize_by_num_entries: {str(entries).lower()}
     plateau: {plateau} }}"""

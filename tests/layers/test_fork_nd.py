@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,8 +38,10 @@ def test_nd_convolution(
     expected = np.empty((2, 6, *sizes))
     for o, at in itertools.product(range(6), itertools.product(*map(range, sizes))):
         spans = tuple(slice(a * s, a * s + k) for a, s, k in zip(at, stride, kernel, strict=True))
-        window = padded[(slice(None), slice(o // 3 * 2, o // 3 * 2 + 2), *spans)]
-        expected[(slice(None), o, *at)] = (window * weight[o]).sum(tuple(range(1, len(shape)))) + bias[o]
+        place: Any = (slice(None), slice(o // 3 * 2, o // 3 * 2 + 2), *spans)
+        window = padded[place]
+        top: Any = (slice(None), o, *at)
+        expected[top] = (window * weight[o]).sum(tuple(range(1, len(shape)))) + bias[o]
     given = torch.tensor(x, device=device, dtype=precise(device))
     assert_equals(module(given), expected)
     assert module.infer(given).shape == expected.shape
@@ -68,8 +71,10 @@ def test_nd_pooling(
         spans = tuple(
             slice(max(a * s - p, 0), a * s - p + k) for a, k, s, p in zip(at, kernel, stride, pad, strict=True)
         )
-        window = x[(slice(None), slice(None), *spans)]
-        expected[(slice(None), slice(None), *at)] = window.max(tuple(range(2, len(shape))))
+        place: Any = (slice(None), slice(None), *spans)
+        window = x[place]
+        whole: Any = (slice(None), slice(None), *at)
+        expected[whole] = window.max(tuple(range(2, len(shape))))
     given = torch.tensor(x, device=device, dtype=precise(device))
     assert_equals(build(text, shape, dialect=FORK)(given), expected)
 

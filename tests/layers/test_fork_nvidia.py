@@ -75,9 +75,9 @@ def test_training(device: torch.device) -> None:
         assert_equals(module.mean, mean)
         assert_equals(module.variance, variance)
     assert module.scale_factor.item() == 1
-    x = torch.tensor(X[:, :, :2, :2], requires_grad=True)
+    corner = torch.tensor(X[:, :, :2, :2], requires_grad=True)
     cpu = give_values(build(layer, SHAPE, phase="TRAIN", dialect=NEW)).double()
-    assert torch.autograd.gradcheck(cpu, x)
+    assert torch.autograd.gradcheck(cpu, corner)
 
 
 def test_what_training_refuses() -> None:

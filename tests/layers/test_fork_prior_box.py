@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from caffe_compat.schema.upgrade import upgrade_net
 
 SSD, OPENVINO = "weiliu89/caffe@ssd", "openvinotoolkit/training_toolbox_caffe"
 
-PRIORS = {
+PRIORS: dict[str, list[Any]] = {
     "min_size: 30": [(30, 30)],
     "min_size: 30.9 max_size: 60": [(30, 30), (math.sqrt(1800),) * 2],
     "min_size: 20 min_size: 40 max_size: 30 max_size: 50 aspect_ratio: 2 aspect_ratio: 1 aspect_ratio: 2": [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from caffe_compat.errors import LayerError
 MSCNN, CASCADE = "zhaoweicai/mscnn", "zhaoweicai/cascade-rcnn"
 
 
-def _greedy(boxes: list[tuple[float, ...]], limit: float, after: int, measure: Any) -> list[tuple[float, ...]]:
+def _greedy(boxes: Sequence[tuple[float, ...]], limit: float, after: int, measure: Any) -> list[tuple[float, ...]]:
     kept: list[tuple[float, ...]] = []
     for box in sorted(boxes, key=lambda b: -b[4]):
         if all(measure(other, box) <= limit for other in kept):

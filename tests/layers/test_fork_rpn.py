@@ -51,14 +51,14 @@ def test_proposal(dialect: str, info: tuple[float, ...], device: torch.device) -
     for h in range(5):
         for w in range(8):
             for k, anchor in enumerate(anchors):
-                box = []
+                ends = []
                 for axis, at, limit in ((0, w, info[1]), (1, h, info[0])):
                     low, high = anchor[axis] + at * stride, anchor[axis + 2] + at * stride
                     side = high - low + 1
                     centre = offsets[0, 4 * k + axis, h, w] * side + low + 0.5 * side
                     half = 0.5 * math.exp(offsets[0, 4 * k + 2 + axis, h, w]) * side
-                    box.append([min(max(end, 0), limit - 1) for end in (centre - half, centre + half)])
-                (x1, x2), (y1, y2) = box
+                    ends.append([min(max(end, 0), limit - 1) for end in (centre - half, centre + half)])
+                (x1, x2), (y1, y2) = ends
                 fits = x2 - x1 + 1 >= 9 * info[-1] and y2 - y1 + 1 >= 9 * info[2]
                 boxes.append((x1, y1, x2, y2, float(scores[0, 6 + k, h, w]) * fits))
     boxes = sorted(boxes, key=lambda box: -box[4])[:100]

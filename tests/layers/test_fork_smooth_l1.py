@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_intel_divides_by_nothing_on_request() -> None:
     a, b = arrays = _inputs(2, 2)
     text = "smooth_l1_loss_param { sigma: 2 } loss_param { normalization: %s }"
     for mode, count in (("NONE", 1), ("FULL", COUNT)):
-        loss, slopes = (_each(lambda v, f=f: f(v, 2), a - b) / count for f in (_f, _slope))
+        loss, slopes = (_each(partial(f, sigma=2), a - b) / count for f in (_f, _slope))
         _check(text % mode, "intel/caffe", arrays, loss.sum(), slopes)
 
 

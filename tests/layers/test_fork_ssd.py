@@ -25,9 +25,9 @@ def test_permute() -> None:
         top = build(text, x.shape, dialect=SSD)(torch.tensor(x))
         assert_equals(top, x.transpose(full))
         assert top.is_contiguous()
-    for order in ("order: 1 order: 1", "order: 4"):
+    for wrong in ("order: 1 order: 1", "order: 4"):
         with pytest.raises(LayerError, match="each at most once"):
-            build(f'type: "Permute" permute_param {{ {order} }}', x.shape, dialect=SSD)
+            build(f'type: "Permute" permute_param {{ {wrong} }}', x.shape, dialect=SSD)
 
 
 def _iou(a: Any, b: Any) -> float:

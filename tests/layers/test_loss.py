@@ -151,14 +151,14 @@ def test_multinomial_logistic_loss_and_its_gradient_below_the_threshold(device: 
     loss = module(p, t)
     (2 * loss).backward()
     np.testing.assert_allclose(loss.item(), -(math.log(0.2) + math.log(1e-20)) / 2, rtol=1e-6)
-    np.testing.assert_allclose(p.grad.cpu(), [[0, 0, -5], [0, -1e20, 0]], rtol=1e-5)
+    np.testing.assert_allclose(p.grad.cpu(), np.array([[0, 0, -5], [0, -1e20, 0]]), rtol=1e-5)
 
 
 def test_multinomial_logistic_loss_true_gradient() -> None:
     module = build('type: "MultinomialLogisticLoss"', (2, 3), (2,), gradients="true")
     p = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.0, 0.5]], requires_grad=True)
     module(p, torch.tensor([2.0, 1.0])).backward()
-    np.testing.assert_allclose(p.grad, [[0, 0, -2.5], [0, 0, 0]], rtol=1e-5)
+    np.testing.assert_allclose(p.grad.numpy(), np.array([[0, 0, -2.5], [0, 0, 0]]), rtol=1e-5)
     for gradients in ("caffe", "true"):
         inner = build('type: "MultinomialLogisticLoss"', (2, 3, 2), (2,), gradients=gradients)
         check_gradient(inner, torch.rand(2, 3, 2) + 0.1, torch.tensor([5.0, 1.0]))
@@ -207,6 +207,7 @@ def test_contrastive_gradient_is_finite_at_zero_distance() -> None:
         loss = module(a, torch.ones(2, 3), torch.tensor([0.0, 1.0]))
         loss.backward()
         assert loss == 0.25
+        assert a.grad is not None
         assert torch.equal(a.grad, torch.zeros(2, 3))
 
 

@@ -53,6 +53,7 @@ def test_default_eps_and_constant_images() -> None:
     y = module(x)
     y.sum().backward()
     assert torch.equal(y, torch.zeros(SHAPE))
+    assert x.grad is not None
     assert torch.isfinite(x.grad).all()
     assert module.eps == pytest.approx(1e-9)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from caffe_compat.network.randomness import Randomness
 LOWEST = float(np.finfo(np.float32).min)
 
 
-def counts(size, kernel, stride, pad, ceil):
+def counts(size: Any, kernel: Any, stride: Any, pad: Any, ceil: bool) -> list[int]:
     """How many windows Caffe takes along each axis."""
     found = []
     for n, k, s, p in zip(size, kernel, stride, pad, strict=True):
@@ -27,12 +28,15 @@ def counts(size, kernel, stride, pad, ceil):
     return found
 
 
-def slow_pooling(x, method, kernel, stride, pad, ceil):
+def slow_pooling(
+    x: np.ndarray, method: str, kernel: Any, stride: Any, pad: Any, ceil: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Values and mask, window by window."""
     size = x.shape[2:]
     y = np.zeros((*x.shape[:2], *counts(size, kernel, stride, pad, ceil)))
     mask = np.full(y.shape, -1.0)
     for n, c, *at in np.ndindex(*y.shape):
+        place = tuple(at)
         start = [a * s - p for a, s, p in zip(at, stride, pad, strict=True)]
         end = [min(b + k, m + p) for b, k, m, p in zip(start, kernel, size, pad, strict=True)]
         share = (end[0] - start[0]) * (end[1] - start[1])
@@ -41,11 +45,11 @@ def slow_pooling(x, method, kernel, stride, pad, ceil):
         for row, column in itertools.product(*inside):
             total += x[n, c, row, column]
             if x[n, c, row, column] > best:
-                best, mask[(n, c, *at)] = x[n, c, row, column], row * size[1] + column
+                best, mask[n, c][place] = x[n, c, row, column], row * size[1] + column
         if method == "MAX":
-            y[(n, c, *at)] = best
+            y[n, c][place] = best
         else:
-            y[(n, c, *at)] = total / share if share else math.nan
+            y[n, c][place] = total / share if share else math.nan
     return y, mask
 
 
@@ -85,7 +89,9 @@ def test_every_geometry(method: str) -> None:
 @pytest.mark.parametrize(
     ("size", "kernel", "stride"), [((6, 5), (1, 2), (3, 2)), ((5, 7), (1, 1), (3, 5)), ((3, 5), (4, 6), (2, 3))]
 )
-def test_windows_beyond_an_image_without_padding(method, size, kernel, stride, device: torch.device) -> None:
+def test_windows_beyond_an_image_without_padding(
+    method: str, size: Any, kernel: Any, stride: Any, device: torch.device
+) -> None:
     x = np.random.RandomState(1).uniform(-1, 1, (2, 3, *size)).astype(np.float32)
     text = f"pool: {method} kernel_h: {kernel[0]} kernel_w: {kernel[1]} stride_h: {stride[0]} stride_w: {stride[1]}"
     module = build(f'type: "Pooling" pooling_param {{ {text} }}', x.shape, tops=2 if method == "MAX" else 1)
@@ -97,6 +103,7 @@ def test_windows_beyond_an_image_without_padding(method, size, kernel, stride, d
         found = found[0]
     assert_equals(found, expected[0])
     found.nansum().backward()
+    assert inputs.grad is not None
     assert torch.isfinite(inputs.grad).all()
 
 

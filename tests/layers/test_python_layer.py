@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def net(
-    layer: str, *, tops: str = 'top: "y"', bottoms: str = 'bottom: "x"', params: str = "", **options: object
+    layer: str, *, tops: str = 'top: "y"', bottoms: str = 'bottom: "x"', params: str = "", **options: Any
 ) -> CaffeNet:
     params = f'python_param {{ module: "brought" layer: "{layer}" {params} }}'
     text = f'layer {{ name: "p" type: "Python" {bottoms} {tops} {params} }}'
@@ -288,7 +289,7 @@ def test_blob_memory_behaves_as_caffes() -> None:
     blob.reshape(7)
     assert blob.data.tolist() == [0] * 7
     blob.reshape()
-    assert blob.data.shape == ()
+    assert blob.data.ndim == 0
     assert (blob.num, blob.channels, blob.height, blob.width) == (1, 1, 1, 1)
     blob.reshape(2, 0)
     assert blob.data.shape == (2, 0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,8 +26,8 @@ def fill(module: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
 
 
 def make(
-    kind: str, *shapes: tuple[int, ...], device: torch.device | str = "cpu", more: str = "", **options: object
-) -> nn.Module:
+    kind: str, *shapes: tuple[int, ...], device: torch.device | str = "cpu", more: str = "", **options: Any
+) -> Any:
     text = f'type: "{kind}" recurrent_param {{ num_output: {H} {more} }}'
     return fill(build(text, *shapes, **options), device)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ FORK = "chanyn/3Dpose_ssl"
 PARENTS = (0, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)
 
 
-def evaluation(params: str = "max_min_normalize: false", shape: tuple[int, ...] = (4, 48)) -> torch.nn.Module:
+def evaluation(params: str = "max_min_normalize: false", shape: tuple[int, ...] = (4, 48)) -> Any:
     for default in ('save_filepath: "m.csv"', "scale: 1"):
         if default.split(":")[0] not in params:
             params += " " + default
@@ -154,7 +155,7 @@ def test_bounds_refuse(text: bytes, message: str) -> None:
 
 def test_bounds_keep_the_hip_range_from_being_empty() -> None:
     table = read_bounds(b"0,0,500,7\r\n0,0,0,-7\r\n", "bounds.csv")
-    np.testing.assert_array_equal(table, np.float32([[1e-6, 1e-6, 500 + 1e-6, 7], [0, 0, 0, -7]]))
+    np.testing.assert_array_equal(table, np.array([[1e-6, 1e-6, 500 + 1e-6, 7], [0, 0, 0, -7]], np.float32))
 
 
 def test_poses_become_lines(tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ def test_lines_refuse() -> None:
         build('type: "SavePath" save_path_param { save_path: "p" }', (2, 3, 4), tops=0)(torch.zeros(2, 3, 4))
 
 
-def accuracy(images: int, joints: int, factor: float = 0.25, factors: int = 3, shoulder: int = 1) -> torch.nn.Module:
+def accuracy(images: int, joints: int, factor: float = 0.25, factors: int = 3, shoulder: int = 1) -> Any:
     text = f"""type: "PosePDJAccuracy" pose_pdj_accuracy_param {{ acc_factor: {factor} acc_factor_num: {factors}
         images_num: {images} acc_path: "d/" acc_name: "acc.log" log_name: "loss.log" shoulder_id: {shoulder}
         hip_id: 0 }}"""

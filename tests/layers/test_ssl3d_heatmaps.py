@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,7 +182,7 @@ def test_weighted_loss_refuses() -> None:
         run_loss((2, 6), (2, 6), (2, 2))
 
 
-def emphatic(kind: int, ratio: float = 0.25, **more: str) -> torch.nn.Module:
+def emphatic(kind: int, ratio: float = 0.25, **more: Any) -> Any:
     text = f"""type: "PoseHeatMapLoss" pose_heat_map_loss_param {{ loss_emphase_type: {kind} fg_eof: 3 bg_eof: 0.5
         ratio: {ratio} }}"""
     module = build(text, (2, 3, 40, 50), (2, 3, 40, 50), dialect=FORK, **more)
@@ -198,6 +199,8 @@ def test_emphasis_shows_in_the_backward_pass_only(kind: int, device: torch.devic
     torch.testing.assert_close(loss, (x - t).square().sum() / 2)
     (4 * loss).backward()
     diff = (x - t).detach() * 4 / 2
+    assert x.grad is not None
+    assert t.grad is not None
     factor = x.grad / diff
     assert torch.equal(t.grad, -x.grad)
     foreground, background = factor[t > 0], factor[t == 0]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ PARENTS = (0, 0, 1, 2, 0, 4, 5, 0, 7, 8, 8, 10, 11, 8, 13, 14)
 FORK = "chanyn/3Dpose_ssl"
 
 
-def mask_layer(dim: int, prob: float) -> torch.nn.Module:
+def mask_layer(dim: int, prob: float) -> Any:
     module = build(f'type: "Mask" mask_param {{ dim: {dim} prob: {prob} }}', (1, 16 * dim), phase="TRAIN", dialect=FORK)
     module.randomness = Randomness(seed=3)
     return module
@@ -25,6 +27,7 @@ def test_inverted_order_turns_frames_round(shape: tuple[int, ...], device: torch
     assert torch.equal(y, torch.flip(x, [0]))
     weights = torch.randn(shape, device=device)
     (y * weights).sum().backward()
+    assert x.grad is not None
     assert torch.equal(x.grad, torch.flip(weights, [0]))
 
 

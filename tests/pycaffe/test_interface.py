@@ -67,7 +67,7 @@ def test_all_names_exist() -> None:
 def test_import_caffe(installed: Any) -> None:
     import caffe  # type: ignore[import-not-found]
     import caffe.draw  # type: ignore[import-not-found]
-    from caffe import layers as L  # type: ignore[import-not-found]
+    from caffe import layers as L
     from caffe.classifier import Classifier  # type: ignore[import-not-found]
     from caffe.coord_map import crop  # type: ignore[import-not-found]
     from caffe.io import Transformer  # type: ignore[import-not-found]
@@ -89,9 +89,9 @@ def test_import_caffe(installed: Any) -> None:
 
 def test_where_scripts_look_for_the_types(installed: Any) -> None:
     import caffe._caffe  # type: ignore[import-not-found]
-    import caffe.pycaffe  # type: ignore[import-not-found]
-    from caffe import pycaffe as module  # type: ignore[import-not-found]
-    from caffe._caffe import RawBlobVec, layer_type_list  # type: ignore[import-not-found]
+    import caffe.pycaffe
+    from caffe import pycaffe as module
+    from caffe._caffe import RawBlobVec, layer_type_list
 
     names: dict[str, Any] = {}
     exec("from caffe.pycaffe import *", names)

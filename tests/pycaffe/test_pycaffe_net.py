@@ -76,7 +76,7 @@ def test_params(caffe: Any) -> None:
     assert [tuple(blob.shape) for blob in net.params["conv"]] == [(4, 3, 3, 3), (4,)]
     assert net.params["left"][0].data.shape == (6, 60)
     assert net.layers[1].blobs[0] is net.params["conv"][0]
-    np.testing.assert_array_equal(net.params["conv"][1].data, np.float32([0.1] * 4))
+    np.testing.assert_array_equal(net.params["conv"][1].data, np.full(4, 0.1, np.float32))
     assert net.params["conv"][0].data.std() > 0.1
 
 

@@ -80,8 +80,8 @@ def test_stopping_and_resuming_changes_nothing(kind: str, form: str, tmp_path: P
     assert again.loss == first.loss
     again.step(3)
     assert again.iteration == 6
-    for one, other in zip(blobs(straight), blobs(again), strict=True):
-        assert np.array_equal(one, other)
+    for found, expected in zip(blobs(again), blobs(straight), strict=True):
+        assert np.array_equal(found, expected)
     assert again.loss == straight.loss
     assert (again.train_passes, again.test_passes) == (straight.train_passes, straight.test_passes)
     for name, state_of_one in straight.net.named_buffers():

@@ -29,7 +29,7 @@ def test_formulas(policy: Policy, expected: object) -> None:
     for i in range(21):
         step = step_after(policy, i, step)
         # 1 - i / max_iter cancels in float32, so poly is off by more than a rounding.
-        assert rate(policy, i, step) == pytest.approx(expected(i), rel=1e-6)  # type: ignore[operator]
+        assert rate(policy, i, step) == pytest.approx(expected(i), rel=1e-6)
         assert rate_at(policy, i) == rate(policy, i, step)
         assert rate(policy, i, step) == float(F(rate(policy, i, step)))
 

@@ -15,10 +15,9 @@ LEAST = 'net: "small.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 4 '
 
 def test_defaults_are_caffes() -> None:
     s = parse_solver(LEAST, path="some/where.prototxt")
-    assert (s.type, s.momentum, s.momentum2, s.rms_decay, s.weight_decay) == (
-        "SGD", 0.0, pytest.approx(0.999), pytest.approx(0.99), 0.0,
-    )  # fmt: skip
-    assert (s.delta, s.regularization_type, s.clip_gradients) == (pytest.approx(1e-8), "L2", None)
+    assert (s.type, s.regularization_type, s.clip_gradients) == ("SGD", "L2", None)
+    rates = [s.momentum, s.momentum2, s.rms_decay, s.weight_decay, s.delta]
+    assert rates == pytest.approx([0.0, 0.999, 0.99, 0.0, 1e-8])
     assert (s.iter_size, s.average_loss, s.display, s.test_interval, s.snapshot) == (1, 1, 0, 0, 0)
     assert (s.snapshot_format, s.snapshot_after_train, s.snapshot_diff) == ("BINARYPROTO", True, False)
     assert (s.test_initialization, s.test_compute_loss, s.debug_info) == (True, False, False)

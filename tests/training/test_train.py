@@ -315,9 +315,14 @@ def test_a_gpu_where_there_is_none(
 
 def test_several_gpus_become_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launched: list[tuple[list[str], int]] = []
+
+    def launch(arguments: list[str], count: int) -> int:
+        launched.append((arguments, count))
+        return 7
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.setattr(parallel, "launch", lambda arguments, count: launched.append((arguments, count)) or 7)
+    monkeypatch.setattr(parallel, "launch", launch)
     write_training(tmp_path)
     assert train("-gpu=2,0") == 7
     assert train("--gpu", "all") == 7
@@ -451,7 +456,7 @@ def test_the_true_gradient_on_request(tmp_path: Path) -> None:
     for gradients in ("caffe", "true"):
         assert train("-gradients", gradients) == 0
         history = blobs("snap_iter_1.caffemodel")
-        with open_solver(read_solver("solver.prototxt"), workers=0, gradients=gradients) as solver:  # type: ignore[arg-type]
+        with open_solver(read_solver("solver.prototxt"), workers=0, gradients=gradients) as solver:
             solver.step(1)
             assert np.array_equal(solver.learnable[0].tensor.detach().numpy(), history[0])
         # The last layer's biases have the gradient of a pose, and to move a whole pose changes no bone.
