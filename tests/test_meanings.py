@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,8 @@ SSD, RFCN = "weiliu89/caffe@ssd", "daijifeng001/caffe-rfcn"
 SEGNET, PSPNET = "alexgkendall/caffe-segnet", "hszhao/PSPNet"
 POSE, POSE_ACTION = "chanyn/3Dpose_ssl", "zimenglan-sysu-512/pose_action_caffe"
 
+
+COMPARED: dict[str, list[str]] = json.loads(Path(__file__).with_name("forks_of_types.json").read_text(encoding="utf-8"))
 
 # The table
 
@@ -73,6 +76,28 @@ def test_a_type_whose_parameters_differ_from_fork_to_fork_is_in_the_table(layer_
     """What two forks declare differently somebody has to have looked at."""
     declared = {declaration(fork, layer_type) for fork in dialect_names()[1:] if layer_type in read_dialect(fork)[1]}
     assert len(declared) <= 1 or layer_type in MEANINGS
+
+
+@pytest.mark.parametrize("layer_type", [name for name in layer_types() if name not in merged_file(BVLC)[1]])
+def test_whoever_registers_a_type_has_been_compared_with_the_others(layer_type: str) -> None:
+    """Names and fields may agree where code does not, so ``forks_of_types.json`` lists whose code was read.
+
+    For a fork that is new there, compare its ``.cpp`` and ``.cu``, and tell ``schema/meanings.py`` what it means.
+    """
+    forks = [fork for fork in dialect_names()[1:] if layer_type in read_dialect(fork)[1]]
+    assert sorted(forks, key=str.lower) == COMPARED.get(layer_type, forks[:1])
+
+
+# Names that have another meaning from fork to fork, in files that people have.
+@pytest.mark.parametrize(
+    "layer_type",
+    [
+        *("BN", "BatchNorm", "CenterLoss", "DetectionOutput", "Interp", "Lstm", "Normalize", "PriorBox", "Proposal"),
+        *("ROIAlign", "ROIPooling", "RescaledPoseCoords", "SmoothL1Loss", "Upsample"),
+    ],
+)
+def test_what_is_known_to_differ_is_told_apart(layer_type: str) -> None:
+    assert len(MEANINGS[layer_type]) > 1
 
 
 def declaration(fork: str, layer_type: str) -> tuple[object, ...]:

@@ -28,7 +28,8 @@ Triple = tuple[int, int, int]
 class Convolution3D(Layer):
     """``weight`` is (outputs, C, depth, size, size), ``bias`` (1, 1, 1, 1, outputs).
 
-    Kernel, stride and pad are given for length, height and width.
+    Kernel, stride and pad are given for length, height and width. A backward pass of the fork clears what earlier ones
+    added to a gradient, those of ``iter_size`` or of a layer that shares the weight; here they add up, as elsewhere.
     """
 
     weight: nn.Parameter
