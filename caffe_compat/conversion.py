@@ -21,6 +21,7 @@ from .network.filling import FillReport
 from .network.graph import NetState
 from .network.loading import build_net
 from .network.net import CaffeNet
+from .network.python_config import PythonConfig
 from .network.registry import Shape
 from .parity.record import ParityRecord, fingerprint
 from .parity.report import Report
@@ -100,6 +101,7 @@ def convert(
     root: str | Path | None = None,
     gradients: Literal["caffe", "true"] = "caffe",
     allow_python: bool = False,
+    python_config: PythonConfig | None = None,
     device: torch.device | str = "cpu",
     seed: int | None = 0,
 ) -> Conversion:
@@ -124,7 +126,8 @@ def convert(
         reference: the file that the capture script wrote, or ``FILE:GROUP``.
         inputs: arrays by blob name, for a reference that does not hold them whole.
         preprocess: how pixels become input, or its text form (``"order=bgr,mean=104:117:123,resize=224x224"``).
-        phase, level, stages, dialect, input_shapes, root, gradients, allow_python, seed: as :func:`load` takes them.
+        phase, level, stages, dialect, input_shapes, root, gradients, allow_python, python_config, seed: as
+            :func:`load` takes them.
         ignore_fields, fill_missing: likewise; the ``.pt`` says what was let pass.
         device: where the net goes, and is compared.
 
@@ -140,7 +143,7 @@ def convert(
     if inputs and reference is None:
         raise UsageError(f"the input {next(iter(inputs))} is for a reference, and none is given")
     sources = tuple(Checksum(path) for path in dict.fromkeys([os.fspath(model), os.fspath(weights)]))
-    definition = read_definition(os.fspath(model), dialect, filled_from=weights)
+    definition = read_definition(os.fspath(model), dialect, filled_from=weights, python_config=python_config)
     net, filled = build_net(
         definition,
         os.fspath(weights),

@@ -26,7 +26,7 @@ from ..training.solver import Action, Event, SolverSettings, read_solver
 from ..training.solver.events import BlobOutput
 from ..training.solver.settings import StateOverride
 from .caffe_log import CaffeLog, Charts
-from .options import dialect_option, plugin_option, python_option, warn
+from .options import dialect_option, plugin_option, python_config_option, python_option, warn
 
 __all__ = ["Signals", "amp_option", "device_query", "gradients_option", "nan_option", "test", "time", "train"]
 
@@ -139,6 +139,7 @@ nan_option = click.option(
 @nan_option
 @dialect_option
 @python_option
+@python_config_option
 @plugin_option
 def train(
     gpu: str,
@@ -159,6 +160,7 @@ def train(
     keep_going_on_nan: bool,
     dialect: str,
     allow_python_layers: bool,
+    python_config: str | None,
     plugins: tuple[str, ...],
 ) -> int:
     """Train a network, or go on from a snapshot.
@@ -203,6 +205,7 @@ def train(
             dialect=None if dialect == "auto" else dialect,
             gradients=gradients,
             allow_python=allow_python_layers,
+            python_config=python_config,
             observer=observe,
             requested=lambda: Action.STOP if parallel.is_abandoned() else signals.requested(),
             stop_at_nan=not keep_going_on_nan,
@@ -334,6 +337,7 @@ def _single_device(gpu: str, required: bool, log: CaffeLog) -> torch.device:
 @workers
 @dialect_option
 @python_option
+@python_config_option
 @plugin_option
 def test(
     gpu: str,
@@ -348,6 +352,7 @@ def test(
     workers: int | None,
     dialect: str,
     allow_python_layers: bool,
+    python_config: str | None,
     plugins: tuple[str, ...],
 ) -> None:
     """Score a model on its own test data."""
@@ -373,6 +378,7 @@ def test(
             workers=workers,
             dialect=None if dialect == "auto" else dialect,
             allow_python=allow_python_layers,
+            python_config=python_config,
             warn=log.warn,
             on_batch=show,
         )
@@ -388,6 +394,7 @@ def test(
 @write_root
 @dialect_option
 @python_option
+@python_config_option
 @plugin_option
 def time(
     gpu: str,
@@ -401,6 +408,7 @@ def time(
     write_root: str | None,
     dialect: str,
     allow_python_layers: bool,
+    python_config: str | None,
     plugins: tuple[str, ...],
 ) -> None:
     """Measure how long every layer takes."""
@@ -420,6 +428,7 @@ def time(
             write_root=write_root,
             dialect=None if dialect == "auto" else dialect,
             allow_python=allow_python_layers,
+            python_config=python_config,
             tell=lambda text: log.line(text, "caffe.cpp:394"),
         )
 

@@ -26,6 +26,7 @@ from .options import (
     parse_pairs,
     parse_shapes,
     plugin_option,
+    python_config_option,
     python_option,
     root_option,
     say,
@@ -77,6 +78,7 @@ class _Format(click.ParamType):
 @device_option
 @root_option
 @python_option
+@python_config_option
 @plugin_option
 def convert(
     model: str,
@@ -100,6 +102,7 @@ def convert(
     device: str,
     root: str | None,
     allow_python_layers: bool,
+    python_config: str | None,
     plugins: tuple[str, ...],
 ) -> int:
     """Convert MODEL (a prototxt, or a caffemodel with its own network) and WEIGHTS to a verified .pt."""
@@ -125,6 +128,7 @@ def convert(
         fill_missing=fill_missing,
         root=root,
         allow_python=allow_python_layers,
+        python_config=python_config,
         device=torch_device,
     )
     warn(conversion.warnings)

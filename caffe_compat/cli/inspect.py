@@ -26,6 +26,7 @@ from .options import (
     ignore_option,
     parse_shapes,
     plugin_option,
+    python_config_option,
     say,
     shape_option,
     state_options,
@@ -41,6 +42,7 @@ from .tables import print_table
 @dialect_option
 @shape_option
 @ignore_option
+@python_config_option
 @plugin_option
 def inspect(
     files: tuple[str, ...],
@@ -51,6 +53,7 @@ def inspect(
     dialect: str,
     input_shapes: tuple[str, ...],
     ignore_fields: tuple[str, ...],
+    python_config: str | None,
     plugins: tuple[str, ...],
 ) -> None:
     """Show what is in prototxt, caffemodel, .caffemodel.h5, .pt, solverstate and binaryproto files.
@@ -65,6 +68,7 @@ def inspect(
         "dialect": None if dialect == "auto" else dialect,
         "input_shapes": parse_shapes(input_shapes),
         "ignore_fields": ignore_fields,
+        "python_config": python_config,
     }
     found: list[Inspection | PairInspection] = []
     if len(files) == 2 and _is_pair(files, options):

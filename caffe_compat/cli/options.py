@@ -72,6 +72,12 @@ root_option = click.option(
 python_option = click.option(
     "--allow-python-layers", is_flag=True, help="Let Python layers import and run the code that the network names."
 )
+python_config_option = click.option(
+    "--python-config",
+    type=click.Path(),
+    metavar="FILE",
+    help="YAML with what Python layers that are built in have instead of their project's defaults.",
+)
 ignore_option = click.option(
     "--ignore-field",
     "ignore_fields",

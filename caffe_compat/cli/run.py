@@ -27,6 +27,7 @@ from .options import (
     parse_pairs,
     parse_shapes,
     plugin_option,
+    python_config_option,
     python_option,
     root_option,
     say,
@@ -55,6 +56,7 @@ from .tables import print_table
 @device_option
 @root_option
 @python_option
+@python_config_option
 @plugin_option
 def run(
     model: str,
@@ -74,6 +76,7 @@ def run(
     device: str,
     root: str | None,
     allow_python_layers: bool,
+    python_config: str | None,
     plugins: tuple[str, ...],
 ) -> None:
     """Run MODEL (a .pt, or a prototxt and its WEIGHTS) once.
@@ -96,6 +99,7 @@ def run(
         fill_missing=fill_missing,
         root=root,
         allow_python=allow_python_layers,
+        python_config=python_config,
         seed=0,
     ).to(parse_device(device))
     how = Preprocess.from_text(preprocess) if preprocess else _stored_preprocess(model)

@@ -32,6 +32,7 @@ from .options import (
     parse_pairs,
     parse_shapes,
     plugin_option,
+    python_config_option,
     python_option,
     root_option,
     say,
@@ -57,6 +58,7 @@ _MODEL_OPTIONS = {
     "optimize": "--optimize",
     "tolerance": "--tolerance",
     "init": "--init",
+    "python_config": "--python-config",
 }
 
 
@@ -92,6 +94,7 @@ _MODEL_OPTIONS = {
 @device_option
 @root_option
 @python_option
+@python_config_option
 @plugin_option
 def verify(
     model: tuple[str, ...],
@@ -195,6 +198,7 @@ def _test(
         "fill_missing": how["fill_missing"],
         "root": how["root"],
         "allow_python": how["allow_python_layers"],
+        "python_config": how["python_config"],
     }
     tolerance = how["tolerance"]
     if tolerance is None and how["dtype"] != "float32":

@@ -272,7 +272,7 @@ def build_layer(
         spec.fail(f"makes {len(tops)} tops, the definition names {len(node.tops)}")
     for value, top in zip(node.tops, tops, strict=True):
         _checked_shape(tuple(top.shape), graph.blobs[value], spec)
-    return BuiltLayer(module, spec, entry, tops, notes)
+    return BuiltLayer(module, spec, entry, tops, [*notes, *spec.notes])
 
 
 def _check_doubt(node: Node, graph: Graph, shapes: Sequence[Shape], gradients: Gradients) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ..schema.infer import infer_binary
 from ..schema.messages import NetParameter
 from ..schema.prototxt import read_message
 from ..schema.upgrade import upgrade_net
+from .python_config import PythonConfig, configured
 
 __all__ = ["Definition", "read_definition"]
 
@@ -45,6 +46,7 @@ def read_definition(
     weights: WeightsFile | None = None,
     *,
     filled_from: str | os.PathLike[str] | None = None,
+    python_config: PythonConfig | None = None,
 ) -> Definition:
     """Read the network in ``path``: a prototxt, or a caffemodel that carries its own network.
 
@@ -52,10 +54,22 @@ def read_definition(
         dialect: a dialect's name or the path of a ``.proto`` file; None chooses one by what the file holds.
         weights: ``path`` already opened, if it is a caffemodel.
         filled_from: the weights that a prototxt will be filled from; some forks differ in how many blobs a layer has.
+        python_config: what Python layers that are built in have instead of their project's defaults.
 
     Raises:
-        FileError, PrototxtError: the file cannot be read. DialectError: several dialects fit and differ.
+        FileError, PrototxtError: the file cannot be read. DialectError: several dialects fit and differ. UsageError:
+            the configuration is for no layer of the network.
     """
+    found = _read(path, dialect, weights, filled_from)
+    return replace(found, message=configured(found.message, python_config))
+
+
+def _read(
+    path: str | Path,
+    dialect: str | None,
+    weights: WeightsFile | None,
+    filled_from: str | os.PathLike[str] | None,
+) -> Definition:
     dialect = None if dialect in (None, "auto") else dialect
     if weights is None and is_text(path):
         parsed = read_message(path, dialect=dialect, blobs=None if filled_from is None else _counter(filled_from))

@@ -60,6 +60,7 @@ class Graph:
         inputs: value ids that come from outside: tops of ``Input`` layers and of data layers.
         outputs: value ids that nobody reads, sorted by blob name: Caffe's outputs in Caffe's order.
         sources: the nodes whose tops are the inputs. computed: all others.
+        allow_python: whether a ``Python`` layer without bottoms may be the user's own class that reads data.
     """
 
     message: NetParameter
@@ -72,6 +73,7 @@ class Graph:
     outputs: tuple[int, ...]
     sources: tuple[Node, ...]
     computed: tuple[Node, ...]
+    allow_python: bool = False
 
     def source_shapes(self, node: Node) -> tuple[Shape | None, ...]:
         """The shapes of a source's tops: as given, else as the source tells; None where neither does.
@@ -94,7 +96,8 @@ class Graph:
     def __reduce__(self) -> tuple[object, ...]:
         """For pickles: the definition as text, and how the graph is made of it."""
         dialect, text = portable_dialect(self.dialect)
-        return _restored, (format_message(self.message), self.state, dialect, text, dict(self.given))
+        given = dict(self.given)
+        return _restored, (format_message(self.message), self.state, dialect, text, given, self.allow_python)
 
     def check(self) -> None:
         """What holds of every graph. Nothing that a user does breaks it; the tests run it on many networks.
@@ -137,12 +140,17 @@ class Graph:
 
 
 def _restored(
-    definition: str, state: NetState, dialect: str, dialect_text: str | None, given: Mapping[str, Shape]
+    definition: str,
+    state: NetState,
+    dialect: str,
+    dialect_text: str | None,
+    given: Mapping[str, Shape],
+    allow_python: bool,
 ) -> Graph:
     if dialect_text is not None:
         dialect = keep_dialect(dialect, dialect_text)
     parsed = parse_message(definition, dialect=dialect, path="the pickled network")
-    return phase_graph(parsed.message, state, parsed.schema.name, given)
+    return phase_graph(parsed.message, state, parsed.schema.name, given, allow_python=allow_python)
 
 
 def phase_graph(
@@ -150,6 +158,8 @@ def phase_graph(
     state: NetState | None = None,
     dialect: str = "bvlc",
     input_shapes: Mapping[str, Shape] | None = None,
+    *,
+    allow_python: bool = False,
 ) -> Graph:
     """The layers of ``message`` (a current-generation ``NetParameter``) that ``state`` picks, wired.
 
@@ -158,6 +168,7 @@ def phase_graph(
         dialect: name of the schema that ``message`` is bound to.
         input_shapes: by blob name. A blob that layers read and none makes is declared an input by it; that is how files
             that name their inputs without a shape (``input: "data"``) are read, as Caffe drops these.
+        allow_python: as :class:`Graph` has it.
 
     Raises:
         GraphError: a bottom that no layer above produces, a top that two layers produce, a rule that makes no sense.
@@ -178,7 +189,7 @@ def phase_graph(
     computed: list[Node] = []
     for k, (index, layer) in enumerate(chosen):
         bottoms, tops = wiring.add(index, layer)
-        source = is_source(layer)
+        source = is_source(layer, allow_python=allow_python)
         name = of_sources[k] if source else of_modules[k]
         node = Node(index, layer.name, layer.type, layer, bottoms, tops, name)
         nodes.append(node)
@@ -187,7 +198,8 @@ def phase_graph(
     inputs = tuple(value for node in sources for value in node.tops)
     outputs = tuple(sorted(wiring.unread, key=blobs.__getitem__))
     _check_given(given, [blobs[value] for value in inputs])
-    return Graph(message, state, dialect, given, tuple(nodes), blobs, inputs, outputs, tuple(sources), tuple(computed))
+    parted = tuple(sources), tuple(computed)
+    return Graph(message, state, dialect, given, tuple(nodes), blobs, inputs, outputs, *parted, allow_python)
 
 
 def _with_inputs(message: NetParameter, shapes: Mapping[str, Shape]) -> NetParameter:

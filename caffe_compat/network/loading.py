@@ -16,6 +16,7 @@ from .definition import Definition, read_definition
 from .filling import FillReport, fill_net, listed
 from .graph import NetState
 from .net import CaffeNet
+from .python_config import PythonConfig
 from .registry import Shape
 
 __all__ = ["build_net", "load"]
@@ -35,6 +36,7 @@ def load(
     root: str | Path | None = None,
     gradients: Literal["caffe", "true"] = "caffe",
     allow_python: bool = False,
+    python_config: PythonConfig | None = None,
     seed: int | None = None,
 ) -> CaffeNet:
     """A network ready to run: ``load("model.pt")`` or ``load("deploy.prototxt", "weights.caffemodel")``.
@@ -57,6 +59,8 @@ def load(
         root: the folder below which layers may read the files they name; None forbids it.
         gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
         allow_python: whether ``Python`` layers may import and run the code they name.
+        python_config: what the Python layers that are built in have instead of their project's defaults: a YAML file as
+            their programs read it, or a mapping.
         seed: of the fillers; None draws from torch's global generator.
 
     Raises:
@@ -70,7 +74,7 @@ def load(
         if weights is not None:
             raise UsageError(f"{model} holds its own weights; {weights} would be ignored")
         told = {"level": level, "stages": stages, "dialect": dialect, "input_shapes": input_shapes}
-        told |= {"ignore_fields": ignore_fields, "fill_missing": fill_missing}
+        told |= {"ignore_fields": ignore_fields, "fill_missing": fill_missing, "python_config": python_config}
         for what, value in told.items():
             if value:
                 raise UsageError(f"{model} was converted with its own {what}; {what} {value} would be ignored")
@@ -80,7 +84,7 @@ def load(
         return net
     if weights is None and not is_text(model):
         weights = model
-    definition = read_definition(model, dialect, filled_from=weights)
+    definition = read_definition(model, dialect, filled_from=weights, python_config=python_config)
     net, report = build_net(
         definition,
         weights,

@@ -91,7 +91,7 @@ class CaffeNet(ProgramNet):
         super().__init__()
         self.randomness, self.files = Randomness(), files or FileAccess()
         try:
-            graph = phase_graph(message, state, dialect, input_shapes)
+            graph = phase_graph(message, state, dialect, input_shapes, allow_python=allow_python)
             built = build_modules(
                 graph,
                 ignore_fields=ignore_fields,

@@ -28,7 +28,7 @@ def part_of(whole: BuiltNet, piece: Program, shared: Sequence[object] = ()) -> B
     """
     nodes = piece.nodes()
     old = whole.program.graph
-    graph = phase_graph(_definition(piece, nodes), old.state, old.dialect)
+    graph = phase_graph(_definition(piece, nodes), old.state, old.dialect, allow_python=old.allow_python)
     memo: dict[int, object] = {id(thing): thing for thing in shared}
     for module in whole.modules.values():
         for parameter in module.parameters():

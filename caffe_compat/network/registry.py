@@ -147,7 +147,7 @@ class LayerSpec:
         message: the ``LayerParameter``.
         gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
         allow_python: whether ``Python`` layers may import and run the code they name.
-        warnings: what the builder wants the user to know, added by :meth:`warn`.
+        warnings, notes: what the builder wants the user to know, added by :meth:`warn` and :meth:`note`.
     """
 
     name: str
@@ -161,6 +161,7 @@ class LayerSpec:
     gradients: str = "caffe"
     allow_python: bool = False
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     _read: dict[str, Params] = field(default_factory=dict)
 
     def params(self, name: str) -> Params:
@@ -180,6 +181,10 @@ class LayerSpec:
     def warn(self, message: str) -> None:
         """Tell the user something that does not keep the layer from being built."""
         self.warnings.append(f"layer {self.name!r} ({self.type}): {message}")
+
+    def note(self, message: str) -> None:
+        """Say what was done, where there is nothing to worry about."""
+        self.notes.append(f"layer {self.name!r} ({self.type}): {message}")
 
     def means(self, fork: str) -> bool:
         """Whether the dialect in force means by this type what ``fork`` does (:mod:`..schema.meanings`)."""

@@ -1,4 +1,4 @@
-"""Layers whose tops come from outside the net: ``Input`` and the data layers.
+"""Layers whose tops come from outside the net: ``Input``, the data layers, and the Python classes that read data.
 
 A net never opens a file, so a data layer is an input of the shape that its parameters tell, or that the user gives.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from .. import layers as _layers  # noqa: F401  importing registers every layer: a type that is none may be a source
 from ..errors import UsageError
+from ..layers.bvlc.python_layer import takes_own
 from ..schema.messages import LayerParameter
+from .python_registry import PythonSettings, PythonType, brings_data, find_python
 from .registry import Shape, layer_types
 
 __all__ = ["is_source", "told_shapes"]
@@ -24,10 +26,17 @@ _PARAMS = {
 }
 
 
-def is_source(layer: LayerParameter) -> bool:
-    """Whether ``layer`` (a ``LayerParameter``) brings data in: a data layer, or an unknown one without bottoms."""
+def is_source(layer: LayerParameter, *, allow_python: bool = False) -> bool:
+    """Whether ``layer`` (a ``LayerParameter``) brings data in: a data layer, or an unknown one without bottoms.
+
+    Args:
+        allow_python: whether a ``Python`` layer may be a class of the user's that reads data itself.
+    """
     if layer.type == "Input" or layer.type in _PARAMS:
         return True
+    if layer.type == "Python" and not layer.bottom:
+        names = (layer.python_param.module, layer.python_param.layer)
+        return brings_data(*names) and takes_own(*names, allow_python=allow_python)
     return not layer.bottom and bool(layer.top) and layer.type not in layer_types()
 
 
@@ -35,9 +44,14 @@ def told_shapes(layer: LayerParameter) -> list[Shape | None]:
     """One shape for each top of a source (a ``LayerParameter``), None where its own parameters do not tell.
 
     Raises:
-        UsageError: an Input layer with neither one shape nor one for each top.
+        UsageError: an Input layer with neither one shape nor one for each top. LayerError: a Python layer with settings
+            or a number of tops that do not fit its class.
     """
-    told = _input_shapes(layer) if layer.type == "Input" else _data_shapes(layer)
+    entry = find_python(layer) if layer.type == "Python" else None
+    if entry is not None:
+        told = _python_shapes(layer, entry)
+    else:
+        told = _input_shapes(layer) if layer.type == "Input" else _data_shapes(layer)
     count = len(layer.top)
     return [*told, *[None] * count][:count]
 
@@ -52,6 +66,14 @@ def _input_shapes(layer: LayerParameter) -> list[Shape | None]:
             layer=layer.name,
             type=layer.type,
         )
+    return list(shapes)
+
+
+def _python_shapes(layer: LayerParameter, entry: PythonType) -> list[Shape | None]:
+    settings = PythonSettings(layer.python_param.param_str, layer=layer.name)
+    assert entry.shapes is not None
+    shapes = entry.shapes(settings, tuple(layer.top))
+    settings.check_all_read()
     return list(shapes)
 
 

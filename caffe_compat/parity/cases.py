@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from ..formats.hdf5 import Group, attribute, attribute_names, is_group, members,
 from ..network.gradients import starts_backward
 from ..network.graph import NetState, Node
 from ..network.net import CaffeNet
+from ..network.python_config import configured
 from ..network.registry import Layer
 from ..schema import dialect_names, load_schema, split_dialect
 from ..schema.prototxt import parse_message
@@ -107,6 +110,9 @@ def _run_case(
         blobs=lambda: Counter(layer for layer, _ in params_below(case, "param")),
     )
     message = upgrade_net(parsed.message, parsed.schema).message
+    config = attribute(case, "cfg")
+    if config is not None:
+        message = configured(message, _told_config(str(config)))
     net = CaffeNet(
         message,
         NetState(str(attribute(case, "phase", "TEST"))),
@@ -114,6 +120,8 @@ def _run_case(
         files=FileAccess(root),
     )
     net.materialize(seed=0)
+    # The recorders of Python layers seed numpy's own stream right before the pass.
+    net.randomness.stream = np.random.RandomState(int(attribute(case, "numpy_seed", 11)))
     _fill_from_case(net, case)
     net.to(device)
     bottoms = {
@@ -137,6 +145,17 @@ def _run_case(
         _compare_gradients(case, net, values, bottoms, last, result, tolerance)
     elif blobs_below(case, "top_diff"):
         result.skipped.append("gradients were not asked for")
+
+
+def _told_config(text: str) -> dict[str, Any]:
+    """The settings of a Python layer's project that the case was recorded with."""
+    try:
+        told = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"the case's attribute cfg is no JSON: {error}") from error
+    if not isinstance(told, dict):
+        raise UsageError(f"the case's attribute cfg is {text[:60]}; a mapping was expected")
+    return told
 
 
 def _recorded_dialect(case: Group) -> str:

@@ -58,7 +58,7 @@ def build(definition: Definition, state: NetState) -> tuple[SteppedNet, dict[int
             own layer raises comes through as it is.
     """
     message = definition.message
-    graph = phase_graph(message, state, definition.schema.name)
+    graph = phase_graph(message, state, definition.schema.name, allow_python=runtime.allow_python)
     feeds: dict[int, Feed] = {}
     shapes: dict[str, Shape] = {}
     for node in graph.sources:

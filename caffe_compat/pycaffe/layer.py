@@ -12,11 +12,6 @@ __all__ = ["Layer", "layer_type_list"]
 class Layer(PythonLayer):
     """Has ``setup``, ``reshape``, ``forward`` and ``backward`` overridden by a script; see :class:`PythonLayer`."""
 
-    @property
-    def param_str_(self) -> str:
-        """``param_str`` by the name that it had before Caffe 1.0."""
-        return self.param_str
-
 
 def layer_type_list() -> list[str]:
     """Every layer type that a net may have."""

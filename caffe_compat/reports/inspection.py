@@ -21,6 +21,7 @@ from ..network.checkpoint import Checkpoint, read_checkpoint
 from ..network.definition import Definition, read_definition
 from ..network.filling import shape_fits
 from ..network.graph import NetState
+from ..network.python_config import PythonConfig
 from ..network.registry import Shape
 from ..schema import is_repeated, load_schema
 from ..schema.messages import Message
@@ -158,11 +159,13 @@ def inspect_file(
     dialect: str | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
     ignore_fields: Collection[str] = (),
+    python_config: PythonConfig | None = None,
 ) -> Inspection:
     """Look into ``path``. What it is is told by its contents, not by its name.
 
     Args:
-        phase, level, stages, input_shapes, ignore_fields: as :func:`caffe_compat.load`; a ``.pt`` has its own.
+        phase, level, stages, input_shapes, ignore_fields, python_config: as :func:`caffe_compat.load`; a ``.pt`` has
+            its own.
         dialect: a fork's name; None finds it out.
 
     Raises:
@@ -185,7 +188,8 @@ def inspect_file(
         return _inspect_solver(name, size, dialect)
     if kind == "other":
         raise FileError("is text, but neither a network (no layer) nor a solver", path=name)
-    network = inspect_network(read_definition(name, dialect), state, input_shapes or {}, ignore_fields)
+    definition = read_definition(name, dialect, python_config=python_config)
+    network = inspect_network(definition, state, input_shapes or {}, ignore_fields)
     return Inspection(name, "network", "text", size, network=network, warnings=network.warnings)
 
 
@@ -199,6 +203,7 @@ def inspect_pair(
     dialect: str | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
     ignore_fields: Collection[str] = (),
+    python_config: PythonConfig | None = None,
 ) -> PairInspection:
     """Look into a prototxt and a weights file, and which blobs of one have a place in the other.
 
@@ -215,6 +220,7 @@ def inspect_pair(
         dialect=dialect,
         input_shapes=input_shapes,
         ignore_fields=ignore_fields,
+        python_config=python_config,
     )
     second = inspect_file(weights, dialect=dialect)
     if first.kind != "network" or second.kind != "weights":

@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..network.definition import read_definition
 from ..network.graph import NetState
 from ..network.net import CaffeNet
+from ..network.python_config import PythonConfig
 from ..training.session import feed_net
 
 __all__ = ["LayerTime", "Timing", "time"]
@@ -52,6 +53,7 @@ def time(
     write_root: str | Path | None = None,
     dialect: str | None = None,
     allow_python: bool = False,
+    python_config: PythonConfig | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Timing:
     """Time a network with the initial values of its fillers, layer by layer, as ``caffe time``.
@@ -66,7 +68,7 @@ def time(
     """
     if iterations < 1:
         raise UsageError(f"{iterations} iterations: at least 1 was expected")
-    definition = read_definition(model, dialect)
+    definition = read_definition(model, dialect, python_config=python_config)
     state = NetState(phase, level, tuple(stages))
     fed = feed_net(
         definition,

@@ -31,6 +31,7 @@ __all__ = [
     "NetStateRule",
     "ParamSpec",
     "PoolingParameter",
+    "PythonParameter",
     "RecurrentParameter",
     "Scalar",
     "Scalars",
@@ -263,6 +264,8 @@ class LayerParameter(Message, Protocol):
     @property
     def pooling_param(self) -> PoolingParameter: ...
     @property
+    def python_param(self) -> PythonParameter: ...
+    @property
     def recurrent_param(self) -> RecurrentParameter: ...
     @property
     def input_param(self) -> InputParameter: ...
@@ -280,6 +283,12 @@ class ConvolutionParameter(Message, Protocol):
     kernel_size: Scalars[int]
     stride: Scalars[int]
     pad: Scalars[int]
+
+
+class PythonParameter(Message, Protocol):
+    module: str
+    layer: str
+    param_str: str
 
 
 class InnerProductParameter(Message, Protocol):
@@ -320,6 +329,8 @@ class V1LayerParameter(Message, Protocol):
 
     @property
     def pooling_param(self) -> PoolingParameter: ...
+    @property
+    def python_param(self) -> PythonParameter: ...
     @property
     def layer(self) -> V0LayerParameter: ...
     @property

@@ -26,6 +26,7 @@ from ..network.definition import Definition, read_definition
 from ..network.filling import fill_net
 from ..network.graph import NetState, phase_graph
 from ..network.net import CaffeNet
+from ..network.python_config import PythonConfig
 from .data import Loader, Source, make_sources
 from .parallel import ParallelNet, Rank, Vote, gather, share
 from .solver import Action, Solver, SolverSettings, read_snapshot
@@ -122,7 +123,7 @@ def feed_net(
     Raises:
         CaffeCompatError: the network cannot be built, or its data not found.
     """
-    graph = phase_graph(definition.message, state, definition.schema.name)
+    graph = phase_graph(definition.message, state, definition.schema.name, allow_python=allow_python)
     given = {top for source in inputs for top in source.tops}
     fed_by_hand = [
         node.name for node in graph.sources if node.type == "Input" and not given.issuperset(node.message.top)
@@ -165,6 +166,7 @@ def open_solver(
     dialect: str | None = None,
     gradients: Literal["caffe", "true"] = "caffe",
     allow_python: bool = False,
+    python_config: PythonConfig | None = None,
     observer: Observer | None = None,
     requested: Callable[[], Action] | None = None,
     stop_at_nan: bool = True,
@@ -182,6 +184,7 @@ def open_solver(
         base: the folder that file names start from. write_root: a folder besides it where files may be written.
         workers: processes that read data, for each network; None takes one for each core but one.
         gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
+        python_config: as :func:`.network.loading.load` takes it.
         inputs: makes what feeds the trained network's ``Input`` layers, for the run's seed and this process's rank.
         Others: as for :class:`.solver.Solver`.
 
@@ -209,8 +212,8 @@ def open_solver(
     )
     asked = requested or (lambda: Action.NONE)
     with ExitStack() as stack:
-        trained = _opened(stack, feed, settings.train.definition(dialect), tell, inputs(seed, rank))
-        tests = [_opened(stack, feed, test.definition(dialect), tell) for test in settings.tests]
+        trained = _opened(stack, feed, settings.train.definition(dialect, python_config), tell, inputs(seed, rank))
+        tests = [_opened(stack, feed, test.definition(dialect, python_config), tell) for test in settings.tests]
         vote = Vote(asked, torch.device(device), lambda: has_tests and solver.tests_are_due) if rank.size > 1 else None
         solver = Solver(
             settings,
@@ -331,6 +334,7 @@ def score(
     workers: int | None = None,
     dialect: str | None = None,
     allow_python: bool = False,
+    python_config: PythonConfig | None = None,
     warn: Callable[[str], None] = lambda text: None,
     on_batch: Callable[[int, Sequence[BlobOutput]], None] = lambda index, outputs: None,
 ) -> Scores:
@@ -349,7 +353,7 @@ def score(
         raise UsageError(f"{iterations} iterations: at least 1 was expected")
     if not weights:
         raise UsageError("a test needs the weights of the model")
-    definition = read_definition(model, dialect, filled_from=weights[0])
+    definition = read_definition(model, dialect, filled_from=weights[0], python_config=python_config)
     fed = feed_net(
         definition,
         NetState("TEST", level, tuple(stages)),

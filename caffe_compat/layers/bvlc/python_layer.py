@@ -1,8 +1,9 @@
 """``Python`` layers: layers that a network brings as Python code, run through pycaffe's interface.
 
 A network names a module and a class in it. A module that the user has imported already is taken as it is. Importing
-another one runs the model's code, so it happens only where the builder was told so (``allow_python``). A class can also
-be admitted by name, and nothing is imported:
+another one runs the model's code, so it happens only where the builder was told so (``allow_python``). Classes of
+well-known projects are built in (:mod:`...network.python_registry`): where the user brings none, these are taken, and
+no code of the model is run. A class can also be admitted by name, and nothing is imported:
 
     @register_python_layer("TimesTen")          # python_param { module: "my_layers" layer: "TimesTen" }
     class TimesTen(PythonLayer):
@@ -26,6 +27,7 @@ runs, trains and moves between devices, but cannot be exported.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import math
 import operator
 import sys
@@ -38,10 +40,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ...errors import LayerError
+from ...network.python_registry import Project, PythonSettings, find_python, is_built_in
 from ...network.registry import Layer, LayerSpec, Shape, layer
 from ..compiling import outside_graphs
 
-__all__ = ["Blob", "BlobList", "Python", "PythonLayer", "register_python_layer"]
+__all__ = ["Blob", "BlobList", "Python", "PythonLayer", "register_python_layer", "takes_own"]
 
 _PHASES = {"TRAIN": 0, "TEST": 1}
 
@@ -122,6 +125,11 @@ class PythonLayer:
 
     def __init__(self, param: Any = None) -> None:
         self.blobs = BlobList()
+
+    @property
+    def param_str_(self) -> str:
+        """``param_str`` by the name that it had before Caffe 1.0."""
+        return self.param_str
 
     def setup(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Called once, with the bottoms' shapes; may read ``param_str`` and add blobs."""
@@ -274,11 +282,27 @@ def _array(x: Tensor) -> np.ndarray:
     return x.detach().to("cpu", torch.float32).numpy()
 
 
+def takes_own(module: str, name: str, *, allow_python: bool) -> bool:
+    """Whether a class that is built in is taken: there is one, and the user neither admits, nor imports, another."""
+    if not is_built_in(module, name) or name in _ADMITTED or module in sys.modules:
+        return False
+    return not (allow_python and _can_be_imported(module))
+
+
+def _can_be_imported(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError, AttributeError):  # there is no such package, or none of this kind
+        return False
+
+
 @layer("Python")
-def python(spec: LayerSpec) -> Layer:
+def python(spec: LayerSpec) -> nn.Module:
     params = spec.params("python_param")
     params.ignore("share_in_parallel")  # deprecated, about several GPUs in one process
     module, name = params.module, params.layer
+    if takes_own(module, name, allow_python=spec.allow_python):
+        return _build_own(spec, params.param_str)
     cls = _ADMITTED.get(name) or _import_class(spec, module, name)
     implementation = cls(spec.message)
     implementation.param_str = params.param_str
@@ -287,6 +311,34 @@ def python(spec: LayerSpec) -> Layer:
         i for i, (top, bottom) in enumerate(zip(spec.tops, spec.bottoms, strict=False)) if top == bottom
     )
     return Python(implementation, spec.bottom_shapes, len(spec.tops), in_place)
+
+
+def _build_own(spec: LayerSpec, param_str: str) -> nn.Module:
+    """The module of a class that is built in."""
+    entry = find_python(spec.message)
+    assert entry is not None
+    if entry.build is None:
+        spec.fail(f"{entry.full_name} brings data in and takes no bottoms, found {len(spec.bottoms)}")
+    project = entry.project
+    if project is not None and project.module in sys.modules:
+        spec.fail(
+            f"the module {project.module!r} is imported, and what its configuration says would not reach the "
+            f"{entry.full_name} that is built in; run your own layers (--allow-python-layers), or do not import it and "
+            "give the configuration with --python-config"
+        )
+    settings = PythonSettings(param_str, layer=spec.name)
+    built = entry.build(spec, settings)
+    settings.check_all_read()
+    spec.note(f"{entry.full_name} is built in: no code of the network's is run{_configuration(project, settings)}")
+    if not entry.verified:
+        spec.note(f"{entry.full_name} was never compared with outputs of the original")
+    return built
+
+
+def _configuration(project: Project | None, settings: PythonSettings) -> str:
+    if project is None:
+        return ""
+    return f"; of {project.name}'s configuration it has {settings.differing or 'the defaults'}"
 
 
 def _import_class(spec: LayerSpec, module: str, name: str) -> type[PythonLayer]:

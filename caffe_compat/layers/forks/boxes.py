@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["area", "decode", "encode", "overlap", "suppress"]
+__all__ = ["area", "best_apart", "decode", "encode", "overlap", "pixel_overlap", "suppress"]
 
 
 def decode(offsets: Tensor, priors: Tensor, variances: Tensor | None, code: str) -> Tensor:
@@ -54,6 +54,14 @@ def area(boxes: Tensor, more: float = 0) -> Tensor:
     return torch.where((size < 0).any(-1), 0, (size[..., 0] + more) * (size[..., 1] + more))
 
 
+def pixel_overlap(kept: Tensor, others: Tensor) -> Tensor:
+    """Intersection over union of boxes that have their last pixels in them. The shapes broadcast."""
+    sides = torch.minimum(kept[..., 2:], others[..., 2:]) - torch.maximum(kept[..., :2], others[..., :2]) + 1
+    shared = sides.clamp_min(0).prod(-1)
+    first, second = ((box[..., 2:] - box[..., :2] + 1).prod(-1) for box in (kept, others))
+    return shared / (first + second - shared)
+
+
 def suppress(
     boxes: Tensor,
     candidates: Tensor,
@@ -70,8 +78,73 @@ def suppress(
     Args:
         boxes: (rows, boxes, 4), the best first. candidates: (rows, boxes), False for those to leave out.
         eta: the threshold of a row is multiplied by it after each box kept, while it is above 0.5.
-        measure: how much a kept box (its first argument) and others overlap. limit: how many of a row are kept at most.
+        measure: how much a kept box (its first argument) and others overlap; their shapes broadcast.
+        limit: how many of a row are kept at most.
     """
+    if eta < 1:
+        return _suppress_ever_more(boxes, candidates, threshold, eta, measure, limit)
+    kept = torch.zeros_like(candidates)
+    for row, own in enumerate(candidates):
+        places = own.nonzero()[:, 0]
+        kept[row, places[best_apart(boxes[row, places], threshold, measure, limit)]] = True
+    return kept
+
+
+# So many boxes at a time are compared with each other and with those kept: their table fits into a core's cache.
+_BLOCK = 256
+
+
+def best_apart(
+    boxes: Tensor,
+    threshold: float,
+    measure: Callable[[Tensor, Tensor], Tensor] = overlap,
+    limit: int | None = None,
+) -> Tensor:
+    """Greedy non-maximum suppression of one row of ``boxes`` (N, 4), the best first: places of those kept, in order.
+
+    >>> best_apart(torch.tensor([[0.0, 0, 4, 4], [1, 0, 5, 4], [2, 0, 6, 4]]), 0.5)
+    tensor([0, 2])
+
+    Args:
+        threshold, measure, limit: as :func:`suppress` takes them.
+    """
+    boxes = boxes.T.contiguous().T  # coordinates apart: the tables below are computed along rows of boxes
+    most = boxes.new_tensor(threshold)
+    kept = torch.empty(0, dtype=torch.long, device=boxes.device)
+    for start in range(0, len(boxes), _BLOCK):
+        if limit is not None and len(kept) >= limit:
+            break
+        own = torch.arange(start, min(start + _BLOCK, len(boxes)), device=boxes.device)
+        block = boxes[own]
+        for better in boxes[kept].split(_BLOCK):
+            apart = (measure(better[:, None], block) <= most).all(0)
+            own, block = own[apart], block[apart]
+        # What is no number lies apart from nothing.
+        close = ~(measure(block[:, None], block) <= most)
+        kept = torch.cat([kept, own[_undisturbed(close.triu(1))]])
+    return kept[:limit]
+
+
+def _undisturbed(disturbs: Tensor) -> Tensor:
+    """Which of N stay if, from the first on, each that stays puts out those behind it that it ``disturbs`` (N, N)."""
+    stay = torch.ones(len(disturbs), dtype=torch.bool, device=disturbs.device)
+    # A round settles at least one more; mostly few are needed, as chains of boxes that put each other out are short.
+    while True:
+        after = ~(disturbs & stay[:, None]).any(0)
+        if torch.equal(after, stay):
+            return stay
+        stay = after
+
+
+def _suppress_ever_more(
+    boxes: Tensor,
+    candidates: Tensor,
+    threshold: float,
+    eta: float,
+    measure: Callable[[Tensor, Tensor], Tensor],
+    limit: int | None,
+) -> Tensor:
+    """:func:`suppress` with a threshold that sinks from box to box."""
     rows, count = candidates.shape
     kept = torch.zeros_like(candidates)
     worst = boxes.new_zeros(rows, count)  # overlap with the kept box that it overlaps most
@@ -90,7 +163,6 @@ def suppress(
         kept = kept.scatter(1, at, kept.gather(1, at) | found)
         best = boxes.gather(1, at[..., None].expand(-1, -1, 4))
         worst = torch.maximum(worst, measure(best, boxes))
-        if eta < 1:
-            limits = torch.where(found & (limits > 0.5), limits * eta, limits)
+        limits = torch.where(found & (limits > 0.5), limits * eta, limits)
         taken += 1
     return kept

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from ...errors import FileError, PrototxtError, UsageError, located
 from ...network.definition import Definition, read_definition
 from ...network.graph import NetState
+from ...network.python_config import PythonConfig, configured
 from ...schema import Schema, is_repeated
 from ...schema.enums import enum_name
 from ...schema.messages import NetParameter, SolverParameter
@@ -73,7 +74,9 @@ class NetSource:
     state: StateOverride = StateOverride()
     iterations: int = 0
 
-    def definition(self, dialect: str | None = None) -> tuple[Definition, NetState]:
+    def definition(
+        self, dialect: str | None = None, python_config: PythonConfig | None = None
+    ) -> tuple[Definition, NetState]:
         """The network and its state: the phase's default, then what the network says, then what the solver says.
 
         Raises:
@@ -85,10 +88,11 @@ class NetSource:
                     "there is no such file; names in a solver file start from the working directory, as in Caffe",
                     path=str(self.path),
                 )
-            found = read_definition(self.path, dialect)
+            found = read_definition(self.path, dialect, python_config=python_config)
         else:
             assert self.message is not None
-            found = Definition(self.field, self.message, self.schema, "as the solver's")
+            message = configured(self.message, python_config)
+            found = Definition(self.field, message, self.schema, "as the solver's")
         own = _override(found.message.state) if found.message.HasField("state") else StateOverride()
         phase, level = self.phase, 0
         for state in (own, self.state):
