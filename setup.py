@@ -13,6 +13,7 @@ EXTRAS = {
     "draw": ["pydot>=3"],  # pycaffe's pictures of networks; graphviz itself comes from the system
     "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],  # writing .onnx, and running it to see that it is right
     "openvino": ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4"],
+    "safetensors": ["safetensors>=0.4.3"],  # weights of other libraries, and of plain PyTorch source
     "h36m": ["cdflib>=1.2"],  # the official Human3.6M files
 }
 

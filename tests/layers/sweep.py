@@ -66,7 +66,7 @@ def stored_bases() -> Iterator[Base]:
         with h5py.File(REFERENCE / file_name) as file:
             for name, case in file.items():
                 try:
-                    base = _base(name, case)
+                    base = base_of(name, case)
                     read_paths(base)
                 except CaffeCompatError:
                     continue
@@ -100,7 +100,7 @@ def under(base: Base, dialect: str) -> Base | None:
     return other
 
 
-def _base(name: str, case: h5py.Group) -> Base:
+def base_of(name: str, case: h5py.Group) -> Base:
     parsed = parse_message(_text(case.attrs["prototxt"]), dialect=_text(case.attrs.get("dialect", "")) or None)
     message = upgrade_net(parsed.message, parsed.schema).message
     inputs = {blob: entry[()] for blob, entry in case["bottom"].items()} if "bottom" in case else {}

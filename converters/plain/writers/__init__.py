@@ -1,0 +1,1 @@
+"""What layers become in plain PyTorch, by family."""
