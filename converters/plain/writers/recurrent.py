@@ -16,7 +16,6 @@ def lstm(at: Place, module: LSTM) -> Written | None:
     if module.exposed or module.static:
         return None
     at.carried.add(parts.__name__, "CaffeLSTM")
-    streams, size = module.hidden.shape
-    sizes = {"inputs": module.weight_x.shape[1], "size": size, "streams": streams}
+    sizes = {"inputs": module.weight_x.shape[1], "size": module.size, "streams": len(module.get_buffer("hidden"))}
     member = Call("CaffeLSTM", [f"{name}={number}" for name, number in sizes.items()])
     return Written(at.call(), member, dict(module.named_parameters()), stateful=True)
