@@ -49,7 +49,7 @@ with torch.no_grad():
 @target(
     "python",
     suffix=".py",
-    title="plain PyTorch source",
+    title="a plain PyTorch source file",
     needs={"safetensors": "safetensors"},
     cannot=(
         "layers that run Python code, touch files or draw at random",
