@@ -39,6 +39,7 @@ class FileKind(Enum):
     HDF5 = "HDF5"
     ZIP = "a zip archive"
     NPY = "a numpy array"
+    SAFETENSORS = "arrays of safetensors"
     PICKLE = "a Python pickle"
     TAR = "a tar archive"
     FOREIGN = "something else that is known"
@@ -76,6 +77,7 @@ _MAGIC = (
 )
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _WORDS = {
+    FileKind.SAFETENSORS: "weights in safetensors; they go beside a prototxt",
     FileKind.TAR: "a tar archive; unpack it first",
     FileKind.WEB_PAGE: "a web page; fetch the file itself (the raw download)",
     FileKind.TEXT: "text; a .prototxt goes where the network is expected, not the weights",
@@ -105,6 +107,9 @@ def kind_of_head(head: bytes) -> FileKind:
             return kind
     if head[257:262] == b"ustar":
         return FileKind.TAR
+    # The length of a table in JSON, which no reader takes beyond 100 MB, and its first character.
+    if head[4:9] == b"\0\0\0\0{":
+        return FileKind.SAFETENSORS
     if _is_utf16(head):
         return FileKind.UTF16
     if head == head.translate(None, _CONTROL):

@@ -40,14 +40,14 @@ __all__ = [
 
 Path: TypeAlias = "str | os.PathLike[str]"
 Blob: TypeAlias = "np.ndarray | BlobView"
-Kind: TypeAlias = Literal["binary", "hdf5"]
+Kind: TypeAlias = Literal["binary", "hdf5", "safetensors"]
 
 
 class WeightsFile:
-    """A binary or HDF5 weights file.
+    """A binary or HDF5 weights file, or one of safetensors.
 
-    ``layers`` are records of name, type (None in HDF5) and blobs, in the file's order (HDF5: sorted by name).
-    ``structure`` is the rest of the network as bytes of a NetParameter, None in HDF5, which stores none. A blob that
+    ``layers`` are records of name, type (of a binary file, else None) and blobs, in the file's order (HDF5: sorted by
+    name). ``structure`` is the rest of the network as bytes of a NetParameter, None where none is stored. A blob that
     HDF5 leaves out because its layer shares it with another has ``is_empty`` set, unless it comes last: then the
     record is that much shorter.
     """
@@ -80,14 +80,19 @@ class WeightsFile:
 
 
 def read_weights(path: Path) -> WeightsFile:
-    """Read a ``.caffemodel`` or ``.caffemodel.h5``; its first bytes tell which.
+    """Read a ``.caffemodel``, ``.caffemodel.h5`` or ``.safetensors``; its first bytes tell which.
 
     Raises FileError (WireError for binary files), naming the place in the file.
     """
-    if kind_of(path) is FileKind.HDF5:
+    kind = kind_of(path)
+    if kind is FileKind.HDF5:
         from .weights_hdf5 import read_hdf5_net
 
         return WeightsFile(read_hdf5_net(os.fspath(path)), "hdf5")
+    if kind is FileKind.SAFETENSORS:
+        from .weights_safetensors import read_safetensors_net
+
+        return WeightsFile(read_safetensors_net(os.fspath(path)), "safetensors")
     return WeightsFile(read_net(path), "binary")
 
 

@@ -105,7 +105,7 @@ def _blob_counts(weights: WeightsFile) -> dict[str, int]:
 
 def _from_binary(path: str, weights: WeightsFile, dialect: str | None) -> Definition:
     if weights.structure is None:
-        raise UsageError("HDF5 weights hold no network; pass the prototxt too", path=path)
+        raise UsageError("its weights come without a network; pass the prototxt too", path=path)
     if dialect is not None:
         schema, reason = load_schema(*split_dialect(dialect)), "asked for"
         message = decode_net(weights.structure, schema, path)
