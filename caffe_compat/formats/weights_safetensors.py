@@ -15,9 +15,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from caffe_compat.errors import FileError
-from caffe_compat.formats.sizes import MAX_BLOB_AXES, MAX_LAYERS
-from caffe_compat.formats.wire import BlobView, LayerRecord, NetFile, Source
+from ..errors import FileError
+from .blob_proto import BlobView
+from .caffemodel import LayerRecord, NetFile
+from .sizes import MAX_BLOB_AXES, MAX_LAYERS
+from .wire import Source
 
 __all__ = ["Stored", "read_safetensors_net", "write_safetensors"]
 
