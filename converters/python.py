@@ -11,39 +11,60 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from caffe_compat import CaffeNet, NetworkError
-from caffe_compat.errors import CaffeCompatError
-from caffe_compat.extras import require
+from caffe_compat import CaffeNet
 from caffe_compat.formats.files import Checksum, atomic_write
 from caffe_compat.inference.preprocess import Preprocess
 from caffe_compat.network.checkpoint import DTYPES, check_dtype
 from caffe_compat.parity.record import ParityRecord, versions
-from caffe_compat.parity.seeded import run_seeded, seeded_inputs
 
+from .dynamic import dynamic_axes, other_shapes, rebuilt
 from .plain.source import Source, source_of
-from .registry import target
+from .registry import Arrays, target
+from .state import state_note
 
-__all__ = ["same_bits", "write"]
+__all__ = ["run_alone", "write"]
 
 # It finds torch and safetensors, and neither this library nor what lies in the folder it is started in.
-_RUN = """
+_ALONE = """
 import importlib.machinery, importlib.util, sys
 sys.modules.update(caffe_compat=None, converters=None)
 import torch
-network, weights, inputs, outputs, threads = sys.argv[1:]
+network, folder, count, threads = sys.argv[1:]
 torch.set_num_threads(int(threads))
 loader = importlib.machinery.SourceFileLoader("network", network)
 module = importlib.util.module_from_spec(importlib.util.spec_from_loader("network", loader))
 sys.modules["network"] = module
 loader.exec_module(module)
-with torch.no_grad():
-    torch.save(module.load(weights)(**torch.load(inputs)), outputs)
+net = module.load()
+for i in range(int(count)):
+    with torch.no_grad():
+        outputs = net(**torch.load(f"{folder}/{i}"))
+    torch.save({name: value.float().clone() for name, value in outputs.items()}, f"{folder}/{i}")
 """
+
+
+def run_alone(path: str, runs: Sequence[Arrays]) -> list[dict[str, np.ndarray]]:
+    """Run a source in a process that has torch and safetensors and nothing of this library."""
+    from safetensors import safe_open
+
+    with safe_open(Path(path).with_suffix(".safetensors"), "pt") as file:
+        arguments: dict[str, str] = json.loads(file.metadata()["inputs"])
+    with tempfile.TemporaryDirectory() as folder:
+        for i, given in enumerate(runs):
+            named = {arguments[name]: torch.from_numpy(x) for name, x in given.items() if name in arguments}
+            torch.save(named, os.path.join(folder, str(i)))
+        command = [sys.executable, "-IB", "-c", _ALONE, os.path.abspath(path), folder, str(len(runs))]
+        command.append(str(torch.get_num_threads()))
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}")
+        made = [torch.load(os.path.join(folder, str(i)), weights_only=True) for i in range(len(runs))]
+    return [{name: value.numpy() for name, value in outputs.items()} for outputs in made]
 
 
 @target(
@@ -55,42 +76,45 @@ with torch.no_grad():
         "layers that run Python code, touch files or draw at random",
         "training as Caffe trains: it computes what a net computes in phase TEST",
     ),
+    run=run_alone,
+    runtime=lambda: f"torch {torch.__version__} alone",
+    exact=True,
 )
 def write(
     net: CaffeNet,
     path: str | Path,
     *,
     dtype: str = "float32",
+    dynamic_batch: bool = False,
+    dynamic_size: Sequence[str] = (),
     preprocess: Preprocess | None = None,
     sources: Sequence[Checksum] = (),
     parity: ParityRecord | None = None,
-) -> None:
-    """Write ``net`` as source to ``path``, and its weights to the ``.safetensors`` beside it, both or neither.
+) -> list[str]:
+    """Write ``net`` as source to ``path``, and its weights to the ``.safetensors`` beside it.
 
-    The source is run first, by a Python that cannot import this library: its outputs must have the bits of the net's.
-    Weights are stored as ``dtype``, and computed with in single precision.
+    Weights are stored as ``dtype``, and computed with in single precision. The source takes other sizes of its inputs
+    wherever the layers do; with ``dynamic_batch`` and ``dynamic_size`` that is made sure of.
 
     Raises:
-        UsageError: not a dtype, or weights that it cannot hold. NetworkError: a layer that cannot be written, or a net
-            whose source gives other numbers. MissingExtraError: safetensors is not installed. FileError: a file cannot
-            be written.
+        UsageError: not a dtype, or weights that it cannot hold. NetworkError: a layer that cannot be written, or that
+            ties sizes down. FileError: a file cannot be written.
     """
-    require("safetensors", "safetensors")
     check_dtype(net, dtype)
-    rounded = _rounded(net, DTYPES[dtype])
-    source = source_of(rounded, _facts(net, dtype, preprocess, sources, parity))
-    metadata = {"format": "pt", "written_by": versions(), "dialect": net.dialect}
+    axes = dynamic_axes(net, dynamic_batch=dynamic_batch, dynamic_size=dynamic_size)
+    if axes:
+        rebuilt(net, other_shapes(net, axes))
+    source = source_of(_rounded(net, DTYPES[dtype]), _facts(net, dtype, preprocess, sources, parity))
+    facts = {"written_by": versions(), "dialect": net.dialect, "inputs": json.dumps(source.inputs)}
     if parity is not None:
-        metadata["parity"] = json.dumps(asdict(parity))
+        facts["parity"] = json.dumps(asdict(parity))
     place = Path(path)
-    # What is nested is moved into place first: there is never a source without its weights.
     with atomic_write(place) as file, atomic_write(place.with_suffix(".safetensors")) as weights:
         from safetensors.torch import save_file
 
         file.write(source.text.encode())
-        file.flush()
-        save_file(_stored(source, DTYPES[dtype]), weights.name, metadata)
-        _check(rounded, source, file, weights)
+        save_file(_stored(source, DTYPES[dtype]), weights.name, {"format": "pt", **facts})
+    return state_note(net, "carry")
 
 
 def _rounded(net: CaffeNet, dtype: torch.dtype) -> CaffeNet:
@@ -135,50 +159,3 @@ def _facts(
     if dtype != "float32":
         lines.append(f"The weights are stored in {dtype}, and computed with in float32.")
     return lines
-
-
-def _check(net: CaffeNet, source: Source, file: BinaryIO, weights: BinaryIO) -> None:
-    """Run what was written on seeded inputs.
-
-    Raises:
-        NetworkError: it fails, or gives other numbers than ``net``.
-    """
-    given = {name: torch.from_numpy(x) for name, x in seeded_inputs(net).items() if name in source.inputs}
-    try:
-        expected = run_seeded(net)
-    except CaffeCompatError:
-        # The net itself takes no such numbers (boxes without an area, say): then nothing stands in for others.
-        given = {name: torch.zeros_like(x) for name, x in given.items()}
-        expected = net.run(given)
-    found = _run(source, given, file, weights)
-    for name, value in expected.items():
-        if name in found and not same_bits(found[name], value):
-            raise NetworkError(f"the source that was written gives other numbers for {name!r}; please report it")
-    if missing := [name for name in expected if name not in found and name in source.outputs]:
-        raise NetworkError(f"the source that was written gives no {missing[0]!r}; please report it")
-
-
-def _run(source: Source, given: dict[str, Tensor], file: BinaryIO, weights: BinaryIO) -> dict[str, Tensor]:
-    with tempfile.TemporaryDirectory() as folder:
-        inputs, outputs = os.path.join(folder, "inputs"), os.path.join(folder, "outputs")
-        torch.save({source.inputs[name]: x for name, x in given.items()}, inputs)
-        arguments = [file.name, weights.name, inputs, outputs, str(torch.get_num_threads())]
-        done = subprocess.run(
-            [sys.executable, "-IB", "-c", _RUN, *arguments],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-        if done.returncode:
-            reason = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-            raise NetworkError(f"the source that was written does not run: {reason[0]}; please report it")
-        found: dict[str, Tensor] = torch.load(outputs, weights_only=True)
-    return found
-
-
-def same_bits(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same in shape, type and every bit."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    return torch.equal(*(x.detach().contiguous().reshape(-1).view(torch.uint8) for x in (a, b)))

@@ -60,7 +60,8 @@ class Target:
         run: ``run(path, runs)`` runs the file in the format's own runtime, once for each of ``runs``, one after the
             other: inputs by blob name, float32 (but pixels uint8), give outputs by blob name. That is how a file is
             verified before it takes its place. None for a format that nothing runs.
-        runtime: the name of that, with its version.
+        runtime: the name of that, with its version. exact: whether it has to give the very bits that the net gives on
+            the CPU, where the weights are stored as they are.
         annotate: ``annotate(path, key, text)`` adds an entry to the metadata of a file that was just written.
     """
 
@@ -73,6 +74,7 @@ class Target:
     run: Run | None = None
     runtime: Callable[[], str] = lambda: ""
     annotate: Callable[[str, str, str], None] | None = None
+    exact: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -117,6 +119,7 @@ def target(
     run: Run | None = None,
     runtime: Callable[[], str] | None = None,
     annotate: Callable[[str, str, str], None] | None = None,
+    exact: bool = False,
 ) -> Callable[[Write], Write]:
     """Register the function that writes a format; the arguments are the attributes of :class:`Target`.
 
@@ -136,7 +139,7 @@ def target(
         if suffix in (".pt", *(other.suffix for other in _TARGETS.values())):
             raise ValueError(f"suffix {suffix!r} is registered twice")
         _TARGETS[name] = Target(
-            name, suffix, title, write, dict(needs or {}), tuple(cannot), run, runtime or (lambda: ""), annotate
+            name, suffix, title, write, dict(needs or {}), tuple(cannot), run, runtime or (lambda: ""), annotate, exact
         )
         return write
 

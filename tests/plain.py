@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from converters.plain.source import Source
 
-__all__ = ["module_of", "outputs_of"]
+__all__ = ["module_of", "outputs_of", "same_bits"]
 
 
 def module_of(source: Source) -> nn.Module:
@@ -32,3 +32,10 @@ def outputs_of(net: nn.Module, source: Source, inputs: Mapping[str, Any]) -> dic
     given = {source.inputs[name]: torch.as_tensor(x) for name, x in inputs.items() if name in source.inputs}
     with torch.no_grad():
         return net(**given)
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same in shape, type and every bit."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return torch.equal(*(x.detach().contiguous().reshape(-1).view(torch.uint8) for x in (a, b)))

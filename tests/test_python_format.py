@@ -12,14 +12,13 @@ import pytest
 import small_networks
 import torch
 from networks import filled, input_layer, ip, layer
-from plain import module_of, outputs_of
+from plain import module_of, outputs_of, same_bits
 
 import caffe_compat
 import converters
-from caffe_compat import CaffeNet, NetworkError, UsageError
+from caffe_compat import CaffeNet, LayerError, NetworkError, ParityError, UsageError
 from caffe_compat.parity.seeded import seeded_inputs
 from converters.plain.source import Source, source_of
-from converters.python import same_bits
 
 STORED = {
     "v0net": "formats/v0net.prototxt",
@@ -256,6 +255,18 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_other_sizes_are_made_sure_of(tmp_path: Path) -> None:
+    net = _drawn("ALEXNET")
+    exported = converters.export(net, tmp_path / "m.py", dynamic_batch=True)
+    assert exported.verification is not None
+    assert (exported.verification.runs, exported.verification.worst_abs) == (2, 0.0)
+    fixed = filled(
+        input_layer("x", 2, 4) + layer("r", "Reshape", "x", "y", "reshape_param { shape { dim: 2 dim: 2 dim: 2 } }")
+    )
+    with pytest.raises(LayerError, match=r"'r' \(Reshape\): allows no other size"):
+        converters.export(fixed, tmp_path / "n.py", dynamic_batch=True)
+
+
 def test_a_source_that_computes_something_else_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from converters import python
 
@@ -264,7 +275,7 @@ def test_a_source_that_computes_something_else_is_not_kept(tmp_path: Path, monke
         return Source(source.text.replace("nn.ReLU()", "nn.Identity()"), *list(vars(source).values())[1:])
 
     monkeypatch.setattr(python, "source_of", wrong)
-    with pytest.raises(NetworkError, match="other numbers for 'z'"):
+    with pytest.raises(ParityError, match="z departs from the net"):
         converters.export(
             filled(
                 input_layer("x", 2, 3)

@@ -8,13 +8,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from plain import module_of, outputs_of
+from plain import module_of, outputs_of, same_bits
 from sweep import FILES, REFERENCE, base_of
 
 from caffe_compat import CaffeNet, FileAccess, NetState, NetworkError
 from caffe_compat.errors import CaffeCompatError
 from converters.plain.source import source_of
-from converters.python import same_bits
 
 # Why a layer cannot be plain PyTorch -> the types that are refused for it, in some cases or in all.
 REFUSED = {
