@@ -6,7 +6,7 @@ A net never opens a file, so a data layer is an input of the shape that its para
 from __future__ import annotations
 
 from .. import layers as _layers  # noqa: F401  importing registers every layer: a type that is none may be a source
-from ..errors import UsageError
+from ..errors import LayerError, UsageError
 from ..layers.bvlc.python_layer import takes_own
 from ..schema.messages import LayerParameter
 from .python_registry import PythonSettings, PythonType, brings_data, find_python
@@ -72,7 +72,11 @@ def _input_shapes(layer: LayerParameter) -> list[Shape | None]:
 def _python_shapes(layer: LayerParameter, entry: PythonType) -> list[Shape | None]:
     settings = PythonSettings(layer.python_param.param_str, layer=layer.name)
     assert entry.shapes is not None
-    shapes = entry.shapes(settings, tuple(layer.top))
+    try:
+        shapes = entry.shapes(settings, tuple(layer.top))
+    except LayerError as error:
+        error.within(layer=layer.name, type=layer.type)
+        raise
     settings.check_all_read()
     return list(shapes)
 

@@ -27,7 +27,8 @@ def roi_data_layer(settings: PythonSettings, tops: Sequence[str]) -> Sequence[Sh
     """Image, (height, width, scale) and objects, where proposals are the network's own; else images, boxes, their
     classes, and what is known of their offsets.
 
-    The original takes one image where proposals are the network's own, and stops at more.
+    Of three tops, the second's name tells which of the two it is, unless the configuration does. The original takes one
+    image where proposals are the network's own, and stops at more.
     """
 
     def told(key: str) -> int:
@@ -35,7 +36,7 @@ def roi_data_layer(settings: PythonSettings, tops: Sequence[str]) -> Sequence[Sh
 
     classes = settings.whole("num_classes", least=2)
     size = (int(max(settings.config(FASTER_RCNN, "TRAIN.SCALES"))), told("MAX_SIZE"))
-    if len(tops) == 3 and (told("HAS_RPN") or told("BBOX_REG")):
+    if len(tops) == 3 and (told("HAS_RPN") or (told("BBOX_REG") and tops[1] != "rois")):
         return [(1, 3, *size), (1, 3), (1, 5)]
     count = told("BATCH_SIZE")
     offsets = (count, 4 * (2 if told("AGNOSTIC") else classes))

@@ -48,8 +48,8 @@ class AnchorRule:
         spread: what offsets are normalised by, deviations and means; None if they are not.
     """
 
-    count: int
-    objects: int
+    count: float
+    objects: float
     above: float
     below: float
     strict: bool
@@ -90,8 +90,12 @@ def anchor_targets(
 
     Returns:
         Labels (N,): 1 for an object, 0 for none, -1 for those that do not count; offsets to the object that is
-        overlapped most, and their inner and outer weights, (N, 4).
+        overlapped most (0 without objects), and their inner and outer weights, (N, 4).
     """
+    if not len(truth):
+        labels = anchors.new_zeros(len(anchors))
+        _leave_out(labels, 0, rule.count, random)
+        return labels, torch.zeros_like(anchors), *_weights(labels, rule)
     overlaps = _overlaps(anchors, truth)
     most, best = overlaps.max(1).values, _first_most(overlaps)
     labels = anchors.new_full((len(anchors),), -1)
@@ -122,11 +126,11 @@ def _first_most(values: Tensor) -> Tensor:
     return torch.where(most, places, values.shape[1] - 1).min(1).values
 
 
-def _leave_out(labels: Tensor, label: int, count: int, random: np.random.RandomState) -> None:
+def _leave_out(labels: Tensor, label: int, count: float, random: np.random.RandomState) -> None:
     """Let all but ``count`` of those with ``label``, chosen at random, not count."""
     places = (labels == label).nonzero()[:, 0]
     if len(places) > count:
-        labels[_drawn(places, len(places) - count, random)] = -1
+        labels[_drawn(places, int(len(places) - count), random)] = -1
 
 
 def _drawn(places: Tensor, count: int, random: np.random.RandomState) -> Tensor:
