@@ -127,7 +127,7 @@ class CaffeCompatError(Exception):
             parts.append(f"blob {self.blob}")
         return ", ".join(parts)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _restored, (type(self), self.detail, dict(self.__dict__))
 
 

@@ -277,7 +277,7 @@ class PoseMachine(Measured):
 
     # Copies and pickles: what was given and what was seen; the rest is made of that.
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {
             "net": self.net,
             "bounds": self._bounds,

@@ -1,8 +1,9 @@
-"""The size of things: a file holds one idea, a function can be read at once."""
+"""The size of things: a file holds one idea, a function can be read at once, and types say what a value is."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ SOURCES = [
     if "resources" not in path.parts
 ]
 FILE_LINES, FUNCTION_LINES = 500, 80
+ANY_PER_THOUSAND_LINES = 6
 
 
 def long_functions(text: str) -> Iterator[tuple[str, int]]:
@@ -43,3 +45,34 @@ def test_a_planted_function_is_seen() -> None:
         long_functions(f"class A:\n    @b\n    async def f():\n{body}".replace("    pass", "        pass"))
     ) == [("f", FUNCTION_LINES + 1)]
     assert not list(long_functions(f"@b\ndef f():\n{body[:-9]}"))
+
+
+def anys(text: str) -> int:
+    """How often a text leaves a type open: every ``Any``, however it is imported."""
+    nodes = list(ast.walk(ast.parse(text)))
+    imports = [alias for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
+    own = {alias.asname or "Any" for alias in imports if alias.name == "Any"}
+    quoted = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    types = [text for text in quoted if re.fullmatch(r"[\w.\[\]|, ]+", text)]
+    aliased = sum(len(re.findall(r"(?<!\w)Any(?=[\]|, ])", text)) for text in types)
+    named = sum(isinstance(node, ast.Name) and node.id in own for node in nodes)
+    return named + aliased + sum(isinstance(node, ast.Attribute) and node.attr == "Any" for node in nodes)
+
+
+def test_few_types_are_left_open() -> None:
+    texts = [path.read_text() for path in SOURCES]
+    lines = sum(len(text.splitlines()) for text in texts)
+    assert sum(map(anys, texts)) < lines * ANY_PER_THOUSAND_LINES / 1000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from typing import Any\nx: Any",
+        "from typing import Any as A\nx: A",
+        "import typing\nx: dict[str, typing.Any]",
+        'from typing import Any\nX = "dict[str, Any]"',
+    ],
+)
+def test_a_planted_any_is_seen(line: str) -> None:
+    assert anys(line) == 1

@@ -119,7 +119,7 @@ class Fused(nn.Module):
         layer._parameters = {**layer._parameters, "weight": weight}
         return layer
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """For copies and pickles, neither of which packed weights allow.
 
         The weight goes as an array: a tensor made for the pickle alone would be gone, with the memory that it shares,

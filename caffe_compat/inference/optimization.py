@@ -57,7 +57,7 @@ class InferenceNet(ProgramNet):
         self.passes: tuple[PassRun, ...] = rewrite(plan, passes)
         self.program = plan.program()
         # One memo for all: tensors that layers share stay shared. What a net draws from and writes to is not copied.
-        memo: dict[int, Any] = {id(net.randomness): net.randomness, id(net.files): net.files}
+        memo: dict[int, object] = {id(net.randomness): net.randomness, id(net.files): net.files}
         for group in plan.groups:
             self.add_module(group.nodes[0].module_name, group_module(plan, group, memo))
         self.requires_grad_(False)

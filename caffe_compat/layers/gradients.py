@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from .autograd import Context
 
 __all__ = ["with_slopes", "without_gradient"]
 
 
 class _StatedSlopes(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, *terms: Tensor) -> Tensor:
+    def forward(ctx: Context, value: Tensor, *terms: Tensor) -> Tensor:
         ctx.save_for_backward(*terms[1::2])
         return value.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         found: list[Tensor | None] = [None]
         for i, slope in enumerate(ctx.saved_tensors):
             found += [gradient * slope if ctx.needs_input_grad[1 + 2 * i] else None, None]
@@ -38,15 +40,19 @@ def with_slopes(value: Tensor, *terms: tuple[Tensor, Tensor]) -> Tensor:
     return result
 
 
+class _Shaped(Context, Protocol):
+    x: Tensor
+
+
 class _NoGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, x: Tensor) -> Tensor:
+    def forward(ctx: _Shaped, value: Tensor, x: Tensor) -> Tensor:
         ctx.x = x.new_zeros(()).expand(x.shape)
         return value.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: _Shaped, gradient: Tensor) -> tuple[None, Tensor]:
         return None, ctx.x
 
 

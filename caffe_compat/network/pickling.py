@@ -27,11 +27,11 @@ _N = TypeVar("_N", bound="PicklableNet")
 class PicklableNet(nn.Module):
     """A net that pickles as this module says, and copies as every module does."""
 
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+    def __reduce_ex__(self, protocol: Any) -> tuple[object, ...]:
         _check_classes(self)
         return _unfilled, (type(self), _needed_modules(self)), self.__dict__
 
-    def __deepcopy__(self: _N, memo: dict[int, Any]) -> _N:
+    def __deepcopy__(self: _N, memo: dict[int, object]) -> _N:
         made = self.__new__(type(self))
         memo[id(self)] = made
         made.__dict__.update(copy.deepcopy(self.__dict__, memo))

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..display import shown
 from ..errors import ParityError
@@ -116,7 +115,7 @@ class Report:
         table = [COLUMNS, rule, *(tuple(map(_cell, row)) for row in rows)]
         return "\n".join([*lines, "", *(f"| {' | '.join(row)} |" for row in table), ""])
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """What ``caffe-compat verify --json`` prints.
 
         Keys: ``cases`` and ``passed``, two counts; ``failed`` (``case``, ``blob``, ``max_abs``, ``max_rel`` and

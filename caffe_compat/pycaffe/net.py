@@ -106,7 +106,7 @@ class Net(NetContents):
         self._device = torch.device("cpu")
         self._expected_pass = 0
         self.times_shared = 0
-        self._calls: dict[str, list[Callable[[int], Any]]] = {}
+        self._calls: dict[str, list[Callable[[int], object]]] = {}
         shapes = {name: core.shapes[v] for v, name in enumerate(core.graph.blobs)}
         wires = wire(core)
         self._blob_by_name: OrderedDict[str, NetBlob] = OrderedDict()
@@ -317,19 +317,19 @@ class Net(NetContents):
 
     # Callbacks
 
-    def before_forward(self, call: Callable[[int], Any]) -> None:
+    def before_forward(self, call: Callable[[int], object]) -> None:
         """Have ``call`` called with the number of each layer before it runs."""
         self._calls.setdefault("before_forward", []).append(call)
 
-    def after_forward(self, call: Callable[[int], Any]) -> None:
+    def after_forward(self, call: Callable[[int], object]) -> None:
         """Have ``call`` called with the number of each layer after it ran."""
         self._calls.setdefault("after_forward", []).append(call)
 
-    def before_backward(self, call: Callable[[int], Any]) -> None:
+    def before_backward(self, call: Callable[[int], object]) -> None:
         """Have ``call`` called with the number of each layer before its backward pass."""
         self._calls.setdefault("before_backward", []).append(call)
 
-    def after_backward(self, call: Callable[[int], Any]) -> None:
+    def after_backward(self, call: Callable[[int], object]) -> None:
         """Have ``call`` called with the number of each layer after its backward pass."""
         self._calls.setdefault("after_backward", []).append(call)
 

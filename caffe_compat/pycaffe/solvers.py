@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..errors import UsageError
+from ..layers.autograd import Context
 from ..network.definition import Definition
 from ..network.graph import NetState
 from ..training.solver import Event, SolverSettings, lines_of, read_solver
@@ -35,17 +36,21 @@ __all__ = [
 ]
 
 
+class _Context(Context, Protocol):
+    net: Net
+
+
 class _Backward(torch.autograd.Function):
     """The loss of a net as a tensor whose backward pass is the net's own, which fills every blob's diff."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, net: Net, loss: Tensor) -> Tensor:
+    def forward(ctx: _Context, anchor: Tensor, net: Net, loss: Tensor) -> Tensor:
         ctx.net = net
         return loss.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
+    def backward(ctx: _Context, gradient: Tensor) -> tuple[None, None, None]:
         ctx.net.backward_all()
         return None, None, None
 

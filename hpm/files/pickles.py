@@ -126,7 +126,7 @@ class _Machine:
         self.data = data
         self.at = 0
         self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
+        self.memo: dict[int, object] = {}
         # Bytes of texts and items of lists that arrays took copies of; a pickle that repeats them does not get to
         # multiply its size.
         self.copied = 0

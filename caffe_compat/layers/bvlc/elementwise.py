@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
+from ..autograd import Context
 from ..precision import widened
 
 __all__ = ["ArgMax", "EltwiseMax", "EltwiseProduct", "EltwiseSum", "Reduction", "Softmax"]
@@ -111,11 +111,11 @@ class _DividingProduct(torch.autograd.Function):
         return _product(bottoms)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def setup_context(ctx: Context, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         ctx.save_for_backward(output, *inputs)
 
     @staticmethod
-    def backward(ctx: Any, *top_diffs: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Context, *top_diffs: Tensor) -> tuple[Tensor, ...]:
         top, *bottoms = ctx.saved_tensors
         return tuple(top / x * top_diffs[0] for x in bottoms)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch.nn import functional
 
 from ...errors import LayerError
 from ...network.registry import Layer, LayerSpec, layer
+from ..autograd import Context
 from ..precision import widened
 
 __all__ = [
@@ -43,13 +43,13 @@ _MODES = ("FULL", "VALID", "BATCH_SIZE", "NONE")
 
 class _GivenGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+    def forward(ctx: Context, loss: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
         return loss.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, weight: Tensor) -> tuple[None, Tensor, None]:
+    def backward(ctx: Context, weight: Tensor) -> tuple[None, Tensor, None]:
         (gradient,) = ctx.saved_tensors
         return None, weight * gradient, None
 

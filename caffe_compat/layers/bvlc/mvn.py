@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
+from ..autograd import Context
 from ..precision import widened
 
 __all__ = ["MVN"]
+
+
+class _Context(Context, Protocol):
+    axes: tuple[int, ...]
 
 
 class _CaffeGradient(torch.autograd.Function):
     """(x - mean) / divisor with Caffe's backward pass, which takes the divisor for the sd of the true gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, axes: tuple[int, ...], module: MVN) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, axes: tuple[int, ...], module: MVN) -> Tensor:
         centred = x - x.mean(axes, keepdim=True)
         divisor = module.divisor(centred.square().mean(axes, keepdim=True))
         y = centred.div_(divisor)
@@ -26,7 +31,7 @@ class _CaffeGradient(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, None, None]:
         y, divisor = ctx.saved_tensors
         along_y = (grad * y).mean(ctx.axes, keepdim=True)
         return (grad - grad.mean(ctx.axes, keepdim=True) - along_y * y) / divisor, None, None

@@ -32,7 +32,7 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ from torch.autograd.function import once_differentiable
 from ...errors import LayerError
 from ...network.python_registry import Project, PythonSettings, find_python, is_built_in
 from ...network.registry import Layer, LayerSpec, Shape, layer
+from ..autograd import Context
 from ..compiling import outside_graphs
 
 __all__ = ["Blob", "BlobList", "Python", "PythonLayer", "register_python_layer", "takes_own"]
@@ -168,9 +169,15 @@ def register_python_layer(name: str) -> Callable[[_Class], _Class]:
     return register
 
 
+class _Context(Context, Protocol):
+    module: Python
+    run: int
+    kinds: list[tuple[torch.device, torch.dtype]]
+
+
 class _Call(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, module: Python, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: _Context, module: Python, *tensors: Tensor) -> tuple[Tensor, ...]:
         tops = module.run_forward(tensors[: module.bottom_count])
         ctx.module, ctx.run = module, module.runs
         ctx.kinds = [(t.device, t.dtype) for t in tensors]
@@ -178,7 +185,7 @@ class _Call(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *top_diffs: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, *top_diffs: Tensor) -> tuple[Tensor | None, ...]:
         needed = ctx.needs_input_grad[1:]
         diffs = ctx.module.run_backward(ctx.run, top_diffs, needed)
         return (

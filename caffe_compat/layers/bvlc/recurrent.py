@@ -13,7 +13,6 @@ with more than there ever were, all start at zero.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from torch.nn import functional
 from ...errors import LayerError
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
+from ..autograd import Context
 
 __all__ = ["LSTM", "RNN", "LSTMUnit", "remember", "remembered"]
 
@@ -31,14 +31,14 @@ class _ForgetGate(torch.autograd.Function):
     """f = cont * s(x), with Caffe's derivative f (1 - f), which is the true one where cont is 0 or 1."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cont: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, cont: Tensor) -> Tensor:
         gate = cont * torch.sigmoid(x)
         ctx.save_for_backward(gate)
         return gate
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Context, slope: Tensor) -> tuple[Tensor, None]:
         (gate,) = ctx.saved_tensors
         return slope * gate * (1 - gate), None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
+from ..autograd import Context
 from ..precision import widened
 from .families import CAMBRICON
 
@@ -48,11 +49,15 @@ _BOTH = ("foss-for-synopsys-dwc-arc-processors/synopsys-caffe",)
 _SEGNET_EPS = 1e-9
 
 
+class _Context(Context, Protocol):
+    dtype: torch.dtype
+
+
 class _AsInTraining(torch.autograd.Function):
     """(x - mean) inverse per channel, whose gradient is that of a batch normalised by its own statistics."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
         top = (widened(x) - mean) * inverse
         ctx.save_for_backward(top, inverse)
         ctx.dtype = x.dtype
@@ -60,7 +65,7 @@ class _AsInTraining(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _Context, gradient: Tensor) -> tuple[Tensor, None, None]:
         top, inverse = ctx.saved_tensors
         axes = (0, *range(2, top.dim()))
         along = (gradient * top).mean(axes, keepdim=True)

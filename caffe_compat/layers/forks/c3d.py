@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
+from ..autograd import Context
 
 __all__ = ["Convolution3D", "Pooling3D"]
 
@@ -74,11 +75,16 @@ def _convolution(spec: LayerSpec, params: Params) -> Layer:
     return Convolution3D(shape[1], params.num_output, kernel, stride, pad, params)
 
 
+class _Context(Context, Protocol):
+    kernel: Triple
+    stride: Triple
+
+
 class _LargestToAll(torch.autograd.Function):
     """The largest of each window, whose gradient goes to all that are as large."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
         top = functional.max_pool3d(x, kernel, stride, ceil_mode=True)
         ctx.kernel, ctx.stride = kernel, stride
         ctx.save_for_backward(x, top)
@@ -86,7 +92,7 @@ class _LargestToAll(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _Context, gradient: Tensor) -> tuple[Tensor, None, None]:
         x, top = ctx.saved_tensors
         kernel, stride = ctx.kernel, ctx.stride
         sizes = x.shape[2:]

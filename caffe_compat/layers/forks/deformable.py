@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
+from ..autograd import Context
 from ..bvlc.convolution import Geometry, kernel_geometry
 from ..precision import widened
 from .flow import interpolated
@@ -17,12 +18,16 @@ from .flow import interpolated
 __all__ = ["DeformableConvolution"]
 
 
+class _Context(Context, Protocol):
+    layer: DeformableConvolution
+
+
 class _ForksGradients(torch.autograd.Function):
     """Backward pass of the fork, as far as it stays within its memory."""
 
     @staticmethod
     def forward(
-        ctx: Any, layer: DeformableConvolution, x: Tensor, moves: Tensor, weight: Tensor, bias: Tensor | None
+        ctx: _Context, layer: DeformableConvolution, x: Tensor, moves: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
         ctx.layer = layer
         ctx.save_for_backward(x, moves, weight)
@@ -30,7 +35,7 @@ class _ForksGradients(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, moves, weight = ctx.saved_tensors
         group = ctx.layer.group
         # The kernels always meet the gradient of the first image.

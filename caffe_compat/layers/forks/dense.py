@@ -6,7 +6,7 @@ They are of the first generation (``layers { type: MULTI_SOFTMAX }``) and keep t
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.unknown import unknown_fields_of
+from ..autograd import Context
 from ..bvlc.loss import check_same_batch, class_labels, with_gradient
 from ..precision import widened
 
@@ -75,6 +76,10 @@ def multi_softmax_loss(spec: LayerSpec) -> Layer:
     return MultiSoftmaxLoss(tops=len(spec.tops))
 
 
+class _Context(Context, Protocol):
+    gradients: str
+
+
 class _NormalizedGradient(torch.autograd.Function):
     """x / (n + 1e-6), n being its length over the channels. Its gradient by that of the top, g:
 
@@ -82,7 +87,7 @@ class _NormalizedGradient(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gradients: str) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, gradients: str) -> Tensor:
         y = widened(x)
         squares = y.square().sum(1, keepdim=True)
         ctx.save_for_backward(x, squares)
@@ -91,7 +96,7 @@ class _NormalizedGradient(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _Context, gradient: Tensor) -> tuple[Tensor, None]:
         x, squares = ctx.saved_tensors
         y, g, length = widened(x), widened(gradient), squares.sqrt()
         along = y * (y * g).sum(1, keepdim=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
+from ..autograd import Context
 from ..bvlc.loss import check_same_batch, class_labels
 from ..precision import widened
 
@@ -19,6 +20,11 @@ __all__ = ["CenterLoss"]
 # Each after its first, which the others copied. A type of this name in shenyunhang/caffe-wsl is another one.
 _FACE = ("ydwen/caffe-face", "AlfredXiangWu/caffe", "dlunion/CC4.0", "yuqj1991/caffe_train")
 _WINDOWS = ("happynear/caffe-windows", "GuohongWu/caffe-windows", "imistyrain/ssd")
+
+
+class _Context(Context, Protocol):
+    classes: int
+    repeated: bool
 
 
 class _CenterGradients(torch.autograd.Function):
@@ -30,7 +36,7 @@ class _CenterGradients(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, loss: Tensor, x: Tensor, centres: Tensor, slopes: Tensor, index: Tensor, repeated: bool
+        ctx: _Context, loss: Tensor, x: Tensor, centres: Tensor, slopes: Tensor, index: Tensor, repeated: bool
     ) -> Tensor:
         ctx.save_for_backward(slopes, index)
         ctx.classes = centres.shape[0]
@@ -39,7 +45,7 @@ class _CenterGradients(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, weight: Tensor) -> tuple[None, Tensor, Tensor, None, None, None]:
+    def backward(ctx: _Context, weight: Tensor) -> tuple[None, Tensor, Tensor, None, None, None]:
         slopes, index = ctx.saved_tensors
         sums = slopes.new_zeros(ctx.classes, slopes.shape[1]).index_add(0, index, slopes, alpha=-1)
         counts = slopes.new_zeros(ctx.classes).index_add(0, index, slopes.new_ones(len(index)))[:, None]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ...network.registry import Layer, LayerSpec, layer
+from ..autograd import Context
 from ..gradients import without_gradient
 from ..precision import widened
 
@@ -120,7 +120,7 @@ class _LengthGradient(torch.autograd.Function):
     """The length along the channels. Its gradient divides by the length plus ``added``, and is 0 where that is 0."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, added: float) -> Tensor:
+    def forward(ctx: Context, x: Tensor, added: float) -> Tensor:
         y = widened(x)
         length = (y * y).sum(1, keepdim=True).sqrt()
         ctx.save_for_backward(x, length + added)
@@ -128,7 +128,7 @@ class _LengthGradient(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, None]:
         x, divisor = ctx.saved_tensors
         return torch.where(divisor == 0, 0, gradient * x / divisor).to(x.dtype), None
 
@@ -211,12 +211,12 @@ def exp_max(spec: LayerSpec) -> Layer:
 
 class _SquaredGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor) -> Tensor:
         return -(x * x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Context, gradient: Tensor) -> Tensor:
         return gradient * gradient
 
 

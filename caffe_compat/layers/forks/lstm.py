@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
+from ..autograd import Context
 from ..bvlc.recurrent import remember, remembered
 
 __all__ = ["Lstm"]
@@ -20,17 +21,21 @@ _COPIES = ("tianzhi0549/CTPN", "dlunion/CC4.0", "makefile/frcnn")
 _OCR = ("senlinuc/caffe_ocr", "yuqj1991/caffe_train")
 
 
+class _Context(Context, Protocol):
+    bound: float
+
+
 class _BoundedGradient(torch.autograd.Function):
     """The values as they are; their gradient cut off at plus and minus ``bound``."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, bound: float) -> Tensor:
         ctx.bound = bound
         return x.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _Context, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient.clamp(-ctx.bound, ctx.bound), None
 
 

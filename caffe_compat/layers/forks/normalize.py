@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
+from ..autograd import Context
 from ..bvlc.scale import filler_or_constant
 from ..precision import widened
 from .families import CAMBRICON, DREADLORD, SSD, SSD_FIRST
@@ -33,6 +34,10 @@ _FORKS = (
 _FLOORED = ("NVIDIA/caffe", "tidsp/caffe-jacinto@caffe-0.17")
 
 
+class _Context(Context, Protocol):
+    axes: tuple[int, ...]
+
+
 class _ScaledAfterwards(torch.autograd.Function):
     """x / norm * scale with the fork's backward pass.
 
@@ -42,7 +47,7 @@ class _ScaledAfterwards(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: Tensor, scale: Tensor, axes: tuple[int, ...]) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, norm: Tensor, scale: Tensor, axes: tuple[int, ...]) -> Tensor:
         unit = x / norm
         ctx.save_for_backward(unit, norm, scale)
         ctx.axes = axes
@@ -50,7 +55,7 @@ class _ScaledAfterwards(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, None]:
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, None, Tensor, None]:
         unit, norm, scale = ctx.saved_tensors
         along = (unit * grad).sum(ctx.axes, keepdim=True)
         return (grad - along * unit) / norm * scale, None, (unit * scale * grad).sum_to_size(scale.shape) / scale, None

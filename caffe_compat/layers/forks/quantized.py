@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch.nn import functional
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
+from ..autograd import Context
 from ..bvlc.convolution import Convolution, Geometry, convolution
 from ..bvlc.inner_product import InnerProduct, inner_product
 
@@ -22,13 +22,13 @@ _FORK = "zhaoweicai/hwgq"
 
 class _GivenSlope(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
         ctx.save_for_backward(slope)
         return y.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
         return gradient * slope, None, None
 

@@ -7,7 +7,7 @@ and of one whose :meth:`reset_state` was called, unless the fork appends.
 from __future__ import annotations
 
 import logging
-from typing import Any, NoReturn
+from typing import NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from ...errors import FileError
 from ...formats.cxx_numbers import cxx_number, cxx_rows
 from ...network.registry import Layer, LayerSpec, layer
+from ..autograd import Context
 from ..compiling import outside_graphs
 from .pose import FORK, pose_rows, refuse, required_params
 
@@ -30,16 +31,20 @@ _PARENTS_OF_17 = (0, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)
 _HIP_RANGE = 0.000001
 
 
+class _Context(Context, Protocol):
+    owner: Layer
+
+
 class _NoBackward(torch.autograd.Function):
     """The identity on ``measure``; a backward pass that reaches it is an error, as in the fork."""
 
     @staticmethod
-    def forward(ctx: Any, prediction: Tensor, target: Tensor, measure: Tensor, owner: Layer) -> Tensor:
+    def forward(ctx: _Context, prediction: Tensor, target: Tensor, measure: Tensor, owner: Layer) -> Tensor:
         ctx.owner = owner
         return measure.clone()
 
     @staticmethod
-    def backward(ctx: Any, weight: Tensor) -> NoReturn:
+    def backward(ctx: _Context, weight: Tensor) -> NoReturn:
         raise refuse(ctx.owner, "only measures and has no backward pass; give it loss_weight: 0 where the net trains")
 
 

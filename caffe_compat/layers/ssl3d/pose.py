@@ -6,7 +6,7 @@ in the order Hip RHip RKnee RFoot LHip LKnee LFoot Spine Thorax Head LShoulder L
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from ...errors import LayerError
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
+from ..autograd import Context
 
 __all__ = [
     "FORK",
@@ -66,17 +67,21 @@ def required_params(spec: LayerSpec, field: str, *names: str) -> Params:
     return params
 
 
+class _Context(Context, Protocol):
+    shapes: tuple[torch.Size, torch.Size]
+
+
 class _StatedGradient(torch.autograd.Function):
     """The identity on ``loss`` whose backward pass hands out ``slope`` instead of deriving anything."""
 
     @staticmethod
-    def forward(ctx: Any, prediction: Tensor, target: Tensor, loss: Tensor, slope: Tensor) -> Tensor:
+    def forward(ctx: _Context, prediction: Tensor, target: Tensor, loss: Tensor, slope: Tensor) -> Tensor:
         ctx.save_for_backward(slope)
         ctx.shapes = prediction.shape, target.shape
         return loss.clone()
 
     @staticmethod
-    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: _Context, weight: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (slope,) = ctx.saved_tensors
         diff = slope * weight
         return diff.reshape(ctx.shapes[0]), -diff.reshape(ctx.shapes[1]), None, None
