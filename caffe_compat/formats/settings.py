@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 from ..errors import FileError
 
-__all__ = ["read_settings"]
+__all__ = ["Setting", "named_settings", "read_settings"]
+
+Setting: TypeAlias = "bool | int | float | str | list[Setting] | tuple[Setting, ...] | dict[Setting, Setting] | None"
 
 MAX_DEPTH = 20
 
@@ -30,7 +32,7 @@ _TUPLE = "!!python/tuple"
 _CLOSING = {"{": "}", "[": "]", "(": ")"}
 
 
-def read_settings(text: str, path: str | None = None) -> Any:
+def read_settings(text: str, path: str | None = None) -> Setting:
     """What ``text`` says; None if it says nothing.
 
     >>> read_settings("'feat_stride': 16 \\n'scales': !!python/tuple [4, 8]")
@@ -118,7 +120,15 @@ def _escaped(line: str, i: int) -> bool:
     return (len(before) - len(before.rstrip("\\"))) % 2 == 1
 
 
-def _block(lines: list[_Line], start: int, path: str | None, depth: int) -> tuple[Any, int]:
+def named_settings(found: Setting) -> dict[str, Setting] | None:
+    """What was read, if it is a mapping and all its keys are texts."""
+    if not isinstance(found, dict):
+        return None
+    named = {key: value for key, value in found.items() if isinstance(key, str)}
+    return named if len(named) == len(found) else None
+
+
+def _block(lines: list[_Line], start: int, path: str | None, depth: int) -> tuple[Setting, int]:
     """The mapping, list or single value that begins with line ``start``, and the line behind it."""
     first = lines[start]
     if depth > MAX_DEPTH:
@@ -130,7 +140,7 @@ def _block(lines: list[_Line], start: int, path: str | None, depth: int) -> tupl
     return _Inline(first, first.text, path).whole(), start + 1
 
 
-def _block_list(lines: list[_Line], start: int, path: str | None, depth: int) -> tuple[list[Any], int]:
+def _block_list(lines: list[_Line], start: int, path: str | None, depth: int) -> tuple[list[Setting], int]:
     indent, values, i = lines[start].indent, [], start
     while i < len(lines) and lines[i].indent == indent and re.match(r"-( |$)", lines[i].text):
         value, i = _value(lines, i, lines[i].text[1:].strip(), path, depth)
@@ -140,9 +150,9 @@ def _block_list(lines: list[_Line], start: int, path: str | None, depth: int) ->
     return values, i
 
 
-def _block_mapping(lines: list[_Line], start: int, path: str | None, depth: int) -> tuple[dict[Any, Any], int]:
+def _block_mapping(lines: list[_Line], start: int, path: str | None, depth: int) -> tuple[dict[Setting, Setting], int]:
     indent, i = lines[start].indent, start
-    found: dict[Any, Any] = {}
+    found: dict[Setting, Setting] = {}
     while i < len(lines) and lines[i].indent == indent:
         line = lines[i]
         key = _key_of(line, path)
@@ -157,7 +167,7 @@ def _block_mapping(lines: list[_Line], start: int, path: str | None, depth: int)
     return found, i
 
 
-def _value(lines: list[_Line], i: int, rest: str, path: str | None, depth: int) -> tuple[Any, int]:
+def _value(lines: list[_Line], i: int, rest: str, path: str | None, depth: int) -> tuple[Setting, int]:
     """What stands behind a key or a dash of line ``i``, on it or indented below it, and the line behind that."""
     if rest:
         return _Inline(lines[i], rest, path).whole(), i + 1
@@ -170,7 +180,7 @@ def _value(lines: list[_Line], i: int, rest: str, path: str | None, depth: int) 
     return None, below
 
 
-def _key_of(line: _Line, path: str | None) -> tuple[Any, str] | None:
+def _key_of(line: _Line, path: str | None) -> tuple[Setting, str] | None:
     """The key of ``key: value`` and the value's text; None if the line is something else."""
     if line.text[0] in "{[(":
         return None
@@ -189,7 +199,7 @@ class _Inline:
         self.line, self.text, self.path = line, text, path
         self.at = 0
 
-    def whole(self) -> Any:
+    def whole(self) -> Setting:
         """The line's only value."""
         if self.text[0] not in "{[('\"!":
             return _scalar(self.line, self.text, self.path)
@@ -223,7 +233,7 @@ class _Inline:
         except ValueError:
             raise self._error(f"{text[:40]} has an escape that is not known") from None
 
-    def _value(self, depth: int) -> Any:
+    def _value(self, depth: int) -> Setting:
         self._skip()
         if depth > MAX_DEPTH:
             raise self._error(f"lies more than {MAX_DEPTH} levels deep")
@@ -239,25 +249,32 @@ class _Inline:
             self._skip()
             if self.text[self.at : self.at + 1] != "[":
                 raise self._error(f"{_TUPLE} stands before a list in brackets only")
-            return tuple(self._sequence(depth))
+            return tuple(self._items(depth)[0])
         matched = re.compile(r"[^,:{}\[\]()]*(:[^\s,{}\[\]()][^,:{}\[\]()]*)*").match(self.text, self.at)
         word = matched[0] if matched else ""
         self.at += len(word)
         return _scalar(self.line, word.strip(), self.path)
 
-    def _sequence(self, depth: int) -> list[Any] | tuple[Any, ...]:
-        opening = self.text[self.at]
-        values, commas = [], 0
+    def _items(self, depth: int) -> tuple[list[Setting], int]:
+        """What stands between two brackets, and how many commas."""
+        closing = _CLOSING[self.text[self.at]]
+        values: list[Setting] = []
+        commas = 0
         self.at += 1
-        while not self._closes(_CLOSING[opening]):
+        while not self._closes(closing):
             values.append(self._value(depth + 1))
-            commas += self._comma(_CLOSING[opening])
+            commas += self._comma(closing)
+        return values, commas
+
+    def _sequence(self, depth: int) -> Setting:
+        opening = self.text[self.at]
+        values, commas = self._items(depth)
         if opening == "[":
             return values
         return values[0] if len(values) == 1 and not commas else tuple(values)
 
-    def _mapping(self, depth: int) -> dict[Any, Any]:
-        found: dict[Any, Any] = {}
+    def _mapping(self, depth: int) -> dict[Setting, Setting]:
+        found: dict[Setting, Setting] = {}
         self.at += 1
         while not self._closes("}"):
             key = self._value(depth + 1)
@@ -298,7 +315,7 @@ class _Inline:
         return self.line.error(problem, self.path)
 
 
-def _scalar(line: _Line, word: str, path: str | None) -> Any:
+def _scalar(line: _Line, word: str, path: str | None) -> Setting:
     """A word without quotation marks."""
     if word in _WORDS:
         return _WORDS[word]

@@ -16,7 +16,7 @@ from .. import layers as _layers  # noqa: F401  importing registers every class 
 from ..errors import FileError, LayerError, UsageError
 from ..formats.files import read_file
 from ..formats.limits import PROTOTXT
-from ..formats.settings import read_settings
+from ..formats.settings import named_settings, read_settings
 from ..schema.messages import LayerParameter, NetParameter
 from .python_registry import CONFIG, Project, PythonSettings, config_problem, find_python, flat_config
 
@@ -67,13 +67,13 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         text = read_file(path, PROTOTXT).decode()
     except UnicodeDecodeError:
         raise FileError("is no text", path=str(path)) from None
-    found = read_settings(text, str(Path(path)))
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+    found = named_settings(read_settings(text, str(Path(path))))
+    if found is None:
         raise FileError("is no configuration: a mapping was expected, as TRAIN: {HAS_RPN: True}", path=str(path))
     return found
 
 
-def _configure(layer: LayerParameter, config: Mapping[str, Any]) -> None:
+def _configure(layer: LayerParameter, config: Mapping[str, object]) -> None:
     try:
         told = PythonSettings(layer.python_param.param_str, layer=layer.name).mapping
     except LayerError as error:
@@ -83,7 +83,7 @@ def _configure(layer: LayerParameter, config: Mapping[str, Any]) -> None:
         layer.python_param.param_str = json.dumps({**told, CONFIG: {**config, **own}}, ensure_ascii=False)
 
 
-def _check(key: str, value: Any, projects: list[Project], path: str | None) -> None:
+def _check(key: str, value: object, projects: list[Project], path: str | None) -> None:
     known = {name: default for project in projects for name, default in project.defaults.items()}
     if key in known:
         problem = config_problem(value, known[key])

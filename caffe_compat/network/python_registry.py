@@ -20,7 +20,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import FileError, LayerError
-from ..formats.settings import read_settings
+from ..formats.settings import named_settings, read_settings
 from ..schema.messages import LayerParameter
 from .registry import Count, LayerSpec, Shape, check_count
 
@@ -68,7 +68,7 @@ class PythonSettings:
         self.text = text
         self._layer, self._type = layer, type
         self._read: set[str] = set()
-        self._differing: dict[str, Any] = {}
+        self._differing: dict[str, object] = {}
         self._mapping: dict[str, Any] | None = None
 
     @property
@@ -83,16 +83,17 @@ class PythonSettings:
                 found = read_settings(self.text)
             except FileError as error:
                 raise self._error(f"param_str: {error}") from error
-            if not (found is None or (isinstance(found, dict) and all(isinstance(key, str) for key in found))):
+            named = {} if found is None else named_settings(found)
+            if named is None:
                 raise self._error(f"param_str {self.text[:60]!r}: a mapping was expected, as 'feat_stride': 16")
-            self._mapping = found or {}
+            self._mapping = named
         return self._mapping
 
     def has(self, name: str) -> bool:
         """Whether ``param_str`` says anything of ``name``."""
         return name in self.mapping
 
-    def get(self, name: str, default: Any = ...) -> Any:
+    def get(self, name: str, default: object = ...) -> Any:
         """What ``param_str`` says of ``name``.
 
         Raises:
@@ -104,21 +105,21 @@ class PythonSettings:
             raise self._error(f"param_str has no {name!r}, which this layer needs (it has {there})")
         return self.mapping.get(name, default)
 
-    def whole(self, name: str, default: Any = ..., least: int = 1) -> int:
+    def whole(self, name: str, default: object = ..., least: int = 1) -> int:
         """A whole number from ``least`` on."""
         value = self.get(name, default)
         if type(value) is not int or value < least:
             raise self._error(f"{name} is {value!r}; a whole number from {least} on was expected")
         return value
 
-    def number(self, name: str, default: Any = ...) -> float:
+    def number(self, name: str, default: object = ...) -> float:
         """A number."""
         value = self.get(name, default)
         if not _is_number(value):
             raise self._error(f"{name} is {value!r}; a number was expected")
         return float(value)
 
-    def numbers(self, name: str, default: Any = ..., *, count: int | None = None) -> tuple[float, ...]:
+    def numbers(self, name: str, default: object = ..., *, count: int | None = None) -> tuple[float, ...]:
         """Several numbers, ``count`` of them; a single one is one of several."""
         value = self.get(name, default)
         values = tuple(value) if isinstance(value, list | tuple) else (value,)
@@ -126,7 +127,7 @@ class PythonSettings:
             raise self._error(f"{name} is {value!r}; {count or 'some'} numbers were expected")
         return values
 
-    def word(self, name: str, default: Any = ...) -> str:
+    def word(self, name: str, default: object = ...) -> str:
         """A text."""
         value = self.get(name, default)
         if not isinstance(value, str):
@@ -166,7 +167,7 @@ class PythonSettings:
         return LayerError(problem, layer=self._layer, type=self._type)
 
 
-def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_config(config: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
     """A configuration with dots for levels.
 
     >>> flat_config({"TRAIN": {"HAS_RPN": True}, "TEST.NMS": 0.3})
@@ -181,7 +182,7 @@ def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def config_problem(value: Any, default: Any) -> str | None:
+def config_problem(value: object, default: object) -> str | None:
     """None if ``value`` may stand for ``default``, else what was to be expected, in words."""
     if isinstance(default, bool):
         return None if isinstance(value, bool) else "True or False"
@@ -193,7 +194,7 @@ def config_problem(value: Any, default: Any) -> str | None:
     return None if several else "a list of numbers"
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -230,8 +230,8 @@ class Vote:
         asked: what this process alone is asked to do. tests_at: whether tests begin the current iteration.
     """
 
-    def __init__(self, asked: Callable[[], Action], device: torch.device, tests_at: Callable[[], bool]) -> None:
-        self._asked, self._device, self._tests_at = asked, device, tests_at
+    def __init__(self, asked: Callable[[], Action] | None, device: torch.device, tests_at: Callable[[], bool]) -> None:
+        self._asked, self._device, self._tests_at = asked or (lambda: Action.NONE), device, tests_at
         self._testing = self._waiting = False
 
     def requested(self) -> Action:

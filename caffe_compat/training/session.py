@@ -196,9 +196,7 @@ def open_solver(
     tell = _only_first(observer, rank)
     _tell_all(tell, settings.notes, settings.warnings)
     seed = _seed_for(settings, snapshot, base, tell) if seed is None else seed
-    has_tests = bool(settings.tests)
-    if rank.rank != 0:
-        settings = replace(settings, tests=())
+    tested, settings = bool(settings.tests), settings if rank.rank == 0 else replace(settings, tests=())
     feed = partial(
         feed_net,
         base=base,
@@ -210,11 +208,10 @@ def open_solver(
         gradients=gradients,
         allow_python=allow_python,
     )
-    asked = requested or (lambda: Action.NONE)
     with ExitStack() as stack:
         trained = _opened(stack, feed, settings.train.definition(dialect, python_config), tell, inputs(seed, rank))
         tests = [_opened(stack, feed, test.definition(dialect, python_config), tell) for test in settings.tests]
-        vote = Vote(asked, torch.device(device), lambda: has_tests and solver.tests_are_due) if rank.size > 1 else None
+        vote = Vote(requested, torch.device(device), lambda: tested and solver.tests_are_due) if rank.size > 1 else None
         solver = Solver(
             settings,
             trained.net,
@@ -227,7 +224,7 @@ def open_solver(
             base=base,
             write_root=_root_of(settings.snapshot_prefix, base, write_root),
             observer=tell if vote is None else vote.before(tell),
-            requested=vote.requested if vote else asked,
+            requested=vote.requested if vote else requested,
             stop_at_nan=stop_at_nan,
             bfloat16=bfloat16,
         )

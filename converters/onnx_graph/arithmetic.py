@@ -1,12 +1,13 @@
-"""Operations of torch that compute: value by value, along axes, with windows and matrices."""
+"""Operations of torch that compute value by value, or along axes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from .operations import Operation, Traced, common_kind, translates
+from .operations import Axes, Given, Operation, Traced, Translate, common_kind, translates
 
 __all__: list[str] = []
 
@@ -31,8 +32,8 @@ _UNARY = {
 }
 
 
-def _unary(type_: str) -> Any:
-    def translate(o: Operation, x: Traced, **_: Any) -> str:
+def _unary(type_: str) -> Translate:
+    def translate(o: Operation, x: Traced, **_: object) -> str:
         return o.op(type_, o.given(x, o.top.kind))
 
     return translate
@@ -42,8 +43,8 @@ for _name, _type in _UNARY.items():
     translates(_name)(_unary(_type))
 
 
-def _binary(type_: str) -> Any:
-    def translate(o: Operation, a: Any, b: Any) -> str:
+def _binary(type_: str) -> Translate:
+    def translate(o: Operation, a: Given, b: Given) -> str:
         kind = o.top.kind
         return o.op(type_, o.given(a, kind), o.given(b, kind))
 
@@ -55,26 +56,26 @@ for _name, _type in {"mul": "Mul", "maximum": "Max", "minimum": "Min"}.items():
 
 
 @translates("add")
-def add(o: Operation, a: Any, b: Any, alpha: float = 1) -> str:
+def add(o: Operation, a: Given, b: Given, alpha: float = 1) -> str:
     kind = o.top.kind
     more = o.given(b, kind)
     return o.op("Add", o.given(a, kind), more if alpha == 1 else o.op("Mul", more, o.constant(alpha, kind)))
 
 
 @translates("sub")
-def sub(o: Operation, a: Any, b: Any, alpha: float = 1) -> str:
+def sub(o: Operation, a: Given, b: Given, alpha: float = 1) -> str:
     kind = o.top.kind
     less = o.given(b, kind)
     return o.op("Sub", o.given(a, kind), less if alpha == 1 else o.op("Mul", less, o.constant(alpha, kind)))
 
 
 @translates("rsub")
-def rsub(o: Operation, a: Any, b: Any, alpha: float = 1) -> str:
+def rsub(o: Operation, a: Given, b: Given, alpha: float = 1) -> str:
     return sub(o, b, a, alpha)
 
 
 @translates("div", "true_divide")
-def div(o: Operation, a: Any, b: Any, rounding_mode: str | None = None) -> str:
+def div(o: Operation, a: Given, b: Given, rounding_mode: str | None = None) -> str:
     kind = o.top.kind
     if rounding_mode is not None and kind.kind == "i":
         return floor_divide(o, a, b)
@@ -83,7 +84,7 @@ def div(o: Operation, a: Any, b: Any, rounding_mode: str | None = None) -> str:
 
 
 @translates("floor_divide")
-def floor_divide(o: Operation, a: Any, b: Any) -> str:
+def floor_divide(o: Operation, a: Given, b: Given) -> str:
     kind = o.top.kind
     if kind.kind != "i":
         return o.op("Floor", o.op("Div", o.given(a, kind), o.given(b, kind)))
@@ -93,7 +94,7 @@ def floor_divide(o: Operation, a: Any, b: Any) -> str:
 
 
 @translates("remainder")
-def remainder(o: Operation, a: Any, b: Any) -> str:
+def remainder(o: Operation, a: Given, b: Given) -> str:
     kind = o.top.kind
     x, y = o.given(a, kind), o.given(b, kind)
     if kind.kind == "i":
@@ -102,7 +103,7 @@ def remainder(o: Operation, a: Any, b: Any) -> str:
 
 
 @translates("pow")
-def pow_(o: Operation, a: Any, b: Any) -> str:
+def pow_(o: Operation, a: Given, b: Given) -> str:
     kind = o.top.kind
     x = o.given(a, kind)
     return o.op("Mul", x, x) if isinstance(b, int | float) and b == 2 else o.op("Pow", x, o.given(b, kind))
@@ -138,8 +139,8 @@ def log1p(o: Operation, x: Traced) -> str:
     return o.op("Log", o.op("Add", x.name, o.constant(1, x.kind)))
 
 
-def _compared(type_: str, *, negated: bool = False) -> Any:
-    def translate(o: Operation, a: Any, b: Any) -> str:
+def _compared(type_: str, *, negated: bool = False) -> Translate:
+    def translate(o: Operation, a: Given, b: Given) -> str:
         kind = common_kind(a, b)
         if kind == np.bool_ and type_ != "Equal":
             kind = np.dtype(np.int64)
@@ -154,8 +155,8 @@ for _name, _type in {"eq": "Equal", "lt": "Less", "le": "LessOrEqual", "gt": "Gr
 translates("ne")(_compared("Equal", negated=True))
 
 
-def _logical(type_: str) -> Any:
-    def translate(o: Operation, a: Any, b: Any) -> str:
+def _logical(type_: str) -> Translate:
+    def translate(o: Operation, a: Given, b: Given) -> str:
         kind = np.dtype(np.bool_)
         return o.op(type_, o.given(a, kind), o.given(b, kind))
 
@@ -177,17 +178,17 @@ def isnan(o: Operation, x: Traced) -> str:
 
 
 @translates("where")
-def where(o: Operation, condition: Traced, a: Any, b: Any) -> str:
+def where(o: Operation, condition: Traced, a: Given, b: Given) -> str:
     kind = o.top.kind
     return o.op("Where", condition.name, o.given(a, kind), o.given(b, kind))
 
 
 @translates("masked_fill")
-def masked_fill(o: Operation, x: Traced, mask: Traced, value: Any) -> str:
+def masked_fill(o: Operation, x: Traced, mask: Traced, value: Given) -> str:
     return o.op("Where", mask.name, o.given(value, x.kind), x.name)
 
 
-def _clamp(o: Operation, x: Traced, low: Any, high: Any) -> str:
+def _clamp(o: Operation, x: Traced, low: Given | None, high: Given | None) -> str:
     kind, y = o.top.kind, o.given(x, o.top.kind)
     y = y if low is None else o.op("Max", y, o.given(low, kind))
     return y if high is None else o.op("Min", y, o.given(high, kind))
@@ -226,20 +227,20 @@ def softplus(o: Operation, x: Traced, beta: float = 1, threshold: float = 20) ->
 
 
 @translates("_softmax", "softmax")
-def softmax(o: Operation, x: Traced, axis: int, *_: Any) -> str:
+def softmax(o: Operation, x: Traced, axis: int, *_: object) -> str:
     return o.op("Softmax", x.name, axis=axis)
 
 
 @translates("_log_softmax", "log_softmax")
-def log_softmax(o: Operation, x: Traced, axis: int, *_: Any) -> str:
+def log_softmax(o: Operation, x: Traced, axis: int, *_: object) -> str:
     return o.op("LogSoftmax", x.name, axis=axis)
 
 
 # Along axes
 
 
-def _reduced(type_: str) -> Any:
-    def translate(o: Operation, x: Traced, axes: Any = None, keep: bool = False, **_: Any) -> str:
+def _reduced(type_: str) -> Translate:
+    def translate(o: Operation, x: Traced, axes: Axes = None, keep: bool = False, **_: object) -> str:
         kind = o.top.kind if type_ in ("ReduceSum", "ReduceMean", "ReduceProd") else x.kind
         return o.op(type_, o.given(x, kind), o.ints(o.axes(axes, x.rank)), keepdims=int(keep))
 
@@ -256,8 +257,8 @@ for _name, _type in {
     translates(_name)(_reduced(_type))
 
 
-def _of_truths(type_: str) -> Any:
-    def translate(o: Operation, x: Traced, axes: Any = None, keep: bool = False) -> str:
+def _of_truths(type_: str) -> Translate:
+    def translate(o: Operation, x: Traced, axes: Axes = None, keep: bool = False) -> str:
         truths = o.given(Traced(o.given(x, np.dtype(np.bool_)), x.tensor.bool(), x.other.bool()), np.dtype(np.int64))
         y = o.op(type_, truths, o.ints(o.axes(axes, x.rank)), keepdims=int(keep))
         return o.site.cast(y, np.bool_)
@@ -269,8 +270,8 @@ translates("any")(_of_truths("ReduceMax"))
 translates("all")(_of_truths("ReduceMin"))
 
 
-def _extreme(reduce: str, place: str, both: str) -> Any:
-    def translate(o: Operation, x: Traced, axis: Any = None, keep: bool = False) -> Any:
+def _extreme(reduce: str, place: str, both: str) -> Translate:
+    def translate(o: Operation, x: Traced, axis: int | Traced | None = None, keep: bool = False) -> str | Sequence[str]:
         if isinstance(axis, Traced):
             return o.op(both, x.name, axis.name)
         if axis is None:
@@ -294,7 +295,7 @@ def argmax(o: Operation, x: Traced, axis: int | None = None, keep: bool = False)
 
 
 @translates("var")
-def var(o: Operation, x: Traced, axes: Any = None, correction: float = 1, keepdim: bool = False) -> str:
+def var(o: Operation, x: Traced, axes: Axes = None, correction: float = 1, keepdim: bool = False) -> str:
     listed = o.axes(axes, x.rank)
     sizes = [x.sizes[axis] for axis in listed]
     if correction and not all(isinstance(n, int) for n in sizes):
@@ -306,7 +307,7 @@ def var(o: Operation, x: Traced, axes: Any = None, correction: float = 1, keepdi
 
 
 @translates("linalg_vector_norm")
-def linalg_vector_norm(o: Operation, x: Traced, order: float = 2, axes: Any = None, keep: bool = False) -> str:
+def linalg_vector_norm(o: Operation, x: Traced, order: float = 2, axes: Axes = None, keep: bool = False) -> str:
     if order not in (1, 2):
         o.site.fail(f"a norm of order {order:g}")
     return o.op(f"ReduceL{order:g}", x.name, o.ints(o.axes(axes, x.rank)), keepdims=int(keep))
@@ -314,7 +315,12 @@ def linalg_vector_norm(o: Operation, x: Traced, order: float = 2, axes: Any = No
 
 @translates("binary_cross_entropy_with_logits")
 def binary_cross_entropy_with_logits(
-    o: Operation, x: Traced, goal: Traced, weight: Any = None, positive: Any = None, reduction: int = 1
+    o: Operation,
+    x: Traced,
+    goal: Traced,
+    weight: Traced | None = None,
+    positive: Traced | None = None,
+    reduction: int = 1,
 ) -> str:
     if weight is not None or positive is not None:
         o.site.fail("a weighted cross entropy")
@@ -328,7 +334,7 @@ def binary_cross_entropy_with_logits(
 
 
 @translates("cumsum")
-def cumsum(o: Operation, x: Traced, axis: int, **_: Any) -> str:
+def cumsum(o: Operation, x: Traced, axis: int, **_: object) -> str:
     return o.op("CumSum", o.given(x, o.top.kind), o.constant(axis, np.int64))
 
 
@@ -350,145 +356,3 @@ def argsort(o: Operation, x: Traced, *args: Any, **named: Any) -> str:
 @translates("topk")
 def topk(o: Operation, x: Traced, count: int, axis: int = -1, largest: bool = True, sorted_: bool = True) -> list[str]:
     return o.site.ops("TopK", x.name, o.ints([count]), outputs=2, axis=axis, largest=int(largest), sorted=1)
-
-
-# Matrices and windows
-
-
-@translates("mm", "bmm", "matmul", "mv", "dot")
-def matmul(o: Operation, a: Traced, b: Traced) -> str:
-    return o.op("MatMul", a.name, b.name)
-
-
-@translates("addmm")
-def addmm(o: Operation, bias: Traced, a: Traced, b: Traced, beta: float = 1, alpha: float = 1) -> str:
-    return o.op("Gemm", a.name, b.name, bias.name, alpha=float(alpha), beta=float(beta))
-
-
-@translates("convolution")
-def convolution(
-    o: Operation,
-    x: Traced,
-    weight: Traced,
-    bias: Traced | None,
-    stride: list[int],
-    pad: list[int],
-    dilation: list[int],
-    transposed: bool,
-    output_pad: list[int],
-    group: int,
-) -> str:
-    return o.op(
-        "ConvTranspose" if transposed else "Conv",
-        x.name,
-        weight.name,
-        bias.name if bias is not None else "",
-        strides=stride,
-        pads=[*pad, *pad],
-        dilations=dilation,
-        group=group,
-        output_padding=output_pad if transposed and any(output_pad) else None,
-    )
-
-
-@translates("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training")
-def native_batch_norm(
-    o: Operation,
-    x: Traced,
-    weight: Traced | None,
-    bias: Traced | None,
-    mean: Any,
-    variance: Any,
-    training: Any,
-    momentum: float,
-    eps: float = 1e-5,
-) -> list[str]:
-    if isinstance(mean, bool):
-        # With the statistics of the batch: (x, weight, bias, training, momentum, eps).
-        training, eps = mean, training
-    along = [1, -1, *[1] * (x.rank - 2)]
-    if training:
-        axes = o.ints([axis for axis in range(x.rank) if axis != 1])
-        centre = o.op("ReduceMean", x.name, axes, keepdims=1)
-        centred = o.op("Sub", x.name, centre)
-        spread = o.op("ReduceMean", o.op("Mul", centred, centred), axes, keepdims=1)
-    else:
-        centred = o.op("Sub", x.name, o.op("Reshape", mean.name, o.ints(along)))
-        spread = o.op("Reshape", variance.name, o.ints(along))
-    y = o.op("Div", centred, o.op("Sqrt", o.op("Add", spread, o.constant(eps, x.kind))))
-    if weight is not None:
-        y = o.op("Mul", y, o.op("Reshape", weight.name, o.ints(along)))
-    if bias is not None:
-        y = o.op("Add", y, o.op("Reshape", bias.name, o.ints(along)))
-    return [y, "", ""][: len(o.made)]
-
-
-def _pooled(o: Operation, x: Traced, kernel: list[int], stride: Any, pad: Any, rest: dict[str, Any]) -> dict[str, Any]:
-    count = len(kernel)
-    pads = list(pad) * (count // len(pad)) if pad else [0] * count
-    return {"kernel_shape": kernel, "strides": list(stride) or kernel, "pads": [*pads, *pads], **rest}
-
-
-@translates("max_pool2d_with_indices", "max_pool3d_with_indices")
-def max_pool(
-    o: Operation,
-    x: Traced,
-    kernel: list[int],
-    stride: Any = (),
-    pad: Any = (0,),
-    dilation: Any = (1,),
-    ceil: bool = False,
-) -> list[str]:
-    settings = _pooled(o, x, kernel, stride, pad, {"ceil_mode": int(ceil)})
-    values, places = o.site.ops("MaxPool", x.name, outputs=2, **settings)
-    plane = o.site.shape(x.sizes[2:])
-    return [values, o.op("Mod", places, o.op("ReduceProd", plane, keepdims=0))]
-
-
-@translates("avg_pool2d", "avg_pool3d")
-def avg_pool(
-    o: Operation,
-    x: Traced,
-    kernel: list[int],
-    stride: Any = (),
-    pad: Any = (0,),
-    ceil: bool = False,
-    with_pad: bool = True,
-    divisor: int | None = None,
-) -> str:
-    rest = {"ceil_mode": int(ceil), "count_include_pad": int(with_pad)}
-    y = o.op("AveragePool", x.name, **_pooled(o, x, kernel, stride, pad, rest))
-    if divisor is None:
-        return y
-    return o.op("Mul", y, o.constant(float(np.prod(kernel)) / divisor, x.kind))
-
-
-@translates("upsample_bilinear2d")
-def upsample_bilinear2d(o: Operation, x: Traced, size: list[Any], align: bool, *_: Any) -> str:
-    mode = "align_corners" if align else "half_pixel"
-    sizes = o.site.shape([*x.sizes[:2], *size])
-    return o.op("Resize", x.name, "", "", sizes, mode="linear", coordinate_transformation_mode=mode)
-
-
-@translates("upsample_nearest2d")
-def upsample_nearest2d(o: Operation, x: Traced, size: list[Any], *_: Any) -> str:
-    sizes = o.site.shape([*x.sizes[:2], *size])
-    return o.op(
-        "Resize",
-        x.name,
-        "",
-        "",
-        sizes,
-        mode="nearest",
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
-
-
-@translates("grid_sampler_2d")
-def grid_sampler_2d(o: Operation, x: Traced, grid: Traced, mode: int, padding: int, align: bool) -> str:
-    modes, paddings = ("linear", "nearest", "cubic"), ("zeros", "border", "reflection")
-    mode_name = "bilinear" if modes[mode] == "linear" else modes[mode]
-    return o.op(
-        "GridSample", x.name, grid.name, mode=mode_name, padding_mode=paddings[padding], align_corners=int(align)
-    )

@@ -26,7 +26,7 @@ __all__ = ["Built", "build_graph"]
 
 # Every file that registers emitters or translations.
 for _name in (
-    *("activations", "arithmetic", "boxes", "detection", "kernels", "moving", "pooling", "rearranging"),
+    *("activations", "arithmetic", "boxes", "detection", "kernels", "moving", "pooling", "rearranging", "windows"),
     *("recurrent", "regions", "sources"),
 ):
     importlib.import_module(f"{__package__}.{_name}")

@@ -140,7 +140,7 @@ class Site:
         """A constant of whole numbers."""
         return self.graph.constant(np.asarray(values, np.int64))
 
-    def cast(self, x: Value, kind: type) -> Value:
+    def cast(self, x: Value, kind: np.dtype | type) -> Value:
         """``x`` as ``kind`` (of numpy)."""
         from onnx import helper
 

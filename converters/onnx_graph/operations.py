@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from .graph import Site
 from .sizes import Size, Sizes
 
-__all__ = ["Operation", "Traced", "translate", "translates"]
+__all__ = ["Axes", "Given", "Operation", "Traced", "Translate", "translate", "translates"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Traced:
         return tuple(a if a == b else Size(a, b) for a, b in zip(self.tensor.shape, self.other.shape, strict=True))
 
     @property
-    def kind(self) -> Any:
+    def kind(self) -> np.dtype:
         """The type of its values in numpy."""
         return np.dtype(str(self.tensor.dtype).removeprefix("torch."))
 
@@ -41,6 +42,13 @@ class Traced:
     def rank(self) -> int:
         """The number of its axes."""
         return self.tensor.dim()
+
+
+# An argument that may be a value of the graph, one of its sizes, or a number.
+Given: TypeAlias = "Traced | Size | float"
+# Axes, or numbers for each: one, several, or what the operation does without them.
+Axes: TypeAlias = "int | Sequence[int] | None"
+Kind: TypeAlias = "np.dtype | type"
 
 
 @dataclass(frozen=True)
@@ -59,15 +67,15 @@ class Operation:
         """Add a node; the name of what it makes."""
         return self.site.op(type_, *inputs, **attributes)
 
-    def ints(self, values: Any) -> str:
+    def ints(self, values: ArrayLike) -> str:
         """A constant of whole numbers."""
         return self.site.ints(values)
 
-    def constant(self, value: Any, kind: Any) -> str:
+    def constant(self, value: ArrayLike, kind: Kind) -> str:
         """A constant of ``kind``."""
         return self.site.graph.constant(np.asarray(value, kind))
 
-    def given(self, x: Any, kind: Any) -> str:
+    def given(self, x: Given, kind: Kind) -> str:
         """A value, or a number, as values of ``kind``."""
         if isinstance(x, Traced):
             return x.name if x.kind == kind else self.site.cast(x.name, kind)
@@ -76,7 +84,7 @@ class Operation:
             return found if kind == np.int64 else self.site.cast(found, kind)
         return self.constant(x, kind)
 
-    def axes(self, axes: Any, rank: int) -> list[int]:
+    def axes(self, axes: Axes, rank: int) -> list[int]:
         """Axes counted from the start; all where none are named."""
         listed = [axes] if isinstance(axes, int) else list(axes or range(rank))
         return [axis % max(rank, 1) for axis in listed]
@@ -99,7 +107,7 @@ def translates(*names: str) -> Callable[[_T], _T]:
 
 
 def translate(
-    site: Site, name: str, made: Sequence[Traced], arguments: Sequence[Any], keywords: dict[str, Any]
+    site: Site, name: str, made: Sequence[Traced], arguments: Sequence[object], keywords: dict[str, object]
 ) -> Sequence[str]:
     """Put an operation into the graph; the names of what it makes.
 
@@ -113,7 +121,7 @@ def translate(
     return [found] if isinstance(found, str) else list(found)
 
 
-def common_kind(*values: Any) -> Any:
+def common_kind(*values: Given) -> np.dtype:
     """What torch computes in, given these values and numbers."""
     plain = [v.tensor if isinstance(v, Traced) else v.built if isinstance(v, Size) else v for v in values]
     found = torch.result_type(plain[0], plain[1])

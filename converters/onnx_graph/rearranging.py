@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .operations import Operation, Traced, translates
+from .operations import Axes, Given, Operation, Traced, translates
 from .sizes import Size
 
 __all__: list[str] = []
@@ -17,23 +17,23 @@ _END = 2**62
 
 
 @translates("alias", "clone", "contiguous", "detach", "lift_fresh_copy", "lift_fresh", "_conj")
-def alias(o: Operation, x: Traced, **_: Any) -> str:
+def alias(o: Operation, x: Traced, **_: object) -> str:
     return x.name
 
 
 @translates("copy")
-def copy(o: Operation, target: Traced, source: Traced, *_: Any) -> str:
+def copy(o: Operation, target: Traced, source: Traced, *_: object) -> str:
     found = o.given(source, target.kind)
     return found if source.sizes == target.sizes else o.op("Expand", found, o.site.shape(target.sizes))
 
 
 @translates("_to_copy", "to")
-def to_copy(o: Operation, x: Traced, *_: Any, **__: Any) -> str:
+def to_copy(o: Operation, x: Traced, *_: object, **__: object) -> str:
     return o.given(x, o.top.kind)
 
 
 @translates("view", "_unsafe_view", "reshape", "flatten", "unflatten", "_reshape_alias")
-def view(o: Operation, x: Traced, *_: Any) -> str:
+def view(o: Operation, x: Traced, *_: object) -> str:
     return o.site.reshape(x.name, x.sizes, o.top.sizes)
 
 
@@ -43,7 +43,7 @@ def unsqueeze(o: Operation, x: Traced, axis: int) -> str:
 
 
 @translates("squeeze")
-def squeeze(o: Operation, x: Traced, axes: Any = None) -> str:
+def squeeze(o: Operation, x: Traced, axes: Axes = None) -> str:
     return view(o, x) if o.top.sizes != x.sizes else x.name
 
 
@@ -65,32 +65,39 @@ def t(o: Operation, x: Traced) -> str:
 
 
 @translates("expand")
-def expand(o: Operation, x: Traced, *_: Any, **__: Any) -> str:
+def expand(o: Operation, x: Traced, *_: object, **__: object) -> str:
     return x.name if x.sizes == o.top.sizes else o.op("Expand", x.name, o.site.shape(o.top.sizes))
 
 
 @translates("repeat")
-def repeat(o: Operation, x: Traced, times: Sequence[Any]) -> str:
+def repeat(o: Operation, x: Traced, times: Sequence[int | Size]) -> str:
     more = len(times) - x.rank
     y = o.site.reshape(x.name, x.sizes, (*[1] * more, *x.sizes))
     return o.op("Tile", y, o.site.shape(list(times)))
 
 
 @translates("slice")
-def slice_(o: Operation, x: Traced, axis: int = 0, start: Any = None, end: Any = None, step: int = 1) -> str:
+def slice_(
+    o: Operation,
+    x: Traced,
+    axis: int = 0,
+    start: int | Size | None = None,
+    end: int | Size | None = None,
+    step: int = 1,
+) -> str:
     starts = o.ints([0]) if start is None else o.site.size(start)
     ends = o.ints([_END]) if end is None else o.site.size(end)
     return o.op("Slice", x.name, starts, ends, o.ints([axis]), o.ints([step]))
 
 
 @translates("narrow")
-def narrow(o: Operation, x: Traced, axis: int, start: int, length: Any) -> str:
+def narrow(o: Operation, x: Traced, axis: int, start: int, length: int | Size) -> str:
     end = Size(length.built + start, length.larger + start) if isinstance(length, Size) else start + length
     return slice_(o, x, axis, start, end)
 
 
 @translates("select")
-def select(o: Operation, x: Traced, axis: int, index: Any) -> str:
+def select(o: Operation, x: Traced, axis: int, index: int) -> str:
     return o.op("Gather", x.name, o.constant(index, np.int64), axis=axis)
 
 
@@ -131,7 +138,7 @@ def flip(o: Operation, x: Traced, axes: Sequence[int]) -> str:
 
 
 @translates("constant_pad_nd")
-def constant_pad_nd(o: Operation, x: Traced, amounts: Sequence[int], value: Any = 0) -> str:
+def constant_pad_nd(o: Operation, x: Traced, amounts: Sequence[int], value: float = 0) -> str:
     begins, ends = [0] * x.rank, [0] * x.rank
     for i in range(len(amounts) // 2):
         begins[-1 - i], ends[-1 - i] = amounts[2 * i], amounts[2 * i + 1]
@@ -158,17 +165,17 @@ def index_select(o: Operation, x: Traced, axis: int, index: Traced) -> str:
 
 
 @translates("embedding")
-def embedding(o: Operation, weight: Traced, index: Traced, *_: Any) -> str:
+def embedding(o: Operation, weight: Traced, index: Traced, *_: object) -> str:
     return o.op("Gather", weight.name, o.given(index, np.dtype(np.int64)), axis=0)
 
 
 @translates("gather")
-def gather(o: Operation, x: Traced, axis: int, index: Traced, **_: Any) -> str:
+def gather(o: Operation, x: Traced, axis: int, index: Traced, **_: object) -> str:
     return o.op("GatherElements", x.name, o.given(index, np.dtype(np.int64)), axis=axis)
 
 
 @translates("scatter")
-def scatter(o: Operation, x: Traced, axis: int, index: Traced, source: Any, **_: Any) -> str:
+def scatter(o: Operation, x: Traced, axis: int, index: Traced, source: Traced | float, **_: object) -> str:
     if isinstance(source, Traced):
         values = source.name
     else:
@@ -177,7 +184,7 @@ def scatter(o: Operation, x: Traced, axis: int, index: Traced, source: Any, **_:
 
 
 @translates("index_add")
-def index_add(o: Operation, x: Traced, axis: int, index: Traced, source: Traced, **_: Any) -> str:
+def index_add(o: Operation, x: Traced, axis: int, index: Traced, source: Traced, **_: object) -> str:
     if x.rank != 1:
         o.site.fail("adds up rows by their numbers")
     return o.op("ScatterElements", x.name, index.name, source.name, axis=axis, reduction="add")
@@ -214,38 +221,38 @@ def index(o: Operation, x: Traced, places: Sequence[Traced | None]) -> str:
 # Making
 
 
-def _full(o: Operation, value: Any) -> str:
+def _full(o: Operation, value: Given) -> str:
     kind = o.top.kind
     return o.op("Expand", o.given(value, kind), o.site.shape(o.top.sizes)) if o.top.rank else o.given(value, kind)
 
 
 @translates("zeros", "zeros_like", "new_zeros")
-def zeros(o: Operation, *_: Any, **__: Any) -> str:
+def zeros(o: Operation, *_: object, **__: object) -> str:
     return _full(o, 0)
 
 
 @translates("ones", "ones_like", "new_ones")
-def ones(o: Operation, *_: Any, **__: Any) -> str:
+def ones(o: Operation, *_: object, **__: object) -> str:
     return _full(o, 1)
 
 
 @translates("full")
-def full(o: Operation, size: Any, value: Any, **_: Any) -> str:
+def full(o: Operation, size: object, value: Given, **_: object) -> str:
     return _full(o, value)
 
 
 @translates("full_like")
-def full_like(o: Operation, x: Traced, value: Any, **_: Any) -> str:
+def full_like(o: Operation, x: Traced, value: Given, **_: object) -> str:
     return _full(o, value)
 
 
 @translates("new_full")
-def new_full(o: Operation, x: Traced, size: Any, value: Any, **_: Any) -> str:
+def new_full(o: Operation, x: Traced, size: object, value: Given, **_: object) -> str:
     return _full(o, value)
 
 
 @translates("fill")
-def fill(o: Operation, x: Traced, value: Any) -> str:
+def fill(o: Operation, x: Traced, value: Given) -> str:
     return _full(o, value)
 
 
@@ -255,12 +262,12 @@ def zero(o: Operation, x: Traced) -> str:
 
 
 @translates("scalar_tensor")
-def scalar_tensor(o: Operation, value: Any, **_: Any) -> str:
+def scalar_tensor(o: Operation, value: Given, **_: object) -> str:
     return o.given(value, o.top.kind)
 
 
 @translates("arange")
-def arange(o: Operation, *numbers: Any, **_: Any) -> str:
+def arange(o: Operation, *numbers: Given, **_: object) -> str:
     start, end, step = {1: (0, *numbers, 1), 2: (*numbers, 1)}.get(len(numbers), numbers)
     kind = o.top.kind
     whole = all(isinstance(n, int | Size) for n in (start, end, step))
@@ -270,12 +277,12 @@ def arange(o: Operation, *numbers: Any, **_: Any) -> str:
 
 
 @translates("linspace")
-def linspace(o: Operation, *_: Any, **__: Any) -> str:
+def linspace(o: Operation, *_: object, **__: object) -> str:
     if o.top.tensor.shape != o.top.other.shape:
         o.site.fail("evenly spaced numbers whose count varies")
     return o.site.graph.constant(o.top.tensor.cpu().numpy())
 
 
 @translates("empty", "empty_like", "new_empty")
-def empty(o: Operation, *_: Any, **__: Any) -> str:
+def empty(o: Operation, *_: object, **__: object) -> str:
     return _full(o, 0)

@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
 
 from ...errors import UsageError, WeightsError
 
@@ -65,14 +66,14 @@ class CaffeOptimizer(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: ParamsT,
         *,
         lr: float,
         weight_decay: float = 0.0,
         regularization_type: str = "L2",
         clip_gradients: float | None = None,
         iter_size: int = 1,
-        **options: float,
+        **options: Any,
     ) -> None:
         if regularization_type not in ("L1", "L2"):
             raise UsageError(f"regularization_type {regularization_type!r}: L1 or L2 was expected")
@@ -203,7 +204,7 @@ class CaffeSGD(CaffeOptimizer):
 
     accumulates_rate = True
 
-    def __init__(self, params: Iterable[Any], *, lr: float, momentum: float = 0.0, **options: Any) -> None:
+    def __init__(self, params: ParamsT, *, lr: float, momentum: float = 0.0, **options: Any) -> None:
         super().__init__(params, lr=lr, momentum=momentum, **options)
 
     def update(self, params: Tensors, grads: Tensors, histories: Sequence[Tensors], rate: float, group: dict) -> None:
@@ -230,7 +231,7 @@ class CaffeNesterov(CaffeSGD):
 class CaffeAdaGrad(CaffeOptimizer):
     """h += g^2; w -= r g / (sqrt(h) + delta) (``adagrad_solver.cpp``)."""
 
-    def __init__(self, params: Iterable[Any], *, lr: float, delta: float = 1e-8, **options: Any) -> None:
+    def __init__(self, params: ParamsT, *, lr: float, delta: float = 1e-8, **options: Any) -> None:
         super().__init__(params, lr=lr, delta=delta, **options)
 
     def update(self, params: Tensors, grads: Tensors, histories: Sequence[Tensors], rate: float, group: dict) -> None:
@@ -243,7 +244,7 @@ class CaffeRMSProp(CaffeOptimizer):
     """h = rms_decay h + (1 - rms_decay) g^2; w -= r g / (sqrt(h) + delta) (``rmsprop_solver.cpp``)."""
 
     def __init__(
-        self, params: Iterable[Any], *, lr: float, rms_decay: float = 0.99, delta: float = 1e-8, **options: Any
+        self, params: ParamsT, *, lr: float, rms_decay: float = 0.99, delta: float = 1e-8, **options: Any
     ) -> None:
         if not 0 <= rms_decay < 1:
             raise UsageError(f"rms_decay {rms_decay}: a number from 0 to below 1 was expected")
@@ -263,7 +264,7 @@ class CaffeAdaDelta(CaffeOptimizer):
     histories = 2
 
     def __init__(
-        self, params: Iterable[Any], *, lr: float, momentum: float = 0.95, delta: float = 1e-6, **options: Any
+        self, params: ParamsT, *, lr: float, momentum: float = 0.95, delta: float = 1e-6, **options: Any
     ) -> None:
         super().__init__(params, lr=lr, momentum=momentum, delta=delta, **options)
 
@@ -293,7 +294,7 @@ class CaffeAdam(CaffeOptimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: ParamsT,
         *,
         lr: float,
         momentum: float = 0.9,
