@@ -30,6 +30,7 @@ def _run(folder: Path, *arguments: str | Path) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_two_batches_of_a_recurrent_net(folder: Path, reference: Path) -> None:
     model = (reference / "tiny_mask3d" / "deploy.prototxt", reference / "tiny_mask3d" / "tiny_mask3d.caffemodel")
     _run(folder, "capture.py", *model, "-o", "ref.h5", "--batches", "2")
@@ -37,6 +38,7 @@ def test_two_batches_of_a_recurrent_net(folder: Path, reference: Path) -> None:
     assert "2 of 2 passed, 82 blobs compared" in output
 
 
+@pytest.mark.slow
 def test_gradients_as_a_case(folder: Path, reference: Path) -> None:
     model = (reference / "formats" / "v1net.prototxt", reference / "formats" / "v1net.caffemodel")
     _run(folder, "capture.py", *model, "-o", "ref.h5", "--gradients", "--params")

@@ -219,6 +219,7 @@ def test_names_that_a_later_release_keeps_for_itself(tmp_path: Path) -> None:
     assert doctest.testmod(names_module).failed == 0
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_file(net: CaffeNet, tmp_path: Path) -> None:
     (tmp_path / "m.pt").write_text("old")
     code = (

@@ -418,6 +418,7 @@ def test_lists(run: Callable[..., Result]) -> None:
     assert "SkelVectorLoss" in run("dialects", "chanyn/3Dpose_ssl").out
 
 
+@pytest.mark.slow
 def test_survey(run: Callable[..., Result], model: Path) -> None:
     Path("broken.prototxt").write_text("layer {")
     document = json.loads(run("survey", ".", "--json").out)
@@ -495,6 +496,7 @@ def process(*arguments: object, **environment: str) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.slow
 def test_a_terminal_that_knows_only_ascii(model: Path) -> None:
     Path("net.prototxt").write_text(NET + layer("层", "ReLU", "z", "é"), encoding="utf-8")
     result = process("inspect", "net.prototxt", PYTHONIOENCODING="ascii")
@@ -505,6 +507,7 @@ def test_a_terminal_that_knows_only_ascii(model: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("layers",), ("inspect", "net.prototxt")])
 def test_a_reader_that_leaves(arguments: tuple[str, ...], model: Path) -> None:
     command = [sys.executable, "-m", "caffe_compat", *arguments]

@@ -110,6 +110,7 @@ def test_converting_verifying_and_running(run: Callable[..., str], folder: Path)
     assert odd.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_upgrading_surveying_and_listing(run: Callable[..., str], folder: Path) -> None:
     old = f"layers {{ name: {quoted(NASTY)} type: {quoted(NASTY)} top: 'x' }}"
     (folder / "old.prototxt").write_text(old)

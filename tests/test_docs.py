@@ -103,6 +103,7 @@ def test_python_is_python(page: str) -> None:
             compiled(text, page)
 
 
+@pytest.mark.slow
 def test_examples_run(tmp_path: Path) -> None:
     """All in one process: what takes time is importing torch."""
     (tmp_path / "reference_outputs").symlink_to(ROOT / "reference_outputs")

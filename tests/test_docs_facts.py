@@ -30,7 +30,7 @@ def test_the_quick_start_is_lines_to_paste() -> None:
     commands = re.findall(r"^```sh\n(.*?)^```$", start, re.MULTILINE | re.DOTALL)
     assert [len(command.splitlines()) for command in commands] == [1, 1, 1]
     assert [command.split("&&")[0].strip() for command in commands[:2]] == ["sh scripts/setup.sh"] * 2
-    assert commands[1].endswith("-m pytest\n")
+    assert commands[1].endswith("-m pytest -n auto --dist worksteal\n")
     assert set(re.findall(r"(?:scripts|reference_outputs)/[\w./]+", start)) <= {
         path.relative_to(ROOT).as_posix()
         for folder in ("scripts", "reference_outputs")

@@ -65,6 +65,7 @@ print(report.ok, report.first_departing.name)
 """
 
 
+@pytest.mark.slow
 def test_a_script_of_twenty_lines(tmp_path: Path) -> None:
     """It converts, verifies, fine-tunes one step and saves through the front door alone."""
     assert len(SCRIPT.strip().splitlines()) <= 20

@@ -288,6 +288,7 @@ NETWORKS: dict[str, tuple[str, str]] = {
 }
 
 
+@pytest.mark.slow
 def test_networks(farm: Farm) -> None:
     for name, (text, _) in NETWORKS.items():
         farm.convert(name, text)
@@ -298,6 +299,7 @@ def test_networks(farm: Farm) -> None:
         assert errors_of(result)[0].isprintable()
 
 
+@pytest.mark.slow
 def test_odd_networks_that_caffe_would_run(farm: Farm) -> None:
     odd: dict[str, str | bytes] = {
         "lrn": one("LRN", "lrn_param { local_size: 2147483647 }"),
@@ -322,6 +324,7 @@ def test_odd_networks_that_caffe_would_run(farm: Farm) -> None:
         assert result["status"] == 0, result
 
 
+@pytest.mark.slow
 def test_text_that_is_none(farm: Farm) -> None:
     good = one("ReLU")
     for name, content in {
@@ -423,6 +426,7 @@ WEIGHTS: dict[str, tuple[bytes, str]] = {
 }
 
 
+@pytest.mark.slow
 def test_weights(farm: Farm) -> None:
     for name, (content, _) in WEIGHTS.items():
         farm.convert(name, NET, content)

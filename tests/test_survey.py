@@ -146,6 +146,7 @@ def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.slow
 def test_folder(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "good.prototxt").write_text(GOOD)
@@ -185,6 +186,7 @@ def test_empty_and_missing_folders(tmp_path: Path) -> None:
         survey(tmp_path / "missing")
 
 
+@pytest.mark.slow
 def test_files_that_hang_or_kill_the_worker(tmp_path: Path) -> None:
     (tmp_path / "plugin.py").write_text(SLOW_PLUGIN)
     bad = ["Hangs", "Dies", "Fails"] + (["Eats"] if sys.platform == "linux" else [])

@@ -64,6 +64,7 @@ def close(found: Any, expected: Any) -> bool:
 # Dynamic batches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [False, True])
 def test_the_net_itself_exports_with_a_dynamic_batch(net: CaffeNet, strict: bool) -> None:
     n = Dim("n")

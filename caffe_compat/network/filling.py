@@ -146,7 +146,8 @@ def _copied(blob: BlobView, shape: Shape, weights: WeightsFile) -> tuple[torch.T
     finite = True
     for start in range(0, target.size, COPIED_AT_ONCE):
         piece = target[start : start + COPIED_AT_ONCE]
-        np.copyto(piece, source[start : start + COPIED_AT_ONCE], casting="same_kind")
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is seen below
+            np.copyto(piece, source[start : start + COPIED_AT_ONCE], casting="same_kind")
         weights.release(blob)
         finite = finite and bool(np.isfinite(piece).all())
     return tensor, finite

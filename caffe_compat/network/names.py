@@ -37,7 +37,7 @@ RESERVED = frozenset(dir(nn.Module())) | frozenset(
             "run",
             "run_steps",
         ),
-        *("ignored", "shapes", "unfilled", "values", "warnings"),
+        *("ignored", "passes", "shapes", "unfilled", "values", "warnings"),
     )
 )
 

@@ -96,6 +96,28 @@ class Program:
         """
         return replace(self, outputs=tuple(self.wanted(_once(outputs)).values()))._freeing()
 
+    def check(self) -> None:
+        """What holds of every program. Nothing that a user does breaks it; the tests run it on many networks.
+
+        Raises:
+            AssertionError: it does not hold, so whoever made the program is wrong.
+        """
+        there, made = set(self.inputs), set(self.inputs)
+        for step in self.steps:
+            assert there.issuperset(step.bottoms), f"{step.module} reads what was not made, or is gone"
+            assert made.isdisjoint(step.tops), f"{step.module} makes what was there"
+            there.update(step.tops)
+            made.update(step.tops)
+            assert there.issuperset(step.frees), f"{step.module} frees what is not there"
+            there.difference_update(step.frees)
+        kept = {self.aliases.get(v, v) for v in (*self.outputs, *self.keeps)}
+        assert there.issuperset(kept), "what is wanted in the end is not there"
+        assert there <= kept.union(self.inputs), "what nobody needs is kept"
+        assert made.isdisjoint(self.aliases), "a value is another one, and made as well"
+        names = [step.module for step in self.steps]
+        assert len(set(names)) == len(names), "two steps run one module"
+        assert len(self.shapes) == len(self.graph.blobs), "a value has no shape"
+
     # Inputs
 
     def place(self, positional: Sequence[Tensor], named: Mapping[str, Tensor]) -> list[Tensor | None]:

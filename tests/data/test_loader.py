@@ -164,6 +164,7 @@ def test_an_interrupt_from_the_terminal_is_the_parents_business() -> None:
         assert [next(loader)["x"][0].item() for _ in range(6)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
     image_list(tmp_path, 4)
     script = f"""

@@ -30,6 +30,7 @@ def tiny(reference: Path) -> PoseMachine:
     return PoseMachine.from_caffe(folder / "deploy.prototxt", folder / "tiny_mask3d.caffemodel", bounds=bounds)
 
 
+@pytest.mark.slow
 def test_the_files_of_the_original(reference: Path, tmp_path: Path) -> None:
     """What the network's own layers write, line by line, over windows with a start amid the second."""
     write_action(tmp_path, 2, 10, starts=(0, 7))

@@ -120,6 +120,7 @@ def test_networks_without_projector_and_bounds(way: Copy) -> None:
     np.testing.assert_array_equal(machine.pose2d(FRAMES), other.pose2d(FRAMES))
 
 
+@pytest.mark.slow
 def test_spawned_processes(machine: PoseMachine) -> None:
     expected = machine.coarse(FRAMES, unit="mm")
     machine.reset_state()

@@ -25,6 +25,7 @@ def test_public_names_are_exact() -> None:
         _ = hpm.PoseMashine
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "torch"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from seeded import frame, seeded_net
 
@@ -13,6 +14,7 @@ from caffe_compat.parity.reference import verify_net
 from hpm.networks import define
 
 
+@pytest.mark.slow
 def test_deploy_network_reproduces_every_blob(reference: Path, device: torch.device) -> None:
     net = seeded_net(define("deploy")).to(device)
     with open_hdf5(reference / "hpm_networks.h5") as file:

@@ -127,6 +127,7 @@ def test_mpii_in_every_format(kind: str, tmp_path: Path) -> None:
         assert person.scale == 1.5
 
 
+@pytest.mark.slow
 def test_thousands_of_persons_in_a_mat(tmp_path: Path) -> None:
     _write_mat(tmp_path / "mpii.mat", more=2000)
     people = read_mpii(tmp_path / "mpii.mat")

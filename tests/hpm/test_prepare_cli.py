@@ -70,6 +70,7 @@ FILES = Recordings(
 )
 
 
+@pytest.mark.slow
 def test_official_files_to_refined_poses(run: Run, verified: Path, tmp_path: Path) -> None:
     """Prepare, predict, refine by a detector's 2D poses, evaluate."""
     source, data, coarse = FILES.videos(FILES.cdf(tmp_path / "h36m")), tmp_path / "data", tmp_path / "coarse"

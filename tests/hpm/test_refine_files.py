@@ -149,6 +149,7 @@ refine_actions(Refiner(seeded_projector(20, 30)), DataFolder(root), root / "coar
 """
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_loses_and_repeats_nothing(tmp_path: Path) -> None:
     _random_action(tmp_path, 1, 30)
     _random_action(tmp_path, 2, 1100)

@@ -24,6 +24,7 @@ def _views(root: Path, videos: Path | None = None) -> Callable[[], Iterator[View
     return lambda: read_baseline(root, videos=videos)
 
 
+@pytest.mark.slow
 def test_each_protocol_has_lists_of_its_own(tmp_path: Path) -> None:
     """In one folder, in either order: neither touches a file of the other but those that both share, byte for byte."""
     files = Recordings({("S1", "TakingPhoto"): 11, ("S9", "Walking 1"): 11, ("S11", "Walking 1"): 11})

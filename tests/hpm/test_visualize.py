@@ -228,6 +228,7 @@ def test_settings_that_cannot_be(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_one_png_per_frame(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     paths = save_pngs(scenes.scene(), tmp_path, [5, 1], 120, lambda done, total: told.append((done, total)))

@@ -107,10 +107,12 @@ n = caffe.NetSpec()
 n.data = L.Input(shape=dict(dim=[1, 2, 3, 4]))
 n.turned = L.Permute(n.data, order=[0, 2, 3, 1])
 n.flat = L.Flatten(n.turned, name=labels.item[0].name)
-open("net.prototxt", "w").write(str(n.to_proto()))
+with open("net.prototxt", "w") as file:
+    file.write(str(n.to_proto()))
 net = caffe.Net("net.prototxt", caffe.TEST)
 net.save("net.caffemodel")
-saved = caffe_pb2.NetParameter.FromString(open("net.caffemodel", "rb").read())
+with open("net.caffemodel", "rb") as file:
+    saved = caffe_pb2.NetParameter.FromString(file.read())
 print(net._layer_names[-1], net.forward()["flat"].shape, saved.layer[1].permute_param.order, P.PriorBox.CENTER_SIZE)
 """
 
@@ -182,8 +184,8 @@ def test_an_error_that_is_not_python_2(run: Runner, tmp_path: Path) -> None:
         ("import numpy as np\nnp.zeros(3)[4 / 2]", "write a // b"),
         ("import numpy as np\nnp.zeros(3)[:4 / 2]", "write a // b"),
         ("import numpy as np\nnp.zeros((4 / 2, 3))", "write a // b"),
-        ("open('a', 'wb').write('a')", "open binary files with 'rb' or 'wb'"),
-        ("open('a', 'w').write(b'a')", "open binary files with 'rb' or 'wb'"),
+        ("with open('a', 'wb') as f: f.write('a')", "open binary files with 'rb' or 'wb'"),
+        ("with open('a', 'w') as f: f.write(b'a')", "open binary files with 'rb' or 'wb'"),
         ("b'a\\xff'.decode('utf-8')", "pickle.load(file, encoding='latin1')"),
         ("def load(stream, Loader): pass\nload('')", "yaml.safe_load"),
     ],
@@ -206,6 +208,7 @@ def test_no_such_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert capsys.readouterr().err.startswith("error: nothing.py:")
 
 
+@pytest.mark.slow
 def test_as_a_command(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("import sys, caffe\nprint(caffe.__name__, sys.argv)\n")
     done = subprocess.run(

@@ -260,6 +260,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     assert (alive.exists(), other.exists()) == (False, True)
 
 
+@pytest.mark.slow
 def test_a_writer_holds_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     solver = recorded_case("adam", tmp_path)
     seen: list[list[str]] = []

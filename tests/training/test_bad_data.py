@@ -168,6 +168,7 @@ def full(spec):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "end"), [("BINARYPROTO", ""), ("HDF5", ".h5")])
 def test_a_full_disk_leaves_the_last_snapshot_whole(form: str, end: str, tmp_path: Path) -> None:
     net = (

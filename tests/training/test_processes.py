@@ -41,6 +41,7 @@ def script(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_script_that_calls_caffe(tmp_path: Path) -> None:
     assert caffe_compat("shim", "build/tools") == 0
     assert os.access("build/tools/caffe", os.X_OK)
@@ -196,6 +197,7 @@ atexit.register(os.write, 2, b"exit handler ")
 """
 
 
+@pytest.mark.slow
 def test_a_rank_ends_before_torchs_threads_can_meet_a_dying_interpreter(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,6 +213,7 @@ def test_a_rank_ends_before_torchs_threads_can_meet_a_dying_interpreter(
     assert "taken apart" not in error
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one_with_iter_size_2(tmp_path: Path) -> None:
     write_training(tmp_path, SETTINGS + "iter_size: 2", PARALLEL)
     assert train() == 0
@@ -239,6 +242,7 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "loss" }
 """
 
 
+@pytest.mark.slow
 def test_every_process_goes_on_with_its_own_recurrent_state(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_training(tmp_path, "max_iter: 6 base_lr: 0.1 random_seed: 2 snapshot: 3", SEQUENCES)
     rng = np.random.RandomState(1)
