@@ -69,11 +69,15 @@ def test_an_exported_file_and_a_format(project: pytest.Pytester) -> None:
         'model = "v1.pt2"',
         'reference = "formats.h5:v1net"',
     )
-    result = run(project, "--parity", "parity.toml", "-v")
+    result = run(project, "--parity", "parity.toml", "-v", alone=True)
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
         ["parity.toml::v1[[]pt2-cpu-float32[]] PASSED*", "parity.toml::file[[]pt2-cpu-float32[]] PASSED*"]
     )
+
+
+def test_the_stored_networks(pytester: pytest.Pytester) -> None:
+    run(pytester, "--parity", str(ROOT / "parity.toml"), alone=True).assert_outcomes(passed=11)
 
 
 def test_names_choose_and_reports_know_them(project: pytest.Pytester) -> None:
