@@ -50,7 +50,10 @@ def verify_outputs(
 
 def _inputs(group: Group, inputs: Inputs, names: Sequence[str]) -> dict[str, np.ndarray]:
     entries: dict[str, Any] = {name: entry for name, entry in blobs_below(group, "blob").items() if name in names}
-    entries |= {name: entry for name, entry in members(group).items() if is_dataset(entry)}
+    # "input" stands for the only input there is, whatever its name.
+    beside = {name: entry for name, entry in members(group).items() if is_dataset(entry)}
+    only = beside.pop("input", None) if "input" not in names else None
+    entries |= beside | ({names[0]: only} if only is not None and len(names) == 1 else {})
     entries |= blobs_below(group, "bottom")
     recorded = {name: whole_array(entry) for name, entry in entries.items() if not names or name in names}
     given = {name: array for name, array in {**recorded, **inputs}.items() if array is not None}

@@ -61,14 +61,10 @@ def test_a_model_in_several_forms(project: pytest.Pytester) -> None:
 
 def test_an_exported_file_and_a_format(project: pytest.Pytester) -> None:
     converters.export(load(FORMATS / "v1net.prototxt", FORMATS / "v1net.caffemodel"), project.path / "v1.pt2")
-    extend(
-        project,
-        'formats = ["pt2"]',
-        "[[models]]",
-        'name = "file"',
-        'model = "v1.pt2"',
-        'reference = "formats.h5:v1net"',
-    )
+    with h5py.File(project.path / "formats.h5") as file:
+        np.save(project.path / "x.npy", np.array(file["v1net/input"]))
+    extend(project, 'formats = ["pt2"]', "[[models]]", 'name = "file"', 'model = "v1.pt2"')
+    extend(project, 'inputs = { data = "x.npy" }', 'reference = "formats.h5:v1net"')
     result = run(project, "--parity", "parity.toml", "-v", alone=True)
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
