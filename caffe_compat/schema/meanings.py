@@ -22,6 +22,7 @@ from .uses import (
     may_be_one_stream,
     numbers,
     sets,
+    values,
 )
 
 __all__ = ["MEANINGS"]
@@ -350,6 +351,15 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
         Meaning(forks.YOLO5, "reverse the other way round", quiet=True),
         Meaning(forks.YOLO9000, quiet=True),
         Meaning(forks.SYNOPSYS, "width and height exchanged", quiet=True),
+    ),
+    "RegionLoss": (
+        Meaning(forks.YOLO, "300 objects, the squares of what is handed back", fits=values(1, 1500)),
+        Meaning(forks.YOLO_WINDOWS, "the same, but boxes learn their anchors in the first passes", quiet=True),
+        Meaning(forks.YOLO2_GKLZ, "30 objects, classes that may be a tree", fits=values(1, 150)),
+        Meaning(forks.YOLO2, "30 objects, the loss of another error than is handed back", fits=values(1, 150)),
+        Meaning(forks.YOLO9000, "as many objects as there are, classes that may be a tree", quiet=True),
+        Meaning(forks.INTEL, "the same, in parallel", quiet=True),
+        Meaning(forks.MASKYOLO, "objects with a mask", quiet=True),
     ),
     "RescaledPoseCoords": (
         Meaning(forks.POSE, "a plain division"),

@@ -5,6 +5,7 @@ A question is a function of a :class:`Use`; the functions here make the question
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ __all__ = [
     "numbers",
     "sets",
     "tops",
+    "values",
 ]
 
 
@@ -103,6 +105,16 @@ def numbers(bottom: int, count: int) -> Question:
     def test(use: Use) -> bool:
         shape = use.shapes[bottom] if bottom < len(use.shapes) else None
         return shape is None or shape[-1] == count
+
+    return test
+
+
+def values(bottom: int, count: int) -> Question:
+    """A bottom holds ``count`` values per example, over all its axes, as far as the file tells."""
+
+    def test(use: Use) -> bool:
+        shape = use.shapes[bottom] if bottom < len(use.shapes) else None
+        return shape is None or math.prod(shape[1:]) == count
 
     return test
 

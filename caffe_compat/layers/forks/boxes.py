@@ -91,7 +91,7 @@ def suppress(
 
 
 # So many boxes at a time are compared with each other and with those kept: their table fits into a core's cache.
-_BLOCK = 256
+_BLOCK = 128
 
 
 def best_apart(
@@ -127,12 +127,13 @@ def best_apart(
 
 def _undisturbed(disturbs: Tensor) -> Tensor:
     """Which of N stay if, from the first on, each that stays puts out those behind it that it ``disturbs`` (N, N)."""
-    stay = torch.ones(len(disturbs), dtype=torch.bool, device=disturbs.device)
+    table = disturbs.T.float()
+    stay = torch.ones(len(table), device=disturbs.device)
     # A round settles at least one more; mostly few are needed, as chains of boxes that put each other out are short.
     while True:
-        after = ~(disturbs & stay[:, None]).any(0)
+        after = (torch.mv(table, stay) == 0).float()
         if torch.equal(after, stay):
-            return stay
+            return stay.bool()
         stay = after
 
 
