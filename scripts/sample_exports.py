@@ -73,7 +73,7 @@ def exported(path: Path, largest: float) -> tuple[str, str]:
 
 
 def fill(net: CaffeNet) -> None:
-    """Weights by He's rule, statistics around 0 and 1, everything else small."""
+    """Weights that keep the size of values, statistics around 1, everything else small."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, tensor in net.state_dict().items():
@@ -84,7 +84,7 @@ def fill(net: CaffeNet) -> None:
             if last in ("variance", "scale_factor", "slope", "scale") or (last == "weight" and tensor.dim() < 2):
                 tensor.copy_(1 + 0.1 * drawn.clamp(-3, 3))
             elif tensor.dim() > 1:
-                tensor.copy_(drawn * math.sqrt(2 / max(1, tensor[0].numel())))
+                tensor.copy_(drawn * math.sqrt(1 / max(1, tensor[0].numel())))
             else:
                 tensor.copy_(0.1 * drawn)
 

@@ -34,7 +34,6 @@ REFUSED = {
     "MULTI_SOFTMAX_LOSS": "by values",
     "Mask": "has no form in ONNX here: it needs torch's uniform",
     "MultiBoxLoss": "by values",
-    "Nms": "has no form in ONNX here: it needs torch's nonzero",
     "PosePDJAccuracy": "by values",
     "SavePath": "computes nothing",
     "Silence": "computes nothing",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
@@ -17,11 +16,9 @@ from caffe_compat.layers.bvlc.scale import Bias, Scale
 from caffe_compat.layers.forks.bn import MovingAverageBN
 from caffe_compat.layers.forks.convolution import DepthwiseConvolution
 from caffe_compat.layers.forks.nvidia import NvidiaBatchNorm
-from caffe_compat.layers.forks.openpose import ImResize
 
 from .emitters import emits
 from .graph import Site
-from .sizes import is_fixed
 
 __all__: list[str] = []
 
@@ -140,20 +137,3 @@ def within_channel(site: Site) -> str:
     )
     base = site.op("Add", site.op("Mul", mean, site.floats(m.alpha)), site.floats(1))
     return site.op("Mul", x, site.op("Pow", base, site.floats(-m.beta)))
-
-
-@emits(ImResize, wide=True)
-def im_resize(site: Site) -> str:
-    """Each image is multiplied from both sides by matrices that depend on sizes only."""
-    m, sizes = site.module, site.bottom_sizes[0]
-    images, _, height, width = (n if isinstance(n, int) else 0 for n in sizes)
-    if not is_fixed(sizes):
-        site.fail("adds up images in a number, or of a size, that varies")
-    like, (after_height, after_width) = torch.zeros(()), m.top_size((height, width))
-    parts = []
-    for image in range(images):
-        rows = m._weights(like, height, after_height, m.crop(height, image))
-        columns = m._weights(like, width, after_width, m.crop(width, image))
-        maps = site.op("Gather", site.bottoms[0], site.ints([image]), axis=0)
-        parts.append(site.op("MatMul", site.op("MatMul", site.floats(rows), maps), site.floats(columns.T)))
-    return site.op("Div", functools.reduce(lambda a, b: site.op("Add", a, b), parts), site.floats(images))

@@ -16,11 +16,11 @@ from torch.nn import functional
 from ...network.registry import Layer, LayerSpec, layer
 from ..precision import widened
 
-__all__ = ["ImResize", "Nms"]
+__all__ = ["REACH", "ImResize", "Nms"]
 
 _FORK = "CMU-Perceptual-Computing-Lab/caffe_rtpose"
 # A peak's place is a mean over the cells up to so many away from it.
-_REACH = 3
+REACH = 3
 
 
 class ImResize(Layer):
@@ -140,12 +140,12 @@ class Nms(Layer):
         peak = functional.pad(peak, (1, 1, 1, 1)).flatten(1)
         number = peak.long().cumsum(1)
         part, at = torch.where(peak & (number <= self.peaks))
-        reach = torch.arange(-_REACH, _REACH + 1, device=y.device)
+        reach = torch.arange(-REACH, REACH + 1, device=y.device)
         rows = (at // width)[:, None, None] + reach[:, None]
         columns = (at % width)[:, None, None] + reach
         counted = (rows > 0) & (rows < width) & (columns > 0) & (columns < width)
         place = part[:, None, None] * (height * width) + rows * width + columns
-        values = functional.pad(y.flatten(), (0, _REACH * width))[torch.where(counted, place, 0)]
+        values = functional.pad(y.flatten(), (0, REACH * width))[torch.where(counted, place, 0)]
         values = torch.where(counted & (values > 0), values, 0)
         total = values.sum((1, 2))
         centre = [(values * places).sum((1, 2)) / total for places in (columns, rows)]
