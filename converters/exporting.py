@@ -26,6 +26,10 @@ __all__ = ["Exported", "export"]
 class Exported:
     """What :func:`export` has written.
 
+    >>> from converters import Exported
+    >>> Exported(("net.onnx", "net.onnx.data"), None).files[0]
+    'net.onnx'
+
     Attributes:
         files: names of the files, the one that was asked for first.
         verification: the comparison in the format's own runtime; None for a format that nothing runs.

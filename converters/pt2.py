@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from caffe_compat.errors import LayerError, NetworkError, first_line
 from caffe_compat.formats.files import atomic_write
 from caffe_compat.network.net import CaffeNet
 from caffe_compat.network.program import Program
-from caffe_compat.network.signatures import identifiers
+from caffe_compat.network.signatures import identifiers, with_named_inputs
 
 from .dynamic import Axes, dynamic_axes, other_shapes, rebuilt
 from .precision import in_precision
@@ -36,11 +37,13 @@ class _Exported(nn.Module):
         self.net_program: Program = net.program
         self.state = state
         self.named = _argument_names(net, state)
+        self.program = SimpleNamespace(input_names=tuple(self.named))  # what torch.export is told of the arguments
         self.states = {name: net.get_buffer(name) for name in states_of(net)}
         for step in net.program.steps:
             self.add_module(step.module, net.get_submodule(step.module))
         self.train(net.training)
 
+    @with_named_inputs
     def forward(self, **arguments: Tensor) -> dict[str, Tensor]:
         blobs = {self.named[name]: x for name, x in arguments.items()}
         for name, buffer in self.states.items():
@@ -81,10 +84,8 @@ def program_of(net: CaffeNet, axes: Axes | None = None, state: str = "carry") ->
         shapes = other_shapes(net, axes, 2)  # torch takes a size of 1 for a number, whatever it is told
         sizes = {name: torch.export.Dim(name) for asked in axes.values() for name in asked.values()}
         dynamic = {
-            "arguments": {
-                argument: {axis: sizes[size] for axis, size in axes.get(name, {}).items()} or None
-                for argument, name in _argument_names(net, state).items()
-            }
+            argument: {axis: sizes[size] for axis, size in axes.get(name, {}).items()} or None
+            for argument, name in _argument_names(net, state).items()
         }
     states = states_of(net)
     inputs = {

@@ -47,6 +47,10 @@ class Call:
 class Verification:
     """What a file was compared with in its own runtime.
 
+    >>> from converters import Verification
+    >>> Verification("onnxruntime 1.32.0", "seeded inputs", 1, 2, "prob", 1e-8, 1e-7).to_json()["runtime"]
+    'onnxruntime 1.32.0'
+
     Attributes:
         runtime: and its version. inputs: what the net and the file were given.
         runs, blobs: how many times it ran, and how many arrays were compared, all within tolerance.

@@ -17,6 +17,7 @@ from caffe_compat import LayerError, ParityError, UsageError
 from caffe_compat.inference.preprocess import Preprocess
 from converters.dynamic import dynamic_axes, other_shapes, rebuilt
 from converters.pixels import pixels_of
+from converters.pt2 import program_of
 from converters.registry import _TARGETS
 from converters.samples import sample_inputs
 from converters.state import AFTER, states_of
@@ -245,3 +246,13 @@ def test_samples_are_such_as_their_readers_take() -> None:
     assert set(given["cont"].ravel().tolist()) == {0.0, 1.0}
     assert len(np.unique(given["x"])) == 24
     assert sample_inputs(filled(LSTM), {"x": (4, 1, 4), "cont": (4, 1)})["x"].shape == (4, 1, 4)
+
+
+def test_a_program_of_any_batch() -> None:
+    net = filled(PICTURE + ip("fc", "conv", "fc", 3))
+    program = program_of(net, dynamic_axes(net, dynamic_batch=True)).module()
+    for batch in (1, 5):
+        x = torch.rand(batch, 3, 8, 6)
+        assert torch.allclose(program(data=x)["fc"], net(data=x)["fc"])
+    with pytest.raises(LayerError, match=r"'fc' \(InnerProduct\): allows no other size"):
+        program_of(net, dynamic_axes(net, dynamic_size=["data"]))

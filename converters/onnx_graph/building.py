@@ -181,12 +181,22 @@ class _Builder:
 
     def _output(self, value: int) -> None:
         name, source = self.tops[value], self.values[value]
-        dims = _dims(name, self.sizes[value])
+        dims = self._dims(name, self.sizes[value])
         self.built.outputs[name] = (np.float32, dims)
         if self.kind is not np.float32:
             self._rename_output(source, name)
         elif source != name:
             self._identity(source, name)
+
+    def _dims(self, name: str, sizes: Sizes) -> list[int | str]:
+        """Sizes for the outside: one that is always that of an input has its name."""
+        known: dict[Size, str] = {}
+        for value in self.program.inputs:
+            for axis, asked in self.axes.get(self.program.graph.blobs[value], {}).items():
+                size = self.sizes[value][axis]
+                if isinstance(size, Size):
+                    known.setdefault(size, asked)
+        return [known.get(n, f"{name}_{i}") if isinstance(n, Size) else n for i, n in enumerate(sizes)]
 
     def _identity(self, source: str, target: str) -> None:
         from onnx import helper
@@ -206,7 +216,3 @@ class _Builder:
                             names[i] = source
             self.values = {v: source if known == name else known for v, known in self.values.items()}
         self._cast(source, np.float32, name)
-
-
-def _dims(name: str, sizes: Sizes) -> list[int | str]:
-    return [f"{name}_{i}" if isinstance(n, Size) else n for i, n in enumerate(sizes)]

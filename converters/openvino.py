@@ -1,0 +1,106 @@
+"""OpenVINO's intermediate representation (``.xml`` and ``.bin``), by its own converter from an ONNX file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from caffe_compat.errors import NetworkError, UsageError, first_line
+from caffe_compat.formats.files import Checksum, atomic_write
+from caffe_compat.inference.preprocess import Preprocess
+from caffe_compat.network.net import CaffeNet
+from caffe_compat.parity.record import ParityRecord
+
+from . import onnx
+from .registry import target
+
+__all__ = ["run_openvino", "write"]
+
+
+def run_openvino(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """Run a file (``.xml`` or ``.onnx``) in OpenVINO on the CPU, in single precision where the file has that."""
+    import openvino
+
+    core = openvino.Core()
+    hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(path), "CPU", hints)
+    found = []
+    for given in runs:
+        made = compiled(dict(given))
+        found.append({output.get_any_name(): np.array(made[output]) for output in compiled.outputs})
+    return found
+
+
+def _version() -> str:
+    import openvino
+
+    return f"openvino {openvino.__version__}"
+
+
+@target(
+    "openvino",
+    suffix=".xml",
+    title="an OpenVINO model",
+    needs={"onnx": "openvino", "onnxruntime": "openvino", "openvino": "openvino"},
+    cannot=("what an ONNX file cannot hold", "operations that OpenVINO's converter does not know"),
+    run=run_openvino,
+    runtime=_version,
+)
+def write(
+    net: CaffeNet,
+    path: str | Path,
+    *,
+    dtype: str = "float32",
+    dynamic_batch: bool = False,
+    dynamic_size: Sequence[str] = (),
+    embed_preprocess: bool = False,
+    state: str = "reset",
+    preprocess: Preprocess | None = None,
+    sources: Sequence[Checksum] = (),
+    parity: ParityRecord | None = None,
+) -> list[str]:
+    """Write ``net`` to ``path`` (``.xml``) and its weights beside it (``.bin``), whole or not at all.
+
+    Args:
+        dtype: of the weights: OpenVINO compresses them. Others as of :func:`converters.onnx.write`.
+
+    Raises:
+        UsageError, NetworkError: as :func:`converters.onnx.write`, or OpenVINO cannot read the ONNX file. FileError:
+            ``path`` cannot be written.
+    """
+    import openvino
+
+    if dtype not in ("float32", "float16"):
+        raise UsageError(f"dtype {dtype!r}: one of float32, float16 was expected, which is what OpenVINO stores")
+    with tempfile.TemporaryDirectory() as folder:
+        between, made = os.path.join(folder, "net.onnx"), os.path.join(folder, "net.xml")
+        notes: list[str] = onnx.write(
+            net,
+            between,
+            dynamic_batch=dynamic_batch,
+            dynamic_size=dynamic_size,
+            embed_preprocess=embed_preprocess,
+            state=state,
+            preprocess=preprocess,
+        )
+        try:
+            model = openvino.convert_model(between)
+        except Exception as error:  # the converter raises several kinds
+            raise NetworkError(f"OpenVINO cannot read the net: {first_line(error)}") from error
+        facts = onnx.metadata_of(net, preprocess=preprocess, sources=sources, parity=parity, embedded=embed_preprocess)
+        for key, text in facts.items():
+            model.set_rt_info(text, ["caffe_compat", key])
+        openvino.save_model(model, made, compress_to_fp16=dtype == "float16")
+        for suffix in (".bin", ".xml"):
+            with (
+                atomic_write(Path(path).with_suffix(suffix)) as file,
+                open(Path(made).with_suffix(suffix), "rb") as own,
+            ):
+                while piece := own.read(1 << 20):
+                    file.write(piece)
+    return notes
