@@ -13,8 +13,9 @@ from onnx import checker
 from caffe_compat import CaffeNet, FileAccess, LayerError, NetState, NetworkError, UnknownLayerError
 from caffe_compat.formats.hdf5 import open_hdf5
 from caffe_compat.parity.cases import _fill_from_case, _recorded_dialect
-from caffe_compat.parity.compare import LAYER_TOLERANCE, compare
+from caffe_compat.parity.compare import compare
 from caffe_compat.parity.stored import named_arrays, params_below
+from caffe_compat.parity.tolerance import LAYER_TOLERANCE
 from caffe_compat.schema.prototxt import parse_message
 from caffe_compat.schema.upgrade import upgrade_net
 from converters.onnx import run_onnxruntime
