@@ -1,4 +1,7 @@
-"""Pictures, videos, HDF5 and arrays are opened in one place each, where what may hurt is looked for first."""
+"""Pictures, videos, HDF5 and arrays are opened in one place each, where what may hurt is looked for first.
+
+Pictures are written in one place, too.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ SOURCES = [
 # The names by which a library opens something, and the only files that may use them.
 PLACES = {
     ("imread", "imdecode", "imreadmulti", "imreadanimation", "imdecodemulti"): ("caffe_compat/formats/images.py",),
+    ("imwrite", "imencode", "imwritemulti", "imencodemulti"): ("caffe_compat/formats/images.py",),
     ("VideoCapture",): ("caffe_compat/formats/videos.py",),
     ("Image.open", "imageio.imread", "io.imread"): (),
     ("np.load", "numpy.load", "np.memmap", "np.fromfile", "numpy.lib.npyio", "lib.format"): (
@@ -78,6 +82,7 @@ def test_only_one_place_opens_them(names: tuple[str, ...]) -> None:
         ("import cv2\ncv2.imread(path)", "imread"),
         ("from cv2 import imdecode as d", "imdecode"),
         ("opencv().VideoCapture(0)", "VideoCapture"),
+        ("cv2.imwrite(path, picture)", "imwrite"),
         ("getattr(cv2, 'imread')(path)", "imread"),
         ("import PIL.Image\nPIL.Image.open(path)", "Image.open"),
         ("from numpy import load\nload(path)", "numpy.load"),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from caffe_compat.errors import FileError
-from caffe_compat.formats.images import decode_picture, read_picture
+from caffe_compat.formats.images import decode_picture, read_picture, write_picture
 from caffe_compat.formats.limits import PICTURE
 from caffe_compat.formats.picture_header import FORMATS, PictureHeader, read_header
 
@@ -259,3 +259,14 @@ def test_what_the_decoder_raises_names_the_file(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(cv2, "imdecode", fail)
     with pytest.raises(FileError, match=r"a.png: OpenCV cannot decode it: error: \(-215\) a size"):
         decode_picture(encoded(".png"), "color", "a.png")
+
+
+def test_writing(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    write_picture(tmp_path / "a.png", picture)
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png", "color"), picture)
+    with pytest.raises(FileError, match="the picture cannot be written") as caught:
+        write_picture(tmp_path / "gone" / "a.png", picture)
+    assert caught.value.path == str(tmp_path / "gone" / "a.png")
+    with pytest.raises(FileError, match=r"a\.odd: the picture cannot be written: .*writer"):
+        write_picture(tmp_path / "a.odd", picture)

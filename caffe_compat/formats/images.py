@@ -1,4 +1,4 @@
-"""Pictures decoded: the only place that does it. By OpenCV, within one limit, and whole or not at all.
+"""Pictures decoded and written: the only place that does it. By OpenCV, within one limit, and whole or not at all.
 
 What Caffe and pycaffe make of the pixels (resizing, floats, another order of channels) is built on this where it is
 needed.
@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import FileError
+from ..errors import FileError, first_line
 from ..extras import require
 from .files import read_file
 from .limits import PICTURE
 from .picture_header import FORMATS, jpeg_segments, read_header
 
-__all__ = ["Mode", "decode_picture", "opencv", "read_picture"]
+__all__ = ["Mode", "decode_picture", "opencv", "read_picture", "write_picture"]
 
 Mode = Literal["color", "gray", "native"]
 
@@ -78,6 +78,21 @@ def decode_picture(data: bytes, mode: Mode, path: str | None = None) -> np.ndarr
 
 # OpenCV decodes what there is of a truncated JPEG and fills the rest with grey, and takes as much memory for a PNG's
 # chunk as that says it needs. So both are looked at here. Of other formats its decoders refuse what is cut short.
+
+
+def write_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
+    """Write (height, width) or (height, width, channels), uint8, blue first, in the format that the name ends in.
+
+    Raises:
+        FileError: it cannot be written, or OpenCV has no such format. MissingExtraError: OpenCV is not installed.
+    """
+    cv2 = opencv()
+    try:
+        written = cv2.imwrite(os.fspath(path), picture)
+    except cv2.error as error:
+        raise FileError(f"the picture cannot be written: {first_line(error)}", path=os.fspath(path)) from error
+    if not written:
+        raise FileError("the picture cannot be written", path=os.fspath(path))
 
 
 def _check_whole(data: bytes, path: str | None) -> None:

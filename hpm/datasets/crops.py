@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_compat.errors import FileError, UsageError, located
+from caffe_compat.errors import UsageError, located
 from caffe_compat.extras import require
 from caffe_compat.formats.files import atomic_write, open_file
+from caffe_compat.formats.images import write_picture
 
 from .cameras import Crop
 from .layout import make_folder
@@ -46,11 +47,9 @@ def crop_picture(picture: np.ndarray, corner: np.ndarray, side: int, size: int) 
 
 def write_crop(path: Path, picture: np.ndarray, corner: np.ndarray, side: int, size: int) -> None:
     """Write a crop; see :func:`crop_picture`, whose UsageError names ``path`` here. Raises FileError."""
-    cv2 = require("cv2", "images")
     with located(path=str(path)):
         crop = crop_picture(picture, corner, side, size)
-    if not cv2.imwrite(str(path), crop):
-        raise FileError("the picture cannot be written", path=str(path))
+    write_picture(path, crop)
 
 
 @dataclass(frozen=True)

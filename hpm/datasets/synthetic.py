@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from caffe_compat.errors import FileError, UsageError
-from caffe_compat.extras import require
+from caffe_compat.errors import UsageError
+from caffe_compat.formats.images import write_picture
 
 from ..files.folders import ACTIONS as ACTION_NUMBERS
 from ..files.lists import format_list_line
@@ -287,7 +287,6 @@ def _write_lists(
 
 
 def _write_pictures(place: Path, sequence: Sequence3D, look: np.ndarray | None, options: SyntheticOptions) -> None:
-    cv2 = require("cv2", "images")
     rng = np.random.default_rng((*sequence.key, 6))
     colours = palette(rng) if look is None else look
     behind = background(options.image_size, rng)
@@ -295,5 +294,4 @@ def _write_pictures(place: Path, sequence: Sequence3D, look: np.ndarray | None, 
         path = place / _image_name(sequence, frame)
         make_folder(path.parent)
         picture = render(points, depth, float(per_mm), colours, behind, rng, options.noise)
-        if not cv2.imwrite(str(path), picture):
-            raise FileError("the picture cannot be written", path=str(path))
+        write_picture(path, picture)

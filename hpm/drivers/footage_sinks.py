@@ -15,9 +15,9 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from caffe_compat.errors import CaffeCompatWarning, FileError
-from caffe_compat.extras import require
+from caffe_compat.errors import CaffeCompatWarning
 from caffe_compat.formats.files import atomic_write
+from caffe_compat.formats.images import write_picture
 
 from ..datasets.layout import make_folder
 from ..files.lists import ResultWriter, read_refined, read_results, refined_line
@@ -68,11 +68,8 @@ class Crops:
 
     def take(self, block: Block) -> None:
         """Write its crops. Raises FileError."""
-        cv2 = require("cv2", "images")
         for number, square in enumerate(block.crops, block.first):
-            path = self._footage.crop(number)
-            if not cv2.imwrite(str(path), square):
-                raise FileError("the picture cannot be written", path=str(path))
+            write_picture(self._footage.crop(number), square)
 
     def end(self, count: int) -> None:
         """Take away what a longer run left. Not before: the frames may come from that very folder."""
