@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from caffe_compat.errors import LayerError, NetworkError, first_line
+from caffe_compat.formats.arrays import read_npz
 from caffe_compat.formats.files import atomic_write
 from caffe_compat.network.net import CaffeNet
 from caffe_compat.network.program import Program
@@ -129,11 +130,7 @@ def run_alone(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list[dict[
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr.strip().rpartition("\n")[2])
-        found = []
-        for name in names:
-            with np.load(name) as arrays_:
-                found.append({blob: arrays_[blob] for blob in arrays_.files})
-        return found
+        return [read_npz(name) for name in names]
 
 
 @target(
