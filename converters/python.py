@@ -14,17 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from caffe_compat import CaffeNet
 from caffe_compat.formats.files import Checksum, atomic_write
+from caffe_compat.formats.weights_safetensors import write_safetensors
 from caffe_compat.inference.preprocess import Preprocess
 from caffe_compat.network.checkpoint import DTYPES, check_dtype
 from caffe_compat.parity.record import ParityRecord, versions
 
 from .dynamic import dynamic_axes, other_shapes, rebuilt
-from .plain.source import Source, source_of
+from .plain.source import source_of
 from .registry import Arrays, target
+from .safetensors import stored
 from .state import state_note
 
 __all__ = ["run_alone", "write"]
@@ -79,6 +80,7 @@ def run_alone(path: str, runs: Sequence[Arrays]) -> list[dict[str, np.ndarray]]:
     run=run_alone,
     runtime=lambda: f"torch {torch.__version__} alone",
     exact=True,
+    beside=(".safetensors",),
 )
 def write(
     net: CaffeNet,
@@ -110,10 +112,9 @@ def write(
         facts["parity"] = json.dumps(asdict(parity))
     place = Path(path)
     with atomic_write(place) as file, atomic_write(place.with_suffix(".safetensors")) as weights:
-        from safetensors.torch import save_file
-
         file.write(source.text.encode())
-        save_file(_stored(source, DTYPES[dtype]), weights.name, {"format": "pt", **facts})
+        kinds = {name: DTYPES["float32" if name in source.wide else dtype] for name in source.tensors}
+        write_safetensors(weights, {name: stored(source.tensors[name], kind) for name, kind in kinds.items()}, facts)
     return state_note(net, "carry")
 
 
@@ -129,16 +130,6 @@ def _rounded(net: CaffeNet, dtype: torch.dtype) -> CaffeNet:
             if tensor.is_floating_point() and name not in wide:
                 tensor.copy_(tensor.to(dtype))
     return made
-
-
-def _stored(source: Source, dtype: torch.dtype) -> dict[str, Tensor]:
-    return {
-        name: tensor.detach()
-        .to(dtype if tensor.is_floating_point() and name not in source.wide else tensor.dtype)
-        # A tensor of its own for every name: safetensors takes none that lie in one memory.
-        .clone(memory_format=torch.contiguous_format)
-        for name, tensor in source.tensors.items()
-    }
 
 
 def _facts(

@@ -61,6 +61,7 @@ class Target:
             verified before it takes its place. None for a format that nothing runs.
         runtime: the name of that, with its version. exact: whether it has to give the very bits that the net gives on
             the CPU, where the weights are stored as they are.
+        beside: suffixes of what is always written beside the file, in place of its own.
         annotate: ``annotate(path, key, text)`` adds an entry to the metadata of a file that was just written.
     """
 
@@ -74,6 +75,7 @@ class Target:
     runtime: Callable[[], str] = lambda: ""
     annotate: Callable[[str, str, str], None] | None = None
     exact: bool = False
+    beside: tuple[str, ...] = ()
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -122,6 +124,7 @@ def target(
     runtime: Callable[[], str] | None = None,
     annotate: Callable[[str, str, str], None] | None = None,
     exact: bool = False,
+    beside: Sequence[str] = (),
 ) -> Callable[[_W], _W]:
     """Register the function that writes a format; the arguments are the attributes of :class:`Target`.
 
@@ -140,9 +143,9 @@ def target(
             raise ValueError(f"format {name!r} is registered twice")
         if suffix in (".pt", *(other.suffix for other in _TARGETS.values())):
             raise ValueError(f"suffix {suffix!r} is registered twice")
-        _TARGETS[name] = Target(
-            name, suffix, title, write, dict(needs or {}), tuple(cannot), run, runtime or (lambda: ""), annotate, exact
-        )
+        named = runtime or (lambda: "")
+        needed, cannot_ = dict(needs or {}), tuple(cannot)
+        _TARGETS[name] = Target(name, suffix, title, write, needed, cannot_, run, named, annotate, exact, tuple(beside))
         return write
 
     return register

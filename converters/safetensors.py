@@ -22,7 +22,7 @@ from caffe_compat.parity.record import ParityRecord, versions
 
 from .registry import target
 
-__all__ = ["write"]
+__all__ = ["stored", "write"]
 
 
 @target(
@@ -53,9 +53,7 @@ def write(
     layers = [(n.name, [f"{n.module_name}.{blob}" for blob in net.blobs_of(n.module_name)]) for n in nodes]
     state = net.state_dict()
     arrays = {
-        name: _stored(state[name], DTYPES["float32" if name in wide else dtype])
-        for _, names in layers
-        for name in names
+        name: stored(state[name], DTYPES["float32" if name in wide else dtype]) for _, names in layers for name in names
     }
     facts = {
         "written_by": versions(),
@@ -68,10 +66,11 @@ def write(
     if parity is not None:
         facts["parity"] = json.dumps(asdict(parity))
     with atomic_write(path) as file:
-        write_safetensors(file, arrays, layers, facts)
+        write_safetensors(file, arrays, facts, layers)
 
 
-def _stored(tensor: Tensor, dtype: torch.dtype) -> Stored:
+def stored(tensor: Tensor, dtype: torch.dtype) -> Stored:
+    """A tensor as it is written; ``dtype`` is float32, float16 or bfloat16."""
     values = tensor.detach().to("cpu", dtype).contiguous()
     kind = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}[dtype]
     data: np.ndarray = values.view(torch.uint16).numpy() if kind == "BF16" else values.numpy()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
-from ..conversion import Conversion, save
+from ..conversion import Conversion
 from ..conversion import convert as convert_model
 from ..errors import ParityError, UsageError
 from ..network.net import CaffeNet
+from ..parity.report import Report
 from ..parity.seeded import run_seeded
 from ..parity.stored import split_reference
 from .options import (
@@ -34,32 +36,14 @@ from .options import (
     state_options,
     warn,
 )
+from .outputs import format_options, planned, write_output
 from .tables import print_table
 from .verify import load_inputs, print_report
-
-
-class _Format(click.ParamType):
-    """``pt``, or a format of :mod:`converters`, which is imported only if it is asked for."""
-
-    name = "format"
-
-    def get_metavar(self, *_: Any, **__: Any) -> str:
-        from converters import targets
-
-        return f"[{'|'.join(['pt', *(target.name for target in targets())])}]"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value != "pt":
-            from converters import find_target
-
-            find_target(value)
-        return value
 
 
 @click.command()
 @click.argument("model", type=click.Path())
 @click.argument("weights", type=click.Path(), required=False)
-@click.option("-o", "--output", required=True, type=click.Path(), help="Where to write.")
 @state_options
 @dialect_option
 @shape_option
@@ -71,9 +55,9 @@ class _Format(click.ParamType):
 @click.option(
     "--preprocess", help="How pixels become input, e.g. order=bgr,mean=104:117:123,scale=1,resize=256x256,crop=224."
 )
-@click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32", show_default=True)
-@click.option("--format", "format_", type=_Format(), default="pt", show_default=True)
+@format_options
 @click.option("--optimize", is_flag=True, help="Loading gives the inference form (layers folded and fused).")
+@click.option("--report", "page", type=click.Path(), help="Write all there is to say as a page of HTML, too.")
 @click.option("--quiet", is_flag=True, help="No table.")
 @device_option
 @root_option
@@ -83,7 +67,9 @@ class _Format(click.ParamType):
 def convert(
     model: str,
     weights: str | None,
-    output: str,
+    outputs_to: tuple[str, ...],
+    formats: tuple[str, ...],
+    outputs: str | None,
     phase: str,
     level: int,
     stages: tuple[str, ...],
@@ -95,26 +81,27 @@ def convert(
     inputs: tuple[str, ...],
     run_once: bool,
     preprocess: str | None,
-    dtype: str,
-    format_: str,
     optimize: bool,
+    page: str | None,
     quiet: bool,
     device: str,
     root: str | None,
     allow_python_layers: bool,
     python_config: str | None,
     plugins: tuple[str, ...],
+    **asked: Any,
 ) -> int:
-    """Convert MODEL (a prototxt, or a caffemodel with its own network) and WEIGHTS to a verified .pt."""
+    """Convert MODEL (a prototxt, or a caffemodel with its own network) and WEIGHTS to a verified .pt, or to others."""
     load_plugins(plugins)
     torch_device = parse_device(device)
-    if format_ != "pt":
-        _check_format(format_, optimize=optimize, preprocess=bool(preprocess), narrow=dtype != "float32")
+    files = planned(outputs_to, formats, _asked({**asked, "optimized": optimize, "preprocess": preprocess}))
     given = parse_pairs(inputs, "--input")
     if given and reference is None:
         raise UsageError(f"--input {inputs[0]} is for --reference")
     recorded = [split_reference(reference)[0]] if reference is not None else []
-    check_output(output, [model, *([weights] if weights is not None else []), *recorded, *given.values()])
+    read = [model, *([weights] if weights is not None else []), *recorded, *given.values()]
+    for path in (*(path for file in files for path in file.paths), *([page] if page is not None else [])):
+        check_output(path, read)
     conversion = convert_model(
         model,
         weights,
@@ -136,36 +123,33 @@ def convert(
         try:
             conversion = conversion.checked(reference, inputs=load_inputs(given))
         except ParityError as error:
+            _save_page(conversion, page, error.report)
             print_report(error.report, only_failures=True)
-            note(f"caffe-compat: error: {output} was not written: the net does not reproduce {reference}")
+            unwritten = ", ".join(file.path for file in files)
+            note(f"caffe-compat: error: {unwritten} was not written: the net does not reproduce {reference}")
             return 1
     elif run_once:
         _run_once(conversion.net)
     if not quiet:
         print_layers(conversion.net)
-    if format_ == "pt":
-        save(conversion, output, dtype=dtype, optimized=optimize)  # type: ignore[arg-type]  # click has checked dtype
-    else:
-        from converters import export
-
-        export(conversion, output, format_, **({} if dtype == "float32" else {"dtype": dtype}))
-    _summary(conversion, output)
+    stop = [name for name in (outputs or "").split(",") if name]
+    told = [line for file in files for line in write_output(conversion, file, stop)]
+    _save_page(conversion, page)
+    _summary(conversion, [*(path for file in files for path in file.paths), *([page] if page else [])], told)
     return 0
 
 
-def _check_format(name: str, *, optimize: bool, preprocess: bool, narrow: bool) -> None:
-    """Refuse early what files of a format have no place for."""
-    from converters import find_target
+def _asked(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of ``options`` that were given."""
+    usual = {"dtype": "float32"}
+    return {name: value for name, value in options.items() if value and value != usual.get(name)}
 
-    target = find_target(name)
-    target.check(())  # what it needs is installed
-    for option, asked, kept in (
-        ("--optimize", optimize, False),
-        ("--preprocess", preprocess, "preprocess" in target.keeps),
-        ("--dtype", narrow, "dtype" in target.options),
-    ):
-        if asked and not kept:
-            raise UsageError(f"{option} has no place in {target.title}; --format pt keeps it")
+
+def _save_page(conversion: Conversion, path: str | None, report: Report | None = None) -> None:
+    if path is not None:
+        from ..reports.page import save_page
+
+        save_page(conversion, path, report)
 
 
 def _run_once(net: CaffeNet) -> None:
@@ -187,7 +171,7 @@ def print_layers(net: CaffeNet) -> None:
     print_table(("layer", "type", "output shape", "parameters"), rows, right=("parameters",))
 
 
-def _summary(conversion: Conversion, output: str) -> None:
+def _summary(conversion: Conversion, written: Iterable[str], told: Iterable[str]) -> None:
     net, definition, report = conversion.net, conversion.definition, conversion.report
     count = sum(tensor.numel() for tensor in {id(t): t for t in net.state_dict().values()}.values())
     say(
@@ -203,4 +187,7 @@ def _summary(conversion: Conversion, output: str) -> None:
             f"equal to {Path(report.reference).name} in {len(report.blobs)} blobs: worst relative error "
             f"{report.worst.max_rel:.1e} ({report.worst.name})"
         )
-    say(f"wrote {output} ({Path(output).stat().st_size:,} bytes)")
+    for text in told:
+        say(text)
+    for path in written:
+        say(f"wrote {path} ({Path(path).stat().st_size:,} bytes)")

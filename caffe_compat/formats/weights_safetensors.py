@@ -44,14 +44,19 @@ class Stored:
 
 
 def write_safetensors(
-    file: BinaryIO, arrays: Mapping[str, Stored], layers: Sequence[tuple[str, Sequence[str]]], facts: Mapping[str, str]
+    file: BinaryIO,
+    arrays: Mapping[str, Stored],
+    facts: Mapping[str, str],
+    layers: Sequence[tuple[str, Sequence[str]]] | None = None,
 ) -> None:
     """Write ``arrays`` to an open file.
 
     Args:
-        layers: each layer's name, and the names of its blobs in Caffe's order. facts: more entries of the metadata.
+        facts: entries of the metadata. layers: each layer's name, and the names of its blobs in Caffe's order; None for
+            arrays that are no blobs.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", **facts, _LAYERS: json.dumps([list(x) for x in layers])}}
+    told = {} if layers is None else {_LAYERS: json.dumps([list(layer) for layer in layers])}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **facts, **told}}
     at = 0
     for name, stored in arrays.items():
         end = at + stored.data.nbytes
