@@ -9,6 +9,7 @@ from caffe_compat import CaffeNet, NetworkError
 from caffe_compat.network.unread import ANY_FIELD
 from caffe_compat.training.solver.snapshot import write_model
 
+from .reading_back import check_read_back
 from .registry import target
 
 __all__ = ["write_binary", "write_hdf5"]
@@ -21,10 +22,12 @@ def write_binary(net: CaffeNet, path: str | Path) -> None:
     """Write the network and its weights to ``path`` as BVLC Caffe writes them, whole or not at all.
 
     Raises:
-        NetworkError: weights that the definition has no place for. FileError: ``path`` cannot be written.
+        NetworkError: weights that the definition has no place for. ParityError: it reads back otherwise. FileError:
+            ``path`` cannot be written.
     """
     _check_fits(net)
     write_model(Path(path), net)
+    check_read_back(net, path)
 
 
 @target("caffemodel.h5", suffix=".caffemodel.h5", title="a caffemodel in HDF5", cannot=("the network itself", *_CANNOT))
@@ -32,10 +35,12 @@ def write_hdf5(net: CaffeNet, path: str | Path) -> None:
     """Write the weights to ``path`` as BVLC Caffe writes them to HDF5, whole or not at all.
 
     Raises:
-        NetworkError: weights that the definition has no place for. FileError: ``path`` cannot be written.
+        NetworkError: weights that the definition has no place for. ParityError: it reads back otherwise. FileError:
+            ``path`` cannot be written.
     """
     _check_fits(net)
     write_model(Path(path), net, hdf5=True)
+    check_read_back(net, path)
 
 
 def _check_fits(net: CaffeNet) -> None:

@@ -20,6 +20,7 @@ from caffe_compat.inference.preprocess import Preprocess
 from caffe_compat.network.checkpoint import DTYPES, check_dtype
 from caffe_compat.parity.record import ParityRecord, versions
 
+from .reading_back import check_read_back
 from .registry import target
 
 __all__ = ["stored", "write"]
@@ -44,7 +45,7 @@ def write(
 
     Raises:
         UsageError: not a dtype, or weights that it cannot hold. NetworkError: two layers with weights share a name.
-            FileError: ``path`` cannot be written.
+            ParityError: it reads back otherwise. FileError: ``path`` cannot be written.
     """
     wide = check_dtype(net, dtype)
     nodes = net.nodes_with_blobs()
@@ -52,9 +53,8 @@ def write(
         raise NetworkError("two layers with weights have this name, and weights find their layer by it", layer=twice[0])
     layers = [(n.name, [f"{n.module_name}.{blob}" for blob in net.blobs_of(n.module_name)]) for n in nodes]
     state = net.state_dict()
-    arrays = {
-        name: stored(state[name], DTYPES["float32" if name in wide else dtype]) for _, names in layers for name in names
-    }
+    kinds = {name: DTYPES["float32" if name in wide else dtype] for _, names in layers for name in names}
+    arrays = {name: stored(state[name], kind) for name, kind in kinds.items()}
     facts = {
         "written_by": versions(),
         "network": net.message.name,
@@ -67,6 +67,7 @@ def write(
         facts["parity"] = json.dumps(asdict(parity))
     with atomic_write(path) as file:
         write_safetensors(file, arrays, facts, layers)
+    check_read_back(net, path, kinds)
 
 
 def stored(tensor: Tensor, dtype: torch.dtype) -> Stored:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small_networks
@@ -14,7 +17,7 @@ from torch import nn
 
 import caffe_compat
 import converters
-from caffe_compat import CaffeNet, FileError, NetworkError, UsageError
+from caffe_compat import CaffeNet, FileError, NetworkError, ParityError, UsageError
 from caffe_compat.formats.sniff import FileKind, kind_of
 from caffe_compat.formats.weights import read_weights
 from caffe_compat.schema.printing import format_message
@@ -167,3 +170,26 @@ def test_two_layers_of_one_name_cannot_be_told_apart(tmp_path: Path) -> None:
     net = filled(input_layer("x", 2, 3) + ip("fc", "x", "y", 3) + ip("fc", "y", "z", 3))
     with pytest.raises(NetworkError, match=r"'fc'.*two layers with weights have this name"):
         converters.export(net, tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_that_reads_back_otherwise_is_not_kept(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "converters.safetensors" if suffix == ".safetensors" else "converters.caffemodel"
+    writer = "write_safetensors" if suffix == ".safetensors" else "write_model"
+    original = getattr(sys.modules[module], writer)
+
+    def wrong(*arguments: Any, **options: Any) -> None:
+        changed = filled(NET)
+        if suffix == ".safetensors":
+            arrays = {name: replace(stored, data=stored.data + 1) for name, stored in arguments[1].items()}
+            original(arguments[0], arrays, *arguments[2:])
+        else:
+            changed.fc.weight.data[0, 0] += 1
+            original(arguments[0], changed, **options)
+
+    monkeypatch.setattr(sys.modules[module], writer, wrong)
+    with pytest.raises(ParityError, match="blob 0 of layer 'fc' reads back otherwise"):
+        converters.export(filled(NET), tmp_path / f"w{suffix}")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,44 @@
+"""Files of weights, read by this library's own reader before they take their places."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from caffe_compat import CaffeNet, ParityError
+from caffe_compat.formats.weights import read_weights
+
+__all__ = ["check_read_back"]
+
+
+def check_read_back(net: CaffeNet, path: str | Path, kinds: Mapping[str, torch.dtype] | None = None) -> None:
+    """Whether every blob of ``net`` stands in the file, bit by bit.
+
+    Args:
+        kinds: the type that each entry of the state dict was stored as; single precision where it does not say.
+
+    Raises:
+        ParityError: one does not. FileError: the file cannot be read.
+    """
+    expected: dict[str, list[tuple[str, torch.Tensor]]] = {}
+    for node in net.nodes_with_blobs():
+        named = net.blobs_of(node.module_name)
+        names = [f"{node.module_name}.{name}" for name in named]
+        # Of layers of one name the first has the weights, as in Caffe.
+        expected.setdefault(node.name, list(zip(names, named.values(), strict=True)))
+    with read_weights(path) as file:
+        found = {record.name: record.blobs for record in reversed(file.layers)}
+        shared_left_out = file.kind == "hdf5"
+        for layer, blobs in expected.items():
+            stored = found.get(layer, ())
+            for i, (name, tensor) in enumerate(blobs):
+                if shared_left_out and (i >= len(stored) or stored[i].is_empty):
+                    continue
+                values = tensor.detach().cpu().to((kinds or {}).get(name, torch.float32)).float().numpy()
+                if i >= len(stored) or not np.array_equal(stored[i].data, values, equal_nan=True):
+                    raise ParityError(
+                        f"not written: blob {i} of layer {layer!r} reads back otherwise; please report it"
+                    )
