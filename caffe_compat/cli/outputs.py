@@ -38,7 +38,7 @@ class _Format(click.ParamType):
 
     name = "format"
 
-    def get_metavar(self, *_: Any, **__: Any) -> str:
+    def get_metavar(self, *_: object, **__: object) -> str:
         from converters import targets
 
         return f"[{'|'.join(['pt', *(target.name for target in targets())])}]"

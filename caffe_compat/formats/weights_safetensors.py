@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def write_safetensors(
             arrays that are no blobs.
     """
     told = {} if layers is None else {_LAYERS: json.dumps([list(layer) for layer in layers])}
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", **facts, **told}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **facts, **told}}
     at = 0
     for name, stored in arrays.items():
         end = at + stored.data.nbytes
@@ -88,7 +88,7 @@ def read_safetensors_net(path: str) -> NetFile:
     return NetFile(source, "", tuple(records), b"")
 
 
-def _header(source: Source) -> tuple[dict[str, Any], int]:
+def _header(source: Source) -> tuple[dict[str, object], int]:
     """The entries of the header, and where the arrays start."""
     size = int.from_bytes(source.bytes(0, 8), "little")
     if source.size < 8 or not 0 < size <= min(_MAX_HEADER, source.size - 8):
@@ -102,19 +102,22 @@ def _header(source: Source) -> tuple[dict[str, Any], int]:
     return header, 8 + size
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a name stands in it twice")
     return found
 
 
-def _blobs(source: Source, header: Mapping[str, Any], start: int) -> dict[str, BlobView]:
+def _blobs(source: Source, header: Mapping[str, object], start: int) -> dict[str, BlobView]:
     """The arrays, which must fill the file without gaps or overlaps, as the format demands."""
     blobs: dict[str, BlobView] = {}
     at = 0
     try:
-        entries = sorted(((e["data_offsets"], name, e["dtype"], e["shape"]) for name, e in header.items()))
+        tables = {name: entry for name, entry in header.items() if isinstance(entry, dict)}
+        if other := header.keys() - tables.keys():
+            raise ValueError(f"{min(other)!r} is no table")
+        entries = sorted((e["data_offsets"], name, e["dtype"], e["shape"]) for name, e in tables.items())
         for (begin, end), name, kind, shape in entries:
             if kind not in _WIDTHS:
                 raise FileError(f"array {name!r} is of type {kind!r}; {', '.join(_WIDTHS)} are read", path=source.path)
@@ -148,7 +151,7 @@ def _array(source: Source, start: int, shape: tuple[int, ...], kind: str) -> np.
     return values.reshape(shape)
 
 
-def _layers(facts: Any, blobs: Mapping[str, BlobView], path: str) -> list[tuple[str, list[str]]]:
+def _layers(facts: object, blobs: Mapping[str, BlobView], path: str) -> list[tuple[str, list[str]]]:
     """Each layer with the names of its blobs in Caffe's order."""
     told = facts.get(_LAYERS) if isinstance(facts, dict) else None
     if told is not None:

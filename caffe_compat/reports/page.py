@@ -14,9 +14,9 @@ import math
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from ..conversion import Conversion
 from ..display import shown
@@ -59,7 +59,7 @@ def page_html(conversion: Conversion, report: Report | None = None) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _resource("report_page.html"))
 
 
-def _data(conversion: Conversion, report: Report | None, name: str) -> dict[str, Any]:
+def _data(conversion: Conversion, report: Report | None, name: str) -> dict[str, object]:
     """What the script reads; every text in it is safe to show."""
     net = conversion.net
     rows = layer_rows(net)
@@ -96,7 +96,39 @@ def _stacks(graph: Graph) -> list[tuple[list[int], tuple[int, ...]]]:
     return [(stack, tuple(dict.fromkeys(above))) for stack, above in stacks]
 
 
-def _layer(row: LayerRow, parity: dict[str, Any] | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Compared:
+    """How far a blob is off at most; ``rel`` and ``abs`` are None where that is no number.
+
+    Attributes:
+        first: whether it is the first that departs.
+    """
+
+    blob: str
+    abs: float | None
+    rel: float | None
+    passed: bool
+    problem: str
+    first: bool
+
+    @classmethod
+    def of(cls, blob: BlobResult, first: BlobResult | None) -> _Compared:
+        return cls(
+            shown(blob.name),
+            _finite(blob.max_abs),
+            _finite(blob.max_rel),
+            blob.passed,
+            shown(blob.problem),
+            blob is first,
+        )
+
+    @property
+    def badness(self) -> tuple[bool, bool, bool, float]:
+        """What is worse is greater."""
+        return (self.first, not self.passed, self.rel is None, self.rel or 0.0)
+
+
+def _layer(row: LayerRow, compared: _Compared | None) -> dict[str, object]:
     return {
         "name": shown(row.name),
         "type": shown(row.type),
@@ -108,39 +140,22 @@ def _layer(row: LayerRow, parity: dict[str, Any] | None) -> dict[str, Any]:
         "blobs": [list(shape) for shape in row.blobs or ()],
         "parameters": row.parameters,
         "macs": row.macs,
-        "parity": parity,
+        "parity": None if compared is None else asdict(compared),
     }
 
 
-def _parity(graph: Graph, report: Report | None) -> dict[int, dict[str, Any]]:
+def _parity(graph: Graph, report: Report | None) -> dict[int, _Compared]:
     """By the index of the layer that a compared blob has its last value from: the worst of its comparisons."""
     if report is None:
         return {}
     maker: dict[str, Node] = {graph.blobs[v]: node for node in graph.nodes for v in node.tops}
-    first = report.first_departing
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[int, _Compared] = {}
     for blob in report.blobs:
-        node = maker.get(blob.name)
-        if node is None:
-            continue
-        there = found.get(node.index)
-        if there is None or _badness(blob) > (there["passed"] is False, there["rel"] is None, there["rel"] or 0):
-            found[node.index] = {
-                "blob": shown(blob.name),
-                "abs": _finite(blob.max_abs),
-                "rel": _finite(blob.max_rel),
-                "passed": blob.passed,
-                "problem": shown(blob.problem),
-                "first": False,
-            }
-    if first is not None and first.name in maker:
-        found[maker[first.name].index]["first"] = True
+        if (node := maker.get(blob.name)) is not None:
+            made = _Compared.of(blob, report.first_departing)
+            there = found.get(node.index, made)
+            found[node.index] = max(there, made, key=lambda compared: compared.badness)
     return found
-
-
-def _badness(blob: BlobResult) -> tuple[bool, bool, float]:
-    rel = _finite(blob.max_rel)
-    return (not blob.passed, rel is None, rel or 0)
 
 
 def _facts(conversion: Conversion, report: Report | None, rows: Sequence[LayerRow]) -> list[tuple[str, str]]:

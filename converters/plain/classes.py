@@ -8,12 +8,11 @@ from __future__ import annotations
 import ast
 import enum
 import functools
-import inspect
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from types import BuiltinFunctionType, FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -33,21 +32,23 @@ _OF_EVERY_MODULE = frozenset(vars(Layer())) | {"training"}
 _MOST_VALUES = 64
 
 
-def literal(value: Any, carried: Carried) -> Code:
+def literal(value: object, carried: Carried) -> Code:
     """``value`` as source; classes and functions of the library that it names are carried along.
 
     Raises:
         NetworkError: there is no way to write it.
     """
-    if isinstance(value, enum.Enum) or is_dataclass(value) or inspect.isfunction(value):
+    if isinstance(value, enum.Enum) or is_dataclass(value) or isinstance(value, FunctionType):
         return _of_the_library(value, carried)
     if isinstance(value, functools.partial):
         carried.imports["import functools"] = None
         settings = [named(name, literal(v, carried)) for name, v in value.keywords.items()]
         return Call("functools.partial", [*(literal(v, carried) for v in (value.func, *value.args)), *settings])
-    if inspect.isbuiltin(value) and value is getattr(torch, name := str(value.__name__), None):
-        carried.imports["import torch"] = None
-        return f"torch.{name}"
+    if isinstance(value, BuiltinFunctionType):
+        name = value.__name__
+        if getattr(torch, name, None) is value:
+            carried.imports["import torch"] = None
+            return f"torch.{name}"
     if isinstance(value, bool | int | torch.dtype | None):
         return repr(value)
     if isinstance(value, float):
@@ -65,8 +66,8 @@ def literal(value: Any, carried: Carried) -> Code:
     raise NetworkError(f"its setting {type(value).__name__} cannot be written as source")
 
 
-def _of_the_library(value: Any, carried: Carried) -> Code:
-    kind = value if inspect.isfunction(value) else type(value)
+def _of_the_library(value: object, carried: Carried) -> Code:
+    kind: FunctionType | type = value if isinstance(value, FunctionType) else type(value)
     name = kind.__qualname__
     if not name.isidentifier():
         raise NetworkError(f"its setting {name} is no function that stands alone")
@@ -74,10 +75,11 @@ def _of_the_library(value: Any, carried: Carried) -> Code:
         carried.imports[f"from {kind.__module__} import {name}"] = None
     else:
         carried.add(kind.__module__, name)
-    if inspect.isfunction(value):
+    if isinstance(value, FunctionType):
         return name
     if isinstance(value, enum.Enum):
         return f"{name}.{value.name}"
+    assert is_dataclass(value)
     return Call(name, [named(f.name, literal(getattr(value, f.name), carried)) for f in fields(value) if f.init])
 
 
@@ -194,7 +196,7 @@ class Classes:
             self._carried.definitions[kind.__name__] = _class_source(kind, modules)
 
 
-def _settings(module: Layer) -> dict[str, Any]:
+def _settings(module: Layer) -> dict[str, object]:
     """The attributes that the layer's forward reads, blobs aside."""
     kind: type = type(module)
     used = _used(kind)
@@ -279,11 +281,11 @@ def _constructor(modules: Sequence[Layer]) -> list[str]:
     return [*head.lines("    ", "", " -> None:"), *(f"        {line}" for line in body)]
 
 
-def _annotation(values: Sequence[Any]) -> str:
+def _annotation(values: Sequence[object]) -> str:
     return " | ".join(sorted({_kind(value) for value in values}, key=lambda kind: (kind == "None", kind)))
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if value is None:
         return "None"
     if isinstance(value, tuple):

@@ -55,7 +55,7 @@ class Place:
         """The layer applied to its bottoms."""
         return Call(self.me, self.bottoms)
 
-    def function(self, of: Callable[..., Any]) -> str:
+    def function(self, of: Callable[..., object]) -> str:
         """The name of a function of this package, which is carried."""
         self.carried.add(of.__module__, of.__name__)
         return of.__name__
