@@ -23,13 +23,13 @@ _PACKAGE = "caffe_compat"
 _STAND_INS = {
     ("caffe_compat.network.registry", "Layer"): "Layer = nn.Module",
     ("caffe_compat.network.registry", "Shape"): "Shape = tuple[int, ...]",
-    ("caffe_compat.errors", "LayerError"): (
-        "class LayerError(ValueError):\n"
-        '    """What a layer cannot take."""\n\n'
-        '    def __init__(self, message: str, *, layer: str = "", type: str = "") -> None:\n'
-        '        super().__init__(f"layer {layer!r}: {message}" if layer else message)'
-    ),
 }
+_ERRORS = "caffe_compat.errors"
+_ERROR = """class {name}(ValueError):
+    \"\"\"What a layer cannot take.\"\"\"
+
+    def __init__(self, message: str, *, layer: str = "", type: str = "") -> None:
+        super().__init__(f"layer {{layer!r}}: {{message}}" if layer else message)"""
 _STAND_INS_NEED = {"Layer": "from torch import nn"}
 _REFUSED = {
     "outside_graphs": "touches files",
@@ -94,7 +94,7 @@ def names_in(node: ast.AST) -> list[str]:
 
 def _free_names(node: ast.AST, own: frozenset[str]) -> Iterator[str]:
     if isinstance(node, ast.Name):
-        if node.id not in own:
+        if node.id not in own and isinstance(node.ctx, ast.Load):
             yield node.id
         return
     if isinstance(node, ast.FunctionDef):
@@ -153,6 +153,9 @@ class Carried:
                 if name in _STAND_INS_NEED:
                     self.imports[_STAND_INS_NEED[name]] = None
                 self.definitions[name] = _STAND_INS[module, name]
+                return
+            if module == _ERRORS and isinstance(node, ast.ClassDef):
+                self.definitions[name] = _ERROR.format(name=name)
                 return
             for attribute in (n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)):
                 if attribute in WITHOUT_PLACE and name not in _ONLY_IN_TRAINING:

@@ -18,7 +18,8 @@ from converters.plain.source import source_of
 # Why a layer cannot be plain PyTorch -> the types that are refused for it, in some cases or in all.
 REFUSED = {
     "touches files": {"DetectionEvaluate", "InfogainLoss", "MPJPEEvaluation", "PosePDJAccuracy", "SavePath"},
-    "draws at random": {"Mask", "PoseHeatMapLoss"},
+    "draws at random": {"Mask", "PoseHeatMapLoss", "Python"},
+    "depends on the definition": {"Python"},
     "builds on another in a way that cannot be flattened": {"SoftmaxWithLossOHEM"},
 }
 
