@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,13 @@ from caffe_compat.network.definition import read_definition
 from caffe_compat.network.graph import AUTOMATIC_TOP, Graph, NetState, phase_graph
 from caffe_compat.network.names import RESERVED, layer_name, module_names
 from caffe_compat.network.net import CaffeNet
+from caffe_compat.network.program import Program
 from caffe_compat.pycaffe.building import SteppedNet
 from caffe_compat.reports.inspection import text_kind
 from caffe_compat.schema.prototxt import parse_message, read_text
 from caffe_compat.schema.upgrade import upgrade_net
+from scripts import check_graphs
+from scripts.check_graphs import check_file
 
 
 def graph_of(text: str, **state: object) -> Graph:
@@ -303,6 +307,50 @@ def test_stored_networks(reference: Path) -> None:
                 graph.check()
     assert len(refused) < 10
     assert all("no layer is left" in text or "produced by no layer" in text for text in refused)
+
+
+def test_whole_stored_networks_at_every_stage(reference: Path) -> None:
+    """Read, upgraded, of a phase, built and optimised."""
+    reached = Counter[str]()
+    for path in sorted(reference.rglob("*.prototxt")):
+        for stage, broken in check_file(path):
+            assert broken == ""
+            reached[stage] += 1
+    assert reached["optimized"] > 2
+    assert reached["built"] > 2
+
+
+def test_what_breaks_a_promise_of_a_stage_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.prototxt").write_text(input_layer("x", 2) + layer("r", "ReLU", "x", "y"))
+    (tmp_path / "no.prototxt").write_text("base_lr: 1")
+    assert [stage for stage, _ in check_file(tmp_path / "a.prototxt")] == ["optimized", "built"]
+    assert list(check_file(tmp_path / "no.prototxt")) == []
+    assert check_graphs.main(tmp_path) == 0
+    real = check_graphs.phase_graph
+    monkeypatch.setattr(check_graphs, "phase_graph", lambda *args: replace(real(*args), inputs=()))
+    found = [(stage, "inputs are the sources' tops" in text) for stage, text in check_file(tmp_path / "a.prototxt")]
+    assert found == [("upgraded", True)] * 2
+    assert check_graphs.main(tmp_path) == 1
+
+
+WRONG_PROGRAMS: dict[str, Callable[[Program], dict[str, Any]]] = {
+    "reads what was not made, or is gone": lambda p: {"steps": p.steps[::-1]},
+    "frees what is not there": lambda p: {"steps": (replace(p.steps[0], frees=(2,)), *p.steps[1:])},
+    "what is wanted in the end is not there": lambda p: {"steps": p.steps[:1]},
+    "what nobody needs is kept": lambda p: {"steps": tuple(replace(step, frees=()) for step in p.steps)},
+    "two steps run one module": lambda p: {"steps": tuple(replace(step, module="one") for step in p.steps)},
+    "a value has no shape": lambda p: {"shapes": p.shapes[:1]},
+    "a value is another one, and made as well": lambda p: {"aliases": {1: 0}},
+}
+
+
+@pytest.mark.parametrize("what", WRONG_PROGRAMS)
+def test_a_broken_program_is_seen(what: str) -> None:
+    text = input_layer("x", 2) + layer("r", "ReLU", "x", "y") + layer("t", "TanH", "y", "z")
+    program = CaffeNet(parse(text)).program
+    program.check()
+    with pytest.raises(AssertionError, match=what):
+        replace(program, **WRONG_PROGRAMS[what](program)).check()
 
 
 def test_random_networks() -> None:
