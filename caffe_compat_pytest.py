@@ -82,15 +82,13 @@ class ParityItem(pytest.Item):
         self.test = test
 
     def runtest(self) -> None:
-        import tempfile
-
-        from caffe_compat.testing.checks import is_there, run_test
+        from caffe_compat.testing.checks import is_there, run_test, scratch
         from caffe_compat.testing.failure import explain
 
         if not is_there(self.test.device):
             pytest.skip(f"this machine has no {self.test.device}")
-        with tempfile.TemporaryDirectory(prefix="parity_") as folder:
-            outcome = run_test(self.test, Path(folder))
+        with scratch(self.test) as folder:
+            outcome = run_test(self.test, folder)
         if not outcome.report.ok:
             raise _DepartsError(explain(self.test, outcome.report, outcome.makers))
 

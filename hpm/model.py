@@ -28,16 +28,14 @@ from torch import Tensor
 from caffe_compat import CaffeNet, NetState
 from caffe_compat.access import FileAccess
 from caffe_compat.errors import CaffeCompatWarning, UsageError, WeightsError
-from caffe_compat.formats.hdf5 import open_hdf5
 from caffe_compat.inference.preprocess import Preprocess
 from caffe_compat.network.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from caffe_compat.network.definition import Definition, read_definition
 from caffe_compat.network.loading import build_net
 from caffe_compat.parity.compare import CaseResult
 from caffe_compat.parity.precision import ieee_float32
-from caffe_compat.parity.record import ParityRecord, fingerprint, parity_record
-from caffe_compat.parity.reference import verify_net
-from caffe_compat.parity.stored import pick_group
+from caffe_compat.parity.record import ParityRecord, fingerprint
+from caffe_compat.parity.verification import verify as verify_net
 
 from .files.checkpoint_extras import extra_entries, stored_bounds, stored_pose_blob
 from .measured import Measured, Unit
@@ -454,16 +452,16 @@ class PoseMachine(Measured):
             UsageError: the reference does not hold the pose and, of a network with a correction module, ``change`` and
                 ``project_2d``: it would prove too little. FileError: see the readers.
         """
-        with open_hdf5(os.fspath(reference)) as file:
-            results = verify_net(self.net, pick_group(file, group), inputs)
-        compared = {blob.name for result in results for blob in result.blobs}
+        where = os.fspath(reference)
+        report = verify_net(self.net, f"{where}:{group}" if group else where, inputs=inputs)
+        compared = {blob.name for blob in report.blobs}
         needed = {self.pose_blob} | ({"change", "project_2d"} if self._projector is not None else set())
         if missing := sorted(needed - compared):
             raise UsageError(
                 f"{os.fspath(reference)} holds no {', '.join(missing)}, so it cannot show that the poses agree"
             )
-        self.parity = parity_record(reference, group, results, self.device) if all(r.passed for r in results) else None
-        return results
+        self.parity = report.record() if report.ok else None
+        return list(report.results)
 
     def fingerprint(self) -> str:
         """Of all tensors by name and value, to see a change of any, or that two machines have the same."""

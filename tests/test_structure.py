@@ -49,6 +49,9 @@ def imported(name: str, path: Path, *, everywhere: bool = False) -> frozenset[st
 def _statements(tree: ast.AST, everywhere: bool) -> Iterator[ast.AST]:
     for node in ast.iter_child_nodes(tree):
         yield node
+        for_types = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        if for_types and not everywhere:  # what only type checkers read is not imported
+            continue
         if everywhere or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _statements(node, everywhere)
 

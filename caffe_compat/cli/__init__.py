@@ -32,7 +32,7 @@ _COMMANDS = {
     ),
     "convert": (
         "convert",
-        "Convert MODEL (a prototxt, or a caffemodel with its own network) and WEIGHTS to a verified .pt.",
+        "Convert MODEL (a prototxt, or a caffemodel with its own network) and WEIGHTS to a verified .pt, or to others.",
     ),
     "device_query": ("caffe_commands", "Show what the GPUs can do."),
     "dialects": ("dialects", "List the known forks of Caffe; with NAME, the layer types that one adds."),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from ..formats.sniff import is_text
 from ..parity.cases import run_cases
 from ..parity.report import COLUMNS, NUMBERS, Report
 from ..parity.tolerance import NET_TOLERANCE, Tolerance
-from ..testing.checks import compare_tests, run_test
+from ..testing.checks import compare_tests, run_test, scratch
 from ..testing.suite import NET, PRECISIONS, ParityTest, is_exported
 from ..testing.writing import write_suite
 from .options import (
@@ -178,10 +177,10 @@ def _of_models(tests: Sequence[ParityTest], reference: str | None) -> Report:
         raise UsageError("pass either --cases FILE or MODEL --reference FILE, or two models")
     if reference is not None and len(tests) != 1:
         raise UsageError("MODEL is a .pt, or a prototxt and its weights, or an exported file")
-    with tempfile.TemporaryDirectory(prefix="caffe_compat_") as folder:
+    with scratch(*tests) as folder:
         if reference is None:
-            return compare_tests(tests[0], tests[1], Path(folder))
-        return run_test(tests[0], Path(folder)).report
+            return compare_tests(tests[0], tests[1], folder)
+        return run_test(tests[0], folder).report
 
 
 def _test(

@@ -59,6 +59,7 @@ class RowFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
+        self._closed = False
         self._check_ours()
         with hdf5_errors("cannot be written as HDF5", self.path):
             self._raw = open(self.path, "w+b")  # noqa: SIM115  # until close()
@@ -114,7 +115,10 @@ class RowFile:
         dataset[before:] = array
 
     def close(self) -> None:
-        """Finish the file. Raises FileError if that fails and nothing did before."""
+        """Finish the file, once. Raises FileError if that fails and nothing did before."""
+        if self._closed:
+            return
+        self._closed = True
         failed = self._sink.error is not None
         try:
             with hdf5_errors("cannot be written as HDF5", self.path):

@@ -10,7 +10,7 @@ from .graph import Graph, Node
 from .registry import find_layer
 from .sharing import ParamSpec
 
-__all__ = ["gradient_stops", "has_gradient", "learns", "may_be_forced", "starts_backward"]
+__all__ = ["forced", "gradient_stops", "has_gradient", "learns", "starts_backward"]
 
 
 def has_gradient(message: NetParameter, lr_mult: float) -> bool:
@@ -28,9 +28,15 @@ def learns(node: Node, blobs: Sequence[str], specs: Mapping[str, ParamSpec]) -> 
     return any(specs[f"{node.module_name}.{name}"].lr_mult != 0 for name in blobs)
 
 
-def may_be_forced(node: Node, bottom: int, dialect: str) -> bool:
-    """Caffe's ``AllowForceBackward``: whether a net's ``force_backward`` reaches a bottom of this layer."""
-    return bottom not in find_layer(node.type, dialect).unforced
+def forced(node: Node, needs: Sequence[bool], dialect: str) -> list[bool]:
+    """Which bottoms get a gradient under a net's ``force_backward``: all, but those that Caffe's ``AllowForceBackward``
+    excepts, unless they need one anyway.
+
+    Args:
+        needs: whether each bottom of the layer needs a gradient without it.
+    """
+    unforced = find_layer(node.type, dialect).unforced
+    return [need or i not in unforced for i, need in enumerate(needs)]
 
 
 def gradient_stops(
@@ -58,8 +64,8 @@ def gradient_stops(
                 type=node.type,
             )
         if graph.message.force_backward:
-            allowed = (may_be_forced(node, i, graph.dialect) for i in range(len(node.bottoms)))
-            stops.append(tuple(not (a or v in needed) for a, v in zip(allowed, node.bottoms, strict=True)))
+            down_to = forced(node, [v in needed for v in node.bottoms], graph.dialect)
+            stops.append(tuple(not gets for gets in down_to))
         else:
             stops.append(tuple(not d for d in down))
         above = any(v in needed and d for v, d in zip(node.bottoms, down, strict=True))

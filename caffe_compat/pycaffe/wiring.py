@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..network.gradients import learns, may_be_forced
+from ..network.gradients import forced, learns
 from ..network.graph import Node
 from ..network.net import CaffeNet
 from ..schema.messages import LayerParameter
@@ -82,9 +82,7 @@ def need_backward(net: CaffeNet, wires: Sequence[Wire]) -> tuple[list[bool], lis
     if net.message.force_backward:
         for k, w in enumerate(wires):
             layers[k] = True
-            bottoms[k] = [
-                need or w.node is None or may_be_forced(w.node, i, net.dialect) for i, need in enumerate(bottoms[k])
-            ]
+            bottoms[k] = [True] * len(w.bottoms) if w.node is None else forced(w.node, bottoms[k], net.dialect)
     return layers, [tuple(needs) for needs in bottoms]
 
 

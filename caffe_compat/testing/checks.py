@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,7 @@ from ..parity.stored import open_recorded, pick_group, split_reference
 from ..parity.verification import verify
 from .suite import NET, PT, ParityTest
 
-__all__ = ["Outcome", "compare_tests", "is_there", "run_test"]
+__all__ = ["Outcome", "compare_tests", "is_there", "run_test", "scratch"]
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -51,6 +53,16 @@ def is_there(device: str) -> bool:
     except (RuntimeError, AssertionError, NotImplementedError):
         return False
     return True
+
+
+@contextmanager
+def scratch(*tests: ParityTest) -> Iterator[Path]:
+    """A folder for what ``tests`` write, which is gone afterwards; nothing is made where they write nothing."""
+    if not any(test.writes for test in tests):
+        yield Path()
+        return
+    with tempfile.TemporaryDirectory(prefix="caffe_compat_") as folder:
+        yield Path(folder)
 
 
 def run_test(test: ParityTest, folder: Path) -> Outcome:

@@ -86,6 +86,11 @@ class ParityTest:
         return is_exported(self.model)
 
     @property
+    def writes(self) -> bool:
+        """Whether running it writes a file: its form is not the one that is there."""
+        return self.form != NET and not self.is_file
+
+    @property
     def id(self) -> str:
         """``name[form-device-precision]``, with ``-optimized`` for the inference form."""
         parts = [self.form, self.device, self.precision, *(["optimized"] if self.optimized else [])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 import torch
@@ -57,6 +58,7 @@ class HDF5Output(Layer):
             from ...formats.hdf5_writing import RowFile
 
             self._writer = RowFile(place)
+            weakref.finalize(self, self._writer.close)  # a net that is let go leaves no file open
         arrays = {"data": data, "label": label}
         self._writer.write({name: x.detach().to("cpu", torch.float32).numpy() for name, x in arrays.items()})
 
