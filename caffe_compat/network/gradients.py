@@ -35,7 +35,8 @@ def forced(node: Node, needs: Sequence[bool], dialect: str) -> list[bool]:
     Args:
         needs: whether each bottom of the layer needs a gradient without it.
     """
-    unforced = find_layer(node.type, dialect).unforced
+    # A source of data has no bottoms, and no type that is built.
+    unforced = find_layer(node.type, dialect).unforced if needs else ()
     return [need or i not in unforced for i, need in enumerate(needs)]
 
 
