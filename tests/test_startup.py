@@ -67,6 +67,21 @@ def test_the_list_of_commands_says_what_the_commands_say(group: object) -> None:
         assert command.name == name
 
 
+def test_loading_imports_nothing_that_few_networks_need() -> None:
+    model = str(REFERENCE / "formats" / "v1net")
+    code = f"""
+import sys
+import torch
+before = set(sys.modules)
+import caffe_compat
+caffe_compat.load({model!r} + ".prototxt", {model!r} + ".caffemodel")
+heavy = ("scipy", "h5py", "cv2", "rich", "click", "converters", "hpm", "torch._inductor")
+print([name for name in heavy if name in set(sys.modules) - before])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert result.stdout == "[]\n"
+
+
 def test_importing_parses_no_schema() -> None:
     """Layers are registered by what forks mean, which their lists of layer types tell: no message of any is read."""
     code = """

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from ...errors import LayerError
@@ -30,6 +29,8 @@ def group_rectangles(boxes: np.ndarray, least: int, eps: float) -> list[tuple[in
     Two are similar if their sides lie no further apart than ``eps`` times half the smaller width plus height. Groups of
     ``least`` or fewer go, and small ones inside a larger one. Each mean comes with the size of its group.
     """
+    from scipy.sparse.csgraph import connected_components  # it takes as long to import as all layers together
+
     if least <= 0 or not len(boxes):
         return [(*(int(v) for v in box), 1) for box in boxes]
     ends = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
