@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,8 @@ from caffe_compat.schema.printing import format_message
 from caffe_compat.schema.prototxt import parse_message, read_message
 from hpm.networks import NETWORKS, ORIGINAL, NetworkOptions, define, scaled_channels
 
-SEED = Path(__file__).parents[3] / "shared" / "seed"
+# A folder with the prototxts that the authors released, which are not part of this project.
+SEED = Path(os.environ.get("HPM_ORIGINALS", "originals"))
 SMALL = NetworkOptions(
     image_size=64, batch=3, mpii_batch=2, test_batch=5, channels=(4, 5, 6, 7, 8, 9), hidden=11, projector=13
 )
@@ -73,7 +75,7 @@ def _fields(message: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
                 yield path, "a path" if field.name in PATHS else item
 
 
-@pytest.mark.skipif(not SEED.is_dir(), reason="the original definitions are not part of this project")
+@pytest.mark.skipif(not SEED.is_dir(), reason="set HPM_ORIGINALS to the folder of the original definitions")
 @pytest.mark.parametrize("name", ORIGINALS)
 def test_equals_the_original_definition(name: str) -> None:
     theirs = read_message(SEED / f"{ORIGINALS[name]}.prototxt").message
