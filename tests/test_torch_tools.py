@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import torch.distributed as dist
@@ -17,7 +18,7 @@ from networks import filled, input_layer, ip, layer
 from torch import Tensor, nn
 from torch.export import Dim
 
-from caffe_compat import CaffeNet, NetState
+from caffe_compat import CaffeNet, NetState, load
 from caffe_compat.errors import LayerError, UsageError
 from caffe_compat.network import running, signatures
 from caffe_compat.network.positional import PositionalNet
@@ -305,3 +306,19 @@ def test_sgd_takes_the_steps_of_caffes_solver(reference: Path, tmp_path: Path) -
     for ours, theirs in zip(net.parameters(), solver.net.parameters(), strict=True):
         assert not np.array_equal(ours.detach(), torch.zeros_like(ours))
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::torch.jit.TracerWarning")
+def test_torchs_own_onnx_exporter_takes_a_positional_module(tmp_path: Path) -> None:
+    model = Path(__file__).parent.parent / "reference_outputs" / "formats" / "v1net"
+    module = load(model.with_suffix(".prototxt"), model.with_suffix(".caffemodel")).as_module(outputs=["prob", "pool1"])
+    x = torch.rand(2, 3, 8, 8)
+    path = str(tmp_path / "net.onnx")
+    names = ["prob", "pool1"]
+    torch.onnx.export(
+        module, (x,), path, dynamo=False, input_names=["data"], output_names=names, dynamic_axes={"data": {0: "n"}}
+    )
+    session = onnxruntime.InferenceSession(path)
+    for batch in (x, torch.rand(5, 3, 8, 8)):
+        for found, expected in zip(session.run(None, {"data": batch.numpy()}), module(batch), strict=True):
+            torch.testing.assert_close(torch.from_numpy(found), expected, rtol=1e-5, atol=1e-6)
