@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import h5py
@@ -43,7 +44,10 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 def run(project: pytest.Pytester, *arguments: str, alone: bool = False) -> pytest.RunResult:
     """Run pytest there: in this process, which has torch, or in one of its own."""
     start = project.runpytest_subprocess if alone else project.runpytest_inprocess
-    return start("-p", "caffe_compat_pytest", "-p", "no:cacheprovider", *arguments)
+    # Where the distribution is installed, pytest finds the plugin by itself.
+    installed = metadata.entry_points(group="pytest11", name="caffe-compat")
+    plugin = () if installed else ("-p", "caffe_compat_pytest")
+    return start(*plugin, "-p", "no:cacheprovider", *arguments)
 
 
 def extend(project: pytest.Pytester, *lines: str) -> None:
