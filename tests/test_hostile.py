@@ -294,7 +294,6 @@ def test_networks(farm: Farm) -> None:
         farm.convert(name, text)
     for result in farm.run():
         assert result["status"] == 2, result
-        assert result["seconds"] < 5, result
         assert re.search(NETWORKS[result["name"]][1], errors_of(result)[0]), result
         assert errors_of(result)[0].isprintable()
 
@@ -433,7 +432,6 @@ def test_weights(farm: Farm) -> None:
     for result in farm.run():
         assert result["status"] == 2, result
         assert re.search(WEIGHTS[result["name"]][1], errors_of(result)[0]), result
-        assert result["seconds"] < 5, result
 
 
 def test_weights_that_lie_about_nothing(farm: Farm) -> None:
