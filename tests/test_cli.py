@@ -261,6 +261,14 @@ def test_verify_two_models(run: Callable[..., Result], model: Path) -> None:
     assert same.status == 0
     assert "1 of 1 passed, 2 blobs compared" in same.out
     assert run("verify", "net.pt2", "net.pt").status == 0
+    assert "of two, each is taken as it is" in run("verify", "net.pt", "net.pt2", "--format", "pt2").error
+    ignored = run("verify", "net.pt2", "--reference", "ref.h5", "--dtype", "float16", "--tolerance", "0.1")
+    assert "net.pt2 was exported already; --dtype would be ignored" in ignored.error
+    for name in ("net.prototxt", "net.caffemodel"):  # a file is what its first bytes say, whatever its name
+        Path(name).rename(f"{name}.orig")
+    assert run("verify", "net.prototxt.orig", "net.caffemodel.orig", "--reference", "ref.h5").status == 0
+    for name in ("net.prototxt", "net.caffemodel"):
+        Path(f"{name}.orig").rename(name)
     other = run("verify", "net.pt", "net.prototxt", "other.caffemodel")
     assert other.status == 1
     assert "the first blob in execution order that departs is y" in other.out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -165,7 +166,6 @@ def test_what_cannot_go_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["v0net", "v1net"])
 def test_other_runtimes_read_the_same_file(name: str, tmp_path: Path) -> None:
-    cv2 = pytest.importorskip("cv2")
     net = caffe_compat.load(FORMATS / f"{name}.prototxt", FORMATS / f"{name}.caffemodel")
     path = str(tmp_path / "a.onnx")
     converters.export(net, path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import small_networks
 import torch
 from networks import filled, input_layer, ip, layer
@@ -23,7 +24,6 @@ from caffe_compat.formats.weights import read_weights
 from caffe_compat.schema.printing import format_message
 
 FORMATS = (".safetensors", ".caffemodel", ".caffemodel.h5")
-NOT_INSTALLED = "the package safetensors, an extra, is not installed"
 NET = input_layer("x", 2, 3) + ip("fc", "x", "y", 4) + layer("r", "ReLU", "y", "z")
 
 
@@ -97,7 +97,6 @@ def test_an_edited_net_must_fit_its_definition(suffix: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_safetensors_are_read_by_their_own_library(dtype: str, tmp_path: Path) -> None:
-    safetensors = pytest.importorskip("safetensors", reason=NOT_INSTALLED)
     net = small_networks.drawn(small_networks.RESNET)
     converters.export(net, tmp_path / "w.safetensors", dtype=dtype)
     with safetensors.safe_open(tmp_path / "w.safetensors", "pt") as file:
@@ -113,14 +112,11 @@ def test_safetensors_are_read_by_their_own_library(dtype: str, tmp_path: Path) -
 
 def test_files_of_other_programs(tmp_path: Path) -> None:
     """Weights and biases alone have an order that everybody knows; anything else is not guessed."""
-    torch_format = pytest.importorskip(
-        "safetensors.torch", reason="the package safetensors, an extra, is not installed"
-    )
     net = filled(NET)
-    torch_format.save_file(net.state_dict(), tmp_path / "w.safetensors")
+    safetensors.torch.save_file(net.state_dict(), tmp_path / "w.safetensors")
     assert kind_of(tmp_path / "w.safetensors") is FileKind.SAFETENSORS
     _equal(net, caffe_compat.load(_text(net, tmp_path), tmp_path / "w.safetensors"))
-    torch_format.save_file({"bn.running_mean": torch.ones(3)}, tmp_path / "w.safetensors")
+    safetensors.torch.save_file({"bn.running_mean": torch.ones(3)}, tmp_path / "w.safetensors")
     with pytest.raises(FileError, match=r"'bn.running_mean' and does not say in which order"):
         read_weights(tmp_path / "w.safetensors")
     converters.export(net, tmp_path / "v.safetensors")

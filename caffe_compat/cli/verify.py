@@ -18,7 +18,7 @@ from ..parity.cases import run_cases
 from ..parity.report import COLUMNS, NUMBERS, Report
 from ..parity.tolerance import NET_TOLERANCE, Tolerance
 from ..testing.checks import compare_tests, run_test, scratch
-from ..testing.suite import NET, PRECISIONS, ParityTest, is_exported
+from ..testing.suite import NET, PRECISIONS, ParityTest, exported_form
 from ..testing.writing import write_suite
 from .options import (
     device_option,
@@ -59,6 +59,9 @@ _MODEL_OPTIONS = {
     "init": "--init",
     "python_config": "--python-config",
 }
+
+# Those that say how a net is made of MODEL, which an exported file is no more.
+_OF_NETS = {name: option for name, option in _MODEL_OPTIONS.items() if name not in ("inputs", "tolerance", "init")}
 
 
 @click.command()
@@ -166,7 +169,7 @@ def _models(files: Sequence[str]) -> list[tuple[str, str | None]]:
     left = list(files)
     while left:
         file = left.pop(0)
-        takes_weights = bool(left) and not is_exported(file) and is_text(file)
+        takes_weights = bool(left) and exported_form(file) is None and is_text(file)
         models.append((file, left.pop(0) if takes_weights else None))
     return models
 
@@ -177,6 +180,8 @@ def _of_models(tests: Sequence[ParityTest], reference: str | None) -> Report:
         raise UsageError("pass either --cases FILE or MODEL --reference FILE, or two models")
     if reference is not None and len(tests) != 1:
         raise UsageError("MODEL is a .pt, or a prototxt and its weights, or an exported file")
+    if reference is None and any(test.writes for test in tests):
+        raise UsageError("--format brings one MODEL into a format; of two, each is taken as it is")
     with scratch(*tests) as folder:
         if reference is None:
             return compare_tests(tests[0], tests[1], folder)
@@ -199,6 +204,12 @@ def _test(
         "allow_python": how["allow_python_layers"],
         "python_config": how["python_config"],
     }
+    exported = exported_form(model)
+    if exported is not None and reference:
+        given = click.get_current_context().get_parameter_source
+        for name, option in _OF_NETS.items():
+            if given(name) is ParameterSource.COMMANDLINE:
+                raise UsageError(f"{model} was exported already; {option} would be ignored")
     tolerance = how["tolerance"]
     if tolerance is None and how["dtype"] != "float32":
         raise UsageError(f"--dtype {how['dtype']}: how far off may it be? Pass --tolerance, 0.02 for example")
@@ -208,7 +219,7 @@ def _test(
         model=model,
         weights=weights,
         reference=reference,
-        form=Path(model).suffix[1:].lower() if is_exported(model) else how["format_"],
+        form=exported or how["format_"],
         device=device,
         precision=how["dtype"],
         optimized=how["optimize"],

@@ -32,15 +32,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["NET", "PRECISIONS", "PT", "ParityTest", "is_exported", "read_suite"]
+__all__ = ["NET", "PRECISIONS", "PT", "ParityTest", "exported_form", "read_suite"]
 
 NET = "net"
 """The form of a model as it is loaded: nothing is written."""
 PT = "pt"
 """The form of a model that was saved to a ``.pt`` and loaded again."""
 
-# Suffixes of what load() takes; any other is of an output format.
-_LOADED = ("", ".pt", ".pth", ".caffemodel", ".h5", ".prototxt", ".pbtxt", ".txt", ".bin")
+# The usual suffixes of what load() takes; it goes by first bytes, so a file of any other name may be for it, too.
+_LOADED = (".pt", ".pth", ".caffemodel", ".h5", ".prototxt", ".pbtxt", ".txt")
 PRECISIONS = ("float32", "float16", "bfloat16")
 _MATRIX = ("tolerance", "formats", "devices", "precisions", "optimize")
 # What load() is told.
@@ -83,7 +83,7 @@ class ParityTest:
     @property
     def is_file(self) -> bool:
         """Whether :attr:`model` was exported already: the test runs that very file."""
-        return is_exported(self.model)
+        return exported_form(self.model) is not None
 
     @property
     def writes(self) -> bool:
@@ -126,9 +126,14 @@ def read_suite(path: str | os.PathLike[str]) -> tuple[ParityTest, ...]:
     return tests
 
 
-def is_exported(model: str) -> bool:
-    """Whether another runtime runs ``model``, by its suffix: a file that :func:`caffe_compat.load` does not take."""
-    return Path(model).suffix.lower() not in _LOADED
+def exported_form(model: str) -> str | None:
+    """The output format whose suffix ``model`` has, if another runtime runs such files; None of what load() takes."""
+    name = Path(model).name.lower()
+    if name.endswith(_LOADED):
+        return None
+    from converters import targets  # a name that tells nothing is not worth the import
+
+    return next((target.name for target in targets() if target.run is not None and name.endswith(target.suffix)), None)
 
 
 class _Reader:
@@ -164,7 +169,7 @@ class _Reader:
         model = entry.get("model", entry.get("prototxt"))
         name = entry.get("name", Path(model).stem)
         place = f"{place} ({name})"
-        exported = is_exported(model)
+        exported = exported_form(model)
         if exported:
             for key in ("formats", "devices", "precisions", "optimize", *_LOADING):
                 if key in entry:
@@ -172,7 +177,7 @@ class _Reader:
             defaults = {key: value for key, value in defaults.items() if key == "tolerance"}
         entry = {**defaults, **entry}
         for form, device, precision, optimized in itertools.product(
-            [Path(model).suffix[1:].lower()] if exported else entry.get("formats", [NET]),
+            [exported] if exported else entry.get("formats", [NET]),
             entry.get("devices", ["cpu"]),
             entry.get("precisions", ["float32"]),
             entry.get("optimize", [False]),
