@@ -28,8 +28,8 @@ LAYERS_PAGE = ROOT / "docs" / "layers.md"
 REFERENCE = ROOT / "reference_outputs"
 CASE_FILES = {"bvlc_layers.h5": "BVLC Caffe 1.0.0", "ssl3d_layers.h5": "3Dpose_ssl"}
 FORK_FILES = ("fork_layers.h5", "fork_layers_first.h5", "fork_layers_segnet_lstm.h5", "fork_layers_yolo.h5")
-# Which cases of forks are refused, and which depart on purpose; tests/test_fork_cases.py holds them to it.
-FORK_TABLE = json.loads((ROOT / "tests" / "fork_cases.json").read_text(encoding="utf-8"))
+# Which cases of forks are refused, and which depart on purpose; tests/parity/test_fork_cases.py holds them to it.
+FORK_TABLE = json.loads((ROOT / "tests" / "parity" / "fork_cases.json").read_text(encoding="utf-8"))
 
 
 @dataclass

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from caffe_compat import layers as _layers  # noqa: F401  registers what ships
-from caffe_compat.network.python_registry import Count, PythonType, python_types
+from caffe_compat.network.python_registry import PythonType, python_types
+from caffe_compat.network.registry import Count
 
 PAGE = Path(__file__).parent.parent / "docs" / "python-layers.md"
 HEAD = "| class | bottoms | tops | configuration of | |\n|---|---|---|---|---|\n"

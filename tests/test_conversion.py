@@ -9,12 +9,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from networks import filled, input_layer, ip, layer, write_weights
 
 import caffe_compat
 from caffe_compat import ParityError, Report, UsageError
 from caffe_compat.network.checkpoint import read_checkpoint
 from caffe_compat.parity.compare import BlobResult, CaseResult
+from tests.networks import filled, input_layer, ip, layer, write_weights
 
 NET = input_layer("x", 2, 3) + ip("fc", "x", "y", 4) + layer("r", "ReLU", "y", "z")
 X = np.random.RandomState(1).uniform(-1, 1, (2, 3)).astype(np.float32)

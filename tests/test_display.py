@@ -14,7 +14,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from networks import filled, parse, write_weights
 
 from caffe_compat import cli, load
 from caffe_compat.cli.training_tools import _figure
@@ -25,6 +24,7 @@ from caffe_compat.pycaffe import draw
 from caffe_compat.pycaffe.runtime import log as caffe_log
 from caffe_compat.reports.inspection import inspect_file
 from caffe_compat.schema.printing import quoted
+from tests.networks import filled, parse, write_weights
 
 # Clears the screen, renames the terminal, rings, begins a line that looks like ours, goes back in it, and a CSI of one
 # byte; then text that runs backwards and a name nobody can see.

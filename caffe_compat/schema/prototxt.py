@@ -86,6 +86,8 @@ def read_message(
 def read_message(
     path: str | Path, name: Literal["SolverParameter"], dialect: str | None = None
 ) -> ParsedText[SolverParameter]: ...
+@overload
+def read_message(path: str | Path, name: str, dialect: str | None = None) -> ParsedText[Message]: ...
 def read_message(
     path: str | Path, name: str = "NetParameter", dialect: str | None = None, *, blobs: BlobCounts | None = None
 ) -> ParsedText[Message]:
@@ -126,6 +128,10 @@ def parse_message(
 def parse_message(
     text: str, name: Literal["SolverParameter"], dialect: str | None = None, *, path: str | None = None
 ) -> ParsedText[SolverParameter]: ...
+@overload
+def parse_message(
+    text: str, name: str, dialect: str | None = None, *, path: str | None = None
+) -> ParsedText[Message]: ...
 def parse_message(
     text: str,
     name: str = "NetParameter",

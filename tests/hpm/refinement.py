@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 
 import torch
-from seeded import param_value
 from torch import Tensor
 
 from hpm.projector import LAYERS, RELU_SCALE, Affine, ProjectionLoss, Projector, correct, project
 from hpm.refine import RefineSettings
 from hpm.scaling import REFINEMENT_BOUNDS
+from tests.hpm.seeded import param_value
 
 
 @functools.cache

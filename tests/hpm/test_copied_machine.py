@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from seeded import seeded_net
-from tiny import random_frames
 
 from hpm.model import PoseMachine
 from hpm.networks import NetworkOptions, define, scaled_channels
 from hpm.scaling import REFINEMENT_BOUNDS, Bounds
+from tests.hpm.seeded import seeded_net
+from tests.hpm.tiny import random_frames
 
 FRAMES = random_frames(7)
 BOUNDS = Bounds(1.1 * REFINEMENT_BOUNDS.maximum, 1.1 * REFINEMENT_BOUNDS.minimum, "others")

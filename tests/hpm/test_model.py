@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from seeded import seeded_net
-from tiny import SIDE, random_frames
 
 from caffe_compat import load
 from caffe_compat.errors import CaffeCompatWarning, FileError, ParityError, UsageError, WeightsError
@@ -31,6 +29,8 @@ from hpm.parity_gate import read_projector
 from hpm.projector import Affine
 from hpm.refine import Refiner, RefineSettings
 from hpm.scaling import REFINEMENT_BOUNDS, Bounds, denormalise
+from tests.hpm.seeded import seeded_net
+from tests.hpm.tiny import SIDE, random_frames
 
 NARROW = NetworkOptions(image_size=SIDE, channels=scaled_channels(1 / 16), hidden=24, projector=40)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from seeded import param_value
 
 import caffe_compat
 from caffe_compat.errors import WeightsError
 from caffe_compat.formats.hdf5 import open_hdf5
 from hpm.projector import LAYERS, Affine, ProjectionLoss, Projector, correct, project
+from tests.hpm.seeded import param_value
 
 
 def test_blobs_of_real_caffe(reference: Path, device: torch.device) -> None:

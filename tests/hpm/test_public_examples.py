@@ -17,10 +17,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from human36m_files import Recordings
 
 import hpm
 from hpm.datasets.synthetic import SyntheticOptions, write
+from tests.hpm.datasets.human36m_files import Recordings
 
 MODULES = ("hpm", "hpm.metrics", "hpm.skeleton", "hpm.drivers.prepare")
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from refinement import autograd_refine, seeded_projector
 from torch import Tensor
 
 from caffe_compat.errors import UsageError
@@ -18,6 +17,7 @@ from caffe_compat.formats.hdf5 import open_hdf5
 from hpm.metrics import mpjpe_per_frame
 from hpm.refine import PAPER, Refiner, RefineSettings
 from hpm.scaling import REFINEMENT_BOUNDS, denormalise
+from tests.hpm.refinement import autograd_refine, seeded_projector
 
 
 def _mm(pose: np.ndarray) -> np.ndarray:

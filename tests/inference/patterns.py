@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from networks import input_layer, layer
 from torch import nn
 
 from caffe_compat.network.graph import NetState
 from caffe_compat.network.net import CaffeNet
 from caffe_compat.network.running import ProgramNet
 from caffe_compat.schema.prototxt import parse_message
+from tests.networks import input_layer, layer
 
 DATA = input_layer("data", 2, 6, 9, 7)
 

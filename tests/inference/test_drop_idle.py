@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from networks import layer
-from patterns import build, conv, in_place, same_outputs, steps
 
 from caffe_compat.inference.passes import rewrite
 from caffe_compat.inference.passes.drop_idle import DROP_IDLE
 from caffe_compat.inference.plan import Plan
 from caffe_compat.layers.bvlc.dropout import Dropout
+from tests.inference.patterns import build, conv, in_place, same_outputs, steps
+from tests.networks import layer
 
 NAME = [DROP_IDLE.name]
 

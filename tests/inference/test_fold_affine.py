@@ -7,8 +7,6 @@ from typing import cast
 
 import pytest
 import torch
-from networks import layer
-from patterns import FOLDED, batch_norm, build, conv, example, in_place, inner_product, same_outputs, steps
 
 from caffe_compat.inference.affine import Affine
 from caffe_compat.inference.optimization import optimize
@@ -17,6 +15,18 @@ from caffe_compat.inference.passes.fold_affine import FOLD_AFFINE
 from caffe_compat.layers.bvlc.convolution import Convolution
 from caffe_compat.layers.bvlc.dropout import Dropout
 from caffe_compat.network.registry import Layer
+from tests.inference.patterns import (
+    FOLDED,
+    batch_norm,
+    build,
+    conv,
+    example,
+    in_place,
+    inner_product,
+    same_outputs,
+    steps,
+)
+from tests.networks import layer
 
 
 def test_the_weights_by_the_formula() -> None:

@@ -6,12 +6,12 @@ from typing import cast
 
 import pytest
 import torch
-from networks import layer
-from patterns import LEAKY, build, conv, example, in_place, inner_product, same_outputs, steps
 
 from caffe_compat.inference.fused import Fused
 from caffe_compat.inference.optimization import optimize
 from caffe_compat.inference.passes.join_relu import JOIN_RELU
+from tests.inference.patterns import LEAKY, build, conv, example, in_place, inner_product, same_outputs, steps
+from tests.networks import layer
 
 
 @pytest.mark.parametrize("more", ["", LEAKY], ids=["plain", "leaky"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import layer
-from patterns import batch_norm, build, conv, example, in_place, same_outputs, steps
 
 from caffe_compat.inference.optimization import optimize
 from caffe_compat.inference.passes.fold_affine import FOLD_AFFINE
 from caffe_compat.inference.passes.join_sum import JOIN_SUM
+from tests.inference.patterns import batch_norm, build, conv, example, in_place, same_outputs, steps
+from tests.networks import layer
 
 SUM = layer("s", "Eltwise", "data c", "s")
 

@@ -9,8 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from networks import input_layer, layer
-from patterns import (
+from torch import nn
+
+import caffe_compat
+from caffe_compat.errors import LayerError, UsageError
+from caffe_compat.inference import fused
+from caffe_compat.inference.fused import Fused, has_fused_kernels
+from caffe_compat.inference.optimization import InferenceNet
+from caffe_compat.network.checkpoint import save_checkpoint
+from caffe_compat.network.net import CaffeNet
+from caffe_compat.network.registry import Layer, LayerSpec
+from caffe_compat.schema.prototxt import parse_message
+from tests.inference.patterns import (
     DATA,
     FOLDED,
     KEPT,
@@ -24,17 +34,7 @@ from patterns import (
     same_outputs,
     steps,
 )
-from torch import nn
-
-import caffe_compat
-from caffe_compat.errors import LayerError, UsageError
-from caffe_compat.inference import fused
-from caffe_compat.inference.fused import Fused, has_fused_kernels
-from caffe_compat.inference.optimization import InferenceNet
-from caffe_compat.network.checkpoint import save_checkpoint
-from caffe_compat.network.net import CaffeNet
-from caffe_compat.network.registry import Layer, LayerSpec
-from caffe_compat.schema.prototxt import parse_message
+from tests.networks import input_layer, layer
 
 
 @pytest.fixture(params=["packed", "plain"], autouse=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-from networks import layer
-from patterns import build, conv, in_place, inner_product, same_outputs, steps
 
 from caffe_compat.inference.fused import Fused, has_fused_kernels
 from caffe_compat.inference.optimization import optimize
 from caffe_compat.inference.passes.pack_weights import PACK_WEIGHTS
 from caffe_compat.network.net import CaffeNet
+from tests.inference.patterns import build, conv, in_place, inner_product, same_outputs, steps
+from tests.networks import layer
 
 
 def packed(net: torch.nn.Module) -> dict[str, bool]:

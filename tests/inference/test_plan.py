@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from networks import layer
-from patterns import FOLDED, KEPT, batch_norm, build, conv, in_place, same_outputs, steps
 
 from caffe_compat.errors import UsageError
 from caffe_compat.inference.optimization import optimize
 from caffe_compat.inference.passes import PASSES, PORTABLE, Pass, find_passes, rewrite
 from caffe_compat.inference.plan import Plan
 from caffe_compat.network.net import CaffeNet
+from tests.inference.patterns import FOLDED, KEPT, batch_norm, build, conv, in_place, same_outputs, steps
+from tests.networks import layer
 
 PATTERNS = {
     **{name: layers for name, (layers, _) in FOLDED.items()},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -176,7 +177,7 @@ def test_mean_files(tmp_path: Path) -> None:
 # A definition's transform_param
 
 
-def transform_param(**fields: object) -> object:
+def transform_param(**fields: object) -> Any:
     return load_schema().message("TransformationParameter")(**fields)
 
 

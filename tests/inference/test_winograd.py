@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import input_layer
-from patterns import build, conv, same_outputs
 from torch.nn import functional as F
 
 from caffe_compat.inference.fused import Fused, has_fused_kernels
@@ -14,6 +12,8 @@ from caffe_compat.inference.passes import PASSES
 from caffe_compat.inference.passes.winograd import WINOGRAD
 from caffe_compat.inference.plan import Plan
 from caffe_compat.inference.winograd import Winograd
+from tests.inference.patterns import build, conv, same_outputs
+from tests.networks import input_layer
 
 needs_kernels = pytest.mark.skipif(not has_fused_kernels(), reason="this torch has no fused kernels")
 LARGE = input_layer("data", 1, 128, 50, 45)

@@ -40,7 +40,7 @@ def build(
     entry = find_layer(message.type, spec.dialect)
     assert check_count(len(bottom_shapes), entry.bottoms) is None
     assert check_count(tops, entry.tops) is None
-    module = entry.build(spec)
+    module: Any = entry.build(spec)
     spec.check_all_read()
     module.layer_name = message.name
     return module.train(phase == "TRAIN")

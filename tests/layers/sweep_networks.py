@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from sweep import Base, from_text, stored_bases, under
 
 from caffe_compat.layers.bvlc.python_layer import PythonLayer, register_python_layer
+from tests.layers.sweep import Base, from_text, stored_bases, under
 
 CASCADE, C3D, POSE = "zhaoweicai/cascade-rcnn", "facebookarchive/C3D", "chanyn/3Dpose_ssl"
 C3D_NEXT = "facebookarchive/C3D:C3D-v1.1/src/caffe/proto/caffe.proto"

@@ -8,12 +8,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from plain import module_of, outputs_of, same_bits
-from sweep import FILES, REFERENCE, base_of
 
 from caffe_compat import CaffeNet, FileAccess, NetState, NetworkError
 from caffe_compat.errors import CaffeCompatError
 from converters.plain.source import source_of
+from tests.converters.plain import module_of, outputs_of, same_bits
+from tests.layers.sweep import FILES, REFERENCE, base_of
 
 # Why a layer cannot be plain PyTorch -> the types that are refused for it, in some cases or in all.
 REFUSED = {
@@ -67,10 +67,10 @@ def test_cases_as_plain_pytorch(file_name: str) -> None:
         assert sorted(outputs) == sorted(expected), case
         assert [name for name in outputs if not same_bits(outputs[name], expected[name])] == [], case
         counts["equal"] += 1
-    for error in refused:
-        reason = next((reason for reason in REFUSED if reason in error.detail), "")
-        assert error.type in REFUSED.get(reason, ()), str(error)
-        assert "stop before it with --outputs" in error.detail
+    for refusal in refused:
+        reason = next((reason for reason in REFUSED if reason in refusal.detail), "")
+        assert refusal.type in REFUSED.get(reason, ()), str(refusal)
+        assert "stop before it with --outputs" in refusal.detail
     # What the library itself refuses has tests of its own.
     assert counts["equal"] > len(refused)
     assert counts.total() + len(refused) == len(cases)

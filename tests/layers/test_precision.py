@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from building import build, give_values, precise
 
 from caffe_compat.layers.precision import widened
+from tests.layers.building import build, give_values, precise
 
 SSD = "weiliu89/caffe@ssd"
 SHAPE = (2, 16, 9, 9)

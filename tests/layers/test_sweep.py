@@ -6,11 +6,11 @@ from collections import defaultdict
 from functools import cache
 
 import pytest
-from sweep import Base, Outcome, changes, differ, outcome, read_paths, stored_bases, under
-from sweep_networks import own_bases
 
 from caffe_compat import layers as _layers  # noqa: F401  registers what ships
 from caffe_compat.network.registry import LayerType, find_layer, registered_types
+from tests.layers.sweep import Base, Outcome, changes, differ, outcome, read_paths, stored_bases, under
+from tests.layers.sweep_networks import own_bases
 
 Place = tuple[Base, int]
 

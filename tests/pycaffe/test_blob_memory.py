@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pycaffe_models import write
 
 from caffe_compat.errors import LayerError
+from tests.pycaffe.pycaffe_models import write
 
 TWO_BRANCHES = """
 force_backward: true

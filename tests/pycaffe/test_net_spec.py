@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pycaffe_models import BRANCHES
 
 from caffe_compat import pycaffe as caffe
 from caffe_compat.errors import MissingExtraError, UsageError
@@ -18,6 +17,7 @@ from caffe_compat.pycaffe import layers as L
 from caffe_compat.pycaffe import params as P
 from caffe_compat.pycaffe.net_spec import assign_proto, param_name_dict
 from caffe_compat.schema.prototxt import parse_message
+from tests.pycaffe.pycaffe_models import BRANCHES
 
 
 def spec() -> Any:

@@ -11,13 +11,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from pycaffe_models import BRANCHES, DEPLOY, write
-from work import counted
 
 import caffe_compat
 from caffe_compat.errors import CaffeCompatWarning, FileError, GraphError, LayerError, UsageError, WeightsError
 from caffe_compat.pycaffe.blob import is_host
 from caffe_compat.pycaffe.runtime import runtime
+from tests.pycaffe.pycaffe_models import BRANCHES, DEPLOY, write
+from tests.work import counted
 
 LABELS = np.array([4, 1])
 

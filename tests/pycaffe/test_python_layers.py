@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pycaffe_models import write
 
 from caffe_compat.errors import LayerError
 from caffe_compat.pycaffe import Layer, blob
 from caffe_compat.pycaffe.runtime import runtime
+from tests.pycaffe.pycaffe_models import write
 
 
 class Affine(Layer):

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from pycaffe_models import DEPLOY
 
 from caffe_compat.pycaffe import install
 from caffe_compat.pycaffe.__main__ import main
+from tests.pycaffe.pycaffe_models import DEPLOY
 
 ROOT = Path(__file__).parents[2]
 

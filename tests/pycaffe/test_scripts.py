@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from pycaffe_models import write
 
 import caffe_compat
 from caffe_compat.errors import CaffeCompatWarning, FileError, MissingExtraError, UsageError
+from tests.pycaffe.pycaffe_models import write
 
 CLASSES = """
 name: "tiny"

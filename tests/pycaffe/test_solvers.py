@@ -10,12 +10,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from pycaffe_models import write
 
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.network.net import CaffeNet
 from caffe_compat.pycaffe.runtime import runtime
 from caffe_compat.training.solver import Solver, read_solver
+from tests.pycaffe.pycaffe_models import write
 
 NET = """
 name: "regression"

@@ -11,10 +11,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from networks import write_weights
 
 import converters
 from caffe_compat import load, verify
+from tests.networks import write_weights
 
 pytest_plugins = ["pytester"]
 

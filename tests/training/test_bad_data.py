@@ -10,10 +10,10 @@ import cv2
 import lmdb
 import numpy as np
 import pytest
-from tiny_training import blobs, start, train, write_training
 
 from caffe_compat.schema import load_schema
 from caffe_compat.training.solver import read_snapshot
+from tests.training.tiny_training import blobs, start, train, write_training
 
 IMAGES = """
 name: "images"

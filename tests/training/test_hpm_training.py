@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from tiny_training import recorded_value
 
 from caffe_compat.network.net import CaffeNet
 from caffe_compat.schema import load_schema
@@ -20,6 +19,7 @@ from caffe_compat.training.solver import Event, Solver, parse_solver
 from caffe_compat.training.solver.events import IterationShown
 from caffe_compat.training.solver.settings import NetSource
 from hpm.networks import DIALECT, NETWORKS, NetworkOptions
+from tests.training.tiny_training import recorded_value
 
 OPTIONS = NetworkOptions(
     image_size=64,

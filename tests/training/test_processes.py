@@ -14,11 +14,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from tiny_training import NET, assert_same, blobs, caffe_compat, start, train, write_training
 
 from caffe_compat.errors import UsageError
 from caffe_compat.training.parallel import Rank, is_restart, launch, restart_point, this_rank
 from caffe_compat.training.solver import latest_snapshot
+from tests.training.tiny_training import NET, assert_same, blobs, caffe_compat, start, train, write_training
 
 
 @pytest.fixture(autouse=True)

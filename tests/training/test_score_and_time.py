@@ -10,12 +10,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from tiny_training import NET, caffe_compat, train, write_training
 
 from caffe_compat import load
 from caffe_compat.errors import UsageError
 from caffe_compat.reports.timing import time
 from caffe_compat.training.session import score
+from tests.training.tiny_training import NET, caffe_compat, train, write_training
 
 
 @pytest.fixture(autouse=True)

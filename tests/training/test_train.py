@@ -13,7 +13,6 @@ from typing import ClassVar, TextIO
 import numpy as np
 import pytest
 import torch
-from tiny_training import NET, assert_same, blobs, caffe_compat, train, write_training
 from torch import Tensor
 
 from caffe_compat.cli.caffe_commands import _device, reordered
@@ -24,6 +23,7 @@ from caffe_compat.training.parallel import Rank
 from caffe_compat.training.session import open_solver
 from caffe_compat.training.session import train as train_with
 from caffe_compat.training.solver import latest_snapshot, read_snapshot, read_solver
+from tests.training.tiny_training import NET, assert_same, blobs, caffe_compat, train, write_training
 
 
 class Interrupt(Layer):

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_training import caffe_compat, train, write_training
 
 from caffe_compat.errors import FileError
 from caffe_compat.formats.logs import parse_log, read_log
+from tests.training.tiny_training import caffe_compat, train, write_training
 
 # In the words of several versions of Caffe; from the end of one year into the next.
 CAFFE = """\

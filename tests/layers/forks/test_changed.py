@@ -1,0 +1,63 @@
+"""Layers of BVLC Caffe to which one fork gave another meaning, against its formula."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from caffe_compat.errors import LayerError
+from tests.layers.building import assert_equals, build, give_values, precise
+
+FCN = "weiliu89/caffe@fcn"
+OPENVINO = "openvinotoolkit/training_toolbox_caffe"
+PETER = "peteanderson80/caffe"
+SEGNET = "alexgkendall/caffe-segnet"
+
+
+@pytest.mark.parametrize("gradients", ["caffe", "true"])
+def test_eps_beside_the_variance(gradients: str, device: torch.device) -> None:
+    x = torch.randn(2, 3, 4, 5, dtype=precise(device), device=device, requires_grad=True)
+    module = build('type: "MVN" mvn_param { eps: 0.5 }', x.shape, dialect=FCN, gradients=gradients)
+    expected = functional.instance_norm(x, eps=0.5)
+    assert_equals(module(x), expected.detach().cpu())
+    slope = torch.randn_like(expected)
+    (found,) = torch.autograd.grad(module(x), x, slope)
+    assert_equals(found, torch.autograd.grad(expected, x, slope)[0].cpu())
+    assert not torch.allclose(build('type: "MVN" mvn_param { eps: 0.5 }', x.shape)(x), expected)
+
+
+def test_embedding_takes_the_place_of_an_axis() -> None:
+    text = 'type: "Embed" embed_param { num_output: 3 input_dim: 4 }'
+    x = torch.tensor([[1.0], [3]])
+    module = give_values(build(text, (2, 1), dialect=PETER))
+    assert_equals(module(x), module.weight[[1, 3]].detach() + module.bias.detach())
+    assert module(x.flatten()).shape == (2, 3)
+    assert module.infer(x).shape == (2, 3)
+    assert give_values(build(text, (2, 1)))(x).shape == (2, 1, 3)
+
+
+def test_only_positive_losses_count() -> None:
+    """The second image is right beyond doubt: its loss is 0."""
+    x = torch.tensor([[1.0, 2, 3], [0, 200, 0], [2, 1, 0]], requires_grad=True)
+    labels = torch.tensor([1.0, 1, 1])
+    module = build('type: "SoftmaxWithLoss"', (3, 3), (3,), dialect=OPENVINO)
+    expected = functional.cross_entropy(x[::2], torch.tensor([1, 1]))
+    loss = module(x, labels)
+    assert_equals(loss, expected.detach())
+    (found,) = torch.autograd.grad(loss, x)
+    assert_equals(found, torch.autograd.grad(expected, x)[0])
+    ignoring = build('type: "SoftmaxWithLoss" loss_param { ignore_label: 0 }', (3, 3), (3,), dialect=OPENVINO)
+    assert_equals(ignoring(x, torch.tensor([1.0, 1, 0])), functional.cross_entropy(x[:1], torch.tensor([1])).detach())
+    assert_equals(build('type: "SoftmaxWithLoss"', (3, 3), (3,))(x, labels), expected.detach() * 2 / 3)
+    with pytest.raises(LayerError, match="must be 1"):
+        build('type: "SoftmaxWithLoss" softmax_param { axis: 2 }', (3, 1, 3), (3, 1), dialect=OPENVINO)
+
+
+def test_accuracy_of_absent_classes() -> None:
+    x, labels = torch.tensor([[1.0, 2, 3], [4, 5, 6]]), torch.tensor([2.0, 1])
+    for dialect, absent in ((SEGNET, 1.0), ("bvlc", 0.0)):
+        overall, each = build('type: "Accuracy"', (2, 3), (2,), tops=2, dialect=dialect)(x, labels)
+        assert_equals(overall, np.float32(0.5))
+        assert_equals(each, [absent, 0, 1])
