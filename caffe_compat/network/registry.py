@@ -1,19 +1,20 @@
-"""The layer types this library can build, and what a builder is given.
+"""The layer types this library can build.
 
     @layer("AbsVal", bottoms=1, tops=1)
     def abs_val(spec: LayerSpec) -> Layer:
         return AbsVal()
 
-A builder takes a :class:`LayerSpec` and returns an ``nn.Module`` whose ``forward(*bottoms)`` returns one tensor, or a
-tuple with one tensor per top. Parameters and buffers that Caffe calls blobs are created without memory (on the ``meta``
-device) and named in ``blob_names`` in Caffe's order. Shapes are inferred by running the module on ``meta`` tensors.
+A builder takes a :class:`.spec.LayerSpec` and returns an ``nn.Module`` whose ``forward(*bottoms)`` returns one tensor,
+or a tuple with one tensor per top. Parameters and buffers that Caffe calls blobs are created without memory (on the
+``meta`` device) and named in ``blob_names`` in Caffe's order. Shapes are inferred by running the module on ``meta``
+tensors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +23,14 @@ from ..access import FileAccess
 from ..errors import LayerError, UnknownLayerError
 from ..schema import split_dialect
 from ..schema.meanings import MEANINGS
-from ..schema.messages import LayerParameter
-from ..schema.params import Params, Unread, unread_fields
+from ..schema.params import Params
 from ..schema.which_meaning import meaning_of
 from .randomness import Randomness
+from .shapes import Shape
+from .spec import LayerSpec
 
 __all__ = ["Layer", "LayerSpec", "LayerType", "Shape", "find_layer", "layer", "layer_types", "registered_types"]
 
-Shape = tuple[int, ...]
 Count = int | tuple[int, int | None]
 
 
@@ -124,95 +125,6 @@ class Layer(nn.Module):
 
     def reset_state(self) -> None:
         """Forget what the last forward pass left behind. Override where there is such a thing."""
-
-
-@dataclass
-class LayerSpec:
-    """What a builder may look at.
-
-    >>> from caffe_compat.schema import load_schema
-    >>> message = load_schema().message("LayerParameter")(name="cut", type="Crop")
-    >>> spec = LayerSpec("cut", "Crop", "TEST", ("x", "like"), ("y",), ((1, 3, 8, 8), (1, 3, 4, 4)), "bvlc", message)
-    >>> spec.params("crop_param").axis, spec.axis(-1, rank=4)
-    (2, 3)
-    >>> spec.fail("the first bottom is smaller than the second")
-    Traceback (most recent call last):
-    caffe_compat.errors.LayerError: layer 'cut' (Crop): the first bottom is smaller than the second
-
-    Attributes:
-        name, type: of the layer, as in the file.
-        phase: ``"TRAIN"`` or ``"TEST"``.
-        bottoms, tops: blob names. bottom_shapes: shapes in the same order.
-        dialect: name of the schema in force (``"bvlc"``, ``"chanyn/3Dpose_ssl"``, several joined by ``+``).
-        message: the ``LayerParameter``.
-        gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
-        allow_python: whether ``Python`` layers may import and run the code they name.
-        warnings, notes: what the builder wants the user to know, added by :meth:`warn` and :meth:`note`.
-    """
-
-    name: str
-    type: str
-    phase: str
-    bottoms: tuple[str, ...]
-    tops: tuple[str, ...]
-    bottom_shapes: tuple[Shape, ...]
-    dialect: str
-    message: LayerParameter
-    gradients: str = "caffe"
-    allow_python: bool = False
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    _read: dict[str, Params] = field(default_factory=dict)
-
-    def params(self, name: str) -> Params:
-        """The parameter message in field ``name``, with defaults if the file has none."""
-        if name not in self._read:
-            if name not in self.message.DESCRIPTOR.fields_by_name:
-                self.fail(
-                    f"the schema {self.dialect} has no field {name}; pass the dialect that defines type {self.type}"
-                )
-            self._read[name] = Params(getattr(self.message, name), name)
-        return self._read[name]
-
-    def fail(self, message: str) -> NoReturn:
-        """Raise :class:`LayerError` with the layer's name and type in front."""
-        raise LayerError(message, layer=self.name, type=self.type)
-
-    def warn(self, message: str) -> None:
-        """Tell the user something that does not keep the layer from being built."""
-        self.warnings.append(f"layer {self.name!r} ({self.type}): {message}")
-
-    def note(self, message: str) -> None:
-        """Say what was done, where there is nothing to worry about."""
-        self.notes.append(f"layer {self.name!r} ({self.type}): {message}")
-
-    def means(self, fork: str) -> bool:
-        """Whether the dialect in force means by this type what ``fork`` does (:mod:`..schema.meanings`)."""
-        found = (meaning_of(self.type, one) for one in split_dialect(self.dialect))
-        return next((meaning for meaning in found if meaning is not None), None) == meaning_of(self.type, fork)
-
-    def knows(self, name: str) -> bool:
-        """Whether the schema in force has field ``name`` (``"smooth_l1_loss_param"``) for a layer's parameters."""
-        return name in self.message.DESCRIPTOR.fields_by_name
-
-    def axis(self, value: int, rank: int, what: str = "axis") -> int:
-        """``value`` as an index into ``rank`` axes, negative ones counted from the end (Caffe's CanonicalAxisIndex)."""
-        if not -rank <= value < rank:
-            self.fail(f"{what} {value} is out of range for {rank} axes")
-        return value % rank if rank else 0
-
-    def read_fields(self) -> frozenset[str]:
-        """The fields of the layer's message that the builder read."""
-        return frozenset(self._read)
-
-    def unread_inside(self) -> list[Unread]:
-        """What the file sets in the parameter messages that the builder read, and that it did not read."""
-        return [unread for params in self._read.values() for unread in unread_fields(params)]
-
-    def check_all_read(self) -> None:
-        """Refuse parameters that the builder did not honour."""
-        for unread in self.unread_inside():
-            self.fail(f"parameter {unread} is not supported")
 
 
 Builder = Callable[[LayerSpec], nn.Module]

@@ -23,10 +23,7 @@ class ChannelGate(Layer):
 
 @layer("ChannelGate", bottoms=1, tops=1)
 def channel_gate(spec: LayerSpec) -> Layer:
-    (shape,) = spec.bottom_shapes
-    if len(shape) < 2:
-        spec.fail(f"the bottom has shape {list(shape)}; channels are axis 1")
-    return ChannelGate(shape[1])
+    return ChannelGate(spec.channels(0)[1])
 
 
 @layer("Softsign", bottoms=1, tops=1)

@@ -127,7 +127,4 @@ def batch_norm(spec: LayerSpec) -> Layer:
 
 def normalized_channels(spec: LayerSpec) -> int:
     """How many channels the bottom of a BatchNorm has."""
-    shape = spec.bottom_shapes[0]
-    if len(shape) < 2:
-        spec.fail(f"the bottom has shape {shape}; channels are axis 1, so it needs at least 2 axes")
-    return shape[1]
+    return spec.channels()[1]

@@ -50,11 +50,9 @@ class Geometry:
 
 def kernel_geometry(spec: LayerSpec, params: Params) -> Geometry:
     """Read kernel, stride, pad and dilation from a ConvolutionParameter."""
-    shape = spec.bottom_shapes[0]
+    shape = spec.bottom_shapes[0] if params.knows("axis") else spec.channels()
     axis = spec.axis(params.axis, len(shape)) if params.knows("axis") else 1
     spatial = len(shape) - axis - 1
-    if spatial < 0:
-        spec.fail(f"the bottom has shape {shape}; axis {axis}, the channels, is not in it")
 
     def per_axis(name: str, default: int | None, least: int, short: str | None = None) -> tuple[int, ...]:
         short = short or name
@@ -179,13 +177,9 @@ def _sliding(spec: LayerSpec) -> tuple[Geometry, int, int, Params]:
     # It chooses between two ways to the same numbers.
     params.ignore("force_nd_im2col")
     geometry = kernel_geometry(spec, params)
-    shape = spec.bottom_shapes[0]
+    spec.one_top_each()
+    shape = spec.alike()
     channels, outputs = shape[geometry.axis], params.num_output
-    if len(spec.tops) != len(spec.bottoms):
-        spec.fail(f"it has {len(spec.bottoms)} bottoms and {len(spec.tops)} tops; it needs one top for each bottom")
-    for name, other in zip(spec.bottoms, spec.bottom_shapes, strict=True):
-        if other != shape:
-            spec.fail(f"bottom {name!r} has shape {other}, the first {shape}; bottoms that share weights must be alike")
     if len(geometry.kernel) > 3:
         spec.fail(f"the bottom {shape} has {len(geometry.kernel)} spatial axes; at most 3 are supported")
     if outputs < 1:

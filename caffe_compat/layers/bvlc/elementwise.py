@@ -76,12 +76,9 @@ _FLOW_FORKS = ("lmb-freiburg/flownet2", "liruoteng/FlowNet", "twhui/LiteFlowNet"
 @layer("Eltwise", bottoms=(1, None), tops=1)
 def eltwise(spec: LayerSpec) -> Layer:
     p = spec.params("eltwise_param")
-    first = spec.bottom_shapes[0]
     if len(spec.bottoms) == 1 and not (p.operation == "SUM" and set(spec.dialect.split("+")) & set(_FLOW_FORKS)):
         spec.fail("takes at least 2 bottoms, found 1")
-    for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
-        if shape != first:
-            spec.fail(f"bottom {name!r} has shape {list(shape)}, unlike {spec.bottoms[0]!r}, which has {list(first)}")
+    spec.alike()
     if p.coeff and len(p.coeff) != len(spec.bottoms):
         spec.fail(f"has {len(p.coeff)} coefficients for {len(spec.bottoms)} bottoms; none, or one each, was expected")
     operation, stable = p.operation, p.stable_prod_grad
@@ -190,9 +187,7 @@ class ArgMax(Layer):
 @layer("ArgMax", bottoms=1, tops=1)
 def arg_max(spec: LayerSpec) -> Layer:
     p = spec.params("argmax_param")
-    shape = spec.bottom_shapes[0]
-    if not shape:
-        spec.fail("a bottom without axes has no largest value to find")
+    shape = spec.shaped(0, "images", ...)
     axis = spec.axis(p.axis, len(shape)) if p.has("axis") else None
     candidates = torch.Size(shape[1:]).numel() if axis is None else shape[axis]
     if not 1 <= p.top_k <= candidates:

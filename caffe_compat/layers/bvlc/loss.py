@@ -26,12 +26,12 @@ __all__ = [
     "HingeLoss",
     "MultinomialLogisticLoss",
     "SigmoidCrossEntropyLoss",
-    "check_same_batch",
     "class_axis",
     "class_labels",
     "ignored_label",
     "normalization_mode",
     "normalizer",
+    "same_batch",
     "with_gradient",
 ]
 
@@ -128,26 +128,19 @@ def normalizer(mode: str, outer: int, inner: int, valid: Tensor | None) -> int |
     return valid.sum().clamp_min(1)
 
 
-def check_same_batch(spec: LayerSpec) -> None:
-    """Caffe's LossLayer: predictions and labels agree in their first axis."""
-    first, second = spec.bottom_shapes[:2]
-    if not first or not second or first[0] != second[0]:
-        spec.fail(
-            f"{spec.bottoms[0]!r} of shape {list(first)} and {spec.bottoms[1]!r} of shape {list(second)} differ in "
-            "their first dimension, the number of examples"
-        )
+def same_batch(spec: LayerSpec) -> int:
+    """How many examples there are: predictions and labels have as many (Caffe's LossLayer)."""
+    examples = spec.shaped(0, "examples", ...)[0]
+    spec.shaped(1, f"examples = {examples}", ...)
+    return examples
 
 
 def class_axis(spec: LayerSpec, axis: int, what: str) -> int:
     """The axis of the classes. Fails unless the labels number one for each position of the other axes."""
-    shape, labels = spec.bottom_shapes[:2]
+    shape = spec.bottom_shapes[0]
     axis = spec.axis(axis, len(shape), what)
-    expected = (*shape[:axis], *shape[axis + 1 :])
-    if math.prod(expected) != math.prod(labels):
-        spec.fail(
-            f"the labels {spec.bottoms[1]!r} have shape {list(labels)}; scores of shape {list(shape)} with classes "
-            f"along axis {axis} need {math.prod(expected)} of them, {list(expected)}"
-        )
+    one_each = f"a label for each vector along axis {axis} of {spec.bottoms[0]!r}"
+    spec.as_many(1, (*shape[:axis], *shape[axis + 1 :]), one_each)
     return axis
 
 
@@ -186,7 +179,7 @@ class SigmoidCrossEntropyLoss(Layer):
 
 @layer("SigmoidCrossEntropyLoss", bottoms=2, tops=(0, 1), loss=True)
 def sigmoid_cross_entropy_loss(spec: LayerSpec) -> Layer:
-    check_same_batch(spec)
+    same_batch(spec)
     _check_same_count(spec)
     # The schema's default is VALID, but this layer's has always been BATCH_SIZE.
     return SigmoidCrossEntropyLoss(normalization_mode(spec, "BATCH_SIZE"), ignored_label(spec))
@@ -202,7 +195,7 @@ class EuclideanLoss(Layer):
 
 @layer("EuclideanLoss", bottoms=2, tops=(0, 1), loss=True, unforced=())
 def euclidean_loss(spec: LayerSpec) -> Layer:
-    check_same_batch(spec)
+    same_batch(spec)
     _check_same_count(spec)
     return EuclideanLoss()
 
@@ -228,7 +221,7 @@ class HingeLoss(Layer):
 
 @layer("HingeLoss", bottoms=2, tops=(0, 1), loss=True)
 def hinge_loss(spec: LayerSpec) -> Layer:
-    check_same_batch(spec)
+    same_batch(spec)
     return HingeLoss(squared=spec.params("hinge_loss_param").norm == "L2")
 
 
@@ -257,10 +250,7 @@ class MultinomialLogisticLoss(Layer):
 
 @layer("MultinomialLogisticLoss", bottoms=2, tops=(0, 1), loss=True)
 def multinomial_logistic_loss(spec: LayerSpec) -> Layer:
-    check_same_batch(spec)
-    shape = spec.bottom_shapes[1]
-    if math.prod(shape[1:]) != 1:
-        spec.fail(f"the labels {spec.bottoms[1]!r} have shape {list(shape)}; one label per example was expected")
+    spec.vector(1, f"labels = {same_batch(spec)}")
     return MultinomialLogisticLoss(spec.gradients)
 
 
@@ -300,19 +290,15 @@ class ContrastiveLoss(Layer):
 
 @layer("ContrastiveLoss", bottoms=3, tops=(0, 1), loss=True, unforced=(2,))
 def contrastive_loss(spec: LayerSpec) -> Layer:
-    check_same_batch(spec)
-    first, second, similar = spec.bottom_shapes
-    if first[1:2] != second[1:2] or math.prod(first[2:]) != 1 or math.prod(second[2:]) != 1:
-        spec.fail(f"takes two bottoms of one shape (N, channels), found {list(first)} and {list(second)}")
-    if math.prod(similar[1:]) != 1 or not similar or similar[0] < first[0]:
-        spec.fail(f"{spec.bottoms[2]!r} has shape {list(similar)}; one number per pair, ({first[0]},), was expected")
+    pairs = same_batch(spec)
+    channels = spec.four_axes(0)[1]
+    for index in (0, 1):
+        if spec.four_axes(index) != (pairs, channels, 1, 1):
+            spec.misfit(index, f"({pairs}, {channels})")
+    spec.vector(2, f"pairs >= {pairs}")
     params = spec.params("contrastive_loss_param")
     return ContrastiveLoss(params.margin, params.legacy_version, spec.gradients)
 
 
 def _check_same_count(spec: LayerSpec) -> None:
-    first, second = spec.bottom_shapes[:2]
-    if math.prod(first) != math.prod(second):
-        spec.fail(
-            f"{spec.bottoms[0]!r} of shape {list(first)} and {spec.bottoms[1]!r} of shape {list(second)} differ in size"
-        )
+    spec.as_many(1, spec.bottom_shapes[0], f"a value for each of {spec.bottoms[0]!r}")

@@ -56,8 +56,7 @@ class WithinChannel(Layer):
 @layer("LRN", bottoms=1, tops=1)
 def lrn(spec: LayerSpec) -> Layer:
     params = spec.params("lrn_param")
-    if len(spec.bottom_shapes[0]) != 4:
-        spec.fail(f"the bottom has shape {spec.bottom_shapes[0]}; it needs 4 axes (N, C, H, W)")
+    spec.images()
     if params.local_size % 2 == 0:
         spec.fail(f"local_size is {params.local_size}; it must be odd")
     if params.norm_region == "WITHIN_CHANNEL":

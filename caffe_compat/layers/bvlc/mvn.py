@@ -69,7 +69,6 @@ class MVN(Layer):
 @layer("MVN", bottoms=1, tops=1)
 def mvn(spec: LayerSpec) -> Layer:
     params = spec.params("mvn_param")
-    if len(spec.bottom_shapes[0]) > 4:
-        spec.fail(f"the bottom has shape {spec.bottom_shapes[0]}; it may have at most 4 axes")
+    spec.four_axes()
     axes = (1, 2, 3) if params.across_channels else (2, 3)
     return MVN(axes, params.eps, params.normalize_variance, spec.gradients == "true")

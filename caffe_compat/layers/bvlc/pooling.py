@@ -183,9 +183,7 @@ class Pooling(Layer):
 @layer("Pooling", bottoms=1, tops=(1, 2))
 def pooling(spec: LayerSpec) -> Layer:
     params = spec.params("pooling_param")
-    shape = spec.bottom_shapes[0]
-    if len(shape) != 4:
-        spec.fail(f"the bottom has shape {shape}; it needs 4 axes (N, C, H, W)")
+    shape = spec.images()
     with_mask = len(spec.tops) == 2
     if with_mask and params.pool != "MAX":
         spec.fail(f"pool is {params.pool} and there are 2 tops; only MAX has a second top, the mask")
@@ -292,9 +290,7 @@ class SPP(Layer):
 @layer("SPP", bottoms=1, tops=1)
 def spp(spec: LayerSpec) -> Layer:
     params = spec.params("spp_param")
-    shape = spec.bottom_shapes[0]
-    if len(shape) != 4 or 0 in shape[2:]:
-        spec.fail(f"the bottom has shape {shape}; it needs 4 axes (N, C, H, W) with pixels in them")
+    spec.images(pixels=True)
     if params.pyramid_height < 1:
         spec.fail(f"pyramid_height is {params.pyramid_height}; it must be at least 1")
     return SPP(params.pool, params.pyramid_height)

@@ -31,7 +31,5 @@ class PReLU(Layer):
 @layer("PReLU", bottoms=1, tops=1)
 def prelu(spec: LayerSpec) -> Layer:
     params = spec.params("prelu_param")
-    shape = spec.bottom_shapes[0]
-    if len(shape) < 2:
-        spec.fail(f"the bottom has shape {shape}; channels are axis 1, so it needs at least 2 axes")
-    return PReLU(() if params.channel_shared else (shape[1],), filler_or_constant(params, 0.25))
+    channels = spec.channels()[1]
+    return PReLU(() if params.channel_shared else (channels,), filler_or_constant(params, 0.25))

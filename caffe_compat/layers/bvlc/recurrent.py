@@ -72,13 +72,9 @@ class LSTMUnit(Layer):
 
 @layer("LSTMUnit", bottoms=3, tops=2, unforced=(2,))
 def lstm_unit_layer(spec: LayerSpec) -> Layer:
-    c, gates, cont = spec.bottom_shapes
-    if len(c) != 3 or c[0] != 1:
-        spec.fail(f"the cell state {spec.bottoms[0]!r} has shape {list(c)}; (1, N, D) was expected")
-    if gates != (1, c[1], 4 * c[2]):
-        spec.fail(f"the gates {spec.bottoms[1]!r} have shape {list(gates)}; (1, {c[1]}, {4 * c[2]}) was expected")
-    if cont != (1, c[1]):
-        spec.fail(f"{spec.bottoms[2]!r} has shape {list(cont)}; (1, {c[1]}) was expected")
+    _, streams, cells = spec.shaped(0, 1, "streams", "cells")
+    spec.shaped(1, 1, f"streams = {streams}", f"gates = {4 * cells}")
+    spec.shaped(2, 1, f"streams = {streams}")
     return LSTMUnit(spec.gradients)
 
 
@@ -248,19 +244,15 @@ def _check_recurrent(spec: LayerSpec, params: Params, states: tuple[str, ...]) -
         spec.fail(f"takes {order} as bottoms (expose_hidden is {params.expose_hidden}), found {len(spec.bottoms)}")
     if len(spec.tops) != 1 + len(exposed):
         spec.fail(f"has {1 + len(exposed)} tops (expose_hidden is {params.expose_hidden}), found {len(spec.tops)}")
-    shapes = spec.bottom_shapes
-    x, cont = shapes[:2]
-    if len(x) < 3 or x[0] < 1:
-        spec.fail(f"{spec.bottoms[0]!r} has shape {list(x)}; (steps > 0, streams, values ...) was expected")
-    if cont != x[:2]:
-        spec.fail(f"{spec.bottoms[1]!r} has shape {list(cont)}; (steps, streams), {list(x[:2])}, was expected")
+    steps, count, *_ = spec.shaped(0, "steps > 0", "streams", "values", ...)
+    streams = f"streams = {count}"
+    spec.shaped(1, f"steps = {steps}", streams)
     static = len(spec.bottoms) > least
-    if static and (len(shapes[2]) < 2 or shapes[2][0] != x[1]):
-        spec.fail(f"static input {spec.bottoms[2]!r} has shape {list(shapes[2])}; ({x[1]}, values ...) was expected")
-    for name, shape in zip(spec.bottoms[2 + static :], shapes[2 + static :], strict=True):
-        if shape != (1, x[1], size):
-            spec.fail(f"the first state {name!r} has shape {list(shape)}; {[1, x[1], size]} was expected")
-    return size, x[1], static
+    if static:
+        spec.shaped(2, streams, "values", ...)
+    for first_state in range(2 + static, len(spec.bottoms)):
+        spec.shaped(first_state, 1, streams, f"outputs = {size}")
+    return size, count, static
 
 
 def _declare_inputs(module: _Recurrent, spec: LayerSpec, params: Params, rows: int) -> None:

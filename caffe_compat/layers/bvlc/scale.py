@@ -114,5 +114,5 @@ def _blob_shape(spec: LayerSpec, params: Params) -> tuple[Shape, int]:
             spec.fail(f"axis {axis} and num_axes {params.num_axes} reach past the bottom, whose shape is {bottom}")
         shape = bottom[axis:end]
     if bottom[axis : axis + len(shape)] != shape:
-        spec.fail(f"the second bottom has shape {shape}, which is not what {bottom} has from axis {axis} on")
+        spec.misfit(1, f"what {list(bottom)} has from axis {axis} on")
     return shape, len(bottom) - axis - len(shape) if shape else 0

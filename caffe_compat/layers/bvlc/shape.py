@@ -34,12 +34,8 @@ class Concat(Layer):
 def concat(spec: LayerSpec) -> Layer:
     first = spec.bottom_shapes[0]
     axis = _axis_or_legacy_dim(spec, spec.params("concat_param"), "concat_dim", len(first))
-    for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
-        if len(shape) != len(first) or (*shape[:axis], *shape[axis + 1 :]) != (*first[:axis], *first[axis + 1 :]):
-            spec.fail(
-                f"bottom {name!r} has shape {list(shape)}, which differs from {spec.bottoms[0]!r} {list(first)} "
-                f"elsewhere than along axis {axis}"
-            )
+    for index in range(len(spec.bottoms)):
+        spec.shaped(index, *first[:axis], "any", *first[axis + 1 :])
     return Concat(axis)
 
 
@@ -187,7 +183,7 @@ def crop(spec: LayerSpec) -> Layer:
     if len(offsets) not in (1, cropped):
         spec.fail(f"has {len(offsets)} offsets; one, or {cropped} (axis {axis} and those behind it), was expected")
     if len(reference) < len(shape):
-        spec.fail(f"{spec.bottoms[1]!r} has {len(reference)} axes, fewer than the {len(shape)} of {spec.bottoms[0]!r}")
+        spec.misfit(1, f"one of at least the {len(shape)} axes of {spec.bottoms[0]!r}")
     if len(offsets) == 1:
         offsets = offsets * cropped
     for i, offset in enumerate(offsets, axis):
@@ -237,11 +233,8 @@ class BatchReindex(Layer):
 
 @layer("BatchReindex", bottoms=2, tops=1)
 def batch_reindex(spec: LayerSpec) -> Layer:
-    shape, index = spec.bottom_shapes
-    if len(index) != 1:
-        spec.fail(f"the indices {spec.bottoms[1]!r} have shape {list(index)}; one axis was expected")
-    if not shape:
-        spec.fail(f"bottom {spec.bottoms[0]!r} has no axis to select from")
+    spec.shaped(0, "items", ...)
+    spec.shaped(1, "indices")
     return BatchReindex()
 
 
@@ -262,14 +255,11 @@ class Filter(Layer):
 
 @layer("Filter", bottoms=(2, None), tops=(1, None))
 def filter_(spec: LayerSpec) -> Layer:
-    *shapes, selector = spec.bottom_shapes
-    if len(spec.tops) != len(shapes):
-        spec.fail(f"has {len(spec.tops)} tops for {len(shapes)} bottoms to filter; one each was expected")
-    if not selector or any(size != 1 for size in selector[1:]):
-        spec.fail(f"the selector {spec.bottoms[-1]!r} has shape {list(selector)}; all sizes but the first must be 1")
-    for name, shape in zip(spec.bottoms, shapes, strict=False):
-        if not shape or shape[0] != selector[0]:
-            spec.fail(f"bottom {name!r} has shape {list(shape)}; the selector has {selector[0]} items")
+    selector = len(spec.bottoms) - 1
+    spec.one_top_each(selector)
+    items = spec.vector(selector, "items")[0]
+    for index in range(selector):
+        spec.shaped(index, f"items = {items}", ...)
     return Filter()
 
 

@@ -14,12 +14,12 @@ from ...network.registry import Layer, LayerSpec, layer
 from ..precision import widened
 from .loss import (
     LOG_THRESHOLD,
-    check_same_batch,
     class_axis,
     class_labels,
     ignored_label,
     normalization_mode,
     normalizer,
+    same_batch,
     with_gradient,
 )
 
@@ -92,7 +92,7 @@ class SoftmaxWithLoss(_SoftmaxLoss):
 
 @layer("SoftmaxWithLoss", bottoms=2, tops=(0, 2), loss=True)
 def softmax_with_loss(spec: LayerSpec) -> Layer:
-    check_same_batch(spec)
+    same_batch(spec)
     axis = class_axis(spec, spec.params("softmax_param").axis, "softmax_param.axis")
     mode = normalization_mode(spec, "VALID")
     return SoftmaxWithLoss(axis, mode, ignored_label(spec), spec.gradients, tops=len(spec.tops))
@@ -148,7 +148,7 @@ class InfogainLoss(_SoftmaxLoss):
 
 @layer("InfogainLoss", bottoms=(2, 3), tops=(0, 2), loss=True)
 def infogain_loss(spec: LayerSpec) -> Layer:
-    check_same_batch(spec)
+    same_batch(spec)
     params = spec.params("infogain_loss_param")
     axis = class_axis(spec, params.axis, "infogain_loss_param.axis")
     if spec.params("loss_param").has("normalize"):
@@ -157,9 +157,7 @@ def infogain_loss(spec: LayerSpec) -> Layer:
     classes = spec.bottom_shapes[0][axis]
     source = params.source if params.has("source") else None
     if len(spec.bottoms) == 3:
-        shape = spec.bottom_shapes[2]
-        if math.prod(shape) != classes * classes:
-            spec.fail(f"the matrix {spec.bottoms[2]!r} has shape {list(shape)}; {classes} x {classes} are needed")
+        spec.as_many(2, (classes, classes), "a row of gains for each class")
     elif source is None:
         spec.fail("needs the infogain matrix: as a third bottom, or a file as infogain_loss_param.source")
     return InfogainLoss(axis, mode, ignored_label(spec), spec.gradients, tops=len(spec.tops), source=source)

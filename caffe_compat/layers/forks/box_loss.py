@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
-from ..bvlc.loss import check_same_batch, class_axis, ignored_label, normalization_mode, normalizer
+from ..bvlc.loss import class_axis, ignored_label, normalization_mode, normalizer, same_batch
 from ..bvlc.softmax_loss import SoftmaxWithLoss
 from ..precision import widened
 from .families import DREADLORD
@@ -79,7 +79,7 @@ class IntelSoftmaxWithLossOHEM(SoftmaxWithLossOHEM):
 
 
 def _softmax_ohem(spec: LayerSpec, kind: type[SoftmaxWithLossOHEM]) -> Layer:
-    check_same_batch(spec)
+    same_batch(spec)
     axis = class_axis(spec, spec.params("softmax_param").axis, "softmax_param.axis")
     mode = normalization_mode(spec, "VALID")
     return kind(axis, mode, ignored_label(spec), spec.gradients, tops=len(spec.tops))

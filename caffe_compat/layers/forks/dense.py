@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.unknown import unknown_fields_of
 from ..autograd import Context
-from ..bvlc.loss import check_same_batch, class_labels, with_gradient
+from ..bvlc.loss import class_labels, same_batch, with_gradient
 from ..precision import widened
 
 __all__ = ["AngleLoss", "ChannelNorm", "MultiSoftmax", "MultiSoftmaxLoss"]
@@ -160,7 +160,7 @@ class AngleLoss(Layer):
 @layer("ANGLE_LOSS", bottoms=2, tops=(0, 1), loss=True, dialects=(_NORMALS,))
 def angle_loss(spec: LayerSpec) -> Layer:
     _check_map(spec)
-    check_same_batch(spec)
+    same_batch(spec)
     _refuse_weight(spec)
     if spec.bottom_shapes[1] != spec.bottom_shapes[0]:
         spec.fail(

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
 from ..autograd import Context
-from ..bvlc.loss import check_same_batch, class_labels
+from ..bvlc.loss import class_labels, same_batch
 from ..precision import widened
 
 __all__ = ["CenterLoss"]
@@ -108,7 +108,7 @@ def _checked(spec: LayerSpec) -> tuple[Params, int]:
     """The parameters, and how many values an example has."""
     params = spec.params("center_loss_param")
     shape, labels = spec.bottom_shapes
-    check_same_batch(spec)
+    same_batch(spec)
     if math.prod(labels[1:]) != 1:
         spec.fail(f"the labels {spec.bottoms[1]!r} have shape {list(labels)}; one label per example was expected")
     if spec.axis(params.axis, len(shape)) != 1:

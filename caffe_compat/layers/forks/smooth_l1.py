@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
-from ..bvlc.loss import check_same_batch, normalization_mode, normalizer, with_gradient
+from ..bvlc.loss import normalization_mode, normalizer, same_batch, with_gradient
 from ..precision import widened
 from .families import DREADLORD
 
@@ -198,7 +198,7 @@ class SmoothL1Loss(Layer):
 
 
 def _smooth_l1(spec: LayerSpec, settings: SmoothL1Settings) -> Layer:
-    check_same_batch(spec)
+    same_batch(spec)
     first = spec.bottom_shapes[0]
     for name, shape in zip(spec.bottoms[1:], spec.bottom_shapes[1:], strict=True):
         if four_axes(shape) != four_axes(first):

@@ -236,9 +236,9 @@ def test_errors(text: str, message: str) -> None:
 
 def test_errors_of_bottoms_and_tops() -> None:
     text = 'type: "Convolution" convolution_param { num_output: 3 kernel_size: 2 }'
-    with pytest.raises(LayerError, match=r"'b1' has shape \(1, 2, 4, 6\)"):
+    with pytest.raises(LayerError, match=r"'b1' has shape \[1, 2, 4, 6\]; \[1, 2, 4, 5\], as 'b0' has"):
         build(text, (1, 2, 4, 5), (1, 2, 4, 6), tops=2)
-    with pytest.raises(LayerError, match="2 bottoms and 1 tops"):
+    with pytest.raises(LayerError, match="1 tops for 2 bottoms; one for each"):
         build(text, (1, 2, 4, 5), (1, 2, 4, 5))
     with pytest.raises(LayerError, match="4 spatial axes; at most 3"):
         build(text, (1, 2, 4, 5, 6, 7))

@@ -88,7 +88,7 @@ def test_eltwise_max_sends_the_gradient_to_one_bottom_even_on_ties(device: torch
     [
         ("coeff: 1", [(2, 3), (2, 3)], "1 coefficients for 2 bottoms"),
         ("operation: PROD coeff: 1 coeff: 2", [(2, 3), (2, 3)], "which only operation SUM takes"),
-        ("", [(2, 3), (3, 2)], r"bottom 'b1' has shape \[3, 2\], unlike 'b0', which has \[2, 3\]"),
+        ("", [(2, 3), (3, 2)], r"bottom 'b1' has shape \[3, 2\]; \[2, 3\], as 'b0' has, was expected"),
         ("", [(2, 3), (2, 3), (1, 3)], "bottom 'b2'"),
     ],
 )

@@ -270,16 +270,16 @@ def test_labels_out_of_range(kind: str, label: float) -> None:
 @pytest.mark.parametrize(
     ("text", "shapes", "message"),
     [
-        ('type: "EuclideanLoss"', ((3, 4), (2, 6)), "first dimension"),
-        ('type: "EuclideanLoss"', ((3, 4), (3, 5)), r"\[3, 4\].*\[3, 5\].*size"),
-        ('type: "EuclideanLoss"', ((), ()), "first dimension"),
-        ('type: "SigmoidCrossEntropyLoss"', ((3, 4), (3, 5)), "size"),
-        ('type: "HingeLoss"', ((3, 4), (2,)), "first dimension"),
-        ('type: "MultinomialLogisticLoss"', ((3, 4), (3, 2)), "one label per example"),
-        ('type: "ContrastiveLoss"', ((3, 4), (3, 5), (3,)), "one shape"),
-        ('type: "ContrastiveLoss"', ((3, 4, 2), (3, 4, 2), (3,)), "one shape"),
-        ('type: "ContrastiveLoss"', ((3, 4), (3, 4), (3, 2)), "one number per pair"),
-        ('type: "ContrastiveLoss"', ((3, 4), (3, 4), (2,)), "one number per pair"),
+        ('type: "EuclideanLoss"', ((3, 4), (2, 6)), r"'b1' has shape \[2, 6\]; \(examples = 3, ...\)"),
+        ('type: "EuclideanLoss"', ((3, 4), (3, 5)), r"\[3, 5\]; a value for each of 'b0', \[3, 4\],"),
+        ('type: "EuclideanLoss"', ((), ()), r"'b0' has shape \[\]; \(examples, ...\)"),
+        ('type: "SigmoidCrossEntropyLoss"', ((3, 4), (3, 5)), "a value for each of 'b0'"),
+        ('type: "HingeLoss"', ((3, 4), (2,)), r"\(examples = 3, ...\)"),
+        ('type: "MultinomialLogisticLoss"', ((3, 4), (3, 2)), r"\[3, 2\]; \(labels = 3,\)"),
+        ('type: "ContrastiveLoss"', ((3, 4), (3, 5), (3,)), r"'b1' has shape \[3, 5\]; \(3, 4\) was"),
+        ('type: "ContrastiveLoss"', ((3, 4, 2), (3, 4, 2), (3,)), r"\[3, 4, 2\]; \(3, 4\) was"),
+        ('type: "ContrastiveLoss"', ((3, 4), (3, 4), (3, 2)), r"\[3, 2\]; \(pairs >= 3,\)"),
+        ('type: "ContrastiveLoss"', ((3, 4), (3, 4), (2,)), r"\[2\]; \(pairs >= 3,\)"),
     ],
 )
 def test_shapes_that_do_not_fit(text: str, shapes: tuple[tuple[int, ...], ...], message: str) -> None:

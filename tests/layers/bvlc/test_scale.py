@@ -112,7 +112,7 @@ def test_errors(kind: str) -> None:
         build(f'type: "{kind}" {param} {{ num_axes: -2 }}', SHAPE)
     with pytest.raises(LayerError, match="reach past the bottom"):
         build(f'type: "{kind}" {param} {{ axis: 2 num_axes: 3 }}', SHAPE)
-    with pytest.raises(LayerError, match=r"second bottom has shape \(3, 4\)"):
+    with pytest.raises(LayerError, match=r"'b1' has shape \[3, 4\]; what .* has from axis 1 on was"):
         build(f'type: "{kind}" {param} {{ axis: 1 }}', SHAPE, (3, 4))
-    with pytest.raises(LayerError, match=r"second bottom has shape \(4, 1\)"):
+    with pytest.raises(LayerError, match=r"'b1' has shape \[4, 1\]; what .* has from axis 3 on was"):
         build(f'type: "{kind}" {param} {{ axis: 3 }}', SHAPE, (4, 1))

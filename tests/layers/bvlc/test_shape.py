@@ -51,7 +51,7 @@ def test_concat_joins_channels_by_default_and_takes_one_bottom() -> None:
         ("axis: 1 concat_dim: 1", [(2, 3), (2, 3)], "both axis and concat_dim"),
         ("axis: 2", [(2, 3), (2, 3)], "axis 2 is out of range for 2 axes"),
         ("concat_dim: 4294967295", [(2, 3), (2, 3)], "concat_dim 4294967295 is out of range"),
-        ("axis: 1", [(2, 3), (4, 3)], r"bottom 'b1' has shape \[4, 3\], which differs from 'b0' \[2, 3\]"),
+        ("axis: 1", [(2, 3), (4, 3)], r"bottom 'b1' has shape \[4, 3\]; \(2, any\) was expected"),
         ("axis: 1", [(2, 3), (2, 3, 1)], "bottom 'b1'"),
     ],
 )
@@ -231,7 +231,7 @@ def test_crop(parameters: str, reference: tuple[int, ...], window: tuple, device
         ("", (2, 3, 5, 6), "cropping 6 values at offset 0 leaves axis 3, which has 4"),
         ("axis: 1 offset: 1 offset: 1", (2, 1, 1, 1), "has 2 offsets; one, or 3"),
         ("axis: 4", SHAPE, "axis 4 is out of range"),
-        ("", (2, 3, 5), "'b1' has 3 axes, fewer than the 4 of 'b0'"),
+        ("", (2, 3, 5), r"'b1' has shape \[2, 3, 5\]; one of at least the 4 axes of 'b0' was"),
     ],
 )
 def test_crop_refuses(parameters: str, reference: tuple[int, ...], message: str) -> None:
@@ -283,7 +283,7 @@ def test_batch_reindex_of_nothing_and_of_too_much() -> None:
     for index in (4.0, -1.0):
         with pytest.raises(IndexError):
             module(torch.zeros(4, 3), torch.tensor([index]))
-    with pytest.raises(LayerError, match=r"the indices 'b1' have shape \[6, 1\]; one axis"):
+    with pytest.raises(LayerError, match=r"'b1' has shape \[6, 1\]; \(indices,\) was"):
         build('type: "BatchReindex"', (4, 3), (6, 1))
 
 
@@ -312,8 +312,8 @@ def test_filter_counts_everything_where_values_are_unknown() -> None:
     ("shapes", "tops", "message"),
     [
         ([(4, 3), (4,)], 2, "2 tops for 1 bottoms"),
-        ([(4, 3), (4, 2)], 1, r"the selector 'b1' has shape \[4, 2\]"),
-        ([(4, 3), (5,)], 1, r"bottom 'b0' has shape \[4, 3\]; the selector has 5 items"),
+        ([(4, 3), (4, 2)], 1, r"'b1' has shape \[4, 2\]; \(items,\) was"),
+        ([(4, 3), (5,)], 1, r"bottom 'b0' has shape \[4, 3\]; \(items = 5, ...\) was"),
     ],
 )
 def test_filter_refuses(shapes: list[tuple[int, ...]], tops: int, message: str) -> None:

@@ -148,9 +148,9 @@ def test_compiles_with_gradients() -> None:
 
 
 def test_shapes_that_do_not_fit() -> None:
-    with pytest.raises(LayerError, match=r"need 24 of them, \[2, 3, 4\]"):
+    with pytest.raises(LayerError, match=r"a label for each vector along axis 1 of 'b0', \[2, 3, 4\],"):
         build('type: "SoftmaxWithLoss"', SHAPE, (2, 3, 5))
-    with pytest.raises(LayerError, match="first dimension"):
+    with pytest.raises(LayerError, match=r"\[24\]; \(examples = 2, ...\)"):
         build('type: "SoftmaxWithLoss"', SHAPE, (24,))
     with pytest.raises(LayerError, match=r"softmax_param.axis 4 is out of range"):
         build('type: "SoftmaxWithLoss" softmax_param { axis: 4 }', SHAPE, (2, 3, 4))
@@ -219,7 +219,7 @@ def test_infogain_matrix_of_another_size(tmp_path: Path) -> None:
     ("params", "shapes", "message"),
     [
         ("", ((2, 3), (2,)), "third bottom"),
-        ("", ((2, 3), (2,), (3, 4)), r"\[3, 4\]; 3 x 3"),
+        ("", ((2, 3), (2,), (3, 4)), r"\[3, 4\]; a row of gains for each class, \[3, 3\],"),
         ("loss_param { normalize: true }", ((2, 3), (2,), (3, 3)), "normalize"),
     ],
 )
