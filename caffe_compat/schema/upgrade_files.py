@@ -6,10 +6,7 @@ import os
 
 from ..errors import NetworkError
 from ..formats.files import atomic_write
-from ..formats.weights import read_weights, write_caffemodel
 from . import load_schema, split_dialect
-from .binary import decode_net
-from .infer import infer_binary
 from .messages import Message, NetParameter
 from .printing import format_message
 from .prototxt import read_message
@@ -50,6 +47,11 @@ def upgrade_caffemodel(
     Raises:
         FileError, WireError, NetworkError, DialectError: nothing is written.
     """
+    # Text, which needs none of them, is upgraded in a third of the time that numpy alone takes to import.
+    from ..formats.weights import read_weights, write_caffemodel
+    from .binary import decode_net
+    from .infer import infer_binary
+
     path = os.fspath(in_path)
     with read_weights(path) as weights:
         if weights.structure is None:

@@ -37,8 +37,8 @@ print(status, *[name for name in heavy if name in sys.modules], file=sys.stderr)
         (["caffe_compat", "capture-script"], set()),
         (["caffe_compat", "dialects"], {"google.protobuf"}),
         (["caffe_compat", "dialects", "weiliu89/caffe@ssd"], {"google.protobuf", "rich"}),
-        (["caffe_compat", "upgrade", "v1net.prototxt"], {"google.protobuf", "numpy", "h5py"}),
-        (["caffe_compat", "upgrade", "v1net.caffemodel"], {"google.protobuf", "numpy", "h5py"}),
+        (["caffe_compat", "upgrade", "v1net.prototxt"], {"google.protobuf"}),
+        (["caffe_compat", "upgrade", "v1net.caffemodel"], {"google.protobuf", "numpy"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
