@@ -44,9 +44,12 @@ def read_file(path: str | os.PathLike[str], limit: Limit = WHOLE_FILE) -> bytes:
     """All bytes of a regular file. Raises FileError, also if there are more than ``limit`` allows."""
     name = os.fspath(path)
     with open_file(name) as file:
-        limit.check(os.fstat(file.fileno()).st_size, "the file", name)
+        size = os.fstat(file.fileno()).st_size
+        limit.check(size, "the file", name)
         try:
-            data = file.read(limit.bytes + 1)  # it may have grown, or be one of the system's that tell no size
+            data = file.read(size + 1)  # room for the whole limit takes longer to make than a picture to read
+            if len(data) > size:  # it has grown, or is one of the system's that tell no size
+                data += file.read(limit.bytes + 1 - len(data))
         except OSError as error:
             raise FileError(f"cannot be read: {_reason(error)}", path=name) from error
     limit.check(len(data), "the file", name)
