@@ -11,13 +11,14 @@ import re
 from collections.abc import Sequence
 from types import EllipsisType
 
-__all__ = ["IMAGES", "PIXELS", "VOLUMES", "Axis", "Shape", "described", "fits"]
+__all__ = ["FILLED", "IMAGES", "PIXELS", "VOLUMES", "Axis", "Shape", "described", "fits", "four_axes"]
 
 Shape = tuple[int, ...]
 Axis = int | str | EllipsisType
 
 IMAGES = ("images", "channels", "height", "width")
 PIXELS = ("images", "channels", "height > 0", "width > 0")
+FILLED = ("images > 0", "channels > 0", "height > 0", "width > 0")
 VOLUMES = ("images", "channels", "length", "height", "width")
 
 _COMPARED = {">": operator.gt, ">=": operator.ge, "=": operator.eq}
@@ -48,6 +49,15 @@ def _allows(axis: int | str, size: int) -> bool:
     if match is None:
         raise ValueError(f"axis {axis!r} is neither a name nor a name with a bound or a size, as 'height > 0'")
     return match["sign"] is None or bool(_COMPARED[match["sign"]](size, int(match["bound"])))
+
+
+def four_axes(shape: Shape) -> Shape:
+    """A shape as Caffe's old accessors (``num``, ``channels``, ``height``, ``width``) see it: missing axes are 1.
+
+    >>> four_axes((7, 5)), four_axes(())
+    ((7, 5, 1, 1), (1, 1, 1, 1))
+    """
+    return (*shape, *(1,) * (4 - len(shape)))
 
 
 def described(axes: Sequence[Axis]) -> str:

@@ -20,7 +20,7 @@ from ..schema import split_dialect
 from ..schema.messages import LayerParameter
 from ..schema.params import Params, Unread, unread_fields
 from ..schema.which_meaning import meaning_of
-from .shapes import IMAGES, PIXELS, VOLUMES, Axis, Shape, described, fits
+from .shapes import FILLED, IMAGES, PIXELS, VOLUMES, Axis, Shape, described, fits, four_axes
 
 __all__ = ["LayerSpec"]
 
@@ -122,13 +122,23 @@ class LayerSpec:
             self.misfit(index, described(axes))
         return shape
 
-    def images(self, index: int = 0, *, pixels: bool = False) -> Shape:
-        """(images, channels, height, width) of a bottom; with ``pixels``, heights and widths of 0 are refused."""
-        return self.shaped(index, *(PIXELS if pixels else IMAGES))
+    def images(self, index: int = 0, *, pixels: bool = False, filled: bool = False) -> Shape:
+        """(images, channels, height, width) of a bottom.
+
+        With ``pixels``, heights and widths of 0 are refused; with ``filled``, every size of 0 is.
+        """
+        return self.shaped(index, *(FILLED if filled else PIXELS if pixels else IMAGES))
 
     def volumes(self, index: int = 0) -> Shape:
         """(images, channels, length, height, width) of a bottom."""
         return self.shaped(index, *VOLUMES)
+
+    def images_or_volumes(self, index: int = 0) -> Shape:
+        """(images, channels, height, width) of a bottom, or (images, channels, length, height, width)."""
+        shape = self.bottom_shapes[index]
+        if not fits(shape, IMAGES) and not fits(shape, VOLUMES):
+            self.misfit(index, f"{described(IMAGES)} or {described(VOLUMES)}")
+        return shape
 
     def channels(self, index: int = 0) -> Shape:
         """(images, channels, ...) of a bottom."""
@@ -138,15 +148,20 @@ class LayerSpec:
         """The shape of a bottom with one number for each example, whatever axes of length 1 lie behind."""
         return self.shaped(index, length, ones=True)
 
-    def four_axes(self, index: int = 0) -> Shape:
-        """A bottom's shape as Caffe's old accessors (``num``, ``channels``, ``height``, ``width``) see it.
+    def rows(self, index: int, rows: Axis, values: Axis) -> tuple[int, int]:
+        """How many rows of how many values a bottom has: its first axis, and all others together."""
+        shape = self.bottom_shapes[index]
+        flat = (*shape[:1], *([math.prod(shape[1:])] if shape else []))
+        if not fits(flat, (rows, values)):
+            self.misfit(index, described((rows, values)))
+        return flat[0], flat[1]
 
-        Axes that are missing are 1 long (``Blob::LegacyShape``); more than four are refused.
-        """
+    def four_axes(self, index: int = 0) -> Shape:
+        """A bottom's shape as :func:`.shapes.four_axes` has it; more axes are refused (``Blob::LegacyShape``)."""
         shape = self.bottom_shapes[index]
         if len(shape) > 4:
-            self.misfit(index, "one of at most 4 axes")
-        return (*shape, *(1,) * (4 - len(shape)))
+            self.misfit(index, "a blob of at most 4 axes")
+        return four_axes(shape)
 
     def alike(self, *indices: int) -> Shape:
         """The shape that these bottoms (all, if none is named) must have in common: that of the first of them."""

@@ -81,6 +81,18 @@ REFUSALS: dict[str, tuple[Callable[[LayerSpec], object], LayerSpec, str]] = {
         spec_of((), (2, 3, 5, 4)),
         "'b1' has shape [2, 3, 5, 4]; (images, channels, length, height, width)",
     ),
+    "filled": (
+        lambda spec: spec.images(filled=True),
+        spec_of((0, 3, 5, 4)),
+        "'b0' has shape [0, 3, 5, 4]; (images > 0, channels > 0, height > 0, width > 0)",
+    ),
+    "images or volumes": (
+        LayerSpec.images_or_volumes,
+        spec_of((2, 3, 5)),
+        "'b0' has shape [2, 3, 5]; (images, channels, height, width) or (images, channels, length, height, width)",
+    ),
+    "rows": (lambda spec: spec.rows(0, "boxes", 5), spec_of((3, 2, 2)), "'b0' has shape [3, 2, 2]; (boxes, 5)"),
+    "rows of nothing": (lambda spec: spec.rows(0, "boxes", 1), spec_of(()), "'b0' has shape []; (boxes, 1)"),
     "channels": (LayerSpec.channels, spec_of((2,)), "'b0' has shape [2]; (images, channels, ...)"),
     "vector": (lambda spec: spec.vector(1), spec_of((2,), (2, 3)), "'b1' has shape [2, 3]; (examples,)"),
     "vector of a length": (
@@ -91,7 +103,7 @@ REFUSALS: dict[str, tuple[Callable[[LayerSpec], object], LayerSpec, str]] = {
     "four axes": (
         LayerSpec.four_axes,
         spec_of((2, 3, 1, 4, 5)),
-        "'b0' has shape [2, 3, 1, 4, 5]; one of at most 4 axes",
+        "'b0' has shape [2, 3, 1, 4, 5]; a blob of at most 4 axes",
     ),
     "alike": (
         LayerSpec.alike,
@@ -123,7 +135,9 @@ def test_what_fits_is_given_back() -> None:
     assert spec.images() == spec.images(1, pixels=True) == spec.channels(0) == spec.alike(0, 1) == (2, 3, 5, 4)
     assert spec.vector(2) == spec.vector(2, 2) == (2, 1, 1)
     assert spec.four_axes(2) == (2, 1, 1, 1)
-    assert spec.volumes(3) == (2, 3, 1, 5, 4)
+    assert spec.rows(0, "images = 2", "values") == (2, 60)
+    assert spec.rows(4, "rows", 1) == (120, 1)
+    assert spec.images_or_volumes(3) == spec.volumes(3) == (2, 3, 1, 5, 4)
     assert spec.as_many(4, (2, 3, 5, 4), "a label for each value") == (120,)
     assert spec.shaped(-1, "values") == (120,)
 

@@ -183,7 +183,7 @@ def crop(spec: LayerSpec) -> Layer:
     if len(offsets) not in (1, cropped):
         spec.fail(f"has {len(offsets)} offsets; one, or {cropped} (axis {axis} and those behind it), was expected")
     if len(reference) < len(shape):
-        spec.misfit(1, f"one of at least the {len(shape)} axes of {spec.bottoms[0]!r}")
+        spec.misfit(1, f"a blob of at least the {len(shape)} axes of {spec.bottoms[0]!r}")
     if len(offsets) == 1:
         offsets = offsets * cropped
     for i, offset in enumerate(offsets, axis):

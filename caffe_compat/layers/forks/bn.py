@@ -229,7 +229,4 @@ def bn_of_synopsys(spec: LayerSpec) -> nn.Module:
 
 
 def _channels(spec: LayerSpec, *, volumes: bool = False) -> int:
-    shape = spec.bottom_shapes[0]
-    if len(shape) != 4 and not (volumes and len(shape) == 5):
-        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; (images, channels, height, width) was expected")
-    return shape[1]
+    return (spec.images_or_volumes() if volumes else spec.images())[1]

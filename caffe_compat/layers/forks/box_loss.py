@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
+from ...network.shapes import four_axes
 from ..bvlc.loss import class_axis, ignored_label, normalization_mode, normalizer, same_batch
 from ..bvlc.softmax_loss import SoftmaxWithLoss
 from ..precision import widened
 from .families import DREADLORD
-from .smooth_l1 import four_axes
 
 __all__ = ["BoxAnnotatorOHEM", "SoftmaxWithLossOHEM"]
 
@@ -124,19 +124,9 @@ def box_annotator_ohem(spec: LayerSpec) -> Layer:
     params = spec.params("box_annotator_ohem_param")
     if params.roi_per_img < 1:
         spec.fail(f"roi_per_img is {params.roi_per_img}; at least 1 was expected")
-    boxes, losses, labels, weights = map(four_axes, spec.bottom_shapes)
-    count, _, height, width = boxes
-    for name, found, expected in zip(
-        spec.bottoms,
-        (boxes, losses, labels, weights),
-        (
-            (count, 5, height, width),
-            (count, 1, height, width),
-            (count, 1, height, width),
-            (count, weights[1], height, width),
-        ),
-        strict=True,
-    ):
-        if found != expected:
-            spec.fail(f"{name!r} has shape {list(found)}; {list(expected)} was expected")
+    count, _, height, width = spec.four_axes(0)
+    for index, columns in enumerate((5, 1, 1, spec.four_axes(3)[1])):  # boxes, losses, labels, weights
+        expected = (count, columns, height, width)
+        if spec.four_axes(index) != expected:
+            spec.misfit(index, f"{list(expected)}")
     return BoxAnnotatorOHEM(params.roi_per_img, params.ignore_label)

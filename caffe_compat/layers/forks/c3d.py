@@ -61,7 +61,7 @@ def convolution_3d_next(spec: LayerSpec) -> Layer:
 
 
 def _convolution(spec: LayerSpec, params: Params) -> Layer:
-    shape = _volume(spec)
+    shape = spec.volumes()
     # Only how the filters are dealt out for multiplication; each sees all channels.
     if params.filter_group < 1 or params.num_output % params.filter_group:
         spec.fail(f"filter_group {params.filter_group} does not divide num_output {params.num_output}")
@@ -144,7 +144,7 @@ def pooling_3d_next(spec: LayerSpec) -> Layer:
 
 
 def _pooling(spec: LayerSpec, params: Params) -> Layer:
-    shape = _volume(spec)
+    shape = spec.volumes()
     kernel, stride = _sizes(spec, params)
     mean = params.pool == "AVE"
     if not mean and (params.pool != "MAX" or params.pad):
@@ -156,15 +156,6 @@ def _pooling(spec: LayerSpec, params: Params) -> Layer:
         if math.ceil((n + 2 * p - k) / s) * s >= n + p:
             spec.fail(f"with stride {list(stride)}, a window would begin behind the end of a bottom of {list(shape)}")
     return Pooling3D(kernel, stride, params.pad, mean=mean, gradients=spec.gradients)
-
-
-def _volume(spec: LayerSpec) -> tuple[int, ...]:
-    shape = spec.bottom_shapes[0]
-    if len(shape) != 5:
-        spec.fail(
-            f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; (N, channels, length, height, width) was expected"
-        )
-    return shape
 
 
 def _sizes(spec: LayerSpec, params: Params) -> tuple[Triple, Triple]:

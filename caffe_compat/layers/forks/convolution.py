@@ -101,11 +101,9 @@ def convolution_depthwise_of_cc(spec: LayerSpec) -> Layer:
 
 
 def _depthwise(spec: LayerSpec, *, kernel: int | None, pad: int) -> Layer:
-    shape, params = spec.bottom_shapes[0], spec.params("convolution_param")
+    shape, params = spec.images(), spec.params("convolution_param")
     # The type does not look at them: every channel is a group and makes one channel.
     params.ignore("num_output", "group", "engine")
-    if len(shape) != 4:
-        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; (images, channels, height, width) was expected")
     size = _two(spec, params, "kernel", "kernel_size", kernel)
     stride = _two(spec, params, "stride", "stride", 1)
     around = _two(spec, params, "pad", "pad", pad)
@@ -136,8 +134,8 @@ def _repeated(spec: LayerSpec, params: Params, name: str, default: int | None) -
 @layer("DepthwiseConvolution", bottoms=(1, None), tops=(1, None))
 def depthwise_convolution(spec: LayerSpec) -> nn.Module:
     """Convolution, whose group must be the channels: on the GPU, the forks take that for granted."""
-    params, shape = spec.params("convolution_param"), spec.bottom_shapes[0]
-    if len(shape) != 4 or not params.group == shape[1] == params.num_output:
+    params, shape = spec.params("convolution_param"), spec.images()
+    if not params.group == shape[1] == params.num_output:
         spec.fail(
             f"group {params.group} and num_output {params.num_output} must be the channels of the bottom {list(shape)}"
         )

@@ -84,9 +84,8 @@ class Correlation(Layer):
 @layer("Correlation", bottoms=2, tops=1)
 def correlation(spec: LayerSpec) -> Layer:
     params = spec.params("correlation_param")
-    first, second = spec.bottom_shapes
-    if len(first) != 4 or first != second:
-        spec.fail(f"bottoms of {list(first)} and {list(second)}; two alike with four axes were expected")
+    *_, height, width = spec.images()
+    spec.alike()
     params.ignore("do_abs")  # which the fork reads and does not use
     if params.get("single_direction", 0) != 0:
         spec.fail("single_direction other than 0 is not supported")
@@ -106,9 +105,9 @@ def correlation(spec: LayerSpec) -> Layer:
         subtract=params.correlation_type == "SUBTRACT",
         gradients=spec.gradients,
     )
-    if min(module.top_size(size) for size in first[2:]) < 1:
+    if min(module.top_size(size) for size in (height, width)) < 1:
         spec.fail(
             f"max_displacement {params.max_displacement} and kernel_size {params.kernel_size} do not fit into a map of "
-            f"{first[2]} x {first[3]} with pad {params.pad}"
+            f"{height} x {width} with pad {params.pad}"
         )
     return module

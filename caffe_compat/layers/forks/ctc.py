@@ -87,10 +87,9 @@ def ctc_greedy_decoder_of_cc(spec: LayerSpec) -> Layer:
 
 
 def _decoder(spec: LayerSpec, blank: int, *, merge: bool) -> Layer:
-    shapes = spec.bottom_shapes
-    shape = shapes[0]
-    if len(shape) < 3 or any(n != 1 for n in shape[3:]) or min(shape) < 1:
-        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; (steps, images, classes) was expected")
-    if len(shapes) == 2 and (shapes[1][:1] != shape[1:2] or any(n != 1 for n in shapes[1][2:])):
-        spec.fail(f"bottom {spec.bottoms[1]!r} has shape {list(shapes[1])}; ({shape[1]}, labels) was expected")
-    return CTCGreedyDecoder(blank if blank >= 0 else shape[2] - 1, merge=merge)
+    _, images, classes, *_ = spec.shaped(0, "steps > 0", "images > 0", "classes > 0", ones=True)
+    if len(spec.bottoms) == 2:
+        # One label for each image may do without an axis.
+        labels = ("labels",) if spec.bottom_shapes[1][1:] else ()
+        spec.shaped(1, f"images = {images}", *labels, ones=True)
+    return CTCGreedyDecoder(blank if blank >= 0 else classes - 1, merge=merge)

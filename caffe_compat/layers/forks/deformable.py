@@ -128,11 +128,9 @@ class DeformableConvolution(Layer):
 # unsky/FPN has a type of this name, too, that does not move anything: it multiplies the bottom itself.
 @layer("DeformableConvolution", bottoms=2, tops=1, dialects=("makefile/frcnn",))
 def deformable_convolution(spec: LayerSpec) -> Layer:
-    params, (shape, moves) = spec.params("deformable_convolution_param"), spec.bottom_shapes
+    params, shape = spec.params("deformable_convolution_param"), spec.images()
     # It chooses between two ways to the same numbers.
     params.ignore("force_nd_im2col")
-    if len(shape) != 4:
-        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; (images, channels, height, width) was expected")
     geometry = kernel_geometry(spec, params)
     if geometry.axis != 1:
         spec.fail(f"axis {geometry.axis} is not supported; 1, the channels, is")
@@ -148,7 +146,6 @@ def deformable_convolution(spec: LayerSpec) -> Layer:
             f"kernel {list(geometry.kernel)}, stride {list(geometry.stride)}, pad {list(geometry.pad)} and dilation "
             f"{list(geometry.dilation)} must keep the size of the bottom, {shape[2]} x {shape[3]}"
         )
-    expected = (shape[0], parts * 2 * geometry.kernel[0] * geometry.kernel[1], *shape[2:])
-    if moves != expected:
-        spec.fail(f"bottom {spec.bottoms[1]!r} has shape {list(moves)}; {list(expected)} was expected")
+    moves = parts * 2 * geometry.kernel[0] * geometry.kernel[1]
+    spec.shaped(1, f"images = {shape[0]}", f"moves = {moves}", *shape[2:])
     return DeformableConvolution(geometry, channels, params, spec.gradients)

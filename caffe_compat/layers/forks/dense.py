@@ -5,7 +5,6 @@ They are of the first generation (``layers { type: MULTI_SOFTMAX }``) and keep t
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 import torch
@@ -36,7 +35,7 @@ class MultiSoftmax(Layer):
 
 @layer("MULTI_SOFTMAX", bottoms=1, tops=1, dialects=(_FLOW,))
 def multi_softmax(spec: LayerSpec) -> Layer:
-    _check_map(spec)
+    spec.images()
     _refuse_factors(spec)
     return MultiSoftmax()
 
@@ -66,13 +65,10 @@ class MultiSoftmaxLoss(Layer):
 
 @layer("MULTI_SOFTMAX_LOSS", bottoms=2, tops=(0, 2), loss=True, dialects=(_FLOW,))
 def multi_softmax_loss(spec: LayerSpec) -> Layer:
-    _check_map(spec)
     _refuse_weight(spec)
     _refuse_factors(spec)
-    labels, (images, _, *size) = spec.bottom_shapes[1], spec.bottom_shapes[0]
-    count = images * math.prod(size)
-    if math.prod(labels) != count:
-        spec.fail(f"{spec.bottoms[1]!r} has shape {list(labels)}; one label for each of {count} positions was expected")
+    images, _, *size = spec.images()
+    spec.as_many(1, (images, *size), "a label for each position")
     return MultiSoftmaxLoss(tops=len(spec.tops))
 
 
@@ -129,7 +125,7 @@ class ChannelNorm(Layer):
 
 @layer("NORM", bottoms=1, tops=1, dialects=(_NORMALS,))
 def norm(spec: LayerSpec) -> Layer:
-    _check_map(spec)
+    spec.images()
     return ChannelNorm(spec.gradients)
 
 
@@ -159,20 +155,11 @@ class AngleLoss(Layer):
 
 @layer("ANGLE_LOSS", bottoms=2, tops=(0, 1), loss=True, dialects=(_NORMALS,))
 def angle_loss(spec: LayerSpec) -> Layer:
-    _check_map(spec)
+    spec.images()
     same_batch(spec)
     _refuse_weight(spec)
-    if spec.bottom_shapes[1] != spec.bottom_shapes[0]:
-        spec.fail(
-            f"bottoms of {list(spec.bottom_shapes[0])} and {list(spec.bottom_shapes[1])}; two alike were expected"
-        )
+    spec.alike()
     return AngleLoss(spec.gradients)
-
-
-def _check_map(spec: LayerSpec) -> None:
-    if len(spec.bottom_shapes[0]) != 4:
-        shape = list(spec.bottom_shapes[0])
-        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {shape}; (images, channels, height, width) was expected")
 
 
 def _refuse_weight(spec: LayerSpec) -> None:

@@ -162,9 +162,8 @@ def _detection_evaluate(spec: LayerSpec, *, strict: bool) -> Layer:
         spec.fail("needs num_classes")
     if params.overlap_threshold <= 0:
         spec.fail(f"overlap_threshold {params.overlap_threshold:g} must be positive")
-    for name, shape, width in zip(spec.bottoms, spec.bottom_shapes, (7, 8), strict=True):
-        if len(shape) != 4 or shape[:2] != (1, 1) or shape[3] != width:
-            spec.fail(f"{name!r} has shape {list(shape)}; (1, 1, boxes, {width}) was expected")
+    spec.shaped(0, 1, 1, "boxes", 7)
+    spec.shaped(1, 1, 1, "objects", 8)
     sizes = params.name_size_file if params.has("name_size_file") and params.name_size_file else None
     return DetectionEvaluate(
         params.num_classes,

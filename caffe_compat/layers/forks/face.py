@@ -107,10 +107,8 @@ def center_loss_of_windows(spec: LayerSpec) -> Layer:
 def _checked(spec: LayerSpec) -> tuple[Params, int]:
     """The parameters, and how many values an example has."""
     params = spec.params("center_loss_param")
-    shape, labels = spec.bottom_shapes
-    same_batch(spec)
-    if math.prod(labels[1:]) != 1:
-        spec.fail(f"the labels {spec.bottoms[1]!r} have shape {list(labels)}; one label per example was expected")
+    shape = spec.bottom_shapes[0]
+    spec.vector(1, f"labels = {same_batch(spec)}")
     if spec.axis(params.axis, len(shape)) != 1:
         spec.fail(f"axis {params.axis} is not supported; 1, all values of an example, is")
     if params.num_output < 1:

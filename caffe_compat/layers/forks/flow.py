@@ -108,12 +108,8 @@ def flow_warp(spec: LayerSpec) -> Layer:
 
 
 def _check_flow(spec: LayerSpec) -> None:
-    shape, flow = spec.bottom_shapes
-    if len(shape) != 4 or flow != (shape[0], 2, *shape[2:]):
-        spec.fail(
-            f"bottoms of {list(shape)} and {list(flow)}; (images, channels, height, width) and "
-            "(images, 2, height, width) were expected"
-        )
+    images, _, height, width = spec.images()
+    spec.shaped(1, f"images = {images}", 2, f"height = {height}", f"width = {width}")
 
 
 class _LengthGradient(torch.autograd.Function):
@@ -154,7 +150,7 @@ class ChannelLength(Layer):
 
 @layer("ChannelNorm", bottoms=1, tops=1, dialects=(_FLOWNET2, _LITE, _SYNOPSYS))
 def channel_norm(spec: LayerSpec) -> Layer:
-    _check_map(spec)
+    spec.images()
     return ChannelLength(spec.gradients)
 
 
@@ -174,7 +170,7 @@ class Grid(Layer):
 
 @layer("Grid", bottoms=1, tops=1, dialects=(_LITE,))
 def grid(spec: LayerSpec) -> Layer:
-    _check_map(spec)
+    spec.images()
     return Grid()
 
 
@@ -202,7 +198,7 @@ class ExpMax(Layer):
 @layer("ExpMax", bottoms=1, tops=1, dialects=(_LITE,))
 def exp_max(spec: LayerSpec) -> Layer:
     params = spec.params("expmax_param")
-    _check_map(spec)
+    spec.images()
     base = math.e if params.base == -1 else params.base
     if base <= 0:
         spec.fail(f"base {params.base:g} must be positive, or -1 for e")
@@ -268,14 +264,12 @@ def mean(spec: LayerSpec) -> Layer:
     params = spec.params("mean_param")
     if params.has("file"):
         spec.fail("a mean from a file is not supported; give one value for each channel")
-    if not params.value or len(spec.tops) != len(spec.bottoms):
-        spec.fail(f"needs values, and as many tops as bottoms; found {len(spec.tops)} and {len(spec.bottoms)}")
-    for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
-        if len(shape) != 4 or shape[1] % len(params.value):
-            spec.fail(
-                f"bottom {name!r} has shape {list(shape)}; four axes, and channels that {len(params.value)} values "
-                "divide, were expected"
-            )
+    spec.one_top_each()
+    if not params.value:
+        spec.fail("needs values")
+    for index in range(len(spec.bottoms)):
+        if spec.images(index)[1] % len(params.value):
+            spec.misfit(index, f"a multiple of the {len(params.value)} values as channels")
     factor = -params.mean_scale if params.operation == "SUBTRACT" else params.mean_scale
     return Mean(params.input_scale, tuple(factor * value for value in params.value), params.output_scale)
 
@@ -322,9 +316,9 @@ class L1Loss(Layer):
 
 @layer("L1Loss", bottoms=(1, 2), tops=(0, 1), loss=True, unforced=(), dialects=(*FLOWNETS, "aharley/segaware"))
 def l1_loss(spec: LayerSpec) -> Layer:
-    params, shape = spec.params("l1_loss_param"), spec.bottom_shapes[0]
-    if len(shape) != 4 or any(other != shape for other in spec.bottom_shapes):
-        spec.fail(f"bottoms of {list(map(list, spec.bottom_shapes))}; alike, with four axes, was expected")
+    params = spec.params("l1_loss_param")
+    spec.images()
+    spec.alike()
     return L1Loss(
         lengths=params.l2_per_location,
         scaled=params.l2_prescale_by_channels,
@@ -333,9 +327,3 @@ def l1_loss(spec: LayerSpec) -> Layer:
         plateau=params.plateau,
         power=params.power if params.knows("power") else 0.5,  # LiteFlowNet's own
     )
-
-
-def _check_map(spec: LayerSpec) -> None:
-    shape = spec.bottom_shapes[0]
-    if len(shape) != 4:
-        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; (images, channels, height, width) was expected")

@@ -148,9 +148,8 @@ def downsample(spec: LayerSpec) -> Layer:
 
 def _map_size(spec: LayerSpec, params: Params, high: str, wide: str) -> Size | None:
     """Height and width in these fields, which must be positive; None with a second bottom, whose size counts."""
-    for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
-        if len(shape) != 4 or min(shape) < 1:
-            spec.fail(f"bottom {name!r} has shape {list(shape)}; (images, channels, height, width) was expected")
+    for index in range(len(spec.bottoms)):
+        spec.images(index, filled=True)
     if len(spec.bottoms) == 2:
         params.ignore(high, wide)
         return None

@@ -129,9 +129,9 @@ class Lstm(Layer):
 
 @layer("Lstm", bottoms=(1, 2), tops=1, dialects=("junhyukoh/caffe-lstm",))
 def lstm(spec: LayerSpec) -> Layer:
-    shape, params = spec.bottom_shapes[0], spec.params("lstm_param")
+    shape, params = spec.shaped(0, "rows > 0", ...), spec.params("lstm_param")
     streams, outputs = params.batch_size, params.num_output
-    if outputs < 1 or streams < 1 or not shape or shape[0] < 1 or shape[0] % streams:
+    if outputs < 1 or streams < 1 or shape[0] % streams:
         spec.fail(f"num_output {outputs} must be at least 1, and batch_size {streams} divide the rows of {list(shape)}")
     _check_marks(spec, shape[0] // streams, streams)
     return Lstm(
@@ -148,9 +148,8 @@ def lstm_of_sequences(spec: LayerSpec) -> Layer:
 @layer("Lstm", bottoms=(1, 2), tops=1, dialects=_OCR)
 def lstm_of_three_axes(spec: LayerSpec) -> Layer:
     _check_marks(spec, *_steps_and_streams(spec))
-    if math.prod(spec.bottom_shapes[0][3:]) != 1:
-        # The fork then takes the third axis for all of the values, and the next step's from the middle of this one's.
-        spec.fail(f"{spec.bottoms[0]!r} has shape {list(spec.bottom_shapes[0])}; three axes were expected")
+    # Of more axes, the fork takes the third for all of the values, and the next step's from the middle of this one's.
+    spec.shaped(0, "steps", "streams", "values", ones=True)
     return _of_sequences(spec)
 
 
@@ -159,18 +158,15 @@ def lstm_of_marked_sequences(spec: LayerSpec) -> Layer:
     """Its marks may be (steps, streams), where the others take one stream's only."""
     steps, streams = _steps_and_streams(spec)
     if len(spec.bottoms) == 2 and spec.bottom_shapes[1][:2] == (steps, streams):
-        if math.prod(spec.bottom_shapes[1][2:]) != 1:
-            spec.fail(f"{spec.bottoms[1]!r} has shape {list(spec.bottom_shapes[1])}; {steps} x {streams} were expected")
+        spec.shaped(1, f"steps = {steps}", f"streams = {streams}", ones=True)
     else:
         _check_marks(spec, steps, streams)
     return _of_sequences(spec)
 
 
 def _steps_and_streams(spec: LayerSpec) -> tuple[int, int]:
-    shape = spec.bottom_shapes[0]
-    if len(shape) < 3 or min(shape[:2]) < 1:
-        spec.fail(f"{spec.bottoms[0]!r} has shape {list(shape)}; (steps, streams, values) was expected")
-    return shape[0], shape[1]
+    steps, streams, *_ = spec.shaped(0, "steps > 0", "streams > 0", "values", ...)
+    return steps, streams
 
 
 def _check_marks(spec: LayerSpec, steps: int, streams: int) -> None:
@@ -178,9 +174,7 @@ def _check_marks(spec: LayerSpec, steps: int, streams: int) -> None:
         if streams > 1:
             # The fork then reads the marks of step t from place t on, not from place t times streams.
             spec.fail(f"marks of where sequences begin are supported for one stream only, found {streams}")
-        marks = spec.bottom_shapes[1]
-        if marks[:1] != (steps,) or math.prod(marks) != steps:
-            spec.fail(f"{spec.bottoms[1]!r} has shape {list(marks)}; {steps} marks were expected")
+        spec.vector(1, f"marks = {steps}")
 
 
 def _of_sequences(spec: LayerSpec) -> Layer:

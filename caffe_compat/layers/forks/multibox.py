@@ -238,9 +238,7 @@ def _multi_box_loss(spec: LayerSpec, *, by_score: bool) -> Layer:
     if not 0 <= background < params.num_classes:
         spec.fail(f"background_label_id {background} must be one of the {params.num_classes} classes")
     check_predictions(spec, params.num_classes, True)
-    objects = spec.bottom_shapes[3]
-    if len(objects) != 4 or objects[:2] != (1, 1) or objects[3] != 8:
-        spec.fail(f"the objects {spec.bottoms[3]!r} have shape {list(objects)}; (1, 1, objects, 8) was expected")
+    spec.shaped(3, 1, 1, "objects", 8)
     # The net sees to it that there are as many as bottoms, or none.
     down = [*spec.message.propagate_down, True, True]
     settings = MultiBoxSettings(

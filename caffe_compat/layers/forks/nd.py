@@ -21,12 +21,7 @@ Sizes = tuple[int, ...]
 
 def _sizes(spec: LayerSpec, params: Params) -> tuple[Sizes, Sizes, Sizes]:
     """Kernel, stride and pad, each with a number for each axis behind the channels."""
-    shape = spec.bottom_shapes[0]
-    axes = len(shape) - 2
-    if axes not in (2, 3):
-        spec.fail(
-            f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; two or three axes behind the channels were expected"
-        )
+    axes = len(spec.images_or_volumes()) - 2
     if not params.has("kernel_shape"):
         spec.fail("needs kernel_shape")
     found = []
@@ -52,8 +47,8 @@ def nd_convolution(spec: LayerSpec) -> nn.Module:
     params, shape = spec.params("convolution_param"), spec.bottom_shapes[0]
     kernel, stride, pad = _sizes(spec, params)
     _check_room(spec, kernel, pad)
-    if len(spec.tops) != len(spec.bottoms) or any(other != shape for other in spec.bottom_shapes):
-        spec.fail(f"{len(spec.bottoms)} bottoms must be alike and have a top each, found {len(spec.tops)}")
+    spec.one_top_each()
+    spec.alike()
     outputs, group = params.num_output, params.group
     if outputs < 1 or group < 1 or shape[1] % group or outputs % group:
         spec.fail(f"group {group} must divide the {shape[1]} channels of the bottom and num_output {outputs}")

@@ -93,9 +93,7 @@ class Normalize(Layer):
 
 @layer("Normalize", bottoms=1, tops=1, dialects=_FORKS)
 def normalize(spec: LayerSpec) -> Layer:
-    shape = spec.bottom_shapes[0]
-    if len(shape) < 2:
-        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; at least two axes were expected")
+    channels = spec.channels()[1]
     params = spec.params("norm_param")
     # Caffe's net sets what a layer learns by its lr_mult after the layer has had its say.
     params.ignore("fix_scale")
@@ -103,7 +101,7 @@ def normalize(spec: LayerSpec) -> Layer:
     if any(fork in spec.dialect.split("+") for fork in _FLOORED):
         eps = max(eps, torch.finfo(torch.float32).tiny)
     return Normalize(
-        shape[1],
+        channels,
         params.across_spatial,
         eps,
         filler_or_constant(params, 1.0, "scale_filler"),

@@ -87,9 +87,7 @@ class ImResize(Layer):
 
 @layer("ImResize", bottoms=1, tops=1, dialects=(_FORK,))
 def im_resize(spec: LayerSpec) -> Layer:
-    shape, params = spec.bottom_shapes[0], spec.params("imresize_param")
-    if len(shape) != 4 or min(shape) < 1:
-        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; (images, channels, height, width) was expected")
+    shape, params = spec.images(filled=True), spec.params("imresize_param")
     size = None
     if params.factor == 0:
         size = (params.target_spatial_height, params.target_spatial_width)
@@ -157,13 +155,9 @@ class Nms(Layer):
 
 @layer("Nms", bottoms=1, tops=1, dialects=(_FORK,))
 def nms(spec: LayerSpec) -> Layer:
-    shape, params = spec.bottom_shapes[0], spec.params("nms_param")
+    params = spec.params("nms_param")
     params.ignore("num_peak")  # which the fork does not read
-    if len(shape) != 4 or shape[0] < 1 or shape[1] < params.num_parts or min(shape[2:]) < 3:
-        spec.fail(
-            f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; images of at least {params.num_parts} maps, 3 x 3 "
-            "or larger, were expected"
-        )
     if min(params.num_parts, params.max_peaks) < 1:
         spec.fail(f"num_parts {params.num_parts} and max_peaks {params.max_peaks} must be at least 1")
+    spec.shaped(0, "images > 0", f"maps >= {params.num_parts}", "height >= 3", "width >= 3")
     return Nms(params.threshold, params.num_parts, params.max_peaks)

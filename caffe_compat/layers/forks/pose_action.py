@@ -42,12 +42,8 @@ class ImagePoseCoords(Layer):
 
 @layer("RescaledPoseCoords", bottoms=2, tops=1, dialects=("zimenglan-sysu-512/pose_action_caffe",))
 def rescaled_pose_coords(spec: LayerSpec) -> Layer:
-    shape, info = spec.bottom_shapes
-    if len(shape) < 2 or shape[1] % 2 or any(n != 1 for n in shape[2:]):
-        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; (images, pairs of coordinates) was expected")
-    if info[:2] != (shape[0], 5) or any(n != 1 for n in info[2:]):
-        spec.fail(
-            f"bottom {spec.bottoms[1]!r} has shape {list(info)}; ({shape[0]}, 5) was expected: index, width, height, "
-            "scale, flipped"
-        )
+    images, coordinates, *_ = spec.shaped(0, "images", "coordinates", ones=True)
+    if coordinates % 2:
+        spec.misfit(0, "(images, pairs of coordinates)")
+    spec.shaped(1, f"images = {images}", "index width height scale flipped = 5", ones=True)
     return ImagePoseCoords(spec.gradients)

@@ -92,9 +92,8 @@ def prior_box_first(spec: LayerSpec) -> Layer:
 def _prior_box(
     spec: LayerSpec, params: Params, least: Sequence[float], most: Sequence[float], kept: Callable[[float], float]
 ) -> Layer:
-    for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
-        if len(shape) != 4:
-            spec.fail(f"bottom {name!r} has shape {list(shape)}; (images, channels, height, width) was expected")
+    spec.images(0)
+    spec.images(1)
     return PriorBox(
         _prior_sizes(spec, params, least, most, kept),
         _prior_variances(spec, params),
@@ -111,9 +110,8 @@ def prior_box_clustered(spec: LayerSpec) -> Layer:
     params = spec.params("prior_box_param")
     if not params.knows("width"):
         spec.fail(f"under the dialect {spec.dialect}, prior_box_param has no width and height; pass another --dialect")
-    for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
-        if len(shape) != 4:
-            spec.fail(f"bottom {name!r} has shape {list(shape)}; (images, channels, height, width) was expected")
+    spec.images(0)
+    spec.images(1)
     # Read by the fork's other type alone.
     params.ignore("flip")
     widths, heights = params.width, params.height

@@ -181,9 +181,9 @@ def box_output(spec: LayerSpec) -> Layer:
         spec.fail(
             f"field_w, field_h and downsample_rate must be given once for each of the {len(spec.bottoms)} bottoms"
         )
-    for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
-        if len(shape) != 4 or shape[1] < 6 or shape[:2] != spec.bottom_shapes[0][:2]:
-            spec.fail(f"{name!r} has shape {list(shape)}; (images, classes + 4, height, width), was expected")
+    images, numbers, *_ = spec.shaped(0, "images", "numbers >= 6", "height", "width")  # of a box, and of classes
+    for index in range(1, len(spec.bottoms)):
+        spec.shaped(index, f"images = {images}", f"numbers = {numbers}", "height", "width")
     fields = list(zip(widths, heights, strict=True))
     return BoxOutput(_settings(spec, params), fields, strides, scored=len(spec.tops) == 2)
 
@@ -252,14 +252,14 @@ def box_group_output(spec: LayerSpec) -> Layer:
         spec.fail(f"{len(shapes)} bottoms need {len(shapes) / 2:g} box_group_param, found {len(groups)}")
     images = None
     for i, group in enumerate(groups):
-        count, prob, offsets = len(group.field_w), shapes[2 * i], shapes[2 * i + 1]
+        count, prob = len(group.field_w), spec.images(2 * i)
         if not count or count != len(group.field_h):
             spec.fail(
                 f"box_group_param {i} has {count} field_w and {len(group.field_h)} field_h; as many were expected"
             )
-        fits = len(prob) == 4 and prob[0] % count == 0 and offsets == (prob[0], 4, *prob[2:])
-        if not fits or (images is not None and prob[0] // count != images):
-            spec.fail(f"bottoms of {list(prob)} and {list(offsets)} do not fit {count} fields per image")
+        spec.shaped(2 * i + 1, prob[0], 4, *prob[2:])
+        if prob[0] % count or (images is not None and prob[0] // count != images):
+            spec.misfit(2 * i, f"a map for each of the {count} fields of every image")
         images = prob[0] // count
     fields = [tuple(zip(group.field_w, group.field_h, strict=True)) for group in groups]
     strides = [group.stride for group in groups]
@@ -313,11 +313,11 @@ class DecodeBBox(Layer):
 
 @layer("DecodeBBox", bottoms=(2, 3), tops=1, dialects=("zhaoweicai/mscnn", "zhaoweicai/cascade-rcnn"))
 def decode_bbox(spec: LayerSpec) -> Layer:
-    offsets, boxes, *matches = spec.bottom_shapes
-    if offsets[1:2] != (8,) or boxes[1:2] != (5,) or any(shape[:1] != offsets[:1] for shape in (boxes, *matches)):
-        spec.fail(
-            f"bottoms of {list(map(list, spec.bottom_shapes))}; 8 adjustments and 5 numbers for each box were expected"
-        )
+    matches = len(spec.bottoms) == 3
+    boxes = f"boxes = {spec.shaped(0, 'boxes', 'adjustments = 8', ...)[0]}"
+    spec.shaped(1, boxes, 5, ...)
+    if matches:
+        spec.shaped(2, boxes, ...)
     if matches and spec.phase != "TRAIN":
         spec.fail("a third bottom is for the TRAIN phase only")
     mean, std = _adjustment(spec)
@@ -361,14 +361,12 @@ def _three(x: Tensor) -> tuple[int, ...]:
 
 @layer("ScaleRoute", bottoms=(1, None), tops=(1, None), dialects=("zhaoweicai/cascade-rcnn",))
 def scale_route(spec: LayerSpec) -> Layer:
-    params, shapes = spec.params("scale_route_param"), spec.bottom_shapes
-    if len(spec.tops) != len(shapes):
-        spec.fail(f"has {len(shapes)} bottoms and {len(spec.tops)} tops; as many were expected")
-    for name, shape in zip(spec.bottoms, shapes, strict=True):
-        if not 1 <= len(shape) <= 4 or shape[0] != shapes[0][0]:
-            spec.fail(f"bottom {name!r} has shape {list(shape)}; a row for each of {shapes[0][0]} boxes was expected")
-    if math.prod(shapes[0][1:]) != 5 or shapes[0][1] != 5:
-        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shapes[0])}; rows of 5 numbers were expected")
+    params = spec.params("scale_route_param")
+    spec.one_top_each()
+    boxes = spec.shaped(0, "boxes", 5, ones=True)[0]
+    for index in range(len(spec.bottoms)):
+        spec.four_axes(index)
+        spec.shaped(index, f"boxes = {boxes}", ...)
     low, high = params.get("low_scale", 0.0), params.get("high_scale", math.inf)
     if high < low or (params.has("low_scale") and low <= 0) or high <= 0:
         spec.fail(f"low_scale {low:g} and high_scale {high:g} must be positive, and the latter not below the former")
@@ -448,17 +446,15 @@ class FrcnnOutput(Layer):
 
 @layer("FrcnnOutput", bottoms=4, tops=1, dialects=("zhaoweicai/cascade-rcnn",))
 def frcnn_output(spec: LayerSpec) -> Layer:
-    params, (prob, offsets, boxes, image) = spec.params("frcnn_output_param"), spec.bottom_shapes
+    params = spec.params("frcnn_output_param")
     aware = spec.params("bbox_reg_param").cls_aware
     mean, std = _adjustment(spec)
-    rows, classes = prob[0] if prob else 0, math.prod(prob[1:])
-    fits = classes > 1 and offsets[:1] == boxes[:1] == (rows,) and math.prod(boxes[1:]) in (5, 6)
-    if not fits or math.prod(offsets[1:]) != (4 * classes if aware else 8) or math.prod(image) != 2:
-        spec.fail(
-            f"bottoms of {list(map(list, spec.bottom_shapes))}; for each of N boxes the probabilities of the classes, "
-            f"{'4 adjustments for each class' if aware else '8 adjustments'} and 5 or 6 numbers, and the size of one "
-            "image, were expected"
-        )
+    count, classes = spec.rows(0, "boxes", "classes > 1")
+    boxes = f"boxes = {count}"
+    spec.rows(1, boxes, f"adjustments = {4 * classes if aware else 8}")
+    if spec.rows(2, boxes, "numbers >= 5")[1] > 6:
+        spec.misfit(2, f"({boxes}, 5 or 6)")
+    spec.as_many(3, (2,), "height and width of one image")
     return FrcnnOutput(
         mean, std, params.conf_thr, params.iou_thr, _measure_of(spec, params), params.max_det_num, aware=aware
     )

@@ -5,7 +5,6 @@ Source: eric612/MobileNet-YOLO, ``src/caffe/layers/region_loss_layer.cpp``.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -173,7 +172,7 @@ def _best_overlap(boxes: Tensor, truth: Tensor) -> Tensor:
 
 @layer("RegionLoss", bottoms=2, tops=1, loss=True, dialects=("eric612/MobileNet-YOLO",))
 def region_loss(spec: LayerSpec) -> Layer:
-    params, (x, objects) = spec.params("region_loss_param"), spec.bottom_shapes
+    params, (images, numbers, height, width) = spec.params("region_loss_param"), spec.images()
     # The fork takes the side from the map, and reads the others without using them.
     params.ignore("side", "softmax", "jitter", "absolute", "random", "softmax_tree", "class_map")
     if params.coords != 4:
@@ -184,15 +183,9 @@ def region_loss(spec: LayerSpec) -> Layer:
         spec.fail(
             f"num {count} and num_class {classes} must be at least 1, with two of {len(biases)} biases for each num"
         )
-    if len(x) != 4 or x[1] != count * (_BOX + classes) or x[2] != x[3]:
-        spec.fail(
-            f"bottom {spec.bottoms[0]!r} has shape {list(x)}; a square map of {count} x (5 + {classes}) was expected"
-        )
-    if objects[:1] != x[:1] or math.prod(objects[1:]) != 5 * _OBJECTS:
-        spec.fail(
-            f"bottom {spec.bottoms[1]!r} has shape {list(objects)}; {_OBJECTS} objects of 5 numbers for each of {x[0]} "
-            "images were expected"
-        )
+    if numbers != count * (_BOX + classes) or height != width:
+        spec.misfit(0, f"a square map of {count} x (5 + {classes})")
+    spec.rows(1, f"images = {images}", f"{_OBJECTS} objects of 5 numbers = {5 * _OBJECTS}")
     rule = Rule(
         tuple((biases[2 * i], biases[2 * i + 1]) for i in range(count)),
         bool(params.bias_match),

@@ -44,7 +44,8 @@ class Resize(Layer):
 
 @layer("Resize", bottoms=(1, 2), tops=1, dialects=("zimenglan-sysu-512/pose_action_caffe",))
 def resize(spec: LayerSpec) -> Layer:
-    _check_maps(spec)
+    for index in range(len(spec.bottoms)):
+        spec.images(index, filled=True)
     if len(spec.bottoms) == 2:
         like = spec.bottom_shapes[1]
         if spec.message.HasField("resize_param"):
@@ -62,12 +63,6 @@ def resize(spec: LayerSpec) -> Layer:
     if given:
         return Resize(_positive(spec, (params.height, params.width)))
     return Resize(_scaled(spec, (params.height_fac, params.width_fac)))
-
-
-def _check_maps(spec: LayerSpec) -> None:
-    for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
-        if len(shape) != 4 or min(shape) < 1:
-            spec.fail(f"bottom {name!r} has shape {list(shape)}; (images, channels, height, width) was expected")
 
 
 def _scaled(spec: LayerSpec, factors: tuple[float, float]) -> Size:

@@ -102,16 +102,8 @@ def _round_up(x: Tensor) -> Tensor:
 
 
 def _check_boxes(spec: LayerSpec) -> None:
-    features, boxes = spec.bottom_shapes[:2]
-    if len(features) != 4:
-        spec.fail(
-            f"bottom {spec.bottoms[0]!r} has shape {list(features)}; (images, channels, height, width) was expected"
-        )
-    columns = 1
-    for size in boxes[1:]:
-        columns *= size
-    if not boxes or columns != 5:
-        spec.fail(f"bottom {spec.bottoms[1]!r} has shape {list(boxes)}; rows (image, x1, y1, x2, y2) were expected")
+    spec.images()
+    spec.rows(1, "boxes", "image x1 y1 x2 y2 = 5")
 
 
 class _BoxLayer(Layer):

@@ -174,25 +174,20 @@ def _quicksorted(score: np.ndarray, count: int, *, swaps: bool) -> np.ndarray:
 
 @layer("Proposal", bottoms=3, tops=(1, 2), dialects=(_PVANET, _MINI))
 def proposal(spec: LayerSpec) -> Layer:
-    params, (scores, offsets, image) = spec.params("proposal_param"), spec.bottom_shapes
+    params = spec.params("proposal_param")
     ratios, scales = params.ratio, params.scale
     if not ratios or not scales or min((*ratios, *scales)) <= 0 or params.base_size < 1 or params.feat_stride < 1:
         spec.fail("needs a ratio and a scale, and positive ones, and a base_size and a feat_stride of at least 1")
     if min(params.pre_nms_topn, params.post_nms_topn) < 1:
         spec.fail("pre_nms_topn and post_nms_topn must be at least 1")
     count = len(ratios) * len(scales)
-    if len(scores) != 4 or scores[:2] != (1, 2 * count) or offsets != (1, 4 * count, *scores[2:]):
-        spec.fail(
-            f"bottoms of {list(scores)} and {list(offsets)}; (1, {2 * count}, height, width) and (1, {4 * count}, "
-            f"height, width) were expected for {len(ratios)} ratios and {len(scales)} scales"
-        )
+    *_, height, width = spec.shaped(0, 1, f"scores of {count} anchors = {2 * count}", "height", "width")
+    spec.shaped(1, 1, f"offsets of {count} anchors = {4 * count}", f"height = {height}", f"width = {width}")
     pvanet = _PVANET in spec.dialect.split("+")
     numbers = 4 if pvanet else 3
-    if math.prod(image) < numbers:
-        spec.fail(
-            f"bottom {spec.bottoms[2]!r} has shape {list(image)}; under the dialect {spec.dialect}, {numbers} numbers "
-            f"were expected{f' (3 under {_MINI})' if pvanet else ''}"
-        )
+    if math.prod(spec.bottom_shapes[2]) < numbers:
+        other = f" (3 under {_MINI})" if pvanet else ""
+        spec.misfit(2, f"a blob of {numbers} numbers under the dialect {spec.dialect}{other}")
     spec.warn(
         f"the boxes are those of {spec.dialect}; other forks, as happynear/caffe-windows, make others of the same "
         "parameters"

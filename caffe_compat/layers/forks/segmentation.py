@@ -102,9 +102,7 @@ def _two(numbers: list[int]) -> tuple[int, int]:
 
 def _cropped(spec: LayerSpec) -> tuple[int, int]:
     """Height and width of the bottom without what is cut off."""
-    shape, params = spec.bottom_shapes[0], spec.params("interp_param")
-    if len(shape) != 4:
-        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; (images, channels, height, width) was expected")
+    shape, params = spec.images(), spec.params("interp_param")
     if params.pad_beg > 0 or params.pad_end > 0:
         spec.fail(f"pad_beg {params.pad_beg} and pad_end {params.pad_end} must not be positive: this type only crops")
     height, width = (n + params.pad_beg + params.pad_end for n in shape[2:])
@@ -157,18 +155,18 @@ class NearestUpsample(Layer):
 @layer("Upsample", bottoms=1, tops=1, dialects=_NEAREST)
 def nearest_upsample(spec: LayerSpec) -> Layer:
     """YOLO's."""
-    shape, params = spec.bottom_shapes[0], spec.params("upsample_param")
-    if len(shape) != 4 or params.scale < 1:
-        spec.fail(f"scale {params.scale} must be at least 1, and the bottom {list(shape)} have four axes")
+    params = spec.params("upsample_param")
+    spec.images()
+    if params.scale < 1:
+        spec.fail(f"scale {params.scale} must be at least 1")
     return NearestUpsample(params.scale)
 
 
 @layer("Upsample", bottoms=2, tops=1, dialects=_UNPOOLING)
 def unpooling_upsample(spec: LayerSpec) -> Layer:
     """SegNet's."""
-    shape, params = spec.bottom_shapes[0], spec.params("upsample_param")
-    if len(shape) != 4 or spec.bottom_shapes[1] != shape:
-        spec.fail(f"bottoms of {list(shape)} and {list(spec.bottom_shapes[1])}; two alike with four axes were expected")
+    shape, params = spec.images(), spec.params("upsample_param")
+    spec.alike()
     if params.has("upsample_h") and params.has("upsample_w"):
         # Caffe does not look at the others then.
         params.ignore("scale", "scale_h", "scale_w", "pad_out_h", "pad_out_w")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
@@ -78,22 +76,17 @@ class Axpy(Layer):
 @layer("Axpy", bottoms=3, tops=1, dialects=("BannyStone/Caffe",), verified=False)
 def axpy_of_volumes(spec: LayerSpec) -> Layer:
     """One a for each frame of each channel."""
-    scale, x, y = spec.bottom_shapes
-    if len(x) != 5 or x != y or scale != (*x[:3], 1, 1):
-        spec.fail(
-            f"bottoms of {list(scale)}, {list(x)} and {list(y)}; (N, C, frames, 1, 1), and two alike with five axes, "
-            "were expected"
-        )
+    images, channels, length, *_ = spec.volumes(1)
+    spec.alike(1, 2)
+    spec.shaped(0, f"images = {images}", f"channels = {channels}", f"length = {length}", 1, 1)
     return Axpy(3)
 
 
 @layer("Axpy", bottoms=3, tops=1, dialects=_AXPYS)
 def axpy(spec: LayerSpec) -> Layer:
-    scale, x, y = spec.bottom_shapes
-    if len(x) < 2 or x != y or math.prod(scale) != x[0] * x[1] or scale[:2] != x[:2]:
-        spec.fail(
-            f"bottoms of {list(scale)}, {list(x)} and {list(y)}; a number per channel, and two alike, were expected"
-        )
+    images, channels, *_ = spec.channels(1)
+    spec.alike(1, 2)
+    spec.shaped(0, f"images = {images}", f"channels = {channels}", ones=True)
     return Axpy()
 
 
@@ -131,9 +124,8 @@ class Flip(Layer):
 @layer("Flip", bottoms=1, tops=1)
 def flip(spec: LayerSpec) -> Layer:
     _not_in_place(spec)
-    params, shape = spec.params("flip_param"), spec.bottom_shapes[0]
-    if len(shape) != 4:
-        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; (images, channels, height, width) was expected")
+    params = spec.params("flip_param")
+    spec.images()
     return Flip((2,) * params.flip_height + (3,) * params.flip_width)
 
 
@@ -171,8 +163,8 @@ class ShuffleChannel(Layer):
 @layer("ShuffleChannel", bottoms=1, tops=1)
 def shuffle_channel(spec: LayerSpec) -> Layer:
     _not_in_place(spec)
-    shape, group = spec.bottom_shapes[0], spec.params("shuffle_channel_param").group
-    if len(shape) < 2 or group < 1 or shape[1] % group:
+    shape, group = spec.channels(), spec.params("shuffle_channel_param").group
+    if group < 1 or shape[1] % group:
         spec.fail(f"group {group} must divide the channels of the bottom {list(shape)}")
     return ShuffleChannel(group)
 
@@ -219,11 +211,11 @@ def derived_reorg(spec: LayerSpec) -> Layer:
 
 def _reorg(spec: LayerSpec, *, derived: bool) -> Layer:
     _not_in_place(spec)
-    shape, params = spec.bottom_shapes[0], spec.params("reorg_param")
+    shape, params = spec.images(), spec.params("reorg_param")
     if not params.has("stride") or params.stride < 1:
         spec.fail("needs a stride of at least 1")
     s = params.stride
-    if len(shape) != 4 or shape[1] % (s * s) or (not params.reverse and (shape[2] % s or shape[3] % s)):
+    if shape[1] % (s * s) or (not params.reverse and (shape[2] % s or shape[3] % s)):
         spec.fail(
             f"stride {s} does not fit the bottom {list(shape)}: its square must divide the channels, and, unless in "
             "reverse, it the height and the width"

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
+from ...network.shapes import four_axes
 from ..bvlc.loss import normalization_mode, normalizer, same_batch, with_gradient
 from ..precision import widened
 from .families import DREADLORD
 
-__all__ = ["Divisor", "SmoothL1Loss", "divided_by", "four_axes"]
+__all__ = ["Divisor", "SmoothL1Loss", "divided_by"]
 
 # Fast R-CNN's, and SSD's after it: no parameters, and inside weights as a third bottom.
 _PLAIN = (
@@ -199,16 +200,11 @@ class SmoothL1Loss(Layer):
 
 def _smooth_l1(spec: LayerSpec, settings: SmoothL1Settings) -> Layer:
     same_batch(spec)
-    first = spec.bottom_shapes[0]
-    for name, shape in zip(spec.bottoms[1:], spec.bottom_shapes[1:], strict=True):
-        if four_axes(shape) != four_axes(first):
-            spec.fail(f"{name!r} has shape {list(shape)}, {spec.bottoms[0]!r} {list(first)}; they must be alike")
+    first = spec.four_axes(0)
+    for index in range(1, len(spec.bottoms)):
+        if spec.four_axes(index) != first:
+            spec.misfit(index, f"{list(first)}, as {spec.bottoms[0]!r} has,")
     return SmoothL1Loss(settings, spec.gradients, tops=len(spec.tops))
-
-
-def four_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Caffe looks at four axes, the missing ones being 1."""
-    return (*shape, *[1] * (4 - len(shape)))
 
 
 @layer("SmoothL1Loss", bottoms=(2, 3), tops=(0, 1), loss=True, unforced=(), dialects=_PLAIN)

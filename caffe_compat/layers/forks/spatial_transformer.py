@@ -66,23 +66,14 @@ class SpatialTransformer(Layer):
     dialects=("daerduoCarey/SpatialTransformerLayer", "dlunion/CC4.0"),
 )
 def spatial_transformer(spec: LayerSpec) -> Layer:
-    params, (shape, theta) = spec.params("st_param"), spec.bottom_shapes
+    params, shape = spec.params("st_param"), spec.images()
     if params.transform_type != "affine" or params.sampler_type != "bilinear":
         spec.fail(
             f"transform_type {params.transform_type!r} and sampler_type {params.sampler_type!r} are not supported; the "
             "fork has affine and bilinear"
         )
-    if len(shape) != 4:
-        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(shape)}; (images, channels, height, width) was expected")
     fixed = tuple(params.get(name, None) for name in _NAMES)
-    count = 1
-    for n in theta[1:]:
-        count *= n
-    if not theta or theta[0] != shape[0] or count != fixed.count(None):
-        spec.fail(
-            f"bottom {spec.bottoms[1]!r} has shape {list(theta)}; {fixed.count(None)} numbers for each of {shape[0]} "
-            "images were expected"
-        )
+    spec.rows(1, f"images = {shape[0]}", f"numbers = {fixed.count(None)}")
     size = (params.get("output_H", shape[2]), params.get("output_W", shape[3]))
     if min(size) < 1:
         spec.fail(f"output_H {size[0]} and output_W {size[1]} must be at least 1")

@@ -210,16 +210,10 @@ def _detection_settings(spec: LayerSpec) -> DetectionSettings:
 
 def check_predictions(spec: LayerSpec, classes: int, shared: bool) -> None:
     """Offsets, scores and prior boxes must be of the same images and of equally many boxes."""
-    offsets, scores, priors = spec.bottom_shapes[:3]
-    if len(priors) < 3 or priors[0] != 1 or priors[1] != 2 or priors[2] % 4:
-        spec.fail(f"the prior boxes {spec.bottoms[2]!r} have shape {list(priors)}; (1, 2, 4 x boxes) was expected")
-    boxes = priors[2] // 4
-    for name, shape, per_box in (
-        (spec.bottoms[0], offsets, 4 if shared else 4 * classes),
-        (spec.bottoms[1], scores, classes),
-    ):
-        if len(shape) < 2 or shape[0] != offsets[0] or math.prod(shape[1:]) != boxes * per_box:
-            spec.fail(
-                f"{name!r} has shape {list(shape)}; {boxes} prior boxes with {per_box} values each need "
-                f"[{offsets[0] if offsets else 'images'}, {boxes * per_box}]"
-            )
+    edges = spec.shaped(2, 1, 2, "edges", ...)[2]
+    if edges % 4:
+        spec.misfit(2, "(1, 2, 4 x boxes)")
+    boxes, images = edges // 4, "images"
+    for index, per_box in enumerate((4 if shared else 4 * classes, classes)):
+        found, _ = spec.rows(index, images, f"{boxes} prior boxes with {per_box} values = {boxes * per_box}")
+        images = f"images = {found}"

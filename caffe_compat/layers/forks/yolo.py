@@ -144,9 +144,10 @@ def yolo_detection_output(spec: LayerSpec) -> Layer:
 
 
 def _check_squares(spec: LayerSpec) -> None:
-    for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
-        if len(shape) != 4 or shape[2] != shape[3]:
-            spec.fail(f"bottom {name!r} has shape {list(shape)}; (images, channels, side, side) was expected")
+    for index in range(len(spec.bottoms)):
+        *_, height, width = spec.images(index)
+        if height != width:
+            spec.misfit(index, "(images, channels, side, side)")
 
 
 def _pairs(spec: LayerSpec, biases: Sequence[float]) -> Anchors:
@@ -158,12 +159,8 @@ def _pairs(spec: LayerSpec, biases: Sequence[float]) -> Anchors:
 def _check_bottoms(spec: LayerSpec, count: int, classes: int | None) -> None:
     if not classes:
         spec.fail("needs num_classes")
-    channels = count * (5 + classes)
-    for name, shape in zip(spec.bottoms, spec.bottom_shapes, strict=True):
-        if len(shape) != 4 or shape[1] != channels or 0 in shape[2:]:
-            spec.fail(
-                f"bottom {name!r} has shape {list(shape)}; (images, {channels}, height, width) was expected: "
-                f"{count} anchors with 5 + {classes} numbers"
-            )
+    numbers = f"{count} anchors with 5 and {classes} numbers = {count * (5 + classes)}"
+    for index in range(len(spec.bottoms)):
+        spec.shaped(index, "images", numbers, "height > 0", "width > 0")
     if spec.bottom_shapes[0][0] > 1:
         spec.warn("as in the fork, the detections of all images of a batch are one list; run images one by one")

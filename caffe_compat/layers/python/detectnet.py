@@ -152,18 +152,14 @@ def _numbers(spec: LayerSpec, settings: PythonSettings, names: tuple[str, ...]) 
 
 
 def _check_lists(spec: LayerSpec, grid: Grid, classes: float) -> None:
-    coverage, boxes = spec.bottom_shapes
     if min(grid.width, grid.height, grid.stride) < 1 or grid.stride > min(grid.width, grid.height):
         spec.fail(f"an image of {grid.width} x {grid.height} and a stride of {grid.stride} make no grid")
-    if len(coverage) != 4 or coverage[1] != classes or len(spec.tops) != classes:
-        spec.fail(
-            f"bottom {spec.bottoms[0]!r} has shape {list(coverage)} and there are {len(spec.tops)} tops; (images, "
-            f"{classes:g}, height, width) and a top for each class were expected"
-        )
-    if boxes != (coverage[0], 4, *coverage[2:]):
-        spec.fail(
-            f"bottom {spec.bottoms[1]!r} has shape {list(boxes)}; a box for each of {list(coverage)} was expected"
-        )
+    images, covered, height, width = spec.images()
+    if covered != classes:
+        spec.misfit(0, f"(images, {classes:g}, height, width)")
+    if len(spec.tops) != classes:
+        spec.fail(f"has {len(spec.tops)} tops for {classes:g} classes; one for each was expected")
+    spec.shaped(1, f"images = {images}", 4, f"height = {height}", f"width = {width}")
 
 
 _SIZES = ("width", "height", "stride")
@@ -239,9 +235,7 @@ class MeanAveragePrecision(Layer):
 
 
 def _check_list(spec: LayerSpec, index: int) -> None:
-    shape = spec.bottom_shapes[index]
-    if len(shape) != 3 or shape[2] != 5 or shape[0] != spec.bottom_shapes[0][0]:
-        spec.fail(f"bottom {spec.bottoms[index]!r} has shape {list(shape)}; lists (images, boxes, 5) were expected")
+    spec.shaped(index, f"images = {spec.shaped(0, 'images', ...)[0]}", "boxes", 5)
 
 
 @python_layer("caffe.layers.detectnet.mean_ap", "ScoreDetections", bottoms=2, tops=1, verified=False)

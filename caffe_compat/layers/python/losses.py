@@ -5,8 +5,6 @@ Sources: BVLC's ``examples/pycaffe/layers/pyloss.py``; CongWeilin/mtcnn-caffe, `
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -41,9 +39,7 @@ class EuclideanLossLayer(Layer):
 
 
 def _check_counts(spec: LayerSpec) -> None:
-    first, second = spec.bottom_shapes
-    if math.prod(first) != math.prod(second):
-        spec.fail(f"bottoms of {list(first)} and {list(second)}; as many values in both were expected")
+    spec.as_many(1, spec.bottom_shapes[0], f"a value for each of {spec.bottoms[0]!r}")
 
 
 @python_layer("pyloss", "EuclideanLossLayer", bottoms=2, tops=1, verified=False)
@@ -55,8 +51,7 @@ def euclidean_loss_layer(spec: LayerSpec, settings: PythonSettings) -> Layer:
 @python_layer("pythonLayer", "regression_Layer", bottoms=2, tops=1, verified=False)
 def regression_layer(spec: LayerSpec, settings: PythonSettings) -> Layer:
     _check_counts(spec)
-    if len(spec.bottom_shapes[1]) < 2:
-        spec.fail(f"bottom {spec.bottoms[1]!r} has shape {list(spec.bottom_shapes[1])}; (N, values) was expected")
+    spec.shaped(1, "examples", "values", ...)
     return EuclideanLossLayer(partial=True)
 
 
@@ -83,9 +78,8 @@ class ValidRows(Layer):
 
 
 def _valid_rows(spec: LayerSpec, axes: int) -> Layer:
-    scores, labels = spec.bottom_shapes
-    if len(scores) < 2 or math.prod(scores[1:]) != 2 or math.prod(labels) != scores[0]:
-        spec.fail(f"bottoms of {list(scores)} and {list(labels)}; two scores and a class for each row were expected")
+    count, _ = spec.rows(0, "rows", "scores = 2")
+    spec.as_many(1, (count,), "a class for each row")
     return ValidRows(axes)
 
 

@@ -144,23 +144,13 @@ def four(spec: LayerSpec, key: str, values: tuple[float, ...]) -> tuple[float, .
 
 def check_image(spec: LayerSpec, index: int) -> None:
     """Refuse a bottom that is no height, width and scale of one image."""
-    shape = spec.bottom_shapes[index]
-    if shape[:1] != (1,) or len(shape) < 2 or shape[1] < 3:
-        spec.fail(
-            f"bottom {spec.bottoms[index]!r} has shape {list(shape)}; height, width and scale of one image, (1, 3), "
-            "were expected"
-        )
+    spec.shaped(index, 1, "height width scale >= 3", ...)
 
 
 def check_maps(spec: LayerSpec, scores: int, offsets: int, count: int) -> None:
     """Refuse bottoms that are no scores and offsets of ``count`` anchors around each cell of one map."""
-    first, second = spec.bottom_shapes[scores], spec.bottom_shapes[offsets]
-    if len(first) != 4 or first[:2] != (1, 2 * count) or second != (1, 4 * count, *first[2:]):
-        spec.fail(
-            f"bottoms {spec.bottoms[scores]!r} and {spec.bottoms[offsets]!r} have shapes {list(first)} and "
-            f"{list(second)}; (1, {2 * count}, height, width) and (1, {4 * count}, height, width) were expected for "
-            f"{count} anchors"
-        )
+    *_, height, width = spec.shaped(scores, 1, f"scores of {count} anchors = {2 * count}", "height", "width")
+    spec.shaped(offsets, 1, f"offsets of {count} anchors = {4 * count}", f"height = {height}", f"width = {width}")
 
 
 @python_layer("rpn.proposal_layer", "ProposalLayer", bottoms=3, tops=(1, 2), project=FASTER_RCNN)

@@ -170,9 +170,8 @@ class PyramidAnchorTargetLayer(Layer):
     verified=False,
 )
 def pyramid_anchor_target_layer(spec: LayerSpec, settings: PythonSettings) -> Layer:
-    for name, shape in zip(spec.bottoms[:_LEVELS], spec.bottom_shapes, strict=False):
-        if len(shape) != 4 or shape[0] != 1:
-            spec.fail(f"bottom {name!r} has shape {list(shape)}; scores of one image, (1, any, H, W), were expected")
+    for level in range(_LEVELS):
+        spec.shaped(level, 1, "scores", "height", "width")
     check_truth(spec, _LEVELS)
     check_image(spec, _LEVELS + 1)
     rule = AnchorRule.of(spec, settings, FPN)

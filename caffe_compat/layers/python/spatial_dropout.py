@@ -59,6 +59,5 @@ def spatial_dropout_layer(spec: LayerSpec, settings: PythonSettings) -> Layer:
         spec.fail(f"p is {told!r}; a number was expected")
     if not 0 < part < 1:
         spec.fail(f"p is {part:g}; it must lie between 0 and 1")
-    if len(spec.bottom_shapes[0]) < 2 or 0 in spec.bottom_shapes[0][:1]:
-        spec.fail(f"bottom {spec.bottoms[0]!r} has shape {list(spec.bottom_shapes[0])}; (N, C, ...) was expected")
+    spec.shaped(0, "images > 0", "channels", ...)
     return SpatialDropoutLayer(part, drops=phase == "TRAIN", as_caffe=spec.gradients == "caffe")

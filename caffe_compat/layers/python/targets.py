@@ -209,21 +209,12 @@ def _check_some(module: Layer, truth: Tensor) -> None:
 
 def check_truth(spec: LayerSpec, index: int) -> None:
     """Refuse a bottom that is no rows of x1, y1, x2, y2, class."""
-    shape = spec.bottom_shapes[index]
-    if len(shape) < 2 or shape[1] != 5 or math.prod(shape[2:]) != 1:
-        spec.fail(
-            f"bottom {spec.bottoms[index]!r} has shape {list(shape)}; rows of x1, y1, x2, y2 and class, (M, 5), were "
-            "expected"
-        )
+    spec.shaped(index, "objects", "x1 y1 x2 y2 class = 5", ones=True)
 
 
 @python_layer("rpn.anchor_target_layer", "AnchorTargetLayer", bottoms=(3, 4), tops=4, project=FASTER_RCNN)
 def anchor_target_layer(spec: LayerSpec, settings: PythonSettings) -> Layer:
-    scores = spec.bottom_shapes[0]
-    if len(scores) != 4 or scores[0] != 1:
-        spec.fail(
-            f"bottom {spec.bottoms[0]!r} has shape {list(scores)}; scores of one image, (1, any, H, W), were expected"
-        )
+    spec.shaped(0, 1, "scores", "height", "width")
     check_truth(spec, 1)
     check_image(spec, 2)
     border = settings.number("allowed_border", 0)
@@ -367,12 +358,7 @@ class ProposalTargetLayer(Layer):
 
 def check_boxes(spec: LayerSpec, index: int) -> None:
     """Refuse a bottom that is no rows of image, x1, y1, x2, y2."""
-    shape = spec.bottom_shapes[index]
-    if len(shape) < 2 or shape[1] != 5 or math.prod(shape[2:]) != 1:
-        spec.fail(
-            f"bottom {spec.bottoms[index]!r} has shape {list(shape)}; rows of image, x1, y1, x2, y2, (N, 5), were "
-            "expected"
-        )
+    spec.shaped(index, "boxes", "image x1 y1 x2 y2 = 5", ones=True)
 
 
 @python_layer("rpn.proposal_target_layer", "ProposalTargetLayer", bottoms=2, tops=5, project=FASTER_RCNN)

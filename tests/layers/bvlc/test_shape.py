@@ -231,7 +231,7 @@ def test_crop(parameters: str, reference: tuple[int, ...], window: tuple, device
         ("", (2, 3, 5, 6), "cropping 6 values at offset 0 leaves axis 3, which has 4"),
         ("axis: 1 offset: 1 offset: 1", (2, 1, 1, 1), "has 2 offsets; one, or 3"),
         ("axis: 4", SHAPE, "axis 4 is out of range"),
-        ("", (2, 3, 5), r"'b1' has shape \[2, 3, 5\]; one of at least the 4 axes of 'b0' was"),
+        ("", (2, 3, 5), r"'b1' has shape \[2, 3, 5\]; a blob of at least the 4 axes of 'b0' was"),
     ],
 )
 def test_crop_refuses(parameters: str, reference: tuple[int, ...], message: str) -> None:

@@ -90,5 +90,5 @@ def test_box_annotator(device: torch.device, map_size: tuple[int, ...]) -> None:
 
 def test_box_annotator_refuses() -> None:
     text = 'type: "BoxAnnotatorOHEM" box_annotator_ohem_param { roi_per_img: 3 }'
-    with pytest.raises(LayerError, match=r"'b1' has shape \[4, 2, 1, 1\]; \[4, 1, 1, 1\] was expected"):
+    with pytest.raises(LayerError, match=r"'b1' has shape \[4, 2\]; \[4, 1, 1, 1\] was expected"):
         build(text, (4, 5), (4, 2), (4, 1), (4, 8), tops=2, dialect=DAI)

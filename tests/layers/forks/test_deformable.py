@@ -126,7 +126,7 @@ def test_moves_get_no_gradient_without_the_bottom() -> None:
     [
         ("kernel_size: 3 pad: 1 stride: 2", (1, 72, 5, 6), "must keep the size of the bottom, 5 x 6"),
         ("kernel_size: 3", (1, 72, 5, 6), "must keep the size"),
-        ("kernel_size: 3 pad: 1", (1, 18, 5, 6), r"\[1, 72, 5, 6\] was expected"),
+        ("kernel_size: 3 pad: 1", (1, 18, 5, 6), r"\(images = 1, moves = 72, 5, 6\) was expected"),
         ("kernel_size: 3 pad: 1 deformable_group: 3", (1, 54, 5, 6), "deformable_group 3 must divide the 8 channels"),
     ],
 )

@@ -62,5 +62,5 @@ def test_errors() -> None:
         build(TEXT.replace("4 ", "0 "), (5, 6), (5,), dialect=FACE)
     with pytest.raises(LayerError, match="distance_type 'L3'"):
         build(TEXT.replace("4 ", '4 distance_type: "L3" '), (5, 6), (5,), dialect=WINDOWS)
-    with pytest.raises(LayerError, match="one label per example"):
+    with pytest.raises(LayerError, match=r"\[5, 2\]; \(labels = 5,\) was"):
         build(TEXT, (5, 6), (5, 2), dialect=FACE)

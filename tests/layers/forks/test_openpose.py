@@ -131,7 +131,7 @@ def test_nms_leaves_out_what_is_no_number() -> None:
 
 
 def test_nms_errors() -> None:
-    with pytest.raises(LayerError, match="at least 15 maps"):
+    with pytest.raises(LayerError, match="maps >= 15"):
         build('type: "Nms"', (1, 14, 8, 8), dialect=FORK)
     with pytest.raises(LayerError, match="max_peaks 0"):
         build('type: "Nms" nms_param { max_peaks: 0 }', (1, 15, 8, 8), dialect=FORK)

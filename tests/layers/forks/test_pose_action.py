@@ -42,5 +42,5 @@ def test_gradient() -> None:
 def test_errors() -> None:
     with pytest.raises(LayerError, match="pairs of coordinates"):
         build('type: "RescaledPoseCoords"', (2, 5), (2, 5), dialect=FORK)
-    with pytest.raises(LayerError, match=r"\(2, 5\) was expected"):
+    with pytest.raises(LayerError, match=r"\(images = 2, index width height scale flipped = 5\) was expected"):
         build('type: "RescaledPoseCoords"', (2, 6), (3, 5), dialect=FORK)

@@ -188,7 +188,7 @@ def test_scale_route_errors() -> None:
     module = build('type: "ScaleRoute" scale_route_param { low_scale: 9 }', (1, 5), dialect=CASCADE)
     with pytest.raises(LayerError, match="no box has an area"):
         module(torch.tensor([[0.0, 5, 5, 4, 4]]))
-    with pytest.raises(LayerError, match="a row for each of 2 boxes"):
+    with pytest.raises(LayerError, match=r"\(boxes = 2, ...\) was"):
         build('type: "ScaleRoute"', (2, 5), (3, 4), tops=2, dialect=CASCADE)
     with pytest.raises(LayerError, match="low_scale 9 and high_scale 8 must be positive"):
         build('type: "ScaleRoute" scale_route_param { low_scale: 9 high_scale: 8 }', (2, 5), dialect=CASCADE)
@@ -260,7 +260,7 @@ def test_frcnn_output_errors() -> None:
     boxes[1, 0] = 1
     with pytest.raises(LayerError, match="of the first image"):
         module(torch.rand(3, 2), torch.zeros(3, 8), boxes, torch.tensor([[9.0, 9.0]]))
-    with pytest.raises(LayerError, match="4 adjustments for each class"):
+    with pytest.raises(LayerError, match=r"\(boxes = 3, adjustments = 12\) was"):
         build('type: "FrcnnOutput"', (3, 3), (3, 8), (3, 5), (1, 2), dialect=CASCADE)
     with pytest.raises(LayerError, match="save_output_param"):
         build(

@@ -33,8 +33,12 @@ def truth(*boxes: tuple[float, ...]) -> torch.Tensor:
         ("num: 0", {}, "num 0 and num_class 4 must be at least 1"),
         ("num: 4", {}, r"'b0' has shape \[2, 45, 6, 6\]; a square map of 4 x \(5 \+ 4\)"),
         ("", {"x": (2, 45, 6, 7)}, "a square map"),
-        ("", {"objects": (2, 1, 30, 5)}, r"'b1' has shape \[2, 1, 30, 5\]; 300 objects of 5 numbers for each of 2"),
-        ("", {"objects": (3, 1, 300, 5)}, "for each of 2 images"),
+        (
+            "",
+            {"objects": (2, 1, 30, 5)},
+            r"'b1' has shape \[2, 1, 30, 5\]; \(images = 2, 300 objects of 5 numbers = 1500\)",
+        ),
+        ("", {"objects": (3, 1, 300, 5)}, r"\(images = 2, 300 objects of"),
     ],
 )
 def test_losses_that_make_no_sense(params: str, shapes: dict[str, Any], problem: str) -> None:

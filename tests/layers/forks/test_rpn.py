@@ -166,9 +166,9 @@ def test_pvanet_sees_no_overlap_where_corners_lie_apart() -> None:
 
 def test_errors() -> None:
     text = 'type: "Proposal" proposal_param { ratio: 1 scale: 8 }'
-    with pytest.raises(LayerError, match=r"4 numbers were expected \(3 under luoyetx/mini-caffe\)"):
+    with pytest.raises(LayerError, match=r"a blob of 4 numbers .*\(3 under luoyetx/mini-caffe\)"):
         build(text, (1, 2, 3, 4), (1, 4, 3, 4), (1, 3), dialect=PVANET)
-    with pytest.raises(LayerError, match="for 1 ratios and 1 scales"):
+    with pytest.raises(LayerError, match=r"\(1, scores of 1 anchors = 2, height, width\) was"):
         build(text, (1, 4, 3, 4), (1, 4, 3, 4), (1, 3), dialect=MINI)
     with pytest.raises(LayerError, match="needs a ratio and a scale"):
         build('type: "Proposal"', (1, 2, 3, 4), (1, 4, 3, 4), (1, 3), dialect=MINI)

@@ -199,7 +199,7 @@ def test_forks_whose_cpu_code_lacks_the_outside_weights_are_named(dialect: str) 
 
 
 def test_refusals() -> None:
-    with pytest.raises(LayerError, match="must be alike"):
+    with pytest.raises(LayerError, match="as 'b0' has, was"):
         build('type: "SmoothL1Loss"', SHAPE, (3, 4, 5, 2), dialect=FAST)
     with pytest.raises(LayerError, match="one bottom of weights"):
         build('type: "SmoothL1Loss" smooth_l1_loss_param { sigma: 2 }', *[SHAPE] * 3, dialect=FASTER)

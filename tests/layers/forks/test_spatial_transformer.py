@@ -93,7 +93,7 @@ def test_gradient_at_the_identity() -> None:
 
 def test_errors() -> None:
     text = 'type: "SpatialTransformer" st_param { theta_1_1: 1 }'
-    with pytest.raises(LayerError, match="5 numbers for each of 2 images"):
+    with pytest.raises(LayerError, match=r"\(images = 2, numbers = 5\) was"):
         build(text, (2, 3, 4, 5), (2, 6), dialect=FORK)
     with pytest.raises(LayerError, match="'tps'"):
         build('type: "SpatialTransformer" st_param { transform_type: "tps" }', (2, 3, 4, 5), (2, 6), dialect=FORK)

@@ -156,7 +156,7 @@ def test_detection_output_warns_of_what_it_does_not_write() -> None:
 
 def test_detection_output_refuses() -> None:
     text = 'type: "DetectionOutput" detection_output_param { num_classes: 2 }'
-    with pytest.raises(LayerError, match=r"'b1' has shape \[1, 5\]; 2 prior boxes with 2 values each need \[1, 4\]"):
+    with pytest.raises(LayerError, match=r"'b1' has shape \[1, 5\]; \(images = 1, 2 prior boxes with 2 values = 4\)"):
         build(text, (1, 8), (1, 5), (1, 2, 8), dialect=SSD)
     with pytest.raises(LayerError, match="num_classes"):
         build('type: "DetectionOutput"', (1, 8), (1, 4), (1, 2, 8), dialect=SSD)

@@ -122,7 +122,11 @@ def test_boxes_go_at_the_threshold_and_nothing_is_a_row_per_image(device: torch.
     ("old", "new", "message"),
     [
         ("num_classes: 3", "", "needs num_classes"),
-        ("num_classes: 3", "num_classes: 4", r"\(images, 18, height, width\) was expected"),
+        (
+            "num_classes: 3",
+            "num_classes: 4",
+            r"\(images, 2 anchors with 5 and 4 numbers = 18, height > 0",
+        ),
         ("mask_group_num: 2", "mask_group_num: 3", "mask_group_num is 3, but there are 2 bottoms"),
         ("mask: 3", "mask: 4", "the 4 anchors in biases"),
         ("mask: 0 mask: 1 ", "", "the 4 anchors in biases"),

@@ -128,10 +128,14 @@ def test_proposals_of_equal_scores_keep_their_order() -> None:
             None,
             "cfg: TEST.RPN_NMS_THRESH is True; a number",
         ),
-        ("'feat_stride': 16", [(1, 16, 4, 5), (1, 36, 4, 5), (1, 3)], r"\(1, 18, height, width\) and \(1, 36"),
-        ("'feat_stride': 16", [(1, 18, 4, 5), (1, 36, 5, 4), (1, 3)], "for 9 anchors"),
-        ("'feat_stride': 16", [(2, 18, 4, 5), (2, 36, 4, 5), (1, 3)], "for 9 anchors"),
-        ("'feat_stride': 16", [(1, 18, 4, 5), (1, 36, 4, 5), (1, 2)], "'b2' has shape .* scale of one image"),
+        (
+            "'feat_stride': 16",
+            [(1, 16, 4, 5), (1, 36, 4, 5), (1, 3)],
+            "scores of 9 anchors = 18, height, width",
+        ),
+        ("'feat_stride': 16", [(1, 18, 4, 5), (1, 36, 5, 4), (1, 3)], "of 9 anchors = "),
+        ("'feat_stride': 16", [(2, 18, 4, 5), (2, 36, 4, 5), (1, 3)], "of 9 anchors = "),
+        ("'feat_stride': 16", [(1, 18, 4, 5), (1, 36, 4, 5), (1, 2)], "'b2' has shape .*height width scale >= 3"),
     ],
 )
 def test_proposal_layers_that_make_no_sense(told: str, shapes: Any, problem: str) -> None:
@@ -249,9 +253,9 @@ def test_an_anchor_over_the_edge_by_less_than_the_border_counts() -> None:
             "RPN_POSITIVE_WEIGHT is 1.5; between 0 and 1",
         ),
         ("{feat_stride: 16, cfg: {TRAIN.RPN_BBOX_INSIDE_WEIGHTS: [1]}}", None, "INSIDE_WEIGHTS is .*four numbers"),
-        ("feat_stride: 16", [(2, 18, 4, 5), (3, 5), (1, 3)], "scores of one image"),
-        ("feat_stride: 16", [(1, 18, 4, 5), (3, 4), (1, 3)], "rows of x1, y1, x2, y2 and class"),
-        ("feat_stride: 16", [(1, 18, 4, 5), (3, 5), (3,)], "height, width and scale"),
+        ("feat_stride: 16", [(2, 18, 4, 5), (3, 5), (1, 3)], r"\(1, scores, height, width\) was"),
+        ("feat_stride: 16", [(1, 18, 4, 5), (3, 4), (1, 3)], "x1 y1 x2 y2 class = 5"),
+        ("feat_stride: 16", [(1, 18, 4, 5), (3, 5), (3,)], "height width scale >= 3"),
     ],
 )
 def test_anchor_target_layers_that_make_no_sense(told: str, shapes: Any, problem: str) -> None:
@@ -336,8 +340,8 @@ def test_proposal_targets(cfg: dict[str, Any], told: str, device: torch.device) 
         ("{}", None, "no 'num_classes'"),
         ("num_classes: 1", None, "num_classes is 1; a whole number from 2 on"),
         ("{num_classes: 2, cfg: {TRAIN.BATCH_SIZE: 0}}", None, "BATCH_SIZE is 0; a positive number, or -1"),
-        ("num_classes: 2", [(6, 4), (3, 5)], "rows of image, x1, y1, x2, y2"),
-        ("num_classes: 2", [(6, 5), (3, 5, 2)], "rows of x1, y1, x2, y2 and class"),
+        ("num_classes: 2", [(6, 4), (3, 5)], "image x1 y1 x2 y2 = 5"),
+        ("num_classes: 2", [(6, 5), (3, 5, 2)], "x1 y1 x2 y2 class = 5"),
     ],
 )
 def test_proposal_target_layers_that_make_no_sense(told: str, shapes: Any, problem: str) -> None:

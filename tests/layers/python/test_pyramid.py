@@ -81,8 +81,8 @@ SHAPES = [(1, 3), *[(1, 8, *size) for size in MAPS], *[(1, 4, *size) for size in
             "TOP_N is 0; a positive",
         ),
         ("{feat_stride: '4,8,16,32,64', cfg: {FPNRATIOS: [0]}}", None, "must be positive"),
-        (f"{{feat_stride: '4,8,16,32,64', cfg: {{{CFG}}}}}", [(1, 2), *SHAPES[1:]], "scale of one image"),
-        (f"{{feat_stride: '4,8,16,32,64', cfg: {{{CFG}}}}}", [*SHAPES[:-1], (1, 6, 2, 3)], "expected for 2 anchors"),
+        (f"{{feat_stride: '4,8,16,32,64', cfg: {{{CFG}}}}}", [(1, 2), *SHAPES[1:]], "height width scale >= 3"),
+        (f"{{feat_stride: '4,8,16,32,64', cfg: {{{CFG}}}}}", [*SHAPES[:-1], (1, 6, 2, 3)], "scores of 2 anchors = 4"),
     ],
 )
 def test_pyramids_that_make_no_sense(told: str, shapes: Any, problem: str) -> None:
@@ -171,7 +171,7 @@ def test_boxes_by_level(device: torch.device) -> None:
     module = build(layer("rpn.as_rois.As_roisLayer", "cfg: {TEST.RPN_POST_NMS_TOP_N: 5}"), (6, 5), tops=5)
     with pytest.raises(LayerError, match="6 boxes do not fit into 5"):
         module(BOXES)
-    with pytest.raises(LayerError, match="rows of image, x1, y1, x2, y2"):
+    with pytest.raises(LayerError, match="image x1 y1 x2 y2 = 5"):
         build(layer("rpn.as_rois.As_roisLayer", ""), (6, 4), tops=5)
 
 
@@ -221,5 +221,5 @@ def test_target_layers_that_make_no_sense() -> None:
     name = "rpn.proposal_target_layer.ProposalTargetLayer"
     with pytest.raises(LayerError, match="BATCH_SIZE is -1; a positive number was expected"):
         build(layer(name, "{num_classes: 2, cfg: {TRAIN.BATCH_SIZE: -1}}"), (3, 5), (2, 5), (1, 3, 9, 9), tops=8)
-    with pytest.raises(LayerError, match="rows of x1, y1, x2, y2 and class"):
+    with pytest.raises(LayerError, match="x1 y1 x2 y2 class = 5"):
         build(layer(name, "num_classes: 2"), (3, 5), (2, 4), (1, 3, 9, 9), tops=8)
