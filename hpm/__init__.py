@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import metrics, skeleton
     from .drivers import prepare
-    from .drivers.coarse import coarse_files
-    from .drivers.convert import convert
+    from .drivers.coarse_files import coarse_files
+    from .drivers.conversion import convert
     from .drivers.evaluate import evaluate
     from .drivers.models import load
     from .drivers.predict import predict
-    from .drivers.refine import refine_files
+    from .drivers.refine_files import refine_files
     from .drivers.training import train_phase
     from .drivers.verify import verify
     from .drivers.visualize import draw_action
@@ -70,8 +70,8 @@ _HOMES = {
     "KthFolder": "files.folders",
     "PoseMachine": "model",
     "RefineSettings": "refine",
-    "coarse_files": "drivers.coarse",
-    "convert": "drivers.convert",
+    "coarse_files": "drivers.coarse_files",
+    "convert": "drivers.conversion",
     "draw_action": "drivers.visualize",
     "evaluate": "drivers.evaluate",
     "load": "drivers.models",
@@ -79,7 +79,7 @@ _HOMES = {
     "predict": "drivers.predict",
     "prepare": "drivers",
     "read_bounds": "scaling",
-    "refine_files": "drivers.refine",
+    "refine_files": "drivers.refine_files",
     "skeleton": "",
     "train_phase": "drivers.training",
     "verify": "drivers.verify",

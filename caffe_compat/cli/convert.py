@@ -13,9 +13,9 @@ from ..conversion import Conversion
 from ..conversion import convert as convert_model
 from ..errors import ParityError, UsageError
 from ..network.net import CaffeNet
+from ..parity.reference_files import split_reference
 from ..parity.report import Report
 from ..parity.seeded import run_seeded
-from ..parity.stored import split_reference
 from .options import (
     check_output,
     device_option,

@@ -25,7 +25,7 @@ from ..schema.prototxt import parse_message
 from ..schema.upgrade import upgrade_net
 from .compare import BlobResult, CaseResult, compare
 from .precision import ieee_float32
-from .stored import (
+from .reference_files import (
     blobs_below,
     named_arrays,
     open_recorded,

@@ -11,7 +11,7 @@ from ..errors import CaffeCompatError, ParityError, UsageError, first_line
 from ..formats.hdf5 import Group, is_dataset, members, path_of
 from .compare import CaseResult, compare
 from .reference import batches_of
-from .stored import blobs_below, whole_array, whole_or_fingerprint
+from .reference_files import blobs_below, whole_array, whole_or_fingerprint
 from .tolerance import Tolerance
 
 __all__ = ["Runner", "ran", "verify_outputs"]

@@ -17,7 +17,7 @@ from ..network.running import ProgramNet
 from .cases import blob_of_layer
 from .compare import BlobResult, CaseResult, compare
 from .precision import ieee_float32
-from .stored import (
+from .reference_files import (
     blobs_below,
     name_of,
     params_below,

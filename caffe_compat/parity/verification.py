@@ -14,8 +14,8 @@ from ..network.loading import load
 from ..network.running import ProgramNet
 from .record import IEEE
 from .reference import verify_net
+from .reference_files import open_recorded, pick_group, split_reference
 from .report import Report
-from .stored import open_recorded, pick_group, split_reference
 from .tolerance import NET_TOLERANCE, Tolerance
 
 __all__ = ["verify"]

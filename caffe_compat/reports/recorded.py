@@ -9,7 +9,7 @@ from typing import Any
 
 from ..formats.hdf5 import Group, attribute, is_dataset, is_group, members, shape_and_type
 from ..network.registry import Shape
-from ..parity.stored import VERSION, blobs_below, name_of, open_recorded, params_below, stored_shape
+from ..parity.reference_files import VERSION, blobs_below, name_of, open_recorded, params_below, stored_shape
 
 __all__ = ["Recorded", "RecordedFile", "describe_recorded"]
 

@@ -20,8 +20,8 @@ from ..network.loading import load
 from ..network.running import ProgramNet
 from ..parity.outputs import Runner, verify_outputs
 from ..parity.pairs import compare_models
+from ..parity.reference_files import open_recorded, pick_group, split_reference
 from ..parity.report import Report
-from ..parity.stored import open_recorded, pick_group, split_reference
 from ..parity.verification import verify
 from .suite import NET, PT, ParityTest
 

@@ -6,7 +6,7 @@ import click
 
 from caffe_compat.cli.options import device_option, note, parse_device, say
 
-from ..drivers.coarse import coarse_files
+from ..drivers.coarse_files import coarse_files
 from .options import (
     Bars,
     actions_option,

@@ -7,11 +7,11 @@ import click
 from caffe_compat.cli.options import note, parse_pairs, say
 from caffe_compat.cli.verify import load_inputs, print_report
 from caffe_compat.errors import UsageError
+from caffe_compat.parity.reference_files import split_reference
 from caffe_compat.parity.report import Report
-from caffe_compat.parity.stored import split_reference
 
-from ..drivers.convert import Converted
-from ..drivers.convert import convert as convert_model
+from ..drivers.conversion import Converted
+from ..drivers.conversion import convert as convert_model
 from .options import model_arguments
 
 __all__ = ["convert"]

@@ -11,7 +11,7 @@ import torch
 from caffe_compat.cli.options import device_option, note, parse_device
 from caffe_compat.cli.tables import print_table
 
-from ..drivers.refine import refine_files
+from ..drivers.refine_files import refine_files
 from ..refine import ORIGINAL, PAPER
 from .options import (
     Bars,

@@ -7,8 +7,8 @@ import click
 from caffe_compat.cli.options import device_option, note, parse_device, parse_pairs, say
 from caffe_compat.cli.verify import load_inputs, print_report
 from caffe_compat.errors import UsageError
+from caffe_compat.parity.reference_files import split_reference
 from caffe_compat.parity.report import Report
-from caffe_compat.parity.stored import split_reference
 
 from ..drivers.verify import verify as verify_model
 from .options import (

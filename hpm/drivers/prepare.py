@@ -19,7 +19,7 @@ from caffe_compat.errors import UsageError
 from ..datasets.bodies import MEAN_LENGTHS
 from ..datasets.detections import read_detections
 from ..datasets.human36m import find_reader, read_baseline, read_cdf, read_fetch, read_videopose
-from ..datasets.kth import KthPrepared, prepare_kth
+from ..datasets.kth_football import KthPrepared, prepare_kth
 from ..datasets.layout import TrainingFolder
 from ..datasets.mpii import MpiiPrepared, prepare_mpii
 from ..datasets.prepare import Prepared, PrepareOptions, prepare_human36m
@@ -177,7 +177,7 @@ def kth(
         image_size, margin, progress: as for :func:`mpii`, of pictures.
 
     Raises:
-        UsageError, FileError: see :func:`hpm.datasets.kth.prepare_kth`.
+        UsageError, FileError: see :func:`hpm.datasets.kth_football.prepare_kth`.
 
     Example:
         >>> done = kth("football", "cameras")

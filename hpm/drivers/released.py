@@ -17,7 +17,7 @@ from ..files.folders import ResultFolder
 from ..files.lists import read_results
 from ..model import PoseMachine
 from ..projector import POSE_3D
-from .coarse import predict_list
+from .coarse_files import predict_list
 
 __all__ = ["verify_released"]
 
@@ -42,7 +42,7 @@ def verify_released(
     ``machine.parity`` holds the record, else None.
 
     Args:
-        lists, images: the frames that the predictions were made of, as for :func:`.coarse.predict_actions`.
+        lists, images: the frames that the predictions were made of, as for :func:`.coarse_files.predict_actions`.
         frames: of each action, at most. Frames of an incomplete last window are left out: the original drops them.
         window: the batch that the predictions were made with.
         progress: called with action, frames done and frames in all.

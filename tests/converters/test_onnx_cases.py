@@ -15,7 +15,7 @@ from caffe_compat import CaffeNet, FileAccess, NetState, NetworkError
 from caffe_compat.formats.hdf5 import open_hdf5
 from caffe_compat.parity.cases import _fill_from_case, _recorded_dialect
 from caffe_compat.parity.compare import compare
-from caffe_compat.parity.stored import named_arrays, params_below
+from caffe_compat.parity.reference_files import named_arrays, params_below
 from caffe_compat.parity.tolerance import LAYER_TOLERANCE
 from caffe_compat.schema.prototxt import parse_message
 from caffe_compat.schema.upgrade import upgrade_net

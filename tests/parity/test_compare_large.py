@@ -12,7 +12,7 @@ import torch
 
 from caffe_compat.errors import UsageError
 from caffe_compat.parity.compare import BlobResult, compare
-from caffe_compat.parity.stored import whole_or_fingerprint
+from caffe_compat.parity.reference_files import whole_or_fingerprint
 from caffe_compat.parity.tolerance import NET_TOLERANCE, Tolerance
 
 # In no round number of pieces.

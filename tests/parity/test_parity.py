@@ -20,7 +20,7 @@ from caffe_compat.parity.cases import run_case, run_cases
 from caffe_compat.parity.compare import BlobResult, CaseResult, compare
 from caffe_compat.parity.precision import ieee_float32
 from caffe_compat.parity.reference import verify_net
-from caffe_compat.parity.stored import whole_or_fingerprint
+from caffe_compat.parity.reference_files import whole_or_fingerprint
 from caffe_compat.parity.tolerance import Tolerance
 from tests.networks import filled, input_layer, ip, layer, net_of
 

@@ -14,7 +14,7 @@ from scipy.io import savemat
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.training.data.lists import read_image_list
 from hpm.datasets.bodies import MEAN_LENGTHS, motion, pose
-from hpm.datasets.kth import camera_pose, prepare_kth, read_kth
+from hpm.datasets.kth_football import camera_pose, prepare_kth, read_kth
 from hpm.datasets.mpii import prepare_mpii, read_mpii
 from hpm.files.folders import KthFolder
 from hpm.scaling import REFINEMENT_BOUNDS, Bounds, bone_lengths, bounds_difference, bounds_of, denormalise, read_bounds

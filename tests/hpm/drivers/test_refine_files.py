@@ -14,7 +14,7 @@ import pytest
 
 from caffe_compat.errors import CaffeCompatWarning, UsageError
 from caffe_compat.formats.hdf5 import open_hdf5
-from hpm.drivers.refine import refine_actions
+from hpm.drivers.refine_files import refine_actions
 from hpm.files.folders import DataFolder, ResultFolder
 from hpm.files.lists import ResultWriter, format_list_line, read_errors, read_refined, write_list
 from hpm.refine import Refiner, RefineSettings
@@ -139,7 +139,7 @@ from pathlib import Path
 from tests.hpm.refinement import seeded_projector
 from hpm.files.folders import DataFolder
 from hpm.refine import Refiner
-from hpm.drivers.refine import refine_actions
+from hpm.drivers.refine_files import refine_actions
 def progress(action, done, frames):
     if (action, done) == (2, 1024):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from caffe_compat.parity.stored import split_reference
+from caffe_compat.parity.reference_files import split_reference
 from hpm.files.projector_pickle import read_projector_pickle, write_projector_pickle
 from hpm.model import PoseMachine
 from hpm.parity_gate import read_projector

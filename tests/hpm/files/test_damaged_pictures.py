@@ -12,10 +12,10 @@ import pytest
 
 from caffe_compat.errors import FileError
 from hpm.datasets.human36m import read_fetch
-from hpm.datasets.kth import prepare_kth
+from hpm.datasets.kth_football import prepare_kth
 from hpm.datasets.mpii import prepare_mpii
 from hpm.datasets.prepare import PrepareOptions, prepare_human36m
-from hpm.drivers.coarse import predict_list
+from hpm.drivers.coarse_files import predict_list
 from hpm.files.lists import format_list_line, write_list
 from hpm.files.pictures import PictureFiles, frame_rate, read_frames
 from hpm.model import PoseMachine

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpm.drivers.refine import ActionRefined
+from hpm.drivers.refine_files import ActionRefined
 from hpm.files.action_records import Finished, kept, write_record
 
 MADE_FROM = {"window": 5, "inputs": {"a.txt": "0"}, "settings": ("faithful", 2)}

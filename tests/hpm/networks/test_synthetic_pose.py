@@ -14,7 +14,7 @@ import torch
 from caffe_compat import CaffeNet, load
 from caffe_compat.formats.hdf5 import open_hdf5
 from caffe_compat.parity.reference import verify_net
-from caffe_compat.parity.stored import pick_group
+from caffe_compat.parity.reference_files import pick_group
 from hpm.datasets.layout import TrainingFolder
 from hpm.files.lists import PoseList, read_list
 from hpm.metrics import mpjpe

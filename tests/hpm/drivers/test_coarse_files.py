@@ -10,7 +10,7 @@ import pytest
 
 from caffe_compat.access import FileAccess
 from caffe_compat.errors import FileError, UsageError
-from hpm.drivers.coarse import predict_actions
+from hpm.drivers.coarse_files import predict_actions
 from hpm.drivers.released import verify_released
 from hpm.files.folders import DataFolder, ResultFolder
 from hpm.files.lists import read_list, read_results
@@ -77,7 +77,7 @@ def test_no_frame_is_dropped_and_blocks_do_not_show(
     pictures = write_action(tmp_path, 3, 14)
     files = []
     for block in (60, 4):
-        monkeypatch.setattr("hpm.drivers.coarse._BLOCK", block)
+        monkeypatch.setattr("hpm.drivers.coarse_files._BLOCK", block)
         out = tmp_path / f"out{block}"
         summary = predict_actions(
             tiny, DataFolder(tmp_path).ground_truth, tmp_path / "h36m", out, actions=[3], window=4
