@@ -96,6 +96,7 @@ def convert(
     stages: Sequence[str] = (),
     dialect: str | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
+    guess_shapes: bool = False,
     ignore_fields: Collection[str] = (),
     fill_missing: bool = False,
     root: str | Path | None = None,
@@ -126,8 +127,8 @@ def convert(
         reference: the file that the capture script wrote, or ``FILE:GROUP``.
         inputs: arrays by blob name, for a reference that does not hold them whole.
         preprocess: how pixels become input, or its text form (``"order=bgr,mean=104:117:123,resize=224x224"``).
-        phase, level, stages, dialect, input_shapes, root, gradients, allow_python, python_config, seed: as
-            :func:`load` takes them.
+        phase, level, stages, dialect, input_shapes, guess_shapes, root, gradients, allow_python, python_config, seed:
+            as :func:`load` takes them.
         ignore_fields, fill_missing: likewise; the ``.pt`` says what was let pass.
         device: where the net goes, and is compared.
 
@@ -149,6 +150,7 @@ def convert(
         os.fspath(weights),
         state=NetState(phase.upper(), level, tuple(stages)),
         input_shapes=input_shapes,
+        guess_shapes=guess_shapes,
         ignore_fields=ignore_fields,
         fill_missing=fill_missing,
         files=FileAccess(root),

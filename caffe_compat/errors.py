@@ -24,7 +24,7 @@ these as one line and exits with 2; a traceback means a defect.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -206,7 +206,19 @@ class UsageError(CaffeCompatError):
 
 
 class InputShapeError(UsageError):
-    """An input whose shape neither the file nor the request tells."""
+    """An input whose shape neither the file nor the request tells.
+
+    ``guesses`` are what its shape probably is (:class:`caffe_compat.network.guessing.Guess`), where anything tells.
+    """
+
+    guesses: Sequence[Any] = ()
+
+    def __str__(self) -> str:
+        if not self.guesses:
+            return super().__str__()
+        probably = "; ".join(f"probably {guess}" for guess in self.guesses)
+        options = " ".join(f"--input-shape {g.blob}={','.join(map(str, g.shape))}" for g in self.guesses)
+        return f"{super().__str__()}; {probably}: --guess-shapes (guess_shapes=True) accepts that, as does {options}"
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from .options import (
     device_option,
     dialect_option,
     fill_option,
+    guess_option,
     ignore_option,
     load_plugins,
     note,
@@ -47,6 +48,7 @@ from .verify import load_inputs, print_report
 @state_options
 @dialect_option
 @shape_option
+@guess_option
 @ignore_option
 @fill_option
 @click.option("--reference", metavar="FILE[:GROUP]", help="Recorded outputs of real Caffe to check against.")
@@ -75,6 +77,7 @@ def convert(
     stages: tuple[str, ...],
     dialect: str,
     input_shapes: tuple[str, ...],
+    guess_shapes: bool,
     ignore_fields: tuple[str, ...],
     fill_missing: bool,
     reference: str | None,
@@ -111,6 +114,7 @@ def convert(
         stages=stages,
         dialect=dialect,
         input_shapes=parse_shapes(input_shapes),
+        guess_shapes=guess_shapes,
         ignore_fields=ignore_fields,
         fill_missing=fill_missing,
         root=root,

@@ -9,17 +9,18 @@ import click
 from .. import layers as _layers  # noqa: F401  registers what ships
 from ..network.registry import layer_types
 from ..reports.survey import survey as _survey
-from .options import load_plugins, plugin_option, say
+from .options import guess_option, load_plugins, plugin_option, say
 from .tables import print_table
 
 
 @click.command()
 @click.argument("folder", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@guess_option
 @plugin_option
-def survey(folder: str, as_json: bool, plugins: tuple[str, ...]) -> None:
+def survey(folder: str, as_json: bool, guess_shapes: bool, plugins: tuple[str, ...]) -> None:
     """How many of the prototxt files below FOLDER can be read and built, and why not."""
-    result = _survey(folder, plugins=plugins)
+    result = _survey(folder, guess_shapes=guess_shapes, plugins=plugins)
     if as_json:
         say(json.dumps(result.to_json()))
         return

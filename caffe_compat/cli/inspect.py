@@ -23,6 +23,7 @@ from ..reports.inspection import (
 from ..reports.network import NetworkInspection
 from .options import (
     dialect_option,
+    guess_option,
     ignore_option,
     parse_shapes,
     plugin_option,
@@ -41,6 +42,7 @@ from .tables import print_table
 @state_options
 @dialect_option
 @shape_option
+@guess_option
 @ignore_option
 @python_config_option
 @plugin_option
@@ -52,6 +54,7 @@ def inspect(
     stages: tuple[str, ...],
     dialect: str,
     input_shapes: tuple[str, ...],
+    guess_shapes: bool,
     ignore_fields: tuple[str, ...],
     python_config: str | None,
     plugins: tuple[str, ...],
@@ -67,6 +70,7 @@ def inspect(
         "stages": stages,
         "dialect": None if dialect == "auto" else dialect,
         "input_shapes": parse_shapes(input_shapes),
+        "guess_shapes": guess_shapes,
         "ignore_fields": ignore_fields,
         "python_config": python_config,
     }
@@ -126,7 +130,7 @@ def _print_network(net: NetworkInspection) -> None:
         say(f"{what}: {listed or 'none'}")
     totals = f"{net.parameters:,} parameters, {net.macs:,} MACs, {net.activation_bytes / 2**20:,.1f} MiB of activations"
     say(totals + ("" if net.complete else " (of the layers that could be built)"))
-    for text in (*net.notes, *net.unknown):
+    for text in (*(f"guessed: {guess}" for guess in net.guessed), *net.notes, *net.unknown):
         say(text)
     if net.problem:
         say(f"cannot be built: {net.problem}")

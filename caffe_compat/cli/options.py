@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_output",
     "dialect_option",
+    "guess_option",
     "load_plugins",
     "note",
     "parse_pairs",
@@ -60,6 +61,11 @@ shape_option = click.option(
     multiple=True,
     metavar="BLOB=N,C,H,W",
     help="Shape of an input, where the file does not tell it or another one is wanted; may be repeated.",
+)
+guess_option = click.option(
+    "--guess-shapes",
+    is_flag=True,
+    help="Guess the shapes of inputs that neither the file nor --input-shape tells, and say what was guessed.",
 )
 plugin_option = click.option(
     "--plugin", "plugins", multiple=True, type=click.Path(), help="Python file that registers layers; it is run."

@@ -22,6 +22,7 @@ from .options import (
     device_option,
     dialect_option,
     fill_option,
+    guess_option,
     ignore_option,
     parse_device,
     parse_pairs,
@@ -51,6 +52,7 @@ from .tables import print_table
 @state_options
 @dialect_option
 @shape_option
+@guess_option
 @ignore_option
 @fill_option
 @device_option
@@ -71,6 +73,7 @@ def run(
     stages: tuple[str, ...],
     dialect: str,
     input_shapes: tuple[str, ...],
+    guess_shapes: bool,
     ignore_fields: tuple[str, ...],
     fill_missing: bool,
     device: str,
@@ -95,6 +98,7 @@ def run(
         stages=stages,
         dialect=None if dialect == "auto" else dialect,
         input_shapes=parse_shapes(input_shapes),
+        guess_shapes=guess_shapes,
         ignore_fields=ignore_fields,
         fill_missing=fill_missing,
         root=root,

@@ -24,6 +24,7 @@ from .options import (
     device_option,
     dialect_option,
     fill_option,
+    guess_option,
     ignore_option,
     load_plugins,
     note,
@@ -48,6 +49,7 @@ _MODEL_OPTIONS = {
     "level": "--level",
     "stages": "--stage",
     "input_shapes": "--input-shape",
+    "guess_shapes": "--guess-shapes",
     "ignore_fields": "--ignore-field",
     "fill_missing": "--fill-missing",
     "root": "--root",
@@ -91,6 +93,7 @@ _OF_NETS = {name: option for name, option in _MODEL_OPTIONS.items() if name not 
 @state_options
 @dialect_option
 @shape_option
+@guess_option
 @ignore_option
 @fill_option
 @device_option
@@ -198,6 +201,7 @@ def _test(
         "stages": how["stages"],
         "dialect": None if dialect == "auto" else dialect,
         "input_shapes": parse_shapes(how["input_shapes"]),
+        "guess_shapes": how["guess_shapes"],
         "ignore_fields": how["ignore_fields"],
         "fill_missing": how["fill_missing"],
         "root": how["root"],

@@ -19,6 +19,7 @@ extra         {name: tensor or string} of the program that wrote it, such as uni
 written_by    versions of this library and of torch
 ignored       [{"layer", "type", "field", "reason", "accepted"}]: fields without effect; may be missing
 unfilled      names of layers that the weights file had nothing for; may be missing
+guessed       [{"blob", "shape", "why"}]: inputs whose shape no file told; may be missing
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from ..schema import keep_dialect, portable_dialect, ships
 from ..schema.printing import format_message
 from ..schema.prototxt import parse_message
 from .graph import NetState
+from .guess import Guess
 from .names import under_names
 from .net import CaffeNet
 from .unread import ANY_FIELD, IgnoredField
@@ -77,6 +79,7 @@ class Checkpoint:
     written_by: str
     ignored: tuple[IgnoredField, ...] | None = None
     unfilled: tuple[str, ...] = ()
+    guessed: tuple[Guess, ...] = ()
 
     @property
     def accepted_fields(self) -> tuple[str, ...]:
@@ -139,6 +142,7 @@ def save_checkpoint(
         "written_by": versions(),
         "ignored": [asdict(ignored) for ignored in net.ignored],
         "unfilled": list(net.unfilled),
+        "guessed": [{**asdict(guess), "shape": list(guess.shape)} for guess in net.guessed],
     }
     with atomic_write(path) as file:
         try:
@@ -236,6 +240,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             written_by=str(content["written_by"]),
             ignored=_ignored(content.get("ignored")),
             unfilled=tuple(_typed(name, str) for name in _typed(content.get("unfilled", []), list)),
+            guessed=_guesses(content.get("guessed", [])),
         )
     except KeyError as error:
         raise FileError(f"is damaged: entry {error} is missing", path=name) from error
@@ -286,6 +291,13 @@ def _ignored(entries: Any) -> tuple[IgnoredField, ...] | None:
         for field in fields(IgnoredField):
             _typed(getattr(ignored, field.name), {"str": str, "bool": bool}[str(field.type)])
     return found
+
+
+def _guesses(entries: Any) -> tuple[Guess, ...]:
+    return tuple(
+        Guess(_typed(e["blob"], str), tuple(_typed(n, int) for n in _typed(e["shape"], list)), _typed(e["why"], str))
+        for e in _typed(entries, list)
+    )
 
 
 def _outputs(names: Any) -> tuple[str, ...] | None:
@@ -345,7 +357,7 @@ def load_checkpoint(
     if content.outputs is not None:
         with located(path=str(path)):
             net.program = net.program.returning(content.outputs)
-    net.unfilled = content.unfilled
+    net.unfilled, net.guessed = content.unfilled, content.guessed
     expected = net.state_dict()
     stored = under_names(content.state_dict, expected)
     missing, extra = expected.keys() - stored.keys(), stored.keys() - expected.keys()

@@ -7,7 +7,7 @@ value never changes: whoever read a blob before it was overwritten keeps what it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import GraphError, UnknownLayerError, UsageError
 from ..schema import keep_dialect, portable_dialect
@@ -17,9 +17,9 @@ from ..schema.prototxt import parse_message
 from .names import RESERVED, layer_name, module_names
 from .registry import Shape, find_layer
 from .rules import NetState, included, own_state
-from .sources import is_source, told_shapes
+from .sources import is_source, told_shapes, with_batch
 
-__all__ = ["AUTOMATIC_TOP", "Graph", "NetState", "Node", "phase_graph"]
+__all__ = ["AUTOMATIC_TOP", "Graph", "NetState", "Node", "phase_graph", "undeclared", "with_inputs"]
 
 
 # What Caffe calls the top of a loss that the definition gives none.
@@ -81,8 +81,10 @@ class Graph:
         Raises:
             UsageError: the source contradicts itself, or a dimension is negative.
         """
-        told = zip(node.message.top, told_shapes(node.message), strict=True)
-        shapes = {name: self.given.get(name, shape) for name, shape in told}
+        shapes = {}
+        for name, told in zip(node.message.top, told_shapes(node.message), strict=True):
+            given = self.given.get(name)
+            shapes[name] = told if given is None else with_batch(node.message, given, told)
         for name, shape in shapes.items():
             if shape is not None and any(dim < 0 for dim in shape):
                 raise UsageError(
@@ -175,7 +177,7 @@ def phase_graph(
         UsageError: a shape for a blob that is no input.
     """
     given = dict(input_shapes or {})
-    message = _with_inputs(message, given)
+    message = with_inputs(message, given)
     state = own_state(message, state or NetState())
     chosen = [(i, layer) for i, layer in enumerate(message.layer) if included(layer, state)]
     if not chosen:
@@ -202,20 +204,34 @@ def phase_graph(
     return Graph(message, state, dialect, given, tuple(nodes), blobs, inputs, outputs, *parted, allow_python)
 
 
-def _with_inputs(message: NetParameter, shapes: Mapping[str, Shape]) -> NetParameter:
-    """``message``, or a copy that declares as inputs the blobs of ``shapes`` that layers read and none makes."""
+def undeclared(message: NetParameter) -> tuple[str, ...]:
+    """The blobs that layers read and none makes, in no phase: inputs that the file declares without a shape, or not."""
     made = {top for layer in message.layer for top in layer.top}
-    read = {bottom for layer in message.layer for bottom in layer.bottom}
-    missing = [name for name in shapes if name in read and name not in made]
+    read = (bottom for layer in message.layer for bottom in layer.bottom)
+    return tuple(dict.fromkeys(name for name in read if name not in made))
+
+
+def with_inputs(message: NetParameter, shapes: Mapping[str, Shape | None]) -> NetParameter:
+    """``message``, or a copy that declares as inputs the blobs of ``shapes`` that layers read and none makes.
+
+    Those without a shape come last, each in a layer of its own.
+    """
+    known = undeclared(message)
+    missing = [name for name in shapes if name in known]
     if not missing:
         return message
     out = type(message)()
     out.CopyFrom(message)
     layers = list(out.layer)
     del out.layer[:]
-    source = out.layer.add(name="input", type="Input", top=missing)
+    told = {name: shape for name in missing if (shape := shapes[name]) is not None}
+    if told:
+        source = out.layer.add(name="input", type="Input", top=list(told))
+        for shape in told.values():
+            source.input_param.shape.add(dim=shape)
     for name in missing:
-        source.input_param.shape.add(dim=shapes[name])
+        if name not in told:
+            out.layer.add(name=f"input {name}", type="Input", top=[name])
     out.layer.extend(layers)
     return out
 
@@ -281,10 +297,20 @@ class _Wiring:
         present = {i for i, _ in self._chosen}
         for i, layer in enumerate(self._message.layer):
             if i not in present and name in layer.top:
-                return f"{message}; layer {layer.name!r} would, but is not part of {self._state}"
+                return f"{message}; layer {layer.name!r} would, but is not part of {self._state}{self._phase_of(layer)}"
         if any(name in layer.top for layer in self._message.layer):
             return message
-        return f"{message}; if it is an input of the network, give its shape: --input-shape '{name}=N,C,H,W'"
+        return (
+            f"{message}; if it is an input of the network, have its shape guessed (--guess-shapes) or give it: "
+            f"--input-shape '{name}=N,C,H,W'"
+        )
+
+    def _phase_of(self, layer: LayerParameter) -> str:
+        """How to get the other phase, if ``layer`` is part of that one: a caffemodel carries what was trained."""
+        other = "TEST" if self._state.phase == "TRAIN" else "TRAIN"
+        if not included(layer, replace(self._state, phase=other)):
+            return ""
+        return f"; the network is there for phase {other}: --phase {other.lower()}"
 
 
 def _is_loss(layer: LayerParameter, dialect: str) -> bool:

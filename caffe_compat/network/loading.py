@@ -15,6 +15,7 @@ from .checkpoint import load_checkpoint
 from .definition import Definition, read_definition
 from .filling import FillReport, fill_net, listed
 from .graph import NetState
+from .guessing import net_of
 from .net import CaffeNet
 from .python_config import PythonConfig
 from .registry import Shape
@@ -31,6 +32,7 @@ def load(
     stages: Sequence[str] = (),
     dialect: str | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
+    guess_shapes: bool = False,
     ignore_fields: Collection[str] = (),
     fill_missing: bool = False,
     root: str | Path | None = None,
@@ -53,7 +55,8 @@ def load(
         model: a ``.pt`` of ``caffe-compat convert``, a prototxt, or a caffemodel that carries its own network.
         weights: a ``.caffemodel`` or ``.caffemodel.h5``; without it, a prototxt's blobs get their fillers' values.
         phase, level, stages: which layers of the definition to build. dialect: a fork's name; None finds it out.
-        input_shapes: by blob name, for inputs whose shape the file does not tell, or another shape.
+        input_shapes: by blob name, for inputs whose shape the file does not tell, or another shape; without a batch, a
+            data layer's counts. guess_shapes: whether shapes that nobody tells may be guessed (``net.guessed``).
         ignore_fields: names of fields that the definition may have although nothing here reads them.
         fill_missing: whether layers for which ``weights`` has none may keep their initial values.
         root: the folder below which layers may read the files they name; None forbids it.
@@ -74,13 +77,15 @@ def load(
         if weights is not None:
             raise UsageError(f"{model} holds its own weights; {weights} would be ignored")
         told = {"level": level, "stages": stages, "dialect": dialect, "input_shapes": input_shapes}
-        told |= {"ignore_fields": ignore_fields, "fill_missing": fill_missing, "python_config": python_config}
+        told |= {"guess_shapes": guess_shapes, "ignore_fields": ignore_fields}
+        told |= {"fill_missing": fill_missing, "python_config": python_config}
         for what, value in told.items():
             if value:
                 raise UsageError(f"{model} was converted with its own {what}; {what} {value} would be ignored")
         net = load_checkpoint(model, root=root, gradients=gradients, allow_python=allow_python)
-        if phase.upper() not in ("TEST", net.graph.state.phase):
-            raise UsageError(f"{model} was converted for phase {net.graph.state.phase}; {phase} would be ignored")
+        there = net.graph.state.phase
+        if phase.upper() not in ("TEST", there):
+            raise UsageError(f"{model} was converted for phase {there}; {phase} would be ignored")
         return net
     if weights is None and not is_text(model):
         weights = model
@@ -90,6 +95,7 @@ def load(
         weights,
         state=NetState(phase.upper(), level, tuple(stages)),
         input_shapes=input_shapes,
+        guess_shapes=guess_shapes,
         ignore_fields=ignore_fields,
         fill_missing=fill_missing,
         files=FileAccess(root),
@@ -108,6 +114,7 @@ def build_net(
     *,
     state: NetState | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
+    guess_shapes: bool = False,
     ignore_fields: Collection[str] = (),
     fill_missing: bool = False,
     files: FileAccess | None = None,
@@ -120,11 +127,13 @@ def build_net(
     Raises:
         CaffeCompatError: as :func:`load`.
     """
-    net = CaffeNet(
+    net = net_of(
         definition.message,
         state,
         dialect=definition.schema.name,
         input_shapes=input_shapes,
+        guess_shapes=guess_shapes,
+        weights=weights,
         ignore_fields=ignore_fields,
         files=files,
         gradients=gradients,

@@ -16,6 +16,7 @@ from ..schema.messages import NetParameter
 from .building import BuiltNet, Gradients, build_modules
 from .fillers import fill
 from .graph import NetState, Node, phase_graph
+from .guess import Guess
 from .names import layer_name
 from .parts import part_of
 from .program import present
@@ -62,6 +63,7 @@ class CaffeNet(ProgramNet):
         loss_weights: value id -> weight in the net's loss.
         param_specs: full parameter name -> :class:`ParamSpec`.
         ignored: what the definition says and nothing reads: known to be harmless, or accepted by ``ignore_fields``.
+        guessed: the inputs whose shape neither a file nor the user told, and why they have the one they have.
         unfilled: layers that hold initial values where weights were to be had from a file.
         Others: as for :class:`.running.ProgramNet`.
 
@@ -74,6 +76,7 @@ class CaffeNet(ProgramNet):
     param_specs: dict[str, ParamSpec]
     ignored: tuple[IgnoredField, ...]
     unfilled: tuple[str, ...] = ()
+    guessed: tuple[Guess, ...] = ()
 
     def __init__(
         self,
@@ -274,6 +277,7 @@ class CaffeNet(ProgramNet):
         net._adopt(part_of(whole, piece, shared=(self.randomness, self.files)))
         names = {node.name for node in piece.nodes()}
         net.unfilled = tuple(name for name in self.unfilled if name in names)
+        net.guessed = tuple(guess for guess in self.guessed if guess.blob in net.input_names)
         net.training = self.training
         net.reset_state()
         return net

@@ -12,7 +12,7 @@ from ..schema.messages import LayerParameter
 from .python_registry import PythonSettings, PythonType, brings_data, find_python
 from .registry import Shape, layer_types
 
-__all__ = ["is_source", "told_shapes"]
+__all__ = ["is_source", "told_shapes", "with_batch"]
 
 # Field with the layer's own parameters, and whether its labels are vectors under the fork that has ``label_dim``.
 _PARAMS = {
@@ -54,6 +54,20 @@ def told_shapes(layer: LayerParameter) -> list[Shape | None]:
         told = _input_shapes(layer) if layer.type == "Input" else _data_shapes(layer)
     count = len(layer.top)
     return [*told, *[None] * count][:count]
+
+
+def with_batch(layer: LayerParameter, given: Shape, told: Shape | None) -> Shape:
+    """The shape that a user gives for a top of a source, with the batch of the layer where only a picture's was given.
+
+    Args:
+        given: as the user has it: channels, height and width stand for pictures of a batch. told: as the layer has it.
+    """
+    if len(given) != 3:
+        return given
+    if told is not None:
+        return (told[0], *given) if len(told) == 4 else given
+    pictures = layer.type in _PARAMS and layer.type != "HDF5Data"
+    return (getattr(layer, _PARAMS[layer.type]).batch_size or 1, *given) if pictures else given
 
 
 def _input_shapes(layer: LayerParameter) -> list[Shape | None]:

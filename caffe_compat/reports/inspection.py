@@ -37,7 +37,7 @@ from .blobs import (
     row_warnings,
     weights_rows,
 )
-from .network import LayerRow, NetworkInspection, inspect_network
+from .network import Asked, LayerRow, NetworkInspection, inspect_network
 
 __all__ = [
     "CheckpointInspection",
@@ -158,15 +158,18 @@ def inspect_file(
     stages: Sequence[str] = (),
     dialect: str | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
+    guess_shapes: bool = False,
     ignore_fields: Collection[str] = (),
     python_config: PythonConfig | None = None,
+    filled_from: str | Path | None = None,
 ) -> Inspection:
     """Look into ``path``. What it is is told by its contents, not by its name.
 
     Args:
-        phase, level, stages, input_shapes, ignore_fields, python_config: as :func:`caffe_compat.load`; a ``.pt`` has
-            its own.
+        phase, level, stages, input_shapes, guess_shapes, ignore_fields, python_config: as :func:`caffe_compat.load`; a
+            ``.pt`` has its own.
         dialect: a fork's name; None finds it out.
+        filled_from: the weights that a prototxt will be filled from, which tell shapes that are to be guessed.
 
     Raises:
         FileError, PrototxtError, WireError: the file is none of the kinds, or damaged.
@@ -176,20 +179,20 @@ def inspect_file(
     found, size = kind_of(name), os.path.getsize(name)
     if found is FileKind.EMPTY:
         raise FileError("is empty", path=name)
-    state = NetState(phase.upper(), level, tuple(stages))
+    how = Asked(NetState(phase.upper(), level, tuple(stages)), input_shapes or {}, guess_shapes, ignore_fields)
     if found is FileKind.ZIP:
         return _inspect_checkpoint(name, size)
     if found is FileKind.HDF5:
         return _inspect_hdf5(name, size)
     if found not in TEXT_KINDS:
-        return _inspect_binary(name, size, state, dialect, input_shapes or {}, ignore_fields)
+        return _inspect_binary(name, size, dialect, how)
     kind = text_kind(parse_text(read_text(name), name))
     if kind == "solver":
         return _inspect_solver(name, size, dialect)
     if kind == "other":
         raise FileError("is text, but neither a network (no layer) nor a solver", path=name)
     definition = read_definition(name, dialect, python_config=python_config)
-    network = inspect_network(definition, state, input_shapes or {}, ignore_fields)
+    network = inspect_network(definition, how, filled_from)
     return Inspection(name, "network", "text", size, network=network, warnings=network.warnings)
 
 
@@ -202,6 +205,7 @@ def inspect_pair(
     stages: Sequence[str] = (),
     dialect: str | None = None,
     input_shapes: Mapping[str, Shape] | None = None,
+    guess_shapes: bool = False,
     ignore_fields: Collection[str] = (),
     python_config: PythonConfig | None = None,
 ) -> PairInspection:
@@ -212,6 +216,7 @@ def inspect_pair(
     Raises:
         As :func:`inspect_file`. UsageError: the files are of other kinds.
     """
+    second = inspect_file(weights, phase=phase, level=level, stages=stages, dialect=dialect, guess_shapes=guess_shapes)
     first = inspect_file(
         network,
         phase=phase,
@@ -219,10 +224,11 @@ def inspect_pair(
         stages=stages,
         dialect=dialect,
         input_shapes=input_shapes,
+        guess_shapes=guess_shapes,
         ignore_fields=ignore_fields,
         python_config=python_config,
+        filled_from=weights if second.kind == "weights" else None,
     )
-    second = inspect_file(weights, dialect=dialect)
     if first.kind != "network" or second.kind != "weights":
         found = f"{first.path} is a {first.kind}, {second.path} a {second.kind}"
         raise UsageError(f"a network's prototxt and weights were expected; {found}")
@@ -246,15 +252,13 @@ def text_kind(tree: TextTree) -> TextKind:
 def _inspect_binary(
     path: str,
     size: int,
-    state: NetState,
     dialect: str | None,
-    input_shapes: Mapping[str, Shape],
-    ignore_fields: Collection[str],
+    how: Asked,
 ) -> Inspection:
     """A caffemodel, solver state or blob: nothing in these files says which, so the one that parses it is."""
     try:
         with read_weights(path) as weights:
-            return _inspect_weights(path, size, weights, state, dialect, input_shapes, ignore_fields)
+            return _inspect_weights(path, size, weights, dialect, how)
     except FileError as error:
         refused = error
     try:
@@ -288,16 +292,14 @@ def _inspect_weights(
     path: str,
     size: int,
     weights: WeightsFile,
-    state: NetState,
     dialect: str | None,
-    input_shapes: Mapping[str, Shape],
-    ignore_fields: Collection[str],
+    how: Asked,
 ) -> Inspection:
     rows = weights_rows(weights)
     warnings = [w for row in rows.layers for w in row_warnings(row)]
     network = None
     try:
-        network = inspect_network(read_definition(path, dialect, weights), state, input_shapes, ignore_fields)
+        network = inspect_network(read_definition(path, dialect, weights), how, path)
         warnings += network.warnings
     except CaffeCompatError as error:
         warnings.append(f"the network inside was not read: {error}")
@@ -354,7 +356,8 @@ def _inspect_checkpoint(path: str, size: int) -> Inspection:
     content = read_checkpoint(path)
     parsed = parse_message(content.network, dialect=content.dialect, path=path)
     definition = Definition(path, parsed.message, parsed.schema, "stored in the file", (), tuple(parsed.warnings))
-    network = inspect_network(definition, content.state, content.input_shapes, content.accepted_fields)
+    network = inspect_network(definition, Asked(content.state, content.input_shapes, False, content.accepted_fields))
+    network = replace(network, guessed=content.guessed)
     rows = _tensor_rows(content)
     own = CheckpointInspection(
         content.dtype,

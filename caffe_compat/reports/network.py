@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import nn
 
@@ -16,6 +18,8 @@ from ..errors import CaffeCompatError, GraphError
 from ..network.building import build_layer, without_memory
 from ..network.definition import Definition
 from ..network.graph import Graph, NetState, Node, phase_graph
+from ..network.guess import Guess
+from ..network.guessing import guess_shapes_of, net_of
 from ..network.net import CaffeNet
 from ..network.registry import Shape, find_layer
 from ..network.rules import included, own_state
@@ -25,7 +29,7 @@ from ..schema.messages import LayerParameter, Message
 from ..schema.unknown import unknown_fields_of
 from .cost import multiply_accumulates
 
-__all__ = ["LayerRow", "NetworkInspection", "inspect_network", "layer_rows"]
+__all__ = ["Asked", "LayerRow", "NetworkInspection", "inspect_network", "layer_rows"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,16 @@ class LayerRow:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """How a user wants a network built; the attributes are arguments of :func:`caffe_compat.load`."""
+
+    state: NetState
+    input_shapes: Mapping[str, Shape]
+    guess_shapes: bool = False
+    ignore_fields: Collection[str] = ()
+
+
+@dataclass(frozen=True)
 class NetworkInspection:
     """A definition, as one phase builds it.
 
@@ -73,6 +87,7 @@ class NetworkInspection:
             that could be built; ``complete`` tells whether those are all.
         activation_bytes: memory of all activations in float32 as Caffe keeps them, in-place ones counted once.
         problem: why the network cannot be built; empty if it can.
+        guessed: shapes of inputs that nothing tells, if they were to be guessed.
         unknown: fields that no schema knows. notes: what was upgraded or replaced. warnings: what Caffe would refuse or
             drop.
     """
@@ -93,6 +108,7 @@ class NetworkInspection:
     unknown: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    guessed: tuple[Guess, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -100,31 +116,47 @@ class NetworkInspection:
         return not self.problem
 
 
-def inspect_network(
-    definition: Definition,
-    state: NetState,
-    input_shapes: Mapping[str, Shape],
-    ignore_fields: Collection[str] = (),
-) -> NetworkInspection:
-    """``definition`` as ``state`` builds it, or as much of it as can be built.
+def inspect_network(definition: Definition, how: Asked, weights: str | Path | None = None) -> NetworkInspection:
+    """``definition`` as its user wants it built, or as much of it as can be built.
+
+    Args:
+        weights: those that will fill it.
 
     Raises:
-        UsageError: ``input_shapes`` names a blob that is no input.
+        UsageError: shapes are given for a blob that is no input.
     """
     message, dialect = definition.message, definition.schema.name
-    state = own_state(message, state)
+    state = own_state(message, how.state)
+    guesses = _guesses(definition, how, weights)
+    input_shapes = {**{guess.blob: guess.shape for guess in guesses}, **how.input_shapes}
     try:
         graph = phase_graph(message, state, dialect, input_shapes)
     except GraphError as error:
         rows = [_unwired_row(layer) for layer in message.layer if _may_be_included(layer, state)]
         return replace(_summary(definition, state, None, rows), problem=str(error))
     try:
-        net = CaffeNet(message, state, dialect=dialect, input_shapes=input_shapes, ignore_fields=ignore_fields)
+        net = net_of(
+            message,
+            state,
+            dialect=dialect,
+            input_shapes=input_shapes,
+            weights=weights,
+            ignore_fields=how.ignore_fields,
+        )
     except CaffeCompatError as error:
         found = _summary(definition, state, graph, _rows_one_by_one(graph))
-        return replace(found, problem=str(error))
+        return replace(found, problem=str(error), guessed=guesses)
     found = _summary(definition, state, graph, layer_rows(net))
-    return replace(found, notes=(*found.notes, *net.notes), warnings=(*found.warnings, *net.warnings))
+    warnings = (*found.warnings, *net.warnings)
+    return replace(found, notes=(*found.notes, *net.notes), warnings=warnings, guessed=guesses)
+
+
+def _guesses(definition: Definition, how: Asked, weights: str | Path | None) -> tuple[Guess, ...]:
+    """What is guessed of the inputs' shapes; nothing of a network whose building will say what is wrong with it."""
+    if how.guess_shapes:
+        with suppress(CaffeCompatError):
+            return guess_shapes_of(definition.message, how.state, definition.schema.name, how.input_shapes, weights)
+    return ()
 
 
 def _may_be_included(layer: LayerParameter, state: NetState) -> bool:

@@ -36,7 +36,8 @@ from ..errors import (
 )
 from ..formats.sniff import is_text
 from ..formats.textformat import parse_text
-from ..network.graph import Graph, NetState, phase_graph
+from ..network.graph import Graph, NetState, phase_graph, undeclared, with_inputs
+from ..network.guessing import net_of
 from ..network.net import CaffeNet
 from ..network.plugins import load_plugins
 from ..network.registry import find_layer
@@ -73,6 +74,7 @@ class FileResult:
             inferred), 5 run.
         state: the phase (and stage) that got that far; empty if none was tried.
         reasons: what stopped it, grouped: one, or one for every layer type that is not known. detail: the error itself.
+        guessed: the shapes of inputs that were guessed, in words.
     """
 
     path: str
@@ -81,6 +83,7 @@ class FileResult:
     state: str = ""
     reasons: tuple[str, ...] = ()
     detail: str = ""
+    guessed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,9 @@ class Survey:
             "known": self.count(KNOWN),
             "built": self.count(BUILT),
         }
+        guessed = sum(bool(result.guessed) for result in self.results)
+        if guessed:
+            counts["built_on_guesses"] = guessed
         if self.with_run:
             counts["ran"] = self.count(RAN)
         return counts
@@ -133,6 +139,7 @@ def survey(
     folder: str | Path,
     *,
     run: bool = False,
+    guess_shapes: bool = False,
     workers: int = 2,
     time_limit: float = 30.0,
     plugins: Sequence[str] = (),
@@ -144,6 +151,7 @@ def survey(
     Args:
         run: execute what was built once, with seeded weights and inputs of the declared shapes; networks of more than
             20 billion multiply-accumulates or 1 GiB are left out, which their reason says.
+        guess_shapes: whether inputs whose shape no file tells get the one that they probably have.
         workers: processes at a time. time_limit: seconds for one file.
         plugins: Python files that register layers; the workers run them.
 
@@ -160,7 +168,7 @@ def survey(
     failures: list[CaffeCompatError] = []
 
     def serve() -> None:
-        with _Worker(root, run, plugins, time_limit) as worker:
+        with _Worker(root, run, guess_shapes, plugins, time_limit) as worker:
             while not failures:
                 with lock:
                     path = next(queue, None)
@@ -190,7 +198,7 @@ def _candidates(root: Path) -> Iterator[str]:
 # One file
 
 
-def survey_file(root: str | Path, path: str, *, run: bool = False) -> FileResult:
+def survey_file(root: str | Path, path: str, *, run: bool = False, guess_shapes: bool = False) -> FileResult:
     """How far the file ``path`` below ``root`` gets. It counts as far as any of its phases and stages gets."""
     try:
         text = read_text(Path(root) / path)
@@ -221,7 +229,7 @@ def survey_file(root: str | Path, path: str, *, run: bool = False) -> FileResult
         return FileResult(path, True, READ, "", (_reason(error),), str(error))
     best = FileResult(path, True)
     for state in _states(message):
-        found = _survey_state(path, message, parsed.schema.name, state, run)
+        found = _survey_state(path, message, parsed.schema.name, state, run, guess_shapes)
         if found.reached > best.reached:
             best = found
         if best.reached >= BUILT:
@@ -238,25 +246,30 @@ def _states(message: NetParameter) -> Iterator[NetState]:
         yield NetState("TEST", stages=(stage,))
 
 
-def _survey_state(path: str, message: NetParameter, dialect: str, state: NetState, run: bool) -> FileResult:
+def _survey_state(
+    path: str, message: NetParameter, dialect: str, state: NetState, run: bool, guess_shapes: bool
+) -> FileResult:
     reached, label = READ, " ".join((state.phase, *state.stages))
     try:
-        graph = phase_graph(message, state, dialect)
+        # Wired first, and without shapes: whether its types are known does not depend on any.
+        open_inputs = dict.fromkeys(undeclared(message)) if guess_shapes else {}
+        graph = phase_graph(with_inputs(message, open_inputs), state, dialect)
         reached = GRAPH
         unknown = _unknown_types(graph, dialect)
         if unknown:
             reasons = tuple(f"unknown layer type {name}" for name in unknown)
             return FileResult(path, True, reached, label, reasons, ", ".join(unknown))
         reached = KNOWN
-        net = CaffeNet(message, state, dialect=dialect)
+        net = net_of(message, state, dialect=dialect, guess_shapes=guess_shapes)
+        guessed = tuple(map(str, net.guessed))
         reached = BUILT
         if not run:
-            return FileResult(path, True, reached, label)
+            return FileResult(path, True, reached, label, guessed=guessed)
         too_large = _too_large(net)
         if too_large:
-            return FileResult(path, True, reached, label, ("not run: too large",), too_large)
+            return FileResult(path, True, reached, label, ("not run: too large",), too_large, guessed)
         _run_seeded(net)
-        return FileResult(path, True, RAN, label)
+        return FileResult(path, True, RAN, label, guessed=guessed)
     except CaffeCompatError as error:
         return FileResult(path, True, reached, label, (_reason(error),), str(error))
 
@@ -333,8 +346,9 @@ def _run_seeded(net: CaffeNet) -> None:
 class _Worker:
     """A process that surveys files, started when it is needed and again after it had to be killed."""
 
-    def __init__(self, root: Path, run: bool, plugins: Sequence[str], time_limit: float) -> None:
-        self.settings = json.dumps({"root": str(root.resolve()), "run": run, "plugins": list(plugins)})
+    def __init__(self, root: Path, run: bool, guess_shapes: bool, plugins: Sequence[str], time_limit: float) -> None:
+        settings = {"root": str(root.resolve()), "run": run, "guess_shapes": guess_shapes, "plugins": list(plugins)}
+        self.settings = json.dumps(settings)
         self.time_limit = time_limit
         self.process: subprocess.Popen[str] | None = None
 
@@ -373,7 +387,7 @@ class _Worker:
             self._stop()
         if answer.endswith("\n"):
             plain = json.loads(answer)
-            return FileResult(**{**plain, "reasons": tuple(plain["reasons"])})
+            return FileResult(**{**plain, "reasons": tuple(plain["reasons"]), "guessed": tuple(plain["guessed"])})
         self._stop()
         if timed_out.is_set():
             return _internal(path, "time limit", f"took more than {self.time_limit:g} seconds")
@@ -436,7 +450,7 @@ def _serve() -> None:
     for line in sys.stdin:
         path = json.loads(line)
         try:
-            result = survey_file(settings["root"], path, run=settings["run"])
+            result = survey_file(settings["root"], path, run=settings["run"], guess_shapes=settings["guess_shapes"])
         except MemoryError:
             result = _internal(path, "out of memory", "more memory than a worker may have")
         except Exception as error:

@@ -44,11 +44,15 @@ _LOADED = (".pt", ".pth", ".caffemodel", ".h5", ".prototxt", ".pbtxt", ".txt")
 PRECISIONS = ("float32", "float16", "bfloat16")
 _MATRIX = ("tolerance", "formats", "devices", "precisions", "optimize")
 # What load() is told.
-_LOADING = ("phase", "level", "stages", "dialect", "input_shapes", "ignore_fields", "fill_missing", "root")
+_LOADING = (
+    *("phase", "level", "stages", "dialect", "input_shapes", "guess_shapes"),
+    *("ignore_fields", "fill_missing", "root"),
+)
 _FILES = ("prototxt", "weights", "model", "reference", "inputs")
 _LISTS = ("formats", "devices", "precisions", "optimize", "stages", "ignore_fields")
 _KINDS: Mapping[str, tuple[type, str]] = {
     "fill_missing": (bool, "true or false"),
+    "guess_shapes": (bool, "true or false"),
     "level": (int, "a whole number"),
     "input_shapes": (dict, "a table of shapes, data = [1, 3, 224, 224]"),
     "inputs": (dict, 'a table of files, data = "data.npy"'),

@@ -182,6 +182,13 @@ def test_a_data_layer_becomes_an_input(run: Callable[..., Result], model: Path) 
     result = run(*CONVERT, "--input-shape", "x=2,3")
     assert result.status == 0
     assert "data layer 'd' (Data) became the input x=2,3" in result.out
+    guessed = "x is 2x3x1x1 (fc has 3 inputs)"
+    assert f"; probably {guessed}: --guess-shapes" in run(*CONVERT).error
+    result = run(*CONVERT, "--guess-shapes")
+    assert (result.status, result.err) == (0, f"warning: guessed: {guessed}\n")
+    assert f"guessed: {guessed}" in run("inspect", CONVERT[-1]).out
+    assert f"guessed: {guessed}" in run("inspect", "net.prototxt", "net.caffemodel", "--guess-shapes").out
+    assert "built_on_guesses  1" in " ".join(run("survey", ".", "--guess-shapes").out.split("\n"))
 
 
 def test_phase_and_stages(run: Callable[..., Result], model: Path) -> None:

@@ -227,7 +227,7 @@ def test_a_named_input_whose_shape_is_given(tmp_path: Path) -> None:
     for more in (odd, ""):
         path = write(tmp_path / "net.prototxt", text.replace("ODD", more))
         asked = network(inspect_file(path))
-        assert asked.problem.endswith("if it is an input of the network, give its shape: --input-shape 'data=N,C,H,W'")
+        assert asked.problem.endswith("shape guessed (--guess-shapes) or give it: --input-shape 'data=N,C,H,W'")
         found = network(inspect_file(path, input_shapes={"data": (1, 3, 8, 9)}))
         assert found.inputs == {"data": (1, 3, 8, 9)}
         assert [row.name for row in found.layers] == ["input", "conv"] + ["odd"] * bool(more)

@@ -69,14 +69,17 @@ def test_how_far_a_network_gets(tmp_path: Path) -> None:
     assert (dangling.reached, dangling.reasons) == (
         READ,
         (
-            "graph: bottom '...' is produced by no layer above it; if it is an input of the network, give its shape: "
-            "--input-shape '...'",
+            "graph: bottom '...' is produced by no layer above it; if it is an input of the network, have its shape "
+            "guessed (--guess-shapes) or give it: --input",
         ),
     )
     unknown = check(tmp_path, INPUT + layer("Odd") + layer("Strange", "Odd") + layer("ReLU", "Strange"))
     assert (unknown.reached, unknown.reasons) == (GRAPH, ("unknown layer type Odd", "unknown layer type Strange"))
     shapeless = check(tmp_path, 'layer { name: "data" type: "Data" top: "data" data_param { batch_size: 2 } }' + CONV)
     assert (shapeless.reached, shapeless.reasons) == (KNOWN, ("the shape of an input is not in the file",))
+    guessed = survey_file(tmp_path, "net.prototxt", guess_shapes=True)
+    assert (guessed.reached, guessed.reasons) == (BUILT, ())
+    assert guessed.guessed == ("data is 2x3x224x224 (nothing tells its size; this is a usual one that fits)",)
     misfit = check(tmp_path, GOOD.replace("kernel_size: 3", "kernel_size: 30"))
     assert misfit.reached == KNOWN
     assert misfit.reasons[0].startswith("layer Convolution: ")
