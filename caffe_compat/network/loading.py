@@ -74,18 +74,13 @@ def load(
             numbers.
     """
     if is_checkpoint(model):
-        if weights is not None:
-            raise UsageError(f"{model} holds its own weights; {weights} would be ignored")
         told = {"level": level, "stages": stages, "dialect": dialect, "input_shapes": input_shapes}
         told |= {"guess_shapes": guess_shapes, "ignore_fields": ignore_fields}
         told |= {"fill_missing": fill_missing, "python_config": python_config}
-        for what, value in told.items():
-            if value:
-                raise UsageError(f"{model} was converted with its own {what}; {what} {value} would be ignored")
+        _check_converted(model, weights, told)
         net = load_checkpoint(model, root=root, gradients=gradients, allow_python=allow_python)
-        there = net.graph.state.phase
-        if phase.upper() not in ("TEST", there):
-            raise UsageError(f"{model} was converted for phase {there}; {phase} would be ignored")
+        if phase.upper() not in ("TEST", net.graph.state.phase):
+            raise UsageError(f"{model} was converted for phase {net.graph.state.phase}; {phase} would be ignored")
         return net
     if weights is None and not is_text(model):
         weights = model
@@ -106,6 +101,15 @@ def load(
     for text in (*definition.warnings, *net.warnings, *report.warnings):
         _warnings.warn(text, CaffeCompatWarning, stacklevel=2)
     return net
+
+
+def _check_converted(model: str | Path, weights: str | Path | None, told: Mapping[str, object]) -> None:
+    """Refuse what would be ignored, as ``model`` was converted already."""
+    if weights is not None:
+        raise UsageError(f"{model} holds its own weights; {weights} would be ignored")
+    for what, value in told.items():
+        if value:
+            raise UsageError(f"{model} was converted with its own {what}; {what} {value} would be ignored")
 
 
 def build_net(
