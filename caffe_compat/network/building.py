@@ -35,6 +35,8 @@ from .randomness import Randomness
 from .registry import Layer, LayerSpec, LayerType, Shape, check_count, find_layer, layer_types
 from .rules import strange_phases
 from .sharing import Holder, ParamSpec, Sharing, blob_names, get_tensor
+from .spec import Around
+from .surroundings import Surroundings
 from .unread import IgnoredField, UnreadFields
 
 __all__ = [
@@ -112,21 +114,22 @@ def build_modules(
     warnings = _check_inputs(graph, unread)
     shapes, notes = _input_shapes(graph)
     values = {v: without_memory(shape, graph.blobs[v]) for v, shape in shapes.items()}
+    around = Surroundings(graph, shapes)
     modules: dict[str, nn.Module] = {}
     sharing = Sharing()
     loss_weights: dict[int, float] = {}
     unverified: set[str] = set()
     for node in graph.computed:
         try:
-            built = build_layer(
-                node, graph, [values[v] for v in node.bottoms], gradients=gradients, allow_python=allow_python
-            )
+            bottoms = [values[v] for v in node.bottoms]
+            built = build_layer(node, graph, bottoms, gradients=gradients, allow_python=allow_python, around=around)
         except LayerError:
             unread.check_spelling(node.message)  # a misspelt name is why something is missing
             raise
         if isinstance(built.module, Layer):
             built.module.randomness, built.module.files = randomness, files
         values.update(zip(node.tops, built.tops, strict=True))
+        shapes.update((value, tuple(top.shape)) for value, top in zip(node.tops, built.tops, strict=True))
         modules[node.module_name] = built.module
         warnings += _warnings_of(built, unread)
         notes += built.notes
@@ -139,7 +142,7 @@ def build_modules(
             "never compared with outputs of real Caffe, only built from the fork's source: "
             + ", ".join(sorted(unverified))
         )
-    every_shape = tuple(tuple(values[v].shape) for v in range(len(graph.blobs)))
+    every_shape = tuple(shapes[v] for v in range(len(graph.blobs)))
     program = plan(graph, modules, every_shape, sharing.specs, loss_weights)
     warnings += [str(ignored) for ignored in unread.ignored]
     ignored = tuple(unread.ignored)
@@ -242,6 +245,7 @@ def build_layer(
     *,
     gradients: Gradients = "caffe",
     allow_python: bool = False,
+    around: Around | None = None,
 ) -> BuiltLayer:
     """Build one layer of ``graph`` for ``bottoms`` without memory.
 
@@ -262,6 +266,7 @@ def build_layer(
         message=node.message,
         gradients=gradients,
         allow_python=allow_python,
+        around=around,
     )
     module = _module(spec, entry)
     if isinstance(module, Layer):

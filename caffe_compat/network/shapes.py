@@ -11,10 +11,13 @@ import re
 from collections.abc import Sequence
 from types import EllipsisType
 
-__all__ = ["FILLED", "IMAGES", "PIXELS", "VOLUMES", "Axis", "Shape", "described", "fits", "four_axes"]
+__all__ = ["FILLED", "IMAGES", "PIXELS", "VOLUMES", "Axis", "Line", "Lines", "Shape", "described", "fits", "four_axes"]
 
 Shape = tuple[int, ...]
 Axis = int | str | EllipsisType
+# How places of one blob lie in another, a factor and a shift; for rows, and for columns.
+Line = tuple[float, float]
+Lines = tuple[Line, Line]
 
 IMAGES = ("images", "channels", "height", "width")
 PIXELS = ("images", "channels", "height > 0", "width > 0")

@@ -13,16 +13,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from ..errors import LayerError
 from ..schema import split_dialect
 from ..schema.messages import LayerParameter
 from ..schema.params import Params, Unread, unread_fields
 from ..schema.which_meaning import meaning_of
-from .shapes import FILLED, IMAGES, PIXELS, VOLUMES, Axis, Shape, described, fits, four_axes
+from .shapes import FILLED, IMAGES, PIXELS, VOLUMES, Axis, Lines, Shape, described, fits, four_axes
 
-__all__ = ["LayerSpec"]
+__all__ = ["Around", "LayerSpec"]
+
+
+class Around(Protocol):
+    """The net that a layer stands in (:class:`.surroundings.Surroundings`)."""
+
+    def picture(self) -> tuple[int, int] | None:
+        """Height and width of the net's first input with four axes; None if there is none."""
+
+    def lines(self, start: str, end: str) -> Lines:
+        """Where a cell of blob ``start`` lies in blob ``end``."""
 
 
 @dataclass
@@ -53,6 +63,7 @@ class LayerSpec:
         message: the ``LayerParameter``.
         gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
         allow_python: whether ``Python`` layers may import and run the code they name.
+        around: the net, for the few layers that look beyond their bottoms; None where there is none.
         warnings, notes: what the builder wants the user to know, added by :meth:`warn` and :meth:`note`.
     """
 
@@ -66,6 +77,7 @@ class LayerSpec:
     message: LayerParameter
     gradients: str = "caffe"
     allow_python: bool = False
+    around: Around | None = None
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _read: dict[str, Params] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from ..network.building import build_layer
 from ..network.net import CaffeNet
 from ..network.registry import Shape
 from ..network.sharing import blob_names, get_tensor
+from ..network.surroundings import Surroundings
 from .blob import BlobVec, NetBlob, flush_parameters, is_host
 from .wiring import Wire
 
@@ -245,7 +246,10 @@ class ModuleStep(Step):
     def _inferred(self, bottoms: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """What the layer would make of bottoms without memory."""
         assert self.wire.node is not None
-        built = build_layer(self.wire.node, self.core.graph, bottoms)
+        graph = self.core.graph
+        built = build_layer(
+            self.wire.node, graph, bottoms, around=Surroundings(graph, dict(enumerate(self.core.shapes)))
+        )
         needed = [tuple(get_tensor(built.module, name).shape) for name in blob_names(built.module)]
         found = [blob.shape for blob in self.blobs]
         if needed != found:

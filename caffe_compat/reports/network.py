@@ -24,6 +24,7 @@ from ..network.net import CaffeNet
 from ..network.registry import Shape, find_layer
 from ..network.rules import included, own_state
 from ..network.sharing import blob_names, get_tensor
+from ..network.surroundings import Surroundings
 from ..schema import is_repeated
 from ..schema.messages import LayerParameter, Message
 from ..schema.unknown import unknown_fields_of
@@ -253,7 +254,8 @@ def _lone_row(node: Node, graph: Graph, known: Mapping[int, Shape | None]) -> La
         bottoms.append(shape)
     try:
         given = [without_memory(shape, graph.blobs[v]) for v, shape in zip(node.bottoms, bottoms, strict=True)]
-        built = build_layer(node, graph, given)
+        shapes = {value: shape for value, shape in known.items() if shape is not None}
+        built = build_layer(node, graph, given, around=Surroundings(graph, shapes))
     except CaffeCompatError as error:
         return _row(node, graph, nothing, None, None, str(error))
     return _built_row(node, graph, built.module, bottoms, [tuple(top.shape) for top in built.tops])

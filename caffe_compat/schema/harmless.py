@@ -49,6 +49,11 @@ HARMLESS = (
         ("is_disp_info", "train_net_output_disp"), "what the fork prints", ("zimenglan-sysu-512/pose_action_caffe",)
     ),
     Harmless(
+        ("copy_postfix_name",),
+        "which other layers' weights the fork may start from; here weights find their layer by its own name",
+        ("zimenglan-sysu-512/pose_action_caffe",),
+    ),
+    Harmless(
         ("visualise",),
         "windows in which the fork shows pictures",
         ("tpfister/caffe-heatmap", "CCChenfei/pose_estimation", "MVIG-SJTU/RMPE"),
