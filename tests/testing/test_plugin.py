@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
-import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 import h5py
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 
 import converters
 from caffe_compat import load, verify
+from caffe_compat.cli import main
 from tests.networks import write_weights
 
 pytest_plugins = ["pytester"]
@@ -30,6 +33,46 @@ reference = "formats.h5:v1net"
 """
 
 
+class KeptModules:
+    """What runs in this process import stays imported, but for the modules of the projects that they test.
+
+    pytester takes it out of ``sys.modules`` after each run, and once more after the test; an extension module, such as
+    numpy's, then refuses to be loaded a second time, or ends the process.
+    """
+
+    def __init__(self) -> None:
+        self._modules: dict[str, ModuleType] = {}
+
+    def pytest_unconfigure(self) -> None:
+        """As a plugin of a run: remember what is there when it ends."""
+        self.take()
+
+    def take(self) -> None:
+        self._modules |= sys.modules
+
+    def put_back(self, folder: Path) -> None:
+        """All but what lies below ``folder``."""
+        for name, module in self._modules.items():
+            if not str(getattr(module, "__file__", None) or "").startswith(str(folder)):
+                sys.modules.setdefault(name, module)
+
+
+KEPT = KeptModules()
+
+
+@pytest.fixture
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptModules]:
+    yield KEPT
+    KEPT.put_back(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def pytester(kept: KeptModules, pytester: pytest.Pytester) -> Iterator[pytest.Pytester]:
+    """pytest's own, whose end takes no module away: ``kept`` ends later."""
+    yield pytester
+    kept.take()
+
+
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A folder with a model, its reference and a parity.toml."""
@@ -43,11 +86,15 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 
 def run(project: pytest.Pytester, *arguments: str, alone: bool = False) -> pytest.RunResult:
     """Run pytest there: in this process, which has torch, or in one of its own."""
-    start = project.runpytest_subprocess if alone else project.runpytest_inprocess
     # Where the distribution is installed, pytest finds the plugin by itself.
     installed = metadata.entry_points(group="pytest11", name="caffe-compat")
-    plugin = () if installed else ("-p", "caffe_compat_pytest")
-    return start(*plugin, "-p", "no:cacheprovider", *arguments)
+    words = (*(() if installed else ("-p", "caffe_compat_pytest")), "-p", "no:cacheprovider", *arguments)
+    if alone:
+        return project.runpytest_subprocess(*words)
+    try:
+        return project.runpytest_inprocess(*words, plugins=[KEPT])
+    finally:
+        KEPT.put_back(project.path)
 
 
 def extend(project: pytest.Pytester, *lines: str) -> None:
@@ -63,21 +110,23 @@ def test_a_model_in_several_forms(project: pytest.Pytester) -> None:
         result.stdout.fnmatch_lines([f"parity.toml::v1[[]{form}[]] PASSED*"])
 
 
-def test_an_exported_file_and_a_format(project: pytest.Pytester) -> None:
-    converters.export(load(FORMATS / "v1net.prototxt", FORMATS / "v1net.caffemodel"), project.path / "v1.pt2")
+# Exporting a program of torch takes seconds.
+@pytest.mark.parametrize("kind", ["onnx", pytest.param("pt2", marks=pytest.mark.slow)])
+def test_an_exported_file_and_a_format(project: pytest.Pytester, kind: str) -> None:
+    converters.export(load(FORMATS / "v1net.prototxt", FORMATS / "v1net.caffemodel"), project.path / f"v1.{kind}")
     with h5py.File(project.path / "formats.h5") as file:
         np.save(project.path / "x.npy", np.array(file["v1net/input"]))
-    extend(project, 'formats = ["pt2"]', "[[models]]", 'name = "file"', 'model = "v1.pt2"')
+    extend(project, f'formats = ["{kind}"]', "[[models]]", 'name = "file"', f'model = "v1.{kind}"')
     extend(project, 'inputs = { data = "x.npy" }', 'reference = "formats.h5:v1net"')
-    result = run(project, "--parity", "parity.toml", "-v", alone=True)
+    result = run(project, "--parity", "parity.toml", "-v")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
-        ["parity.toml::v1[[]pt2-cpu-float32[]] PASSED*", "parity.toml::file[[]pt2-cpu-float32[]] PASSED*"]
+        [f"parity.toml::{name}[[]{kind}-cpu-float32[]] PASSED*" for name in ("v1", "file")],
     )
 
 
 def test_the_stored_networks(pytester: pytest.Pytester) -> None:
-    run(pytester, "--parity", str(ROOT / "parity.toml"), alone=True).assert_outcomes(passed=11)
+    run(pytester, "--parity", str(ROOT / "parity.toml")).assert_outcomes(passed=11)
 
 
 def test_names_choose_and_reports_know_them(project: pytest.Pytester) -> None:
@@ -89,6 +138,7 @@ def test_names_choose_and_reports_know_them(project: pytest.Pytester) -> None:
     assert 'tests="1"' in report
 
 
+@pytest.mark.slow  # three processes, two of which import torch
 def test_in_several_processes(project: pytest.Pytester) -> None:
     extend(project, 'formats = ["net", "pt"]')
     run(project, "--parity", "parity.toml", "-n", "2", alone=True).assert_outcomes(passed=2)
@@ -117,7 +167,7 @@ def change_weights(path: Path) -> None:
     write_weights(path, blobs)
 
 
-def test_changed_weights(project: pytest.Pytester) -> None:
+def test_changed_weights(project: pytest.Pytester, capsys: pytest.CaptureFixture[str]) -> None:
     change_weights(project.path / "v1net.caffemodel")
     result = run(project, "--parity", "parity.toml")
     result.assert_outcomes(failed=1)
@@ -133,15 +183,11 @@ def test_changed_weights(project: pytest.Pytester) -> None:
     )
     result.stdout.no_fnmatch_line("*Traceback*")
     command = next(line for line in result.outlines if line.startswith("To see it again: ")).partition(": ")[2]
-    again = subprocess.run(
-        [sys.executable, "-m", "caffe_compat", *command.split()[1:]],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-    )
-    assert again.returncode == 1
-    assert "FAIL" in again.stdout
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit:
+        main(shlex.split(command)[1:])
+    assert exit.value.code == 1
+    assert "FAIL" in capsys.readouterr().out
 
 
 def test_a_tolerance_of_ones_own(project: pytest.Pytester) -> None:
