@@ -90,7 +90,7 @@ FLOORS = (
     ("network.net",),
     ("network.filling", "network.checkpoint", "network.guessing"),
     ("network.loading", "parity", "training"),
-    ("reports", "conversion"),
+    ("reports", "conversion", "tools"),
     ("",),
     ("pycaffe", "testing", "cli", "__main__"),
 )

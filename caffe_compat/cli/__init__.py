@@ -21,7 +21,7 @@ import click
 from ..display import shown
 from ..errors import CaffeCompatError, CaffeCompatWarning
 
-__all__ = ["LazyGroup", "caffe", "main", "run_group"]
+__all__ = ["LazyGroup", "caffe", "main", "program", "run_group"]
 
 # Command -> the module that has it, and what the list of commands says of it. Nothing is imported before it is asked
 # for; a test compares the words with the command's own.
@@ -36,11 +36,23 @@ _COMMANDS = {
     ),
     "device_query": ("caffe_commands", "Show what the GPUs can do."),
     "dialects": ("dialects", "List the known forks of Caffe; with NAME, the layer types that one adds."),
+    "images-to-db": (
+        "databases",
+        "Put the images of LIST, lines of a file name and a label, into a new database DB, as convert_imageset does.",
+    ),
     "inspect": (
         "inspect",
         "Show what is in prototxt, caffemodel, .caffemodel.h5, .pt, solverstate and binaryproto files.",
     ),
     "layers": ("coverage", "List the layer types that can be built."),
+    "log": (
+        "training_tools",
+        "Write the tables of LOG, of iterations and of tests, into FOLDER as CSV, as Caffe's parse_log.py does.",
+    ),
+    "mean": (
+        "databases",
+        "Compute the mean image of DB, and write it to OUTPUT, a .binaryproto, as compute_image_mean does.",
+    ),
     "plot-log": (
         "training_tools",
         "Draw the losses and outputs in LOG, the log of a training with Caffe or with this.",
@@ -51,8 +63,8 @@ _COMMANDS = {
     ),
     "run": ("run", "Run MODEL (a .pt, or a prototxt and its WEIGHTS) once."),
     "shim": (
-        "training_tools",
-        'Put an executable "caffe" into FOLDER that runs this installation, for scripts that call Caffe\'s own.',
+        "shim",
+        "Put Caffe's programs into FOLDER, run by this installation, for scripts that call Caffe's own.",
     ),
     "survey": ("coverage", "How many of the prototxt files below FOLDER can be read and built, and why not."),
     "test": ("caffe_commands", "Score a model on its own test data."),
@@ -114,7 +126,7 @@ def _complain(message: str, program: str = "caffe-compat") -> None:
     click.echo(shown(f"{program}: error: {message}"), err=True)
 
 
-def caffe(arguments: Sequence[str]) -> None:
+def caffe(arguments: Sequence[str]) -> NoReturn:
     """Run the command as Caffe's own program is called, ``caffe train -solver=...``, and exit."""
     from .caffe_commands import reordered
 
@@ -124,6 +136,15 @@ def caffe(arguments: Sequence[str]) -> None:
         _complain(str(error))
         sys.exit(2)
     main(words)
+
+
+def program(name: str, arguments: Sequence[str]) -> NoReturn:
+    """Run one of Caffe's programs, ``convert_imageset -gray root/ list.txt db``, and exit. ``caffe`` is one of them."""
+    from . import programs
+
+    if name == "caffe":
+        caffe(arguments)
+    _finish(name, lambda: programs.run(name, arguments))
 
 
 @contextmanager
@@ -151,19 +172,24 @@ def _drop_output() -> None:
         os.close(nowhere)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit."""
     run_group(_group, "caffe-compat", arguments)
 
 
 def run_group(group: click.Command, program: str, arguments: Sequence[str] | None) -> NoReturn:
     """Run ``group`` as ``program`` and exit, with one line for each of a user's errors."""
+    _finish(program, lambda: group.main(arguments, prog_name=program, standalone_mode=False))
+
+
+def _finish(program: str, do: Callable[[], object]) -> NoReturn:
+    """Exit with the status that ``do`` returns, or after one line for a user's error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal may lack the letters of a layer's name
     try:
         with _warnings_on_one_line():
-            status = group.main(arguments, prog_name=program, standalone_mode=False)
+            status = do()
     except click.UsageError as error:
         if error.message.startswith("Usage:"):  # a group that was called without a command shows its help
             error.show()

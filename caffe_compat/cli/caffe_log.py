@@ -8,7 +8,6 @@ import os
 import re
 import socket
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -24,8 +23,9 @@ from ..errors import FileError
 from ..extras import require
 from ..training.solver import Event, lines_of
 from ..training.solver.events import DebugLine, IterationShown, NetTested, NetTestStarted, Note, RateShown
+from .glog import glog_prefix
 
-__all__ = ["CaffeLog", "Charts", "glog_prefix"]
+__all__ = ["CaffeLog", "Charts"]
 
 # Where BVLC's Caffe (commit 9b8915401) writes each line: some people's parsers look at it.
 _PLACES = tuple(
@@ -61,12 +61,6 @@ _PLACES = tuple(
 
 # What Caffe logs as an error, though it is none.
 _AS_ERROR = "    [Backward] All net params"
-
-
-def glog_prefix(severity: str, place: str, now: datetime.datetime | None = None) -> str:
-    """``I1123 06:19:00.123456 12345 solver.cpp:239] ``: what glog writes before each line."""
-    now = now or datetime.datetime.now()
-    return f"{severity}{now:%m%d %H:%M:%S.%f} {threading.get_native_id():5d} {place}] "
 
 
 class CaffeLog:

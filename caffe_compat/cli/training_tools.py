@@ -1,64 +1,21 @@
-"""Around training: ``shim`` and ``plot-log``."""
+"""What a training's log tells: ``plot-log``, a picture, and ``log``, tables."""
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..display import shown
-from ..errors import FileError, UsageError
+from ..errors import UsageError
 from ..extras import require
 from ..formats.files import atomic_write
+from ..formats.log_tables import read_log_tables, write_log_tables
 from ..formats.logs import LogRow, TrainLog, read_log
 from .options import say
-
-_MARK = "caffe-compat shim"
-# To sh, the second line starts Python on this very file; to Python, it is a string. No limit on the length of the path.
-_SHIM = """#!/bin/sh
-'exec' '{python}' "$0" "$@"
-# {mark}: Caffe's command line, run by PyTorch
-import sys
-
-sys.path.append({package!r})
-
-from caffe_compat.cli import caffe
-
-caffe(sys.argv[1:])
-"""
-
-
-@click.command()
-@click.argument("folder", type=click.Path(file_okay=False))
-def shim(folder: str) -> None:
-    """Put an executable "caffe" into FOLDER that runs this installation, for scripts that call Caffe's own.
-
-    For a script that calls ../../build/tools/caffe: caffe-compat shim ../../build/tools
-    """
-    path = Path(folder) / "caffe"
-    if (path.exists() or path.is_symlink()) and not _is_ours(path):
-        raise UsageError(f"{path} is there already, and is another program; remove it first")
-    if "'" in sys.executable or "\\" in sys.executable:
-        raise UsageError(f"the path of Python, {sys.executable}, has a character that the script cannot quote")
-    text = _SHIM.format(python=sys.executable, mark=_MARK, package=str(Path(__file__).parents[2]))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            file.write(text.encode())
-        path.chmod(0o755)
-    except OSError as error:
-        raise FileError(f"cannot be written: {error.strerror}", path=str(path)) from error
-    say(f"{path} runs {sys.executable} -m caffe_compat")
-
-
-def _is_ours(path: Path) -> bool:
-    try:
-        return _MARK.encode() in path.read_bytes()[:4096]
-    except OSError:
-        return False
+from .plotting import write_plainly
 
 
 @click.command("plot-log")
@@ -77,6 +34,18 @@ def plot_log(log: str, output: str) -> None:
     say(f"wrote {output}: {len(parsed.train)} iterations and {tests} tests")
 
 
+@click.command("log")
+@click.argument("log", type=click.Path())
+@click.argument("folder", type=click.Path(file_okay=False))
+@click.option("--delimiter", default=",", show_default=True, help="Between columns.")
+def log(log: str, folder: str, delimiter: str) -> None:
+    """Write the tables of LOG, of iterations and of tests, into FOLDER as CSV, as Caffe's parse_log.py does."""
+    if len(delimiter) != 1:
+        raise UsageError(f"--delimiter {delimiter!r}: one character was expected")
+    for path in write_log_tables(read_log_tables(log), os.path.basename(log), folder, delimiter):
+        say(f"wrote {path}")
+
+
 def _figure(log: TrainLog, title: str) -> Any:
     # No pyplot: it would look for a screen.
     agg = require("matplotlib.backends.backend_agg", "plots")
@@ -89,7 +58,7 @@ def _figure(log: TrainLog, title: str) -> Any:
     panels = [panel for panel in (("loss", losses), ("outputs", others)) if panel[1]]
     figure = require("matplotlib.figure", "plots").Figure(figsize=(9, 4.5 * len(panels)), layout="constrained")
     agg.FigureCanvasAgg(figure)
-    _write(figure.suptitle(""), title)
+    write_plainly(figure.suptitle(""), title)
     for i, (name, series) in enumerate(panels):
         axes = figure.add_subplot(len(panels), 1, i + 1)
         _draw(axes, series)
@@ -105,12 +74,6 @@ def _series(rows: Sequence[LogRow], output: str | None) -> tuple[list[int], list
     return [iteration for iteration, _ in kept], [value for _, value in kept]
 
 
-def _write(text: Any, name: str) -> None:
-    """Let a text of matplotlib's be a blob's or file's name, letter by letter: it takes some for formulas."""
-    text.set_parse_math(False)
-    text.set_text(shown(name))
-
-
 def _draw(axes: Any, series: Mapping[str, tuple[list[int], list[float]]]) -> None:
     lines = [axes.plot(x, y, marker="." if len(x) < 50 else None, linewidth=1)[0] for x, y in series.values()]
     values = [value for _, y in series.values() for value in y]
@@ -120,4 +83,4 @@ def _draw(axes: Any, series: Mapping[str, tuple[list[int], list[float]]]) -> Non
     # Under their own names, some lines would be left out: those that begin with an underscore.
     legend = axes.legend(lines, [str(i) for i, _ in enumerate(lines)], fontsize="small")
     for text, name in zip(legend.get_texts(), series, strict=True):
-        _write(text, name)
+        write_plainly(text, name)

@@ -21,7 +21,7 @@ from caffe_compat.formats.limits import WHOLE_FILE, Limit
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Checksum", "atomic_write", "open_file", "read_file", "sha256_of", "staged_files"]
+__all__ = ["Checksum", "atomic_write", "open_file", "read_file", "sha256_of", "staged_files", "staged_folder"]
 
 # How the names of temporary files end.
 _TEMPORARY = re.compile(r"[0-9a-f]{12}\.tmp")
@@ -160,6 +160,41 @@ def staged_files(path: str | os.PathLike[str]) -> Iterator[str]:
         for other in sorted(set(os.listdir(stage)) - {base}):
             os.replace(os.path.join(stage, other), os.path.join(folder, other))
         os.replace(main, target)
+    except OSError as error:
+        raise FileError(f"cannot be written: {_reason(error)}", path=name) from error
+    finally:
+        if lock is not None:
+            os.close(lock)
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def staged_folder(path: str | os.PathLike[str]) -> Iterator[str]:
+    """A new folder that becomes ``path`` when the block ends, and vanishes if the block fails.
+
+    What killed writers of the same name left behind is removed. Nothing is synced: whoever writes the files does it.
+
+    Raises:
+        FileError: ``path`` is there already, the folder that it lies in is not, or permission is missing.
+    """
+    name = os.fspath(path)
+    target = os.path.abspath(name)
+    folder, base = os.path.split(target)
+    prefix = f".{base[:50]}."
+    if os.path.lexists(target):
+        raise FileError("is there already; remove it, or choose another name", path=name)
+    try:
+        if not os.path.isdir(folder):
+            raise FileError(f"cannot be written: there is no folder {folder}", path=name)
+        _remove_leftovers(folder, prefix)
+        stage = os.path.join(folder, f"{prefix}{secrets.token_hex(6)}.tmp")
+        os.mkdir(stage)
+        lock = _claimed_folder(stage)
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot be written: {_reason(error)}", path=name) from error
+    try:
+        yield stage
+        os.rename(stage, target)
     except OSError as error:
         raise FileError(f"cannot be written: {_reason(error)}", path=name) from error
     finally:

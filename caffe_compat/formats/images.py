@@ -18,7 +18,7 @@ from .files import read_file
 from .limits import PICTURE
 from .picture_header import FORMATS, jpeg_segments, read_header
 
-__all__ = ["Mode", "decode_picture", "opencv", "read_picture", "write_picture"]
+__all__ = ["Mode", "decode_picture", "encode_picture", "opencv", "read_picture", "write_picture"]
 
 Mode = Literal["color", "gray", "native"]
 
@@ -93,6 +93,22 @@ def write_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
         raise FileError(f"the picture cannot be written: {first_line(error)}", path=os.fspath(path)) from error
     if not written:
         raise FileError("the picture cannot be written", path=os.fspath(path))
+
+
+def encode_picture(picture: np.ndarray, kind: str) -> bytes:
+    """A picture as :func:`write_picture` takes it in the format that file names ending in ``.kind`` have.
+
+    Raises:
+        FileError: OpenCV has no such format. MissingExtraError: OpenCV is not installed.
+    """
+    cv2 = opencv()
+    try:
+        done, data = cv2.imencode(f".{kind}", picture)
+    except cv2.error as error:
+        raise FileError(f"no picture can be encoded as {kind!r}: {first_line(error)}") from error
+    if not done:
+        raise FileError(f"the picture cannot be encoded as {kind!r}")
+    return bytes(data)
 
 
 def _check_whole(data: bytes, path: str | None) -> None:

@@ -13,7 +13,7 @@ from ..errors import FileError
 from .files import read_file
 from .sniff import decode_text
 
-__all__ = ["LogRow", "TrainLog", "parse_log", "read_log"]
+__all__ = ["LogClock", "LogRow", "TrainLog", "parse_log", "read_log"]
 
 # I1123 06:19:00.123456 12345 solver.cpp:239] message, or I20261123 ... of a newer glog
 _LINE = re.compile(
@@ -80,7 +80,7 @@ def read_log(path: str | Path) -> TrainLog:
 def parse_log(lines: Iterable[str]) -> TrainLog:
     """Parse the lines of a log, with glog's prefix or without. Everything that is not about training is passed over."""
     log = TrainLog()
-    clock = _Clock()
+    clock = LogClock()
     outputs: list[tuple[int, str, float]] = []
     row: LogRow | None = None  # that the next outputs belong to
     rate: tuple[int, float] | None = None  # the last learning rate and its iteration
@@ -137,13 +137,18 @@ def _named(outputs: Sequence[tuple[int, str, float]]) -> dict[str, float]:
     return named
 
 
-class _Clock:
+class LogClock:
     """Times of log lines, which may have no year, as seconds since the first."""
 
     def __init__(self) -> None:
         self._first: datetime.datetime | None = None
         self._last_month = 0
         self._year = 2000  # a leap year: logs may be from a 29th of February
+
+    def of_line(self, line: str) -> float | None:
+        """The time of a line; None if it has none."""
+        match = _LINE.search(line)
+        return self.seconds(match) if match else None
 
     def seconds(self, match: re.Match[str]) -> float | None:
         month = int(match["month"])

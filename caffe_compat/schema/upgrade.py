@@ -36,11 +36,13 @@ class Upgraded(Generic[_M_co]):
     Attributes:
         notes: what was done, and what Caffe would refuse or drop, one line each; empty if nothing had to be done.
         origins: for each layer the index of the layer it was made of, or None for one that is new.
+        changed: whether anything had to be done.
     """
 
     message: _M_co
     notes: list[str] = field(default_factory=list)
     origins: tuple[int | None, ...] = ()
+    changed: bool = False
 
 
 def upgrade_net(message: NetParameter, schema: Schema, path: str | None = None) -> Upgraded[NetParameter]:
@@ -76,7 +78,7 @@ def _upgraded(net: NetParameter, schema: Schema) -> Upgraded[NetParameter]:
     if net.input:
         origins = [*_upgrade_inputs(net, notes), *origins]
     _upgrade_batch_norm(net, notes)
-    return Upgraded(net, notes, tuple(origins))
+    return Upgraded(net, notes, tuple(origins), bool(notes))
 
 
 def _upgrade_inputs(net: NetParameter, notes: list[str]) -> list[None]:
@@ -152,4 +154,4 @@ def upgrade_solver(message: SolverParameter, schema: Schema, path: str | None = 
         upgraded = upgrade_net(inner, schema, path)
         inner.CopyFrom(upgraded.message)
         notes += upgraded.notes
-    return Upgraded(solver, notes)
+    return Upgraded(solver, notes, changed=bool(notes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from ..errors import NetworkError
 from ..formats.files import atomic_write
@@ -12,7 +13,7 @@ from .printing import format_message
 from .prototxt import read_message
 from .upgrade import Upgraded, upgrade_net, upgrade_solver
 
-__all__ = ["upgrade_caffemodel", "upgrade_prototxt"]
+__all__ = ["upgrade_caffemodel", "upgrade_prototxt", "upgrade_solver_prototxt"]
 
 
 def upgrade_prototxt(
@@ -28,15 +29,23 @@ def upgrade_prototxt(
     net = parsed.message
     solver_fields = parsed.schema.message("SolverParameter").DESCRIPTOR.fields_by_name
     if not (net.layer or net.layers) and any(u.name in solver_fields for u in parsed.unknown):
-        solver = read_message(path, "SolverParameter", dialect)
-        return _written(out_path, upgrade_solver(solver.message, solver.schema, path), solver.warnings)
+        return upgrade_solver_prototxt(in_path, out_path, dialect)
     return _written(out_path, upgrade_net(net, parsed.schema, path), parsed.warnings)
+
+
+def upgrade_solver_prototxt(
+    in_path: str | os.PathLike[str], out_path: str | os.PathLike[str], dialect: str | None = None
+) -> Upgraded[Message]:
+    """Write the solver in text ``in_path`` to ``out_path`` in the current form. Errors as :func:`upgrade_prototxt`."""
+    path = os.fspath(in_path)
+    solver = read_message(path, "SolverParameter", dialect)
+    return _written(out_path, upgrade_solver(solver.message, solver.schema, path), solver.warnings)
 
 
 def _written(out_path: str | os.PathLike[str], upgraded: Upgraded[Message], warnings: list[str]) -> Upgraded[Message]:
     with atomic_write(out_path) as handle:
         handle.write(format_message(upgraded.message).encode())
-    return Upgraded(upgraded.message, [*warnings, *upgraded.notes], upgraded.origins)
+    return replace(upgraded, notes=[*warnings, *upgraded.notes])
 
 
 def upgrade_caffemodel(
@@ -65,4 +74,4 @@ def upgrade_caffemodel(
         blobs = [() if origin is None else weights.layers[origin].blobs for origin in upgraded.origins]
         old = any(record.generation < 2 for record in weights.layers)
         write_caffemodel(out_path, upgraded.message.SerializePartialToString(), blobs, legacy_shapes=old)
-    return Upgraded(upgraded.message, [f"dialect {schema.name}: {reason}", *upgraded.notes], upgraded.origins)
+    return replace(upgraded, notes=[f"dialect {schema.name}: {reason}", *upgraded.notes])

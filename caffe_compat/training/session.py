@@ -33,7 +33,7 @@ from .solver import Action, Solver, SolverSettings, read_snapshot
 from .solver.events import BlobOutput, Note, Observer
 from .solver.outputs import output_numbers
 
-__all__ = ["Fed", "Feed", "Scores", "TrainingFiles", "feed_net", "open_solver", "score", "train"]
+__all__ = ["Fed", "Feed", "Scores", "TrainingFiles", "feed_net", "open_solver", "opened_net", "score", "train"]
 
 
 class TrainingFiles(FileAccess):
@@ -350,6 +350,66 @@ def score(
         raise UsageError(f"{iterations} iterations: at least 1 was expected")
     if not weights:
         raise UsageError("a test needs the weights of the model")
+    with opened_net(
+        model,
+        weights,
+        level=level,
+        stages=stages,
+        device=device,
+        seed=seed,
+        base=base,
+        write_root=write_root,
+        workers=workers,
+        dialect=dialect,
+        allow_python=allow_python,
+        python_config=python_config,
+        warn=warn,
+    ) as (net, feed):
+        return _scored(net, feed, iterations, on_batch)
+
+
+def _scored(
+    net: CaffeNet,
+    feed: Callable[[int], Mapping[str, Tensor]],
+    iterations: int,
+    on_batch: Callable[[int, Sequence[BlobOutput]], None],
+) -> Scores:
+    sums: list[float] = []
+    loss = 0.0
+    outputs: tuple[BlobOutput, ...] = ()
+    with torch.no_grad():
+        for i in range(iterations):
+            net.randomness.iteration = i
+            values = net.values(feed(i))
+            outputs = output_numbers(net, values)
+            loss += float(net.loss(values)) if net.loss_weights else 0.0
+            on_batch(i, outputs)
+            sums = [a + o.value for a, o in zip(sums or [0.0] * len(outputs), outputs, strict=True)]
+    means = tuple(replace(o, value=total / iterations) for o, total in zip(outputs, sums, strict=True))
+    return Scores(loss / iterations, means)
+
+
+@contextmanager
+def opened_net(
+    model: str | Path,
+    weights: Sequence[str | Path],
+    *,
+    level: int = 0,
+    stages: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+    seed: int | None = None,
+    base: str | Path = ".",
+    write_root: str | Path | None = None,
+    workers: int | None = None,
+    dialect: str | None = None,
+    allow_python: bool = False,
+    python_config: PythonConfig | None = None,
+    warn: Callable[[str], None] = lambda text: None,
+) -> Iterator[tuple[CaffeNet, Callable[[int], Mapping[str, Tensor]]]]:
+    """A network of phase TEST with its weights, and the batches of its own data by number, on ``device``.
+
+    Arguments and errors as of :func:`score`. The readers of the data end with the block.
+    """
     definition = read_definition(model, dialect, filled_from=weights[0], python_config=python_config)
     fed = feed_net(
         definition,
@@ -369,19 +429,7 @@ def score(
         warn(text)
     net.materialize(seed, device).to(device)
     net.randomness.seed = seed
-    sums: list[float] = []
-    loss = 0.0
-    outputs: tuple[BlobOutput, ...] = ()
     try:
-        with torch.no_grad():
-            for i in range(iterations):
-                net.randomness.iteration = i
-                values = net.values({name: x.to(device) for name, x in fed.batches(i).items()})
-                outputs = output_numbers(net, values)
-                loss += float(net.loss(values)) if net.loss_weights else 0.0
-                on_batch(i, outputs)
-                sums = [a + o.value for a, o in zip(sums or [0.0] * len(outputs), outputs, strict=True)]
+        yield net, lambda index: {name: x.to(device) for name, x in fed.batches(index).items()}
     finally:
         fed.batches.close()
-    means = tuple(replace(o, value=total / iterations) for o, total in zip(outputs, sums, strict=True))
-    return Scores(loss / iterations, means)

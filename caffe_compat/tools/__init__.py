@@ -1,0 +1,1 @@
+"""What Caffe's other programs do, as calls: data bases of images, their mean, features, classification."""
