@@ -273,6 +273,7 @@ OUTLETS = {
     "caffe_compat.cli.options": {"note", "say", "say_lines"},
     "caffe_compat.cli.tables": {"print_table"},
     "caffe_compat.cli.caffe_log": {"line"},
+    "caffe_compat.cli.glog": {"log"},
     "caffe_compat.pycaffe.__main__": {"main"},
     "caffe_compat.pycaffe.runtime": {"log"},
     "caffe_compat.reports.survey": {"_serve"},  # to its parent process
