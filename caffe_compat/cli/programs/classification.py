@@ -12,6 +12,7 @@ __all__ = ["main"]
 
 
 def main(words: list[str]) -> int:
+    """Run the program on the words after its name; its exit status."""
     if len(words) != 5:
         return usage("classification deploy.prototxt network.caffemodel mean.binaryproto labels.txt img.jpg")
     say(f"---------- Prediction for {words[4]} ----------")

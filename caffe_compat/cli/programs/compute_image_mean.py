@@ -14,6 +14,7 @@ _PLACE = "compute_image_mean.cpp"
 
 
 def main(words: list[str]) -> int:
+    """Run the program on the words after its name; its exit status."""
     flags, rest = parse_flags(words, {"backend": "lmdb"})
     if len(rest) not in (1, 2):
         return usage("compute_image_mean [FLAGS] INPUT_DB [OUTPUT_FILE]; flags: backend")

@@ -22,6 +22,7 @@ _FLAGS: dict[str, Value] = {
 
 
 def main(words: list[str]) -> int:
+    """Run the program on the words after its name; its exit status."""
     flags, rest = parse_flags(words, _FLAGS)
     if len(rest) < 3:
         return usage(f"convert_imageset [FLAGS] ROOTFOLDER/ LISTFILE DB_NAME; flags: {', '.join(_FLAGS)}")

@@ -14,6 +14,7 @@ _PLACE = "extract_features.cpp"
 
 
 def main(words: list[str]) -> int:
+    """Run the program on the words after its name; its exit status."""
     if len(words) < 6:
         return usage(
             "extract_features pretrained_net_param feature_extraction_proto_file blob_name1[,name2,...] "

@@ -12,6 +12,7 @@ __all__ = ["main"]
 
 
 def main(words: list[str]) -> int:
+    """Run the program on the words after its name; its exit status."""
     parser = argparse.ArgumentParser("parse_log.py", description="Parse a Caffe training log into two CSV files.")
     parser.add_argument("logfile_path")
     parser.add_argument("output_dir")

@@ -37,6 +37,7 @@ _VALUES: tuple[Callable[[LogRow], float | None], ...] = (
 
 
 def main(words: list[str]) -> int:
+    """Run the program on the words after its name; its exit status."""
     if len(words) < 3 or words[0] not in map(str, range(len(_CHARTS))):
         kinds = "; ".join(f"{number}: {title}" for number, title in enumerate(_CHARTS))
         return usage(f"plot_training_log.py chart_type[0-7] /where/to/save.png /path/to/first.log ... ({kinds})")

@@ -9,4 +9,5 @@ __all__ = ["main"]
 
 
 def main(words: list[str]) -> int:
+    """Run the program on the words after its name; its exit status."""
     return upgraded_file("upgrade_net_proto_text", words, upgrade_prototxt, "NetParameter", "text")
