@@ -7,11 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from ..errors import FileError
 from ..extras import require
+from .guarded import guarded
+from .lmdb_records import data_file, open_lmdb, read_keys
 
 __all__ = ["Backend", "Database", "open_database"]
 
@@ -91,22 +96,20 @@ class Database(ABC):
 
 class _Lmdb(Database):
     def _open(self) -> Any:
-        lmdb = require("lmdb", "lmdb")
-        with self._errors():
-            handle = lmdb.open(
-                self.path, readonly=True, create=False, lock=False, readahead=False, subdir=os.path.isdir(self.path)
-            )
-            # The library maps the file: a page beyond its end would end the process, not raise.
-            used = (handle.info()["last_pgno"] + 1) * handle.stat()["psize"]
-        file = os.path.join(self.path, "data.mdb") if os.path.isdir(self.path) else self.path
-        if os.path.getsize(file) < used:
-            handle.close()
-            raise FileError(f"is truncated: {os.path.getsize(file)} of {used} bytes are there", path=file)
-        return handle
+        return open_lmdb(self.path)
 
     def _read_keys(self) -> list[bytes]:
-        with self._errors(), self.handle.begin() as transaction:
-            return list(transaction.cursor().iternext(keys=True, values=False))
+        require("lmdb", "lmdb")
+        file = data_file(self.path)
+        if not os.path.isfile(file):
+            absent = not os.path.exists(self.path)
+            raise FileError(
+                "there is no such database" if absent else "LMDB cannot read it: there is no data.mdb in it",
+                path=self.path,
+            )
+        status = os.stat(file)
+        version = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        return _keys_of(self.path, version)
 
     def get(self, i: int) -> bytes:
         with self._errors(), self.handle.begin() as transaction:
@@ -121,6 +124,18 @@ class _Lmdb(Database):
             yield
         except require("lmdb", "lmdb").Error as error:
             raise FileError(f"LMDB cannot read it: {error}", path=self.path) from error
+
+
+# A pass over the keys of ten million pictures; a database of terabytes takes longer.
+_BYTES_A_SECOND = 2**26
+
+
+@lru_cache(maxsize=16)
+def _keys_of(path: str, version: tuple[int, ...]) -> list[bytes]:
+    """The keys of an LMDB, once for every ``version`` of its file, all of whose values lie within it."""
+    found = guarded(read_keys, path, more_seconds=version[2] / _BYTES_A_SECOND)
+    whole, ends = found["bytes"].tobytes(), np.cumsum(found["lengths"]).tolist()
+    return [whole[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 class _LevelDb(Database):

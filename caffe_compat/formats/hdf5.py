@@ -13,7 +13,7 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from ..errors import CaffeCompatError, FileError, first_line
 from .files import open_file
+from .guarded import guarded
 from .limits import ARRAYS
 from .sizes import MAX_BLOB_AXES
 from .sniff import FileKind, find_hdf5, kind_of
@@ -47,6 +48,7 @@ __all__ = [
     "read_text",
     "shape_and_type",
     "view_array",
+    "walk",
 ]
 
 Group: TypeAlias = h5py.Group
@@ -76,6 +78,8 @@ def open_hdf5(path: str | os.PathLike[str], *, locking: bool = True) -> Iterator
     name = os.fspath(path)
     if kind_of(name) is not FileKind.HDF5:
         raise FileError("is no HDF5 file", path=name)
+    status = os.stat(name)
+    _check_walk(name, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
     with hdf5_errors("cannot be read as HDF5", name):
         file = h5py.File(name, "r", locking=None if locking else False)
     try:
@@ -138,6 +142,41 @@ def is_group(entry: object) -> bool:
 def is_dataset(entry: object) -> bool:
     """Whether an entry is a data set."""
     return isinstance(entry, h5py.Dataset)
+
+
+# A walk of 3,000 entries takes a second on a slow machine, and the least entry 100 bytes.
+_BYTES_WALKED_A_SECOND = 2**20
+
+
+@lru_cache(maxsize=256)
+def _check_walk(path: str, version: tuple[int, ...]) -> None:
+    """Refuse a file whose groups or attributes end the library's process, or keep it busy. Once for every ``version``.
+
+    Raises:
+        FileError: they do.
+    """
+    guarded(walk, path, more_seconds=version[2] / _BYTES_WALKED_A_SECOND)
+
+
+def walk(path: str) -> None:
+    """Look at all that is asked of a file but its numbers. What raises will raise again, where it is asked for."""
+    names = [b"."]
+    with suppress(Exception), h5py.File(path, "r", locking=False) as file:
+        h5py.h5o.visit(file.id, names.append)  # every group and data set once
+        for name in names:
+            with suppress(Exception):
+                entry = h5py.h5o.open(file.id, name)
+                for index in range(h5py.h5a.get_num_attrs(entry)):
+                    _walk_attribute(h5py.h5a.open(entry, index=index), path)
+                if isinstance(entry, h5py.h5d.DatasetID) and entry.get_create_plist().get_layout() == h5py.h5d.CHUNKED:
+                    entry.get_num_chunks()  # goes through the index
+
+
+def _walk_attribute(found: Any, path: str) -> None:
+    if math.prod(found.shape) * found.dtype.itemsize <= _MAX_TEXT_BYTES:
+        if found.dtype.hasobject:
+            _check_heaps(path)
+        found.read(np.empty(found.shape, found.dtype))
 
 
 # Groups

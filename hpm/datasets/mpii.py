@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
 from caffe_compat.errors import FileError, UsageError
 from caffe_compat.formats.files import open_file, read_file
+from caffe_compat.formats.guarded import guarded
 from caffe_compat.formats.images import read_picture
 
 from ..files.lists import format_list_line
@@ -24,16 +21,14 @@ from ..skeleton import H36M16, MPII16, convert
 from .cameras import square_crops
 from .crops import write_crop
 from .layout import TrainingFolder, make_folder, remove_lists, write_lines
+from .mpii_release import place_of, read_release
 
 __all__ = ["MpiiPerson", "MpiiPrepared", "prepare_mpii", "read_mpii"]
 
 _JOINTS = len(MPII16)
 
-# What scipy raises for files that are cut short, damaged, or of MATLAB 7.3.
-_DAMAGE = (
-    *(OSError, EOFError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, MemoryError),
-    *(NotImplementedError, UnboundLocalError, MatReadError, struct.error, zlib.error),
-)
+# Less than scipy reads of a good file, on a slow machine that does other things too.
+_BYTES_A_SECOND = 2**19
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +79,11 @@ def _person(entry: Any, k: int, path: str) -> MpiiPerson:
         if "joint_self" in entry:
             image, joints = entry["img_paths"], np.asarray(entry["joint_self"], np.float64)
             shown = np.ones(len(joints), bool)
-            place = _place(entry.get("objpos"), entry.get("scale_provided"))
+            place = place_of(entry.get("objpos"), entry.get("scale_provided"))
         else:
             image, joints = entry["image"], np.asarray(entry["joints"], np.float64)
             shown = np.asarray(entry["joints_vis"]).reshape(_JOINTS, -1)[:, 0] > 0
-            place = _place(entry.get("center"), entry.get("scale"))
+            place = place_of(entry.get("center"), entry.get("scale"))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise FileError(f"{type(error).__name__} {error}", path=path, place=f"person {k}") from error
     if joints.ndim != 2 or len(joints) != _JOINTS or joints.shape[1] < 2 or not isinstance(image, str):
@@ -99,60 +94,21 @@ def _person(entry: Any, k: int, path: str) -> MpiiPerson:
     return MpiiPerson(image, joints[:, :2] - 1, present, *place)
 
 
-def _place(centre: Any, scale: Any) -> tuple[np.ndarray | None, float | None]:
-    """Centre and scale of a person. Files write -1, -1 for a centre and -1 for a scale that is not known."""
-    at = None if centre is None else np.asarray(centre, np.float64).reshape(2)
-    size = None if scale is None else float(scale)
-    known = at is not None and np.isfinite(at).all() and not (at == -1).all()
-    return (at - 1 if known and at is not None else None), (size if size is not None and size > 0 else None)
-
-
 def _read_mat(path: str) -> list[MpiiPerson]:
     open_file(path).close()
-    try:
-        release = loadmat(path, struct_as_record=False, squeeze_me=True, variable_names=["RELEASE"])["RELEASE"]
-        pictures, training = np.atleast_1d(release.annolist), np.atleast_1d(release.img_train)
-    except _DAMAGE as error:
-        raise FileError(f"is not MPII's release: {type(error).__name__} {error}", path=path) from error
-    if len(pictures) != len(training):
-        raise FileError(f"annolist has {len(pictures)} pictures, img_train {len(training)}", path=path)
-    found = []
-    for k in np.flatnonzero(training):
-        for person in np.atleast_1d(getattr(pictures[k], "annorect", [])):
-            # Some rectangles are heads without joints, some lists are empty.
-            points = np.atleast_1d(getattr(getattr(person, "annopoints", None), "point", []))
-            if len(points):
-                place = _mat_place(person, path)
-                try:
-                    joints = _mat_joints(points)
-                    found.append(MpiiPerson(str(pictures[k].image.name), *joints, *place))
-                except (AttributeError, IndexError, TypeError, ValueError) as error:
-                    raise FileError(f"{type(error).__name__} {error}", path=path, place=f"picture {k + 1}") from error
-    return found
-
-
-def _mat_joints(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(16, 2) pixels from 0, and (16,) which there are."""
-    places, present = np.zeros((_JOINTS, 2)), np.zeros(_JOINTS, bool)
-    for point in points:
-        joint = int(point.id)
-        if not 0 <= joint < _JOINTS:
-            raise ValueError(f"joint {joint}; there are 0 to {_JOINTS - 1}")
-        places[joint], present[joint] = (point.x - 1, point.y - 1), True
-    if not np.isfinite(places).all():
-        raise ValueError("joints that are not finite")
-    return places, present
-
-
-def _mat_place(person: Any, path: str) -> tuple[np.ndarray | None, float | None]:
-    # An empty field is an empty array.
-    at: Any = getattr(person, "objpos", None)
-    scale: Any = getattr(person, "scale", None)
-    centre = (at.x, at.y) if hasattr(at, "x") else None
-    try:
-        return _place(centre, None if np.size(scale) == 0 else scale)
-    except (TypeError, ValueError) as error:
-        raise FileError(f"a person's centre {centre} or scale {scale} is no number: {error}", path=path) from error
+    # A flipped byte in an uncompressed .mat ends scipy's process.
+    found = guarded(read_release, path, more_seconds=os.path.getsize(path) / _BYTES_A_SECOND)
+    columns = zip(*(found[name] for name in ("images", "points", "present", "centres", "scales")), strict=True)
+    return [
+        MpiiPerson(
+            image,
+            points,
+            present,
+            None if np.isnan(centre).any() else centre,
+            None if np.isnan(scale) else float(scale),
+        )
+        for image, points, present, centre, scale in columns
+    ]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from tests.training.data.helpers import FORK, image_data, image_list, source_of,
 
 def order(source: Source, batches: range) -> list[int]:
     """Which lines the batches hold, told by the first label."""
-    return [int(x) for k in batches for x in source.batch(k)["label"].flatten(1).numpy()[:, 0]]
+    labels = [source.batch(k)["label"] for k in batches]
+    return [int(x) for label in labels for x in label.reshape(len(label), -1)[:, 0]]
 
 
 def lstm(settings: str = "") -> str:

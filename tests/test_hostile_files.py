@@ -1,0 +1,181 @@
+"""Files that hurt once: each has the outcome that it should have had, and so has its kind."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from caffe_compat import cli
+from caffe_compat.errors import FileError
+from caffe_compat.formats.hdf5 import find, open_hdf5, read_array
+from caffe_compat.formats.images import read_picture
+from caffe_compat.training.solver.snapshot import read_snapshot
+from hpm.datasets.detections import read_detections
+from hpm.datasets.human36m import read_cdf, read_fetch
+from hpm.datasets.mpii import read_mpii
+from tests.training.data.helpers import source_of
+from tests.training.solver.recorded import recorded_case
+
+HOSTILE = Path(__file__).with_name("hostile")
+Command = Callable[..., tuple[int, str]]
+WINDOWS = """layer { name: "data" type: "WindowData" top: "data" top: "label" transform_param { crop_size: 8 }
+  window_data_param { source: "list.txt" batch_size: 1 } }"""
+DATABASE = """layer { name: "data" type: "Data" top: "data" top: "label"
+  data_param { source: "db" batch_size: 1 backend: LMDB } }"""
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command; its exit status and all that it wrote."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as leaving:
+            cli.main([str(argument) for argument in arguments])
+        assert isinstance(leaving.value.code, int)
+        return leaving.value.code, "".join(capsys.readouterr())
+
+    return run
+
+
+def test_pictures() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(FileError, match="truncated PNG"):
+        read_picture(HOSTILE / "png_20s_2GB.png", "color")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_a_datum(tmp_path: Path) -> None:
+    lmdb = pytest.importorskip("lmdb")
+    with lmdb.open(str(tmp_path / "db")) as database, database.begin(write=True) as transaction:
+        transaction.put(b"0", (HOSTILE / "datum_2GB.datum").read_bytes())
+    with pytest.raises(FileError, match=r"record 0 \(key '0'\): is no Datum"):
+        source_of(DATABASE, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["lmdb_sigbus.mdb", "lmdb_sigbus2.mdb"])
+def test_pages_beyond_the_end_of_a_database(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("lmdb")
+    (tmp_path / "db").mkdir()
+    shutil.copy(HOSTILE / name, tmp_path / "db" / "data.mdb")
+    with pytest.raises(FileError, match="is a damaged LMDB: "):
+        source_of(DATABASE, tmp_path)
+
+
+def test_a_value_beyond_the_end_of_a_database(tmp_path: Path) -> None:
+    """Its size stands in front of the key. The library does not notice, and reads what is not there."""
+    lmdb = pytest.importorskip("lmdb")
+    with lmdb.open(str(tmp_path / "db")) as database, database.begin(write=True) as transaction:
+        for k in range(3):
+            transaction.put(b"key%d" % k, bytes(10_000))
+    file = tmp_path / "db" / "data.mdb"
+    content = bytearray(file.read_bytes())
+    at = content.index(b"key2") - 8
+    assert int.from_bytes(content[at : at + 4], "little") == 10_000
+    content[at : at + 4] = (10**8).to_bytes(4, "little")
+    file.write_bytes(content)
+    with pytest.raises(
+        FileError, match=r"is a damaged LMDB: a value that page . names lies beyond the end of the file"
+    ):
+        source_of(DATABASE, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mpii_segfault.mat", "mpii_sigbus.mat"])
+def test_matlab_files(name: str) -> None:
+    with pytest.raises(FileError, match=f"{name}: cannot be read: SIG(SEGV|BUS) ended its reader"):
+        read_mpii(HOSTILE / name)
+
+
+def test_a_cdf_that_goes_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cdflib")
+    monkeypatch.setenv("CAFFE_COMPAT_MAX_READER_SECONDS", "0.5")
+    folder = tmp_path / "S1" / "MyPoseFeatures" / "D3_Positions"
+    folder.mkdir(parents=True)
+    shutil.copy(HOSTILE / "pose_hang.cdf", folder / "Directions 1.cdf")
+    with pytest.raises(FileError, match=r"Directions 1\.cdf: takes longer than 1 s to read"):
+        next(read_cdf(tmp_path, subjects=["S1"]))
+
+
+def test_an_attribute_without_end(command: Command) -> None:
+    status, text = command("verify", "--cases", HOSTILE / "reference_endless.h5")
+    assert status == 1
+    assert "is a damaged HDF5 file: its strings at byte 2048 have no end" in text
+
+
+def test_a_case_of_whole_numbers(command: Command) -> None:
+    status, text = command("verify", "--cases", HOSTILE / "reference_int_bottom.h5")
+    assert (status, "0 of 1 passed" in text) == (1, True)
+
+
+def test_values_in_another_file(tmp_path: Path) -> None:
+    """External storage, an external link and a virtual data set; what they name is not opened."""
+    (tmp_path / "secret").write_bytes(bytes(range(64)))
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = np.arange(4.0)
+    layout = h5py.VirtualLayout((4,), "f8")
+    layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "x", (4,))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("stored", (16,), "f4", external=[(str(tmp_path / "secret"), 0, 64)])
+        file["linked"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "x")
+        file.create_virtual_dataset("virtual", layout)
+    with open_hdf5(tmp_path / "a.h5") as file:
+        for name, reason in (("stored", "other files"), ("virtual", "other files"), ("linked", "another file")):
+            with pytest.raises(FileError, match=f"{name}.*{reason}"):
+                read_array(find(file, name))
+    with open_hdf5(HOSTILE / "hdf5_external_storage.h5") as file:
+        (name,) = file
+        with pytest.raises(FileError, match="stores its values in other files; they are not opened"):
+            read_array(find(file, name))
+
+
+def test_arrays_of_objects(tmp_path: Path) -> None:
+    folder = tmp_path / "S1" / "Directions-1"
+    folder.mkdir(parents=True)
+    shutil.copy(HOSTILE / "fetch_unsized.h5", folder / "annot.h5")
+    with pytest.raises(FileError, match=r"annot\.h5: data set /pose/3d holds object, not numbers"):
+        next(read_fetch(tmp_path))
+
+
+def test_headers_of_arrays() -> None:
+    with pytest.raises(FileError, match=r"positions_2d\.npy: no npy array"):
+        read_detections(HOSTILE / "npz_tokenerror.npz")
+
+
+@pytest.mark.parametrize("name", ["resume_notimplemented.npz", "resume_overflow.npz", "resume_tokenerror.npz"])
+def test_resume_files(name: str, tmp_path: Path) -> None:
+    state = recorded_case("adam", tmp_path).snapshot()
+    assert state is not None
+    shutil.copy(HOSTILE / name, tmp_path / "adam_iter_0.resume.npz")
+    with pytest.raises(FileError, match=r"is damaged .*; delete it to go on without recurrent state"):
+        read_snapshot(state, tmp_path)
+
+
+def test_a_list_of_windows(tmp_path: Path) -> None:
+    shutil.copy(HOSTILE / "window_overflow.txt", tmp_path / "list.txt")
+    with pytest.raises(FileError, match="line 7: 18446744073709551616 is larger than Caffe's whole numbers are"):
+        source_of(WINDOWS, tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in HOSTILE.glob("*.caffemodel")))
+def test_damaged_weights_are_listed(name: str, command: Command) -> None:
+    status, text = command("inspect", HOSTILE / name)
+    assert (status, text.startswith(f"{HOSTILE / name}: weights (binary")) == (0, True)
+    assert "\x1b" not in text
+
+
+def test_a_solver(command: Command) -> None:
+    status, text = command("train", "--solver", HOSTILE / "solver_value_out_of_range.prototxt")
+    assert (status, len(text.splitlines())) == (2, 1)
+    assert "solver_mode is given again" in text
+
+
+def test_escapes_reach_no_terminal(command: Command) -> None:
+    for words in (["inspect"], ["time"], ["survey"]):
+        _, text = command(*words, HOSTILE / "ansi.prototxt")
+        assert "\x1b" not in text
+        assert "\nERROR: all fine" not in text
