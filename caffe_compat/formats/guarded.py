@@ -28,12 +28,10 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 
 from ..errors import FileError, UsageError, first_line
-from .limits import ARRAYS, Limit
+from .limits import ARRAYS, READER
 
-__all__ = ["READER", "guarded"]
+__all__ = ["guarded"]
 
-# What a reader may hold beside its imports. MPII's release, 160,000 small objects, takes 0.6 GB.
-READER = Limit("CAFFE_COMPAT_MAX_READER_BYTES", 2**31)
 _SECONDS = "CAFFE_COMPAT_MAX_READER_SECONDS"
 _DEFAULT_SECONDS = 10.0
 _STARTING_SECONDS = 120.0  # of Python and its packages, on a busy machine

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..errors import FileError, UsageError
 
-__all__ = ["ARRAYS", "LAYERS_FILE", "PICTURE", "PROTOTXT", "WHOLE_FILE", "Limit"]
+__all__ = ["ARRAYS", "LAYERS_FILE", "PICTURE", "PROTOTXT", "READER", "WHOLE_FILE", "Limit"]
 
 
 @dataclass(frozen=True)
@@ -62,5 +62,7 @@ ARRAYS = Limit("CAFFE_COMPAT_MAX_ARRAY_BYTES", 2**32)
 PROTOTXT = Limit("CAFFE_COMPAT_MAX_PROTOTXT_BYTES", 2**28)
 # A file that a layer names and reads whole: a matrix, a table of bounds.
 LAYERS_FILE = Limit("CAFFE_COMPAT_MAX_LAYER_FILE_BYTES", 2**26)
+# What a reader in a process of its own may hold beside its imports.
+READER = Limit("CAFFE_COMPAT_MAX_READER_BYTES", 2**31)
 # Any other file that is read whole: a list, a log, a pickle. Weights are mapped and need no limit.
 WHOLE_FILE = Limit("CAFFE_COMPAT_MAX_FILE_BYTES", 2**30)
