@@ -43,14 +43,6 @@ def test_forks_are_counted() -> None:
         assert re.findall(r"(\d+) forks", page(name)) == [str(len(dialect_names()) - 1)]
 
 
-def test_types_that_nothing_proves_are_counted() -> None:
-    count = re.search(r"never compared with what these compute \((\d+)\)", page("docs/layers.md"))
-    assert count is not None
-    words = {3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight"}
-    assert f"{words[int(count[1])]} types were built from sources alone" in page("docs/forks.md")
-    assert f"the {words[int(count[1])]} that no stored output" in page("CHANGELOG.md").replace("\n ", "")
-
-
 def test_the_table_of_limits_is_complete() -> None:
     listed = re.findall(r"^\| `(CAFFE_\w+)` \| .* \| 2\^(\d+) \|$", page("docs/security.md"), re.MULTILINE)
     known = [value for value in vars(limits).values() if isinstance(value, limits.Limit)]

@@ -115,23 +115,16 @@ class _Worker:
         except FileError:
             raise
         except (EOFError, OSError, ValueError) as error:  # a TimeoutError is an OSError
+            if not isinstance(error, TimeoutError):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(1)  # it is about to end, and its status tells why
+            code = self.process.poll()
             self.stop()
-            raise FileError(self._end(isinstance(error, TimeoutError), seconds), path=path) from None
+            raise FileError(_end(code, isinstance(error, TimeoutError), seconds), path=path) from None
         except BaseException:  # an interrupt: what is still to come would be taken for the answer to the next question
             self.stop()
             raise
         return _unpacked(header["value"], arrays)
-
-    def _end(self, too_slow: bool, seconds: float) -> str:
-        code = self.process.returncode or 0
-        if too_slow or -code == signal.SIGXCPU:
-            return (
-                f"takes longer than {seconds:.0f} s to read, as a damaged file can; to allow more set the environment "
-                f"variable {_SECONDS}"
-            )
-        with contextlib.suppress(ValueError):
-            return f"cannot be read: {signal.Signals(-code).name} ended its reader, as a damaged file can cause"
-        return "cannot be read: its reader ended, as a damaged file can cause"
 
     def _array(self, dtype: str, shape: Sequence[int], deadline: float) -> np.ndarray:
         kind = np.dtype(dtype)
@@ -166,6 +159,17 @@ class _Worker:
             with contextlib.suppress(OSError):  # what was not yet written goes nowhere
                 stream.close()
         self.process.wait()
+
+
+def _end(code: int | None, too_slow: bool, seconds: float) -> str:
+    if too_slow or code == -signal.SIGXCPU:
+        return (
+            f"takes longer than {seconds:.0f} s to read, as a damaged file can; to allow more set the environment "
+            f"variable {_SECONDS}"
+        )
+    with contextlib.suppress(ValueError):
+        return f"cannot be read: {signal.Signals(-(code or 0)).name} ended its reader, as a damaged file can cause"
+    return "cannot be read: its reader ended, as a damaged file can cause"
 
 
 _LOCK = threading.Lock()
