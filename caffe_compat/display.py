@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["brief", "shown", "shown_lines"]
+__all__ = ["brief", "short_words", "shown", "shown_lines"]
 
 # Letters and marks without a shape of their own, which Python calls printable (Unicode's Default_Ignorable_Code_Point).
 _INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]")
@@ -49,3 +49,15 @@ def brief(text: str, most: int = 60) -> str:
     '0xffffff...'
     """
     return text if len(text) <= most else text[:most] + "..."
+
+
+_LONG_WORD = re.compile(r"\S{300,}")
+
+
+def short_words(text: str) -> str:
+    """``text`` with words of more than 300 letters cut short: a number or a name of a file may have millions.
+
+    >>> short_words("value " + "1" * 1000 + " is no number") == "value " + "1" * 200 + "... is no number"
+    True
+    """
+    return _LONG_WORD.sub(lambda word: brief(word[0], 200), text)

@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from .display import shown
+from .display import short_words, shown
 
 __all__ = [
     "CaffeCompatError",
@@ -108,9 +108,10 @@ class CaffeCompatError(Exception):
         return self
 
     def __str__(self) -> str:
-        where = [self.path, self._lines(), self.place, self._layer()]
+        where = [part for part in (self._lines(), self.place, self._layer(), self.detail) if part]
         after = "" if self.offset is None else f" (at byte {self.offset})"
-        return shown(": ".join([part for part in where if part] + [self.detail]) + after)
+        # A path is shown whole, however long: it is there to be copied.
+        return shown((f"{self.path}: " if self.path else "") + short_words(": ".join(where)) + after)
 
     def _lines(self) -> str | None:
         if self.line is None:
@@ -145,7 +146,7 @@ class CaffeCompatWarning(UserWarning):
     """Something that Caffe itself lets pass but that a user should see."""
 
     def __str__(self) -> str:
-        return shown(super().__str__())
+        return shown(short_words(super().__str__()))
 
 
 class FileError(CaffeCompatError):

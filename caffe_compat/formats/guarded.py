@@ -67,9 +67,15 @@ def guarded(
     """
     if not sys.executable:  # Python inside another program: there is nothing to start
         return reader(path, *arguments)
-    request = {"module": reader.__module__, "name": reader.__qualname__, "arguments": [path, *arguments]}
-    with _LOCK:
-        return _worker().ask(request, path, _seconds() + more_seconds)
+    whole = os.path.abspath(path)  # this process may have gone elsewhere since the other began
+    request = {"module": reader.__module__, "name": reader.__qualname__, "arguments": [whole, *arguments]}
+    try:
+        with _LOCK:
+            return _worker().ask(request, whole, _seconds() + more_seconds)
+    except FileError as error:
+        if error.path is not None and error.path.startswith(whole):
+            error.path = path + error.path[len(whole) :]
+        raise
 
 
 def _seconds() -> float:

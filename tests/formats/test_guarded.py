@@ -59,7 +59,7 @@ def fail(path: str, what: str) -> None:
 
 def test_what_comes_back() -> None:
     found, expected = guarded(values, "a", 2), values("a", 2)
-    assert (found["path"], found["rest"]) == ("a", [None, True, 1.5, 0.5, "é\0", {"a": [1, 2]}])
+    assert (found["path"], found["rest"]) == (os.path.abspath("a"), [None, True, 1.5, 0.5, "é\0", {"a": [1, 2]}])
     pairs = zip(found["arrays"], expected["arrays"], strict=True)
     for a, b in [*pairs, (found["transposed"], expected["transposed"])]:
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
@@ -95,6 +95,14 @@ def test_failures_are_errors_of_the_file(what: str, message: str, monkeypatch: p
         guarded(fail, "f.x", what)
     assert str(caught.value).startswith(message)
     assert guarded(who, "good") != os.getpid()
+
+
+def test_a_relative_path_is_that_of_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded(who, "a")
+    monkeypatch.chdir(tmp_path)
+    assert guarded(values, "a", 1)["path"] == str(tmp_path / "a")
+    with pytest.raises(FileError, match=r"^a: record 3: is damaged$"):
+        guarded(fail, "a", "damage")
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "soon", "1e9"])
