@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from caffe_compat import CaffeNet
+from caffe_compat.formats.varint import varint
 from caffe_compat.formats.weights import write_caffemodel
-from caffe_compat.formats.wire import varint
 from caffe_compat.schema.prototxt import parse_message
 from caffe_compat.schema.upgrade import upgrade_net
 

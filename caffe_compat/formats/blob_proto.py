@@ -12,7 +12,8 @@ import numpy as np
 
 from caffe_compat.errors import WeightsError
 from caffe_compat.formats.sizes import MAX_BLOB_AXES, MAX_BLOB_VALUES
-from caffe_compat.formats.wire import BYTES, FIXED32, FIXED64, VARINT, Field, PathOrBuffer, Run, Source, signed
+from caffe_compat.formats.varint import signed
+from caffe_compat.formats.wire import BYTES, FIXED32, FIXED64, VARINT, Field, PathOrBuffer, Run, Source
 
 __all__ = ["BlobView", "blob_at", "float_width", "read_blob"]
 

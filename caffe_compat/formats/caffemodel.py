@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from caffe_compat.errors import located
 from caffe_compat.formats.blob_proto import BlobView, blob_at
 from caffe_compat.formats.sizes import MAX_BLOBS, MAX_LAYER_BLOBS, MAX_LAYERS
-from caffe_compat.formats.wire import BYTES, VARINT, Field, PathOrBuffer, Source, signed, varint
+from caffe_compat.formats.varint import signed, varint
+from caffe_compat.formats.wire import BYTES, VARINT, Field, PathOrBuffer, Source
 
 __all__ = ["BLOBS_FIELD", "NET_LAYER", "NET_V1_LAYERS", "V1_V0_LAYER", "LayerRecord", "NetFile", "read_net"]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from caffe_compat.errors import located
 from caffe_compat.formats.blob_proto import BlobView, blob_at
 from caffe_compat.formats.sizes import MAX_BLOBS
-from caffe_compat.formats.wire import BYTES, VARINT, PathOrBuffer, Source, signed
+from caffe_compat.formats.varint import signed
+from caffe_compat.formats.wire import BYTES, VARINT, PathOrBuffer, Source
 
 __all__ = ["SolverState", "read_solver_state"]
 

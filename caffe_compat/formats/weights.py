@@ -26,7 +26,8 @@ from caffe_compat.formats.caffemodel import (
 from caffe_compat.formats.files import atomic_write
 from caffe_compat.formats.sniff import FileKind, kind_of
 from caffe_compat.formats.solverstate import SolverState, read_solver_state
-from caffe_compat.formats.wire import BYTES, Source, varint
+from caffe_compat.formats.varint import varint
+from caffe_compat.formats.wire import BYTES, Source
 
 __all__ = [
     "WeightsFile",

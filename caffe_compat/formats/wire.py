@@ -15,7 +15,7 @@ from caffe_compat.errors import FileError, WireError
 from caffe_compat.formats.files import open_file
 from caffe_compat.formats.sniff import HEAD_BYTES, refusal
 
-__all__ = ["BYTES", "FIXED32", "FIXED64", "VARINT", "Field", "PathOrBuffer", "Run", "Source", "signed", "varint"]
+__all__ = ["BYTES", "FIXED32", "FIXED64", "VARINT", "Field", "PathOrBuffer", "Run", "Source"]
 
 PathOrBuffer: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | mmap.mmap"
 # What was read of a field: wire type, value (of a varint) or where it starts, where the field ends.
@@ -177,19 +177,3 @@ class Source:
         reason = refusal(self.bytes(0, min(self.size, HEAD_BYTES)), wanted)
         if reason:
             raise self.error(reason, 0)
-
-
-def signed(value: int, bits: int) -> int:
-    """A varint as protobuf's int32 or int64: the low bits in two's complement."""
-    value &= (1 << bits) - 1
-    return value - (1 << bits) if value >> (bits - 1) else value
-
-
-def varint(value: int) -> bytes:
-    """The wire encoding of a non-negative integer."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -13,6 +13,7 @@ from enum import Enum
 from google.protobuf import unknown_fields
 
 from ..display import brief
+from ..formats.varint import varint
 from .messages import Message
 
 __all__ = ["DOUBT_FIELD", "TEXT_FIELD", "Kind", "Unknown", "keep_bytes", "keep_unknown_text", "unknown_fields_of"]
@@ -87,7 +88,7 @@ def keep_unknown_text(message: Message, unknown: Unknown) -> None:
 
 def keep_bytes(message: Message, number: int, payload: bytes) -> None:
     """Add an unknown field with ``number`` to ``message``."""
-    message.MergeFromString(_varint(number << 3 | 2) + _varint(len(payload)) + payload)
+    message.MergeFromString(varint(number << 3 | 2) + varint(len(payload)) + payload)
 
 
 def unknown_fields_of(message: Message) -> list[Unknown]:
@@ -112,12 +113,3 @@ def _kept(payload: object) -> Unknown | None:
     if not (_NAME.fullmatch(name) and text.isprintable() and _NUMBER.fullmatch(line) and _NUMBER.fullmatch(column)):
         return None
     return Unknown(known, where, name, text, expected, int(line), int(column))
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

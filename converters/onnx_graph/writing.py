@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from caffe_compat.formats.files import atomic_write
-from caffe_compat.formats.wire import varint
+from caffe_compat.formats.varint import varint
 
 from .building import Built
 from .graph import OPSET

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 import pytest
 
-from caffe_compat.formats.wire import varint
+from caffe_compat.formats.varint import varint
 from caffe_compat.schema.prototxt import parse_message
 from tests.networks import field, input_layer, ip, layer, write_weights
 

@@ -17,7 +17,7 @@ from caffe_compat.errors import FileError, WireError
 from caffe_compat.formats.blob_proto import BlobView, read_blob
 from caffe_compat.formats.caffemodel import read_net
 from caffe_compat.formats.solverstate import read_solver_state
-from caffe_compat.formats.wire import varint
+from caffe_compat.formats.varint import varint
 from tests.work import counted, within
 
 REFERENCE = Path(__file__).parents[2] / "reference_outputs"

@@ -135,7 +135,7 @@ def own_bases() -> Iterator[Base]:
     yield from _measures()
     yield from _boxes()
     for name in ("SweepScale", "SweepOther"):  # one admitted by its name, one found in its module
-        text = f'python_param {{ module: "sweep_networks" layer: "{name}" param_str: "seven" }}'
+        text = f'python_param {{ module: "{__name__}" layer: "{name}" param_str: "seven" }}'
         yield from_text(_net(f'type: "Python" top: "y" {text}', x=(2, 3)))
     yield from_text(_net('type: "HDF5Output" hdf5_output_param { file_name: "out.h5" }', x=(2, 3), t=(2, 1)))
 

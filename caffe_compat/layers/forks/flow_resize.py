@@ -9,14 +9,12 @@ from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
 from ..precision import widened
 from .flow import FLOWNETS
+from .sized_map import Size, SizedMap
 
 __all__ = ["Downsample", "Resample"]
 
-# Height and width.
-Size = tuple[int, ...]
 
-
-class Resample(Layer):
+class Resample(SizedMap):
     """Maps (N, C, H, W) in another size: each value a weighted mean of those around its place, or the nearest.
 
     Where a map shrinks and ``antialias`` is set, weights spread over as many more cells. The gradient is the true one;
@@ -28,17 +26,12 @@ class Resample(Layer):
     """
 
     def __init__(self, size: Size | None, kind: str, *, antialias: bool) -> None:
-        super().__init__()
-        self.size = size
+        super().__init__(size)
         self.kind = kind
         self.antialias = antialias
 
-    def infer(self, *bottoms: Tensor) -> Tensor:
-        x = bottoms[0]
-        return x.new_empty(*x.shape[:2], *(self.size or bottoms[1].shape[2:]))
-
     def forward(self, x: Tensor, *like: Tensor) -> Tensor:
-        before, after = tuple(x.shape[2:]), self.size or tuple(like[0].shape[2:])
+        before, after = tuple(x.shape[2:]), self.top_size(x, *like)
         if self.kind == "NEAREST":
             rows, columns = (at.to(x.device) for at in _nearest_cells(before, after))
             return x[:, :, rows[:, None], columns]
@@ -99,26 +92,15 @@ def _check_nearest(spec: LayerSpec, size: Size | None) -> None:
         )
 
 
-class Downsample(Layer):
+class Downsample(SizedMap):
     """Maps (N, C, H, W) made smaller, corners staying corners: each value a mean by a triangle around its place.
 
     What is not a number does not count; where more than half as much weight falls on such values as on others, the
     result is none either. The gradient is that of the weighted mean; the forks have none.
-
-    Args:
-        size: height and width; None takes those of the second bottom.
     """
 
-    def __init__(self, size: Size | None) -> None:
-        super().__init__()
-        self.size = size
-
-    def infer(self, *bottoms: Tensor) -> Tensor:
-        x = bottoms[0]
-        return x.new_empty(*x.shape[:2], *(self.size or bottoms[1].shape[2:]))
-
     def forward(self, x: Tensor, *like: Tensor) -> Tensor:
-        size = self.size or tuple(like[0].shape[2:])
+        size = self.top_size(x, *like)
         if tuple(x.shape[2:]) == size:
             return x.clone()
         y = widened(x)

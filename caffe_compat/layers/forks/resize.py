@@ -8,30 +8,17 @@ from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
 from ..precision import widened
+from .sized_map import Size, SizedMap
 
 __all__ = ["Resize"]
 
-Size = tuple[int, int]
 
-
-class Resize(Layer):
-    """Maps (N, C, H, W) in another size; the first cell stays the first, cells behind the last are zero.
-
-    Args:
-        size: height and width; None takes those of the second bottom.
-    """
-
-    def __init__(self, size: Size | None) -> None:
-        super().__init__()
-        self.size = size
-
-    def infer(self, *bottoms: Tensor) -> Tensor:
-        x = bottoms[0]
-        return x.new_empty(*x.shape[:2], *(self.size or bottoms[1].shape[2:]))
+class Resize(SizedMap):
+    """Maps (N, C, H, W) in another size; the first cell stays the first, cells behind the last are zero."""
 
     def forward(self, x: Tensor, *like: Tensor) -> Tensor:
         y = widened(x)
-        size = self.size or tuple(like[0].shape[2:])
+        size = self.top_size(x, *like)
         rows, columns = (self._weights(y, before, after) for before, after in zip(x.shape[2:], size, strict=True))
         return (rows @ y @ columns.T).to(x.dtype)
 
