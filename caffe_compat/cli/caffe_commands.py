@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import click
 import torch
@@ -26,6 +26,7 @@ from ..training.solver import Action, Event, SolverSettings, read_solver
 from ..training.solver.events import BlobOutput
 from ..training.solver.settings import StateOverride
 from .caffe_log import CaffeLog, Charts
+from .groups import gathered
 from .options import dialect_option, plugin_option, python_config_option, python_option, warn
 
 __all__ = ["Signals", "amp_option", "device_query", "gradients_option", "nan_option", "test", "time", "train"]
@@ -125,21 +126,36 @@ nan_option = click.option(
 )
 
 
+def _reading(
+    write_root: str | None, dialect: str, allow_python_layers: bool, python_config: str | None
+) -> dict[str, Any]:
+    return {
+        "write_root": write_root,
+        "dialect": None if dialect == "auto" else dialect,
+        "allow_python": allow_python_layers,
+        "python_config": python_config,
+    }
+
+
+def _stepping(gradients: str, bfloat16: bool, keep_going_on_nan: bool) -> dict[str, Any]:
+    return {"gradients": gradients, "bfloat16": bfloat16, "stop_at_nan": not keep_going_on_nan}
+
+
+# How a network is read, as open_solver(), score() and time() take it; and how a solver goes its steps.
+reading_options = gathered("reading", _reading, write_root, dialect_option, python_option, python_config_option)
+stepping_options = gathered("stepping", _stepping, amp_option, gradients_option, nan_option)
+
+
 # train
 
 
 @click.command(cls=CaffeCommand)
 @caffe_flags("gpu", "solver", "level", "stage", "snapshot", "weights", "sigint_effect", "sighup_effect")
 @gpu_required
-@write_root
 @workers
 @click.option("--log-dir", "charts_dir", type=click.Path(file_okay=False), help="Folder for TensorBoard.")
-@amp_option
-@gradients_option
-@nan_option
-@dialect_option
-@python_option
-@python_config_option
+@stepping_options
+@reading_options
 @plugin_option
 def train(
     gpu: str,
@@ -152,15 +168,10 @@ def train(
     sighup_effect: str,
     glog_dir: str | None,
     require_gpu: bool,
-    write_root: str | None,
     workers: int | None,
     charts_dir: str | None,
-    bfloat16: bool,
-    gradients: Literal["caffe", "true"],
-    keep_going_on_nan: bool,
-    dialect: str,
-    allow_python_layers: bool,
-    python_config: str | None,
+    stepping: dict[str, Any],
+    reading: dict[str, Any],
     plugins: tuple[str, ...],
 ) -> int:
     """Train a network, or go on from a snapshot.
@@ -176,7 +187,7 @@ def train(
     rank = parallel.this_rank()
     with ExitStack() as stack:
         log = stack.enter_context(CaffeLog(quiet=rank.rank != 0, folder=glog_dir))
-        settings = _with_state(read_solver(solver, dialect=None if dialect == "auto" else dialect), level, stage, log)
+        settings = _with_state(read_solver(solver, dialect=reading["dialect"]), level, stage, log)
         gpus = _gpus(gpu, settings, require_gpu, log)
         if len(gpus) > 1 and rank.size == 1:
             return parallel.launch(["train", *click.get_current_context().meta[_ARGUMENTS]], len(gpus))
@@ -200,16 +211,11 @@ def train(
             snapshot=start,
             weights=[] if start else _weights(weights),
             device=device,
-            write_root=write_root,
             workers=workers,
-            dialect=None if dialect == "auto" else dialect,
-            gradients=gradients,
-            allow_python=allow_python_layers,
-            python_config=python_config,
             observer=observe,
             requested=lambda: Action.STOP if parallel.is_abandoned() else signals.requested(),
-            stop_at_nan=not keep_going_on_nan,
-            bfloat16=bfloat16,
+            **stepping,
+            **reading,
         )
         ready = stack.enter_context(opened)
         log.line("Starting Optimization", "caffe.cpp:239")
@@ -333,11 +339,8 @@ def _single_device(gpu: str, required: bool, log: CaffeLog) -> torch.device:
 @click.command(cls=CaffeCommand)
 @caffe_flags("gpu", "model", "level", "stage", "weights", "iterations")
 @gpu_required
-@write_root
 @workers
-@dialect_option
-@python_option
-@python_config_option
+@reading_options
 @plugin_option
 def test(
     gpu: str,
@@ -348,11 +351,8 @@ def test(
     iterations: int,
     glog_dir: str | None,
     require_gpu: bool,
-    write_root: str | None,
     workers: int | None,
-    dialect: str,
-    allow_python_layers: bool,
-    python_config: str | None,
+    reading: dict[str, Any],
     plugins: tuple[str, ...],
 ) -> None:
     """Score a model on its own test data."""
@@ -374,13 +374,10 @@ def test(
             level=level,
             stages=_stages(stage),
             device=device,
-            write_root=write_root,
             workers=workers,
-            dialect=None if dialect == "auto" else dialect,
-            allow_python=allow_python_layers,
-            python_config=python_config,
             warn=log.warn,
             on_batch=show,
+            **reading,
         )
         log.line(f"Loss: {scores.loss:g}", "caffe.cpp:309")
         for o in scores.outputs:
@@ -391,10 +388,7 @@ def test(
 @click.command(cls=CaffeCommand)
 @caffe_flags("gpu", "model", "phase", "level", "stage", "iterations")
 @gpu_required
-@write_root
-@dialect_option
-@python_option
-@python_config_option
+@reading_options
 @plugin_option
 def time(
     gpu: str,
@@ -405,10 +399,7 @@ def time(
     iterations: int,
     glog_dir: str | None,
     require_gpu: bool,
-    write_root: str | None,
-    dialect: str,
-    allow_python_layers: bool,
-    python_config: str | None,
+    reading: dict[str, Any],
     plugins: tuple[str, ...],
 ) -> None:
     """Measure how long every layer takes."""
@@ -425,11 +416,8 @@ def time(
             level=level,
             stages=_stages(stage),
             device=_single_device(gpu, require_gpu, log),
-            write_root=write_root,
-            dialect=None if dialect == "auto" else dialect,
-            allow_python=allow_python_layers,
-            python_config=python_config,
             tell=lambda text: log.line(text, "caffe.cpp:394"),
+            **reading,
         )
 
 

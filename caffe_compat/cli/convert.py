@@ -16,27 +16,8 @@ from ..network.net import CaffeNet
 from ..parity.reference_files import split_reference
 from ..parity.report import Report
 from ..parity.seeded import run_seeded
-from .options import (
-    check_output,
-    device_option,
-    dialect_option,
-    fill_option,
-    guess_option,
-    ignore_option,
-    load_plugins,
-    note,
-    parse_device,
-    parse_pairs,
-    parse_shapes,
-    plugin_option,
-    python_config_option,
-    python_option,
-    root_option,
-    say,
-    shape_option,
-    state_options,
-    warn,
-)
+from .groups import network_options
+from .options import check_output, device_option, note, parse_device, parse_pairs, say, warn
 from .outputs import format_options, planned, write_output
 from .tables import print_table
 from .verify import load_inputs, print_report
@@ -45,12 +26,7 @@ from .verify import load_inputs, print_report
 @click.command()
 @click.argument("model", type=click.Path())
 @click.argument("weights", type=click.Path(), required=False)
-@state_options
-@dialect_option
-@shape_option
-@guess_option
-@ignore_option
-@fill_option
+@network_options
 @click.option("--reference", metavar="FILE[:GROUP]", help="Recorded outputs of real Caffe to check against.")
 @click.option("--input", "inputs", multiple=True, metavar="BLOB=FILE.npy", help="An input that the reference lacks.")
 @click.option("--run", "run_once", is_flag=True, help="Without a reference: run once on a seeded input.")
@@ -62,24 +38,13 @@ from .verify import load_inputs, print_report
 @click.option("--report", "page", type=click.Path(), help="Write all there is to say as a page of HTML, too.")
 @click.option("--quiet", is_flag=True, help="No table.")
 @device_option
-@root_option
-@python_option
-@python_config_option
-@plugin_option
 def convert(
     model: str,
     weights: str | None,
     outputs_to: tuple[str, ...],
     formats: tuple[str, ...],
     outputs: str | None,
-    phase: str,
-    level: int,
-    stages: tuple[str, ...],
-    dialect: str,
-    input_shapes: tuple[str, ...],
-    guess_shapes: bool,
-    ignore_fields: tuple[str, ...],
-    fill_missing: bool,
+    network: dict[str, Any],
     reference: str | None,
     inputs: tuple[str, ...],
     run_once: bool,
@@ -88,14 +53,9 @@ def convert(
     page: str | None,
     quiet: bool,
     device: str,
-    root: str | None,
-    allow_python_layers: bool,
-    python_config: str | None,
-    plugins: tuple[str, ...],
     **asked: Any,
 ) -> int:
     """Convert MODEL (a prototxt, or a caffemodel with its own network) and WEIGHTS to a verified .pt, or to others."""
-    load_plugins(plugins)
     torch_device = parse_device(device)
     files = planned(outputs_to, formats, _asked({**asked, "optimized": optimize, "preprocess": preprocess}))
     given = parse_pairs(inputs, "--input")
@@ -105,23 +65,7 @@ def convert(
     read = [model, *([weights] if weights is not None else []), *recorded, *given.values()]
     for path in (*(path for file in files for path in file.paths), *([page] if page is not None else [])):
         check_output(path, read)
-    conversion = convert_model(
-        model,
-        weights,
-        preprocess=preprocess or None,
-        phase=phase,
-        level=level,
-        stages=stages,
-        dialect=dialect,
-        input_shapes=parse_shapes(input_shapes),
-        guess_shapes=guess_shapes,
-        ignore_fields=ignore_fields,
-        fill_missing=fill_missing,
-        root=root,
-        allow_python=allow_python_layers,
-        python_config=python_config,
-        device=torch_device,
-    )
+    conversion = convert_model(model, weights, preprocess=preprocess or None, device=torch_device, **network)
     warn(conversion.warnings)
     if reference is not None:
         try:

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 
-from ..network.plugins import load_plugins
 from ..network.registry import Shape
 from ..reports.blobs import BlobRow, WeightsInspection
 from ..reports.inspection import (
@@ -21,64 +20,25 @@ from ..reports.inspection import (
     inspect_pair,
 )
 from ..reports.network import NetworkInspection
-from .options import (
-    dialect_option,
-    guess_option,
-    ignore_option,
-    parse_shapes,
-    plugin_option,
-    python_config_option,
-    say,
-    shape_option,
-    state_options,
-    warn,
-)
+from .groups import definition_options
+from .options import say, warn
 from .tables import print_table
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE ...")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout: an object, or a list for several files.")
-@state_options
-@dialect_option
-@shape_option
-@guess_option
-@ignore_option
-@python_config_option
-@plugin_option
-def inspect(
-    files: tuple[str, ...],
-    as_json: bool,
-    phase: str,
-    level: int,
-    stages: tuple[str, ...],
-    dialect: str,
-    input_shapes: tuple[str, ...],
-    guess_shapes: bool,
-    ignore_fields: tuple[str, ...],
-    python_config: str | None,
-    plugins: tuple[str, ...],
-) -> None:
+@definition_options
+def inspect(files: tuple[str, ...], as_json: bool, definition: dict[str, Any]) -> None:
     """Show what is in prototxt, caffemodel, .caffemodel.h5, .pt, solverstate and binaryproto files.
 
     A prototxt followed by its weights also shows blobs without a layer and layers without blobs.
     """
-    load_plugins(plugins)
-    options: dict[str, Any] = {
-        "phase": phase,
-        "level": level,
-        "stages": stages,
-        "dialect": None if dialect == "auto" else dialect,
-        "input_shapes": parse_shapes(input_shapes),
-        "guess_shapes": guess_shapes,
-        "ignore_fields": ignore_fields,
-        "python_config": python_config,
-    }
     found: list[Inspection | PairInspection] = []
-    if len(files) == 2 and _is_pair(files, options):
-        found.append(inspect_pair(*files, **options))
+    if len(files) == 2 and _is_pair(files, definition):
+        found.append(inspect_pair(*files, **definition))
     else:
-        found += [inspect_file(path, **options) for path in files]
+        found += [inspect_file(path, **definition) for path in files]
     if as_json:
         plain = [item.to_json() for item in found]
         say(json.dumps(plain[0] if len(plain) == 1 else plain))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import click
 import numpy as np
@@ -16,26 +17,8 @@ from ..inference.preprocess import Preprocess, load_input
 from ..network.checkpoint import read_checkpoint
 from ..network.loading import load
 from ..network.net import CaffeNet
-from ..network.plugins import load_plugins
-from .options import (
-    check_output,
-    device_option,
-    dialect_option,
-    fill_option,
-    guess_option,
-    ignore_option,
-    parse_device,
-    parse_pairs,
-    parse_shapes,
-    plugin_option,
-    python_config_option,
-    python_option,
-    root_option,
-    say,
-    shape_option,
-    state_options,
-    warn,
-)
+from .groups import network_options
+from .options import check_output, device_option, parse_device, parse_pairs, say, warn
 from .tables import print_table
 
 
@@ -49,17 +32,8 @@ from .tables import print_table
 @click.option("-o", "--output", type=click.Path(), help="Write the blobs here, an .npz.")
 @click.option("--blobs", default="", metavar="all|A,B", help="Which blobs; the outputs if not given.")
 @click.option("--top", default=0, metavar="N", help="Show the N largest values of each output.")
-@state_options
-@dialect_option
-@shape_option
-@guess_option
-@ignore_option
-@fill_option
+@network_options
 @device_option
-@root_option
-@python_option
-@python_config_option
-@plugin_option
 def run(
     model: str,
     weights: str | None,
@@ -68,44 +42,17 @@ def run(
     output: str | None,
     blobs: str,
     top: int,
-    phase: str,
-    level: int,
-    stages: tuple[str, ...],
-    dialect: str,
-    input_shapes: tuple[str, ...],
-    guess_shapes: bool,
-    ignore_fields: tuple[str, ...],
-    fill_missing: bool,
+    network: dict[str, Any],
     device: str,
-    root: str | None,
-    allow_python_layers: bool,
-    python_config: str | None,
-    plugins: tuple[str, ...],
 ) -> None:
     """Run MODEL (a .pt, or a prototxt and its WEIGHTS) once.
 
     A .pt may know its own preprocessing; --preprocess overrides it.
     """
-    load_plugins(plugins)
     pairs = parse_pairs(inputs, "--input")
     if output is not None:
         check_output(output, [model, *([weights] if weights else []), *pairs.values()])
-    net = load(
-        model,
-        weights,
-        phase=phase,
-        level=level,
-        stages=stages,
-        dialect=None if dialect == "auto" else dialect,
-        input_shapes=parse_shapes(input_shapes),
-        guess_shapes=guess_shapes,
-        ignore_fields=ignore_fields,
-        fill_missing=fill_missing,
-        root=root,
-        allow_python=allow_python_layers,
-        python_config=python_config,
-        seed=0,
-    ).to(parse_device(device))
+    net = load(model, weights, **network, seed=0).to(parse_device(device))
     how = Preprocess.from_text(preprocess) if preprocess else _stored_preprocess(model)
     given = _load_inputs(net, pairs, how)
     if weights is None and is_text(model) and net.nodes_with_blobs():

@@ -20,26 +20,8 @@ from ..parity.tolerance import NET_TOLERANCE, Tolerance
 from ..testing.checks import compare_tests, run_test, scratch
 from ..testing.suite import NET, PRECISIONS, ParityTest, exported_form
 from ..testing.writing import write_suite
-from .options import (
-    device_option,
-    dialect_option,
-    fill_option,
-    guess_option,
-    ignore_option,
-    load_plugins,
-    note,
-    parse_device,
-    parse_pairs,
-    parse_shapes,
-    plugin_option,
-    python_config_option,
-    python_option,
-    root_option,
-    say,
-    say_lines,
-    shape_option,
-    state_options,
-)
+from .groups import network_options
+from .options import device_option, note, parse_device, parse_pairs, say, say_lines
 from .tables import print_table
 
 # Options that only a MODEL heeds, by parameter.
@@ -90,17 +72,8 @@ _OF_NETS = {name: option for name, option in _MODEL_OPTIONS.items() if name not 
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of tables.")
 @click.option("--markdown", is_flag=True, help="Markdown on stdout instead of tables, for the summary of a CI job.")
 @click.option("--all", "show_all", is_flag=True, help="Show every blob, not only the worst of each case.")
-@state_options
-@dialect_option
-@shape_option
-@guess_option
-@ignore_option
-@fill_option
+@network_options
 @device_option
-@root_option
-@python_option
-@python_config_option
-@plugin_option
 def verify(
     model: tuple[str, ...],
     cases: str | None,
@@ -109,10 +82,9 @@ def verify(
     as_json: bool,
     markdown: bool,
     show_all: bool,
+    network: dict[str, Any],
     device: str,
-    dialect: str,
     init: str | None,
-    plugins: tuple[str, ...],
     **how: Any,
 ) -> int:
     """Compare with recorded outputs of real Caffe, blob by blob.
@@ -122,17 +94,16 @@ def verify(
     was recorded with, if it says which; --dialect NAME puts another in its place, and --dialect auto chooses by the
     case's network. Exit status 1 if anything departs.
     """
-    load_plugins(plugins)
     parse_device(device)
     if as_json and markdown:
         raise UsageError("either --json or --markdown")
     if cases is not None:
-        report = _of_cases(cases, names, model, reference, device, dialect)
+        report = _of_cases(cases, names, model, reference, device, network["dialect"])
         title = cases
     else:
         if names:
             raise UsageError("--case chooses from --cases FILE; it would be ignored")
-        tests = [_test(files, reference or "", device, dialect, how) for files in _models(model)]
+        tests = [_test(files, reference or "", device, network, how) for files in _models(model)]
         title = " and ".join(test.model for test in tests)
         report = _of_models(tests, reference)
     if init is not None:
@@ -151,7 +122,7 @@ def verify(
 
 
 def _of_cases(
-    cases: str, names: tuple[str, ...], model: Sequence[str], reference: str | None, device: str, dialect: str
+    cases: str, names: tuple[str, ...], model: Sequence[str], reference: str | None, device: str, dialect: str | None
 ) -> Report:
     """Every case of a file, each run as it says."""
     if reference is not None:
@@ -162,7 +133,7 @@ def _of_cases(
     for name, option in _MODEL_OPTIONS.items():
         if given(name) is ParameterSource.COMMANDLINE:
             raise UsageError(f"every case of {cases} says how it is run; {option} would be ignored")
-    asked_for = dialect if given("dialect") is ParameterSource.COMMANDLINE else None
+    asked_for = (dialect or "auto") if given("dialect") is ParameterSource.COMMANDLINE else None
     return Report(tuple(run_cases(cases, names, parse_device(device), dialect=asked_for)))
 
 
@@ -192,22 +163,9 @@ def _of_models(tests: Sequence[ParityTest], reference: str | None) -> Report:
 
 
 def _test(
-    files: tuple[str, str | None], reference: str, device: str, dialect: str, how: Mapping[str, Any]
+    files: tuple[str, str | None], reference: str, device: str, network: dict[str, Any], how: Mapping[str, Any]
 ) -> ParityTest:
     model, weights = files
-    options: dict[str, Any] = {
-        "phase": how["phase"],
-        "level": how["level"],
-        "stages": how["stages"],
-        "dialect": None if dialect == "auto" else dialect,
-        "input_shapes": parse_shapes(how["input_shapes"]),
-        "guess_shapes": how["guess_shapes"],
-        "ignore_fields": how["ignore_fields"],
-        "fill_missing": how["fill_missing"],
-        "root": how["root"],
-        "allow_python": how["allow_python_layers"],
-        "python_config": how["python_config"],
-    }
     exported = exported_form(model)
     if exported is not None and reference:
         given = click.get_current_context().get_parameter_source
@@ -229,7 +187,7 @@ def _test(
         optimized=how["optimize"],
         tolerance=NET_TOLERANCE if tolerance is None else Tolerance.of(tolerance),
         inputs=parse_pairs(how["inputs"], "--input"),
-        options=options,
+        options=network,
     )
 
 

@@ -47,8 +47,15 @@ class _Handle:
 
 
 class Database(ABC):
-    """Keys in order, and values by number. Every process opens the files for itself, once."""
+    """Keys in order, and values by number. Every process opens the files for itself, once.
 
+    Attributes:
+        title: what kind of database it is. library: the module that reads it, and the extra that brings it.
+        max_readers: how many processes may read at a time; None for any number.
+    """
+
+    title: str
+    library: tuple[str, str]
     max_readers: int | None = None
 
     def __init__(self, path: str) -> None:
@@ -90,11 +97,28 @@ class Database(ABC):
     def _read_keys(self) -> list[bytes]: ...
 
     @abstractmethod
+    def _value(self, key: bytes) -> bytes | None: ...
+
     def get(self, i: int) -> bytes:
         """The value of record ``i``."""
+        with self._errors():
+            value = self._value(self.keys[i])
+        if value is None:
+            raise FileError("is gone: the database changed while it was read", path=self.path, place=self.label(i))
+        return bytes(value)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """What the library raises, as errors of the file."""
+        try:
+            yield
+        except require(*self.library).Error as error:
+            raise FileError(f"{self.title} cannot read it: {error}", path=self.path) from error
 
 
 class _Lmdb(Database):
+    title, library = "LMDB", ("lmdb", "lmdb")
+
     def _open(self) -> Any:
         return open_lmdb(self.path)
 
@@ -111,19 +135,10 @@ class _Lmdb(Database):
         version = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
         return _keys_of(self.path, version)
 
-    def get(self, i: int) -> bytes:
-        with self._errors(), self.handle.begin() as transaction:
-            value = transaction.get(self.keys[i])
-        if value is None:
-            raise FileError("is gone: the database changed while it was read", path=self.path, place=self.label(i))
-        return bytes(value)
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except require("lmdb", "lmdb").Error as error:
-            raise FileError(f"LMDB cannot read it: {error}", path=self.path) from error
+    def _value(self, key: bytes) -> bytes | None:
+        with self.handle.begin() as transaction:
+            found: bytes | None = transaction.get(key)
+        return found
 
 
 # A pass over the keys of ten million pictures; a database of terabytes takes longer.
@@ -139,6 +154,7 @@ def _keys_of(path: str, version: tuple[int, ...]) -> list[bytes]:
 
 
 class _LevelDb(Database):
+    title, library = "LevelDB", ("plyvel", "leveldb")
     max_readers = 1
 
     def _open(self) -> Any:
@@ -155,16 +171,6 @@ class _LevelDb(Database):
         with self._errors(), self.handle.iterator(include_value=False, verify_checksums=True) as iterator:
             return list(iterator)
 
-    def get(self, i: int) -> bytes:
-        with self._errors():
-            value = self.handle.get(self.keys[i], verify_checksums=True)
-        if value is None:
-            raise FileError("is gone: the database changed while it was read", path=self.path, place=self.label(i))
-        return bytes(value)
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except require("plyvel", "leveldb").Error as error:
-            raise FileError(f"LevelDB cannot read it: {error}", path=self.path) from error
+    def _value(self, key: bytes) -> bytes | None:
+        found: bytes | None = self.handle.get(key, verify_checksums=True)
+        return found

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from caffe_compat.cli.groups import gathered
 from caffe_compat.cli.options import note, say
 from caffe_compat.errors import UsageError
 
@@ -18,9 +19,6 @@ from .options import Bars, protocol_option
 __all__ = ["prepare"]
 
 out_option = click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder to write to.")
-size_option = click.option(
-    "--image-size", default=368, show_default=True, type=click.IntRange(1), help="Side of the pictures, pixels."
-)
 
 
 def _margin(context: click.Context, parameter: click.Parameter, value: float) -> float:
@@ -29,12 +27,24 @@ def _margin(context: click.Context, parameter: click.Parameter, value: float) ->
     return value
 
 
-margin_option = click.option(
-    "--margin",
-    default=0.125,
-    show_default=True,
-    callback=_margin,
-    help="Room about the joints, as a part of the crop's box.",
+def _crop(image_size: int, margin: float) -> dict[str, Any]:
+    return {"image_size": image_size, "margin": margin}
+
+
+# How pictures are cut, as every data set of pictures takes it.
+crop_options = gathered(
+    "crop",
+    _crop,
+    click.option(
+        "--image-size", default=368, show_default=True, type=click.IntRange(1), help="Side of the pictures, pixels."
+    ),
+    click.option(
+        "--margin",
+        default=0.125,
+        show_default=True,
+        callback=_margin,
+        help="Room about the joints, as a part of the crop's box.",
+    ),
 )
 
 
@@ -66,8 +76,7 @@ def prepare() -> None:
 @out_option
 @protocol_option
 @click.option("--every", default=5, show_default=True, type=click.IntRange(1), help="Keep one frame in so many.")
-@size_option
-@margin_option
+@crop_options
 @click.option("--bounds", metavar="CSV|published", help="Max-min CSV of another preparation, such as the weights' own.")
 @click.option(
     "--limbs", type=click.Path(), help="Bone lengths of another preparation: its 16point_mean_limb_lengths.csv."
@@ -88,8 +97,7 @@ def h36m(
     out: str,
     protocol: str,
     every: int,
-    image_size: int,
-    margin: float,
+    crop: dict[str, Any],
     bounds: str | None,
     limbs: str | None,
     unscaled_test: bool,
@@ -109,14 +117,17 @@ def h36m(
             pose2d_order=pose2d_order,
             videos=videos,
             every=every,
-            image_size=image_size,
-            margin=margin,
             bounds=bounds,
             limbs=limbs,
             scale_test=not unscaled_test,
             leave_out=leave_out,
             progress=bars.show,
+            **crop,
         )
+    _tell(prepared, every)
+
+
+def _tell(prepared: datasets.Human36MPrepared, every: int) -> None:
     done = prepared.done
     frames = f"{done.train} training frames, {done.test} test frames"
     say(f"read as {prepared.format}: {frames}, {done.pictures} pictures")
@@ -164,12 +175,11 @@ def _remarks(done: Prepared, every: int) -> list[str]:
 @click.argument("annotation", type=click.Path())
 @click.option("--images", required=True, type=click.Path(file_okay=False), help="Folder of the pictures.")
 @out_option
-@size_option
-@margin_option
-def mpii(annotation: str, images: str, out: str, image_size: int, margin: float) -> None:
+@crop_options
+def mpii(annotation: str, images: str, out: str, crop: dict[str, Any]) -> None:
     """MPII Human Pose from ANNOTATION: mpii_human_pose_v1_u12_1.mat, or json."""
     with Bars() as bars:
-        done = datasets.mpii(annotation, images, out, image_size=image_size, margin=margin, progress=bars.of("persons"))
+        done = datasets.mpii(annotation, images, out, progress=bars.of("persons"), **crop)
     say(f"wrote {done.folder.mpii_list}: {done.persons} persons with all joints; {done.incomplete} lack some")
     if done.missing:
         note(f"{len(done.missing)} pictures are not there, the first is {done.missing[0]}")
@@ -178,25 +188,23 @@ def mpii(annotation: str, images: str, out: str, image_size: int, margin: float)
 @prepare.command()
 @click.argument("folder", type=click.Path(file_okay=False))
 @out_option
-@size_option
-@margin_option
+@crop_options
 @click.option("--bounds", metavar="CSV|published", help="Max-min CSV of the weights.  [default: published]")
 @click.option("--limbs", type=click.Path(), help="Bone lengths of the weights' labels. [default: Human3.6M's means]")
 @click.option("--keep-proportions", is_flag=True, help="Bring positions to mm by one factor, not bone by bone.")
 def kth(
-    folder: str, out: str, image_size: int, margin: float, bounds: str | None, limbs: str | None, keep_proportions: bool
+    folder: str, out: str, crop: dict[str, Any], bounds: str | None, limbs: str | None, keep_proportions: bool
 ) -> None:
     """KTH Multiview Football II from FOLDER: positions2d.txt, positions3d.txt, cameras.txt, and pictures."""
     with Bars() as bars:
         done = datasets.kth(
             folder,
             out,
-            image_size=image_size,
-            margin=margin,
             bounds=bounds,
             limbs=limbs,
             keep_proportions=keep_proportions,
             progress=bars.of("pictures"),
+            **crop,
         )
     for path in done.lists:
         say(f"wrote {path}: {done.frames} frames")

@@ -8,11 +8,12 @@ from typing import Any
 import click
 import torch
 
+from caffe_compat.cli.groups import gathered
 from caffe_compat.cli.options import device_option, note, parse_device
 from caffe_compat.cli.tables import print_table
 
 from ..drivers.refine_files import refine_files
-from ..refine import ORIGINAL, PAPER
+from ..refine import ORIGINAL, PAPER, RefineSettings
 from .options import (
     Bars,
     actions_option,
@@ -26,6 +27,47 @@ from .options import (
 )
 
 __all__ = ["refine"]
+
+
+def _settings(
+    paper: bool,
+    mode: Any,
+    steps: int | None,
+    learning_rate: float | None,
+    update: str | None,
+    stop_mm: float | None,
+    discard_mm: float | None,
+) -> RefineSettings:
+    given = {
+        "mode": mode,
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "update_projector": None if update is None else update == "projector",
+        "stop_mm": stop_mm,
+        "discard_mm": discard_mm,
+    }
+    return replace(PAPER if paper else ORIGINAL, **{k: v for k, v in given.items() if v is not None})
+
+
+settings_options = gathered(
+    "settings",
+    _settings,
+    click.option("--paper", is_flag=True, help="The variant that the paper describes; options below change it."),
+    click.option(
+        "--mode",
+        type=click.Choice(["faithful", "independent"]),
+        help="faithful: Adam's state carries over from frame to frame. [default: faithful]",
+    ),
+    click.option("--steps", type=click.IntRange(1), help="Forward passes per frame. [default: 2]"),
+    click.option("--learning-rate", type=float, help="[default: 0.00015]"),
+    click.option(
+        "--update",
+        type=click.Choice(["correction", "projector"]),
+        help="What the steps update: the correction module, or the projector as well. [default: correction]",
+    ),
+    click.option("--stop-mm", type=float, help="Stop when the torso moves by less."),
+    click.option("--discard-mm", type=float, help="Discard a result whose torso moved farther."),
+)
 
 
 @click.command()
@@ -45,21 +87,7 @@ __all__ = ["refine"]
 @data_option
 @click.option("--save", required=True, type=click.Path(file_okay=False), help="Folder for the refined poses.")
 @actions_option
-@click.option("--paper", is_flag=True, help="The variant that the paper describes; options below change it.")
-@click.option(
-    "--mode",
-    type=click.Choice(["faithful", "independent"]),
-    help="faithful: Adam's state carries over from frame to frame. [default: faithful]",
-)
-@click.option("--steps", type=click.IntRange(1), help="Forward passes per frame. [default: 2]")
-@click.option("--learning-rate", type=float, help="[default: 0.00015]")
-@click.option(
-    "--update",
-    type=click.Choice(["correction", "projector"]),
-    help="What the steps update: the correction module, or the projector as well. [default: correction]",
-)
-@click.option("--stop-mm", type=float, help="Stop when the torso moves by less.")
-@click.option("--discard-mm", type=float, help="Discard a result whose torso moved farther.")
+@settings_options
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option("--allow-short", is_flag=True, help="Labels and 2D poses may have more frames than the coarse poses.")
 @bounds_option
@@ -75,13 +103,7 @@ def refine(
     data_dir: str,
     save: str,
     actions: str,
-    paper: bool,
-    mode: Any,
-    steps: int | None,
-    learning_rate: float | None,
-    update: str | None,
-    stop_mm: float | None,
-    discard_mm: float | None,
+    settings: RefineSettings,
     dtype: str,
     allow_short: bool,
     bounds: str | None,
@@ -92,15 +114,6 @@ def refine(
     Writes refine3d_<k>.txt (48 mm values per frame) and <rate>mpjp_<k>.txt (errors of the coarse, corrected and refined
     pose). Finished actions are kept when the command runs again.
     """
-    given = {
-        "mode": mode,
-        "steps": steps,
-        "learning_rate": learning_rate,
-        "update_projector": None if update is None else update == "projector",
-        "stop_mm": stop_mm,
-        "discard_mm": discard_mm,
-    }
-    settings = replace(PAPER if paper else ORIGINAL, **{k: v for k, v in given.items() if v is not None})
     data = data_folder(data_dir, protocol, layout)
     with Bars() as bars:
         summary = refine_files(

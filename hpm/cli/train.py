@@ -10,6 +10,7 @@ import click
 
 from caffe_compat.cli.caffe_commands import Signals, amp_option, gradients_option, nan_option
 from caffe_compat.cli.caffe_log import CaffeLog
+from caffe_compat.cli.groups import gathered
 from caffe_compat.cli.options import note, parse_device, say
 from caffe_compat.errors import UsageError
 from caffe_compat.training import parallel
@@ -22,17 +23,64 @@ from ..networks import NetworkOptions, scaled_channels
 __all__ = ["train"]
 
 
+def _network(
+    image_size: int, width: float, hidden: int, projector: int, batch: int | None, mpii_batch: int, in_order: bool
+) -> NetworkOptions:
+    if not width > 0:
+        raise UsageError(f"--width {width}; a factor above 0 was expected")
+    return NetworkOptions(
+        image_size=image_size,
+        channels=scaled_channels(width),
+        hidden=hidden,
+        projector=projector,
+        batch=batch,
+        mpii_batch=mpii_batch,
+        shuffle=not in_order,
+    )
+
+
+size_options = gathered(
+    "network",
+    _network,
+    click.option("--image-size", default=368, show_default=True, type=click.IntRange(1), help="Side of the pictures."),
+    click.option("--width", default=1.0, show_default=True, help="Factor for the trunk's channels."),
+    click.option("--hidden", default=1024, show_default=True, type=click.IntRange(1), help="Size of fc and the LSTMs."),
+    click.option("--projector", default=1024, show_default=True, type=click.IntRange(1), help="Size of its layers."),
+    click.option("--batch", type=click.IntRange(1), help="Images per batch. [default: the original's]"),
+    click.option(
+        "--mpii-batch", default=3, show_default=True, type=click.IntRange(1), help="MPII images that join it."
+    ),
+    click.option("--in-order", is_flag=True, help="Read the lists in order instead of shuffled."),
+)
+
+
+training_options = gathered(
+    "options",
+    TrainingOptions,
+    size_options,
+    click.option("--iterations", type=click.IntRange(1), help="[default: the original's]"),
+    click.option("--learning-rate", type=float, help="[default: the original's]"),
+    click.option("--schedule", type=click.Choice(["fixed", "linear"]), default="fixed", show_default=True),
+    click.option(
+        "--initial",
+        type=click.Choice(["original", "scaled"]),
+        default="original",
+        show_default=True,
+        help="Initial values of layers without weights; scaled suits narrow networks.",
+    ),
+    click.option("--batches", default=1, show_default=True, type=click.IntRange(1), help="Added up for one step."),
+    click.option("--snapshot", type=click.IntRange(1), help="Every so many iterations. [default: the original's]"),
+    click.option("--display", type=click.IntRange(1), help="Every so many iterations. [default: the original's]"),
+    gradients_option,
+    amp_option,
+)
+
+
 @click.command()
 @click.argument("phase", type=click.Choice([*PHASES, "all"]))
 @click.option("--data", required=True, type=click.Path(file_okay=False), help="Folder that the lists lie in.")
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder for weights and snapshots.")
 @click.option("--weights", type=click.Path(), help="To start from. [default: what the phase before left in --out]")
-@click.option("--image-size", default=368, show_default=True, type=click.IntRange(1), help="Side of the pictures.")
-@click.option("--width", default=1.0, show_default=True, help="Factor for the trunk's channels.")
-@click.option("--hidden", default=1024, show_default=True, type=click.IntRange(1), help="Size of fc and the LSTMs.")
-@click.option("--projector", default=1024, show_default=True, type=click.IntRange(1), help="Size of its layers.")
-@click.option("--batch", type=click.IntRange(1), help="Images per batch. [default: the original's]")
-@click.option("--mpii-batch", default=3, show_default=True, type=click.IntRange(1), help="MPII images that join it.")
 @click.option(
     "--protocol",
     type=click.Choice(["1", "3"]),
@@ -46,24 +94,9 @@ __all__ = ["train"]
     f"[default: as hpm prepare writes it, or {HeatMapOptions.annotation}]",
 )
 @click.option("--pictures", help=f"MPII's, for heat maps, relative to --data. [default: {HeatMapOptions.pictures}]")
-@click.option("--in-order", is_flag=True, help="Read the lists in order instead of shuffled.")
-@click.option("--iterations", type=click.IntRange(1), help="[default: the original's]")
-@click.option("--learning-rate", type=float, help="[default: the original's]")
-@click.option("--schedule", type=click.Choice(["fixed", "linear"]), default="fixed", show_default=True)
-@click.option(
-    "--initial",
-    type=click.Choice(["original", "scaled"]),
-    default="original",
-    show_default=True,
-    help="Initial values of layers without weights; scaled suits narrow networks.",
-)
-@click.option("--batches", default=1, show_default=True, type=click.IntRange(1), help="Added up for one step.")
-@click.option("--snapshot", type=click.IntRange(1), help="Every so many iterations. [default: the original's]")
-@click.option("--display", type=click.IntRange(1), help="Every so many iterations. [default: the original's]")
+@training_options
 @click.option("--seed", type=int)
 @click.option("--workers", type=click.IntRange(0), help="Processes that read data; 0 reads in this one.")
-@gradients_option
-@amp_option
 @nan_option
 @click.option("--device", help="cpu, cuda, cuda:1 ... [default: cpu]")
 @click.option("--require-gpu", is_flag=True, help="Train on a GPU, or fail.")
@@ -72,27 +105,12 @@ def train(
     data: str,
     out: str,
     weights: str | None,
-    image_size: int,
-    width: float,
-    hidden: int,
-    projector: int,
-    batch: int | None,
-    mpii_batch: int,
     protocol: str,
     train_list: str | None,
     pictures: str | None,
-    in_order: bool,
-    iterations: int | None,
-    learning_rate: float | None,
-    schedule: Any,
-    initial: Any,
-    batches: int,
-    snapshot: int | None,
-    display: int | None,
+    options: TrainingOptions,
     seed: int | None,
     workers: int | None,
-    gradients: Any,
-    bfloat16: bool,
     keep_going_on_nan: bool,
     device: str | None,
     require_gpu: bool,
@@ -105,29 +123,6 @@ def train(
     SIGINT writes a snapshot and stops. Under torchrun (torchrun --nproc-per-node 2 -m hpm train ...) gradients are
     averaged over all processes, each of which reads batches of its own.
     """
-    if not width > 0:
-        raise UsageError(f"--width {width}; a factor above 0 was expected")
-    network = NetworkOptions(
-        image_size=image_size,
-        channels=scaled_channels(width),
-        hidden=hidden,
-        projector=projector,
-        batch=batch,
-        mpii_batch=mpii_batch,
-        shuffle=not in_order,
-    )
-    options = TrainingOptions(
-        network=network,
-        iterations=iterations,
-        learning_rate=learning_rate,
-        schedule=schedule,
-        initial=initial,
-        batches=batches,
-        snapshot=snapshot,
-        display=display,
-        gradients=gradients,
-        bfloat16=bfloat16,
-    )
     options = with_lists(options, phase, protocol=int(protocol), train_list=train_list, pictures=pictures)
     rank = parallel.this_rank()
     chosen = parse_device(device or ("cuda" if require_gpu else "cpu"))
