@@ -225,7 +225,7 @@ def test_the_same_top_in_two_phases() -> None:
             input_layer("x", 1)
             + layer("t", "ReLU", "x", "t", "include { phase: TRAIN }")
             + layer("u", "ReLU", "t", "u"),
-            "layer 'u' .*; layer 't' would, but is not part of phase TEST level 0$",
+            "layer 'u' .*; layer 't' would, but is not part of phase TEST level 0",
         ),
         (
             input_layer("x", 1) + layer("p", "ReLU", "x", "y") + layer("q", "TanH", "x", "y"),
