@@ -10,19 +10,17 @@ from __future__ import annotations
 
 from . import BVLC
 from . import fork_names as forks
+from .meanings_detectors import DETECTORS
 from .uses import (
     Meaning,
     always,
     axes,
     bottoms,
     every,
-    flat,
     is_one_stream,
     leaves,
     may_be_one_stream,
-    numbers,
     sets,
-    values,
 )
 
 __all__ = ["MEANINGS"]
@@ -30,6 +28,7 @@ __all__ = ["MEANINGS"]
 
 # The first meaning of a type is the one its name is best known for.
 MEANINGS: dict[str, tuple[Meaning, ...]] = {
+    **DETECTORS,
     "Axpy": (
         Meaning(forks.NVIDIA, "a factor for each channel", None),
         Meaning(forks.BANNY, "a factor for each frame of each channel", quiet=True),
@@ -87,7 +86,7 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
             quiet=True,
         ),
     ),
-    "BoxAnnotatorOHEM": (Meaning(forks.RFCN, also=None),),
+    "BNData": (Meaning(forks.ACTION), Meaning("lxx1991/caffe_mpi", "with a momentum of 0.95", quiet=True)),
     "CTCGreedyDecoder": (
         Meaning(forks.OCR, "a row for each sequence, blank_index", (forks.YUQJ,)),
         Meaning(forks.CC4, "a row for each sequence, the loss's blank_label"),
@@ -103,6 +102,10 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
             same_tops="ydwen/caffe-face",
         ),
         Meaning(forks.WSL, "centres of regions", quiet=True),
+    ),
+    "ContinuationIndicator": (
+        Meaning("xmfbit/warpctc-caffe", "batch_size streams", (forks.CC4, forks.YUQJ), bottoms(0)),
+        Meaning(forks.JOLI, "as many streams as a bottom has", fits=bottoms(1)),
     ),
     "Convolution3D": (
         Meaning(forks.C3D_NEW, "kernel_depth and filter_group"),
@@ -120,63 +123,29 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
     ),
     "CoordsFromHeatMaps": (Meaning(forks.POSE), Meaning(forks.POSE_ACTION)),
     "Correlation": (Meaning(forks.FLOWNET2, also=None),),
-    "DecodeBBox": (
-        Meaning(forks.CASCADE, "offsets, boxes and maybe the true boxes", (forks.MSCNN,), bottoms(2, 3)),
-        Meaning(forks.FRCNN, "offsets, scores and boxes", fits=bottoms(3)),
+    "CtcLoss": (
+        Meaning("xmfbit/warpctc-caffe", "", (forks.CC4, forks.JOLI)),
+        Meaning(forks.YUQJ, "in warpctc_loss_param"),
     ),
     "DeformableConvolution": (
         Meaning(forks.FRCNN, "", (forks.PRIV,)),
         Meaning("unsky/FPN", "the weights times the bottom itself, whatever the offsets", quiet=True),
     ),
-    "DetectionEvaluate": (
-        Meaning(forks.SSD, "", None, bottoms(2)),
-        Meaning(
-            forks.REFINE,
-            "a label beyond the classes is an error",
-            (forks.NVIDIA, forks.JACINTO, forks.SYNOPSYS, forks.JOLI, forks.OPENVINO),
-            bottoms(2),
-            same=forks.SSD,
-            when=always,
-        ),
-        Meaning(
-            forks.MS_SSD, "rows of -1 for what is no detection", (forks.YOLO9000, forks.TEXT, forks.RMPE), quiet=True
-        ),
-        Meaning(forks.DREADLORD[0], "small ground truths left out", forks.DREADLORD[1:], quiet=True),
-        Meaning(forks.YOLO2_GKLZ, "no background", quiet=True),
-        Meaning(forks.YUQJ, "landmarks", quiet=True),
-        Meaning(forks.TEXT_PLUS, "rotated boxes", quiet=True),
-        Meaning(forks.CASCADE, "boxes in pixels", fits=bottoms(3)),
-    ),
-    "DetectionOutput": (
-        Meaning(forks.SSD, "a fourth bottom is the image", None, every(bottoms(3, 4), axes(3, 4))),
-        Meaning(
-            forks.REFINE,
-            "a fourth and fifth bottom are the anchors' refinement",
-            (forks.JOLI, forks.SYNOPSYS),
-            every(bottoms(3, 4, 5), axes(3, 2)),
-            same=forks.SSD,
-            when=bottoms(3),
-        ),
-        Meaning(
-            forks.DREADLORD[0],
-            "every box from an nms_threshold of 1 on",
-            forks.DREADLORD[1:],
-            bottoms(3),
-            same=forks.SSD,
-            when=always,
-        ),
-        Meaning(forks.MS_SSD, "corners cut off at the image", (forks.RMPE, forks.TEXT, *forks.CAMBRICON), quiet=True),
-        Meaning(forks.MINI, "rows without the axes before them", quiet=True),
-        Meaning(forks.YOLO2, "of YOLO 2", (forks.YOLO2_GKLZ,), bottoms(1)),
-        Meaning(forks.YOLO9000, quiet=True),
-        Meaning(forks.YUQJ, "landmarks", quiet=True),
-        Meaning(forks.TEXT_PLUS, "rotated boxes", quiet=True),
+    "DenseBlock": (
+        Meaning(forks.OCR, "the channels of its bottom"),
+        Meaning("Tongcheng/caffe", "initChannel channels", quiet=True),
+        Meaning(forks.WINDOWS_WU, "of its own", quiet=True),
     ),
     "Downsample": (Meaning(forks.FLOWNET2, also=None),),
     "FlowWarp": (Meaning(forks.FLOWNET2, also=None),),
     "ChannelNorm": (Meaning(forks.FLOWNET2, also=None),),
     "Mean": (Meaning(forks.FLOWNET2, also=None),),
     "Resample": (Meaning(forks.FLOWNET2, also=None),),
+    "Gather": (
+        Meaning(forks.XIONG, "what all processes have", ("yjxiong/caffe@interp", forks.BANNY, forks.ACTION)),
+        Meaning("lxx1991/caffe_mpi", "of its own", quiet=True),
+        Meaning(forks.SYNOPSYS, "of indices", quiet=True),
+    ),
     "HeatMapsFromCoords": (Meaning(forks.POSE), Meaning(forks.POSE_ACTION)),
     "Interp": (
         Meaning("yjxiong/caffe@interp", "zoom_factor keeps the corners", None),
@@ -227,20 +196,6 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
         ),
     ),
     "Mask": (Meaning(forks.POSE), Meaning("lxx1991/caffe_mpi")),
-    "MultiBoxLoss": (
-        Meaning(forks.SSD, "", None, bottoms(4)),
-        Meaning(
-            forks.REFINE,
-            "a fifth and sixth bottom are the anchors' refinement",
-            (forks.JOLI, forks.SYNOPSYS),
-            bottoms(4, 5, 6),
-            same=forks.SSD,
-            when=bottoms(4),
-        ),
-        Meaning(forks.MS_SSD, "hard negatives by their score", (forks.YOLO9000, forks.TEXT, forks.RMPE), quiet=True),
-        Meaning(forks.DREADLORD[0], quiet=True, also=forks.DREADLORD[1:]),
-        Meaning(forks.TEXT_PLUS, "rotated boxes", quiet=True),
-    ),
     "Normalize": (
         Meaning(forks.SSD, "norm_param, with a learned scale", None),
         Meaning(forks.WINDOWS_WU, "norm_param, eps 1e-6", quiet=True),
@@ -260,10 +215,6 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
             ),
         ),
         Meaning("pulkitag/caffe", "less the mean"),
-    ),
-    "PSROIPooling": (
-        Meaning(forks.RFCN, "the mean of a bin", None),
-        Meaning(forks.PRIV, "four points of a bin", quiet=True),
     ),
     "Permute": (
         Meaning(forks.SSD, "order", None),
@@ -298,68 +249,9 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
             when=leaves("pose_pdj_accuracy_param.zero_iter_test"),
         ),
     ),
-    "PriorBox": (
-        Meaning(forks.SSD, "", None),
-        Meaning(forks.SSTD, "a ratio stretches one side only", quiet=True),
-        Meaning(forks.TEXT, "every box twice", quiet=True),
-        Meaning(forks.RMPE, "sizes in fractions of a pixel", (forks.YOLO9000,), quiet=True),
-        Meaning(forks.DREADLORD[0], "no boxes of max_size", forks.DREADLORD[1:], quiet=True),
-        Meaning(forks.YUQJ, "kinds of boxes of its own", quiet=True),
-    ),
-    "Proposal": (
-        Meaning(forks.PVANET, "four numbers of image information", fits=numbers(2, 4)),
-        Meaning(forks.MINI, "three numbers of image information", fits=numbers(2, 3)),
-        Meaning(forks.WINDOWS, "three numbers, its own order of boxes", (forks.WINDOWS_WU,), numbers(2, 3)),
-        Meaning(forks.FRCNN_3D, "in three dimensions", quiet=True),
-        Meaning(forks.SYNOPSYS, quiet=True),
-        Meaning(forks.CAMBRICON[0], "of its accelerator", forks.CAMBRICON[1:], quiet=True),
-    ),
     "ReLU6": (
         Meaning(forks.YOLO, "", None),
         Meaning(forks.YOLO_WINDOWS, "a plain ReLU", quiet=True),
-    ),
-    "ROIAlign": (
-        Meaning(forks.CASCADE, "of Cascade R-CNN", (forks.MSCNN,)),
-        Meaning(forks.FRCNN, "bi_type and is_multi_interpolate"),
-        Meaning(forks.SYNOPSYS, "roi_align_param", quiet=True),
-        Meaning(forks.PRIV, "roi_align_param", quiet=True),
-        Meaning(forks.WSL, quiet=True),
-        Meaning(forks.CAMBRICON[0], "of its accelerator", forks.CAMBRICON[1:], quiet=True),
-    ),
-    "ROIPooling": (
-        Meaning(forks.FAST, "", None),
-        Meaning(
-            forks.WINDOWS,
-            "halves below 0 rounded up",
-            (forks.WINDOWS_MASTER, forks.WINDOWS_WU, "bnkang/caffe-windows-for-fr", "ducha-aiki/caffe"),
-            quiet=True,
-        ),
-        Meaning(forks.INTEL, "a gradient for every cell of a maximum", same_tops=forks.FAST),
-        Meaning(forks.CASCADE, "a gradient for boxes that end before they start", same_tops=forks.FAST),
-        Meaning(forks.MSCNN, "no gradient beyond the map", ("BoLiu-SVCL/video-caffe",), same_tops=forks.FAST),
-        Meaning(
-            forks.JOLI,
-            "boxes as parts of the image unless spatial_scale is given",
-            same=forks.FAST,
-            when=sets("roi_pooling_param.spatial_scale"),
-        ),
-        Meaning(forks.FRCNN_3D, "in three dimensions", quiet=True),
-    ),
-    "Reorg": (
-        Meaning(forks.YOLO, "", None),
-        Meaning(forks.YOLO2, "the derivative as its gradient", quiet=True, same_tops=forks.YOLO),
-        Meaning(forks.YOLO5, "reverse the other way round", quiet=True),
-        Meaning(forks.YOLO9000, quiet=True),
-        Meaning(forks.SYNOPSYS, "width and height exchanged", quiet=True),
-    ),
-    "RegionLoss": (
-        Meaning(forks.YOLO, "300 objects, the squares of what is handed back", fits=values(1, 1500)),
-        Meaning(forks.YOLO_WINDOWS, "the same, but boxes learn their anchors in the first passes", quiet=True),
-        Meaning(forks.YOLO2_GKLZ, "30 objects, classes that may be a tree", fits=values(1, 150)),
-        Meaning(forks.YOLO2, "30 objects, the loss of another error than is handed back", fits=values(1, 150)),
-        Meaning(forks.YOLO9000, "as many objects as there are, classes that may be a tree", quiet=True),
-        Meaning(forks.INTEL, "the same, in parallel", quiet=True),
-        Meaning(forks.MASKYOLO, "objects with a mask", quiet=True),
     ),
     "RescaledPoseCoords": (
         Meaning(forks.POSE, "a plain division"),
@@ -378,67 +270,13 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
         Meaning(forks.SYNOPSYS, quiet=True),
     ),
     "ShuffleChannel": (Meaning("imistyrain/ssd", also=None),),
-    "SmoothL1Loss": (
-        Meaning(forks.FAST, "divided by the examples", None, bottoms(2, 3)),
-        Meaning(
-            forks.FASTER,
-            "divided by the examples, with sigma and weights outside",
-            None,
-            bottoms(2, 4),
-            same=forks.FAST,
-            when=every(bottoms(2), leaves("smooth_l1_loss_param.sigma")),
-            reads="smooth_l1_loss_param",
-        ),
-        Meaning(
-            forks.INTEL,
-            "Faster R-CNN's, undivided with loss_param.normalization NONE",
-            fits=bottoms(2, 4),
-            same=forks.FASTER,
-            when=leaves("loss_param.normalization"),
-        ),
-        Meaning(
-            forks.CASCADE,
-            "Faster R-CNN's, with a second top",
-            fits=bottoms(2, 4),
-            same=forks.FASTER,
-            when=lambda use: use.tops < 2,
-        ),
-        Meaning(
-            forks.RFCN,
-            "divided by examples and positions, or as loss_param says",
-            fits=bottoms(2, 3),
-            same=forks.FAST,
-            when=every(flat(0), leaves("loss_param")),
-        ),
-        Meaning(
-            forks.WINDOWS,
-            "with a turn_point",
-            fits=bottoms(2, 3),
-            same=forks.FAST,
-            when=leaves("smoothl1_param.turn_point"),
-        ),
+    "SegAccuracy": (
         Meaning(
             forks.SEGAWARE,
-            "divided by examples and positions",
-            ("ShaoqingRen/caffe",),
-            bottoms(2, 3),
-            quiet=True,
-            same=forks.FAST,
-            when=flat(0),
+            "three rates",
+            ("BassyKuo/PSPNET-cudnn5", forks.PSPNET, "xmyqsh/deeplab-v2", forks.CC4, forks.SYNOPSYS),
         ),
-        Meaning("eldar/deepcut-cnn", "divided by the sum of the weights", fits=bottoms(3), quiet=True),
-        Meaning(forks.SYNOPSYS, "abssum", quiet=True),
-        Meaning(forks.YUQJ, "weights outside", fits=bottoms(2, 3), quiet=True),
-    ),
-    "SmoothL1LossOHEM": (Meaning("Microsoft/caffe", also=None),),
-    "SoftmaxWithLossOHEM": (
-        Meaning("Microsoft/caffe", "", None),
-        Meaning(
-            forks.INTEL,
-            "the CPU code of Intel",
-            same="Microsoft/caffe",
-            when=lambda use: use.tops < 3 and "loss_param.ignore_label" not in use.set,
-        ),
+        Meaning(forks.PRIV, "of its own", quiet=True),
     ),
     "SpatialDropout": (Meaning(forks.INTEL, also=None),),
     "SpatialTransformer": (
@@ -470,8 +308,9 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
         Meaning(forks.CAMBRICON[0], "of its accelerator", forks.CAMBRICON[1:], quiet=True),
     ),
     "VisualizedHeatMaps": (Meaning(forks.POSE), Meaning(forks.POSE_ACTION)),
-    "Yolov3DetectionOutput": (
-        Meaning(forks.YOLO, "", ("Tencent/ncnn",)),
-        Meaning(forks.YOLO_WINDOWS, "every map a square", same=forks.YOLO, when=always),
+    "WarpCTCLoss": (
+        Meaning(forks.OCR, "blank_index"),
+        Meaning(forks.CC4, "blank_label"),
+        Meaning("ChWick/caffe@warp-ctc", "with a time for its calculation", quiet=True),
     ),
 }

@@ -17,7 +17,7 @@ __all__ = ["HOW_NOT_WHAT", "NoSuchFieldError", "Params", "Unread", "unread_field
 
 # Fields that choose how Caffe computes (which library, how much scratch memory), never what it computes.
 HOW_NOT_WHAT = frozenset(
-    {"engine", "cudnn_convolution_algo_seeker", "cudnn_flavor", "conv_algos_override", "math_mode"}
+    {"engine", "cudnn_convolution_algo_seeker", "cudnn_flavor", "conv_algorithm", "conv_algos_override", "math_mode"}
 )
 
 

@@ -14,7 +14,7 @@ from ..autograd import Context
 from ..precision import widened
 from .families import CAMBRICON
 
-__all__ = ["BatchStatisticsBN", "MovingAverageBN"]
+__all__ = ["AsInTraining", "BatchStatisticsBN", "MovingAverageBN"]
 
 # Each copied from the first, but for how many axes there may be and what the variance starts with.
 _AVERAGES = (
@@ -53,7 +53,7 @@ class _Context(Context, Protocol):
     dtype: torch.dtype
 
 
-class _AsInTraining(torch.autograd.Function):
+class AsInTraining(torch.autograd.Function):
     """(x - mean) inverse per channel, whose gradient is that of a batch normalised by its own statistics."""
 
     @staticmethod
@@ -125,7 +125,7 @@ class MovingAverageBN(Layer):
                 return torch.batch_norm(x, slope, bias, mean, variance, False, 0.0, self.eps, False)
             shape = (1, -1, *(1,) * (x.dim() - 2))
             mean, inverse, slope, bias = (v.view(shape) for v in (mean, (variance + self.eps).rsqrt(), slope, bias))
-            normal: Tensor = _AsInTraining.apply(x, mean, inverse)
+            normal: Tensor = AsInTraining.apply(x, mean, inverse)
             return (normal * slope + bias).to(x.dtype)
         with torch.no_grad():
             axes = (0, *range(2, x.dim()))

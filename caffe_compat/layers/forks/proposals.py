@@ -18,7 +18,7 @@ from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
 from .boxes import area, suppress
 
-__all__ = ["BoxGroupOutput", "BoxOutput", "DecodeBBox", "FrcnnOutput", "ScaleRoute"]
+__all__ = ["BoxGroupOutput", "BoxOutput", "DecodeBBox", "FrcnnOutput", "ScaleRoute", "adjustment"]
 
 # What Caffe gives in place of no box at all: (image, x1, y1, x2, y2).
 _NONE = (0.0, 1.0, 1.0, 10.0, 10.0)
@@ -51,7 +51,7 @@ class ProposalSettings:
 
 
 def _settings(spec: LayerSpec, params: Params) -> ProposalSettings:
-    mean, std = _adjustment(spec)
+    mean, std = adjustment(spec)
     return ProposalSettings(
         params.fg_thr,
         params.min_size,
@@ -74,7 +74,8 @@ def _measure_of(spec: LayerSpec, params: Params) -> str:
     return name
 
 
-def _adjustment(spec: LayerSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def adjustment(spec: LayerSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the four adjustments of a box."""
     params = spec.params("bbox_reg_param")
     if not (params.has("bbox_mean") and params.has("bbox_std")):
         return (0.0,) * 4, (1.0,) * 4
@@ -320,7 +321,7 @@ def decode_bbox(spec: LayerSpec) -> Layer:
         spec.shaped(2, boxes, ...)
     if matches and spec.phase != "TRAIN":
         spec.fail("a third bottom is for the TRAIN phase only")
-    mean, std = _adjustment(spec)
+    mean, std = adjustment(spec)
     return DecodeBBox(mean, std, spec.params("decode_bbox_param").gt_iou_thr if matches else 0.0)
 
 
@@ -448,7 +449,7 @@ class FrcnnOutput(Layer):
 def frcnn_output(spec: LayerSpec) -> Layer:
     params = spec.params("frcnn_output_param")
     aware = spec.params("bbox_reg_param").cls_aware
-    mean, std = _adjustment(spec)
+    mean, std = adjustment(spec)
     count, classes = spec.rows(0, "boxes", "classes > 1")
     boxes = f"boxes = {count}"
     spec.rows(1, boxes, f"adjustments = {4 * classes if aware else 8}")
