@@ -192,4 +192,5 @@ def write_output(conversion: Conversion, output: Output, outputs: Sequence[str])
     if verified is None:
         return exported.notes
     checked = f"runs in {verified.runtime}: {verified.blobs} blobs of {verified.inputs} off by {verified.worst_rel:.1e}"
-    return (f"{Path(output.path).name} {checked} at most", *exported.notes)
+    one_by_one = f", layer by layer, as rounding decides what {verified.apart} is" if verified.apart else ""
+    return (f"{Path(output.path).name} {checked} at most{one_by_one}", *exported.notes)
