@@ -84,6 +84,6 @@ def test_rows_of_as_good_as_equal_scores_may_change_places() -> None:
     swapped[1, 2] += 1e-7
     assert np.array_equal(_in_order_of(swapped, rows, LAYER_TOLERANCE), rows[[0, 2, 1, 3]])
     # Another class, a score that differs, and a box of its own stay departures.
-    for wrong in (rows[[0, 1, 3, 2]], rows[[1, 0, 2, 3]], rows + [0, 0, 0, 0, 0, 0, 0.1]):
+    for wrong in (rows[[0, 1, 3, 2]], rows[[1, 0, 2, 3]], rows + 0.1):
         assert np.array_equal(_in_order_of(wrong, rows, LAYER_TOLERANCE), rows)
     assert np.array_equal(_in_order_of(None, rows, LAYER_TOLERANCE), rows)
