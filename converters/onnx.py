@@ -21,6 +21,7 @@ from .pixels import pixels_of
 from .precision import in_precision
 from .registry import target
 from .state import check_state, state_note
+from .unchecked import unchecked
 
 __all__ = ["metadata_of", "onnxruntime_version", "run_onnxruntime", "write"]
 
@@ -135,7 +136,7 @@ def write(
     facts = metadata_of(net, preprocess=preprocess, sources=sources, parity=parity, embedded=embed_preprocess)
     write_model(built, str(path), name=net.message.name, metadata=facts)
     _check(str(path))
-    return state_note(net, state)
+    return state_note(net, state) + unchecked(net)
 
 
 def _check(path: str) -> None:

@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from caffe_compat.errors import LayerError, NetworkError, first_line
 from caffe_compat.formats.arrays import read_npz
 from caffe_compat.formats.files import atomic_write
+from caffe_compat.network.graph import Node
 from caffe_compat.network.net import CaffeNet
 from caffe_compat.network.program import Program
 from caffe_compat.network.signatures import identifiers, with_named_inputs
@@ -26,6 +28,7 @@ from .dynamic import Axes, dynamic_axes, other_shapes, rebuilt
 from .precision import in_precision
 from .registry import target
 from .state import AFTER, check_state, state_note, states_of
+from .unchecked import unchecked
 
 __all__ = ["program_of", "run_alone", "write"]
 
@@ -94,13 +97,36 @@ def program_of(net: CaffeNet, axes: Axes | None = None, state: str = "carry") ->
         for argument, name in _argument_names(net, state).items()
     }
     net.reset_state()
+    within: list[Node] = []
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _told(net, within):
             return torch.export.export(_Exported(net, state), (), inputs, dynamic_shapes=dynamic, strict=False)
     except LayerError:
         raise
     except Exception as error:  # torch.export raises whatever the tracing raised
-        raise NetworkError(f"torch.export cannot follow the net: {first_line(error)}") from error
+        if not within:
+            raise NetworkError(f"torch.export cannot follow the net: {first_line(error)}") from error
+        raise LayerError(
+            f"decides by values, which torch.export cannot follow: {first_line(error)}; stop before it with outputs "
+            "(--outputs a,b)",
+            layer=within[-1].name,
+            type=within[-1].type,
+        ) from error
+
+
+@contextmanager
+def _told(net: CaffeNet, within: list[Node]) -> Iterator[None]:
+    """Within, the layer of ``net`` that runs is the last of ``within``."""
+    handles = []
+    for node in net.program.nodes():
+        module = net.get_submodule(node.module_name)
+        handles.append(module.register_forward_pre_hook(lambda *_, node=node: within.append(node)))
+        handles.append(module.register_forward_hook(lambda *_: within.clear()))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 # Run by a fresh interpreter, in which this library is as good as not installed.
@@ -165,4 +191,4 @@ def write(
     program = program_of(in_precision(net, dtype), axes, state)
     with atomic_write(path) as file:
         torch.export.save(program, file)
-    return state_note(net, state)
+    return state_note(net, state) + unchecked(net)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from torch import nn
 
+from caffe_compat.layers.python.proposal import ProposalLayer
 from caffe_compat.network.graph import Node
 from caffe_compat.network.net import CaffeNet
 from caffe_compat.network.registry import Shape
@@ -68,7 +69,8 @@ def _drawer(net: CaffeNet, node: Node, place: int, shapes: Mapping[str, Shape]) 
         return _whole(net.shapes[node.bottoms[0]][getattr(module, "axis", 1)]) if place == 1 else None
     if ("ROI" in node.type or node.type == "DecodeBBox") and place == len(node.bottoms) - 1 and place:
         return _regions(net, module)
-    if (node.type == "Proposal" and place == 2) or (node.type in ("BoxOutput", "FrcnnOutput") and place == 2):
+    proposes = node.type in ("Proposal", "BoxOutput", "FrcnnOutput") or isinstance(module, ProposalLayer)
+    if proposes and place == 2:
         return lambda rng, shape: np.resize([*_picture(net), 1.0], shape)
     return None
 

@@ -27,7 +27,7 @@ __all__ = ["Built", "build_graph"]
 # Every file that registers emitters or translations.
 for _name in (
     *("activations", "arithmetic", "boxes", "detection", "kernels", "moving", "openpose", "pooling", "rearranging"),
-    *("recurrent", "regions", "sources", "windows"),
+    *("proposals", "recurrent", "regions", "sources", "windows"),
 ):
     importlib.import_module(f"{__package__}.{_name}")
 

@@ -15,6 +15,7 @@ from caffe_compat.layers.forks.proposals import BoxGroupOutput, BoxOutput, Frcnn
 from caffe_compat.layers.forks.rpn import Proposal
 from caffe_compat.layers.forks.ssd import DetectionOutput
 from caffe_compat.layers.forks.yolo import YoloDetectionOutput, Yolov3DetectionOutput
+from caffe_compat.layers.python.proposal import ProposalLayer
 from caffe_compat.network.graph import Node
 from caffe_compat.network.net import CaffeNet
 from caffe_compat.network.registry import Layer, Shape
@@ -42,6 +43,7 @@ _ROWS = {
     Filter: 0,
     FrcnnOutput: 0,
     Proposal: 0,
+    ProposalLayer: 0,
     ScaleRoute: 0,
     YoloDetectionOutput: 2,
     Yolov3DetectionOutput: 2,

@@ -16,10 +16,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from caffe_compat.errors import LayerError, first_line
-from caffe_compat.layers.bvlc.accuracy import Accuracy
-from caffe_compat.layers.bvlc.loss import HingeLoss, MultinomialLogisticLoss
-from caffe_compat.layers.bvlc.softmax_loss import InfogainLoss, SoftmaxWithLoss
 
+from ..unchecked import CHECK_LABELS
 from .graph import Site
 from .operations import Traced, translate
 from .sizes import Size, Sizes, is_fixed
@@ -39,10 +37,6 @@ class _Operation:
 
 class _ByValue(Exception):
     """A layer looks at a value to decide what it does."""
-
-
-# These look at labels only to refuse what is no class. A file takes any.
-_CHECK_LABELS = (Accuracy, HingeLoss, InfogainLoss, MultinomialLogisticLoss, SoftmaxWithLoss)
 
 
 class _Recorder(TorchDispatchMode):
@@ -103,7 +97,7 @@ def _record(site: Site, shapes: Sequence[tuple[int, ...]], *, seed: int) -> _Rec
     # Not zeros: a layer may look whether what it was given makes sense.
     generator = torch.Generator().manual_seed(seed)
     bottoms = [torch.rand(shape, generator=generator).to(device) for shape in shapes]
-    recorder = _Recorder(may_look=type(module) in _CHECK_LABELS)
+    recorder = _Recorder(may_look=type(module) in CHECK_LABELS)
     try:
         with torch.no_grad(), recorder:
             result = module(*bottoms)

@@ -38,7 +38,6 @@ REFUSED = {
     "MultiBoxLoss": "by values",
     "PosePDJAccuracy": "by values",
     "Python.AnchorTargetLayer": "by values|by a mask",
-    "Python.ProposalLayer": "by values|by a mask",
     "Python.ProposalTargetLayer": "by values|by a mask",
     "RegionLoss": "by values",
     "SavePath": "computes nothing",

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..exporting import repeated
+
 __all__ = ["area", "best_apart", "decode", "encode", "overlap", "pixel_overlap", "suppress"]
 
 
@@ -81,8 +83,8 @@ def suppress(
         measure: how much a kept box (its first argument) and others overlap; their shapes broadcast.
         limit: how many of a row are kept at most.
     """
-    if eta < 1:
-        return _suppress_ever_more(boxes, candidates, threshold, eta, measure, limit)
+    if eta < 1 or torch.compiler.is_exporting():
+        return _suppress_one_by_one(boxes, candidates, threshold, eta, measure, limit)
     kept = torch.zeros_like(candidates)
     for row, own in enumerate(candidates):
         places = own.nonzero()[:, 0]
@@ -108,6 +110,10 @@ def best_apart(
     Args:
         threshold, measure, limit: as :func:`suppress` takes them.
     """
+    if torch.compiler.is_exporting():
+        return suppress(boxes[None], torch.ones_like(boxes[None, :, 0]) > 0, threshold, measure=measure, limit=limit)[
+            0
+        ].nonzero()[:, 0]
     boxes = boxes.T.contiguous().T  # coordinates apart: the tables below are computed along rows of boxes
     most = boxes.new_tensor(threshold)
     kept = torch.empty(0, dtype=torch.long, device=boxes.device)
@@ -137,7 +143,7 @@ def _undisturbed(disturbs: Tensor) -> Tensor:
         stay = after
 
 
-def _suppress_ever_more(
+def _suppress_one_by_one(
     boxes: Tensor,
     candidates: Tensor,
     threshold: float,
@@ -145,25 +151,37 @@ def _suppress_ever_more(
     measure: Callable[[Tensor, Tensor], Tensor],
     limit: int | None,
 ) -> Tensor:
-    """:func:`suppress` with a threshold that sinks from box to box."""
-    rows, count = candidates.shape
-    kept = torch.zeros_like(candidates)
-    worst = boxes.new_zeros(rows, count)  # overlap with the kept box that it overlaps most
-    limits = boxes.new_full((rows, 1), threshold)
-    places = torch.arange(count, device=boxes.device)
-    after = torch.full((rows, 1), -1, device=boxes.device)
-    taken = 0
-    # The number of rounds is the largest number of boxes that a row keeps.
-    while limit is None or taken < limit:
-        free = candidates & (worst <= limits) & (places > after)
-        found = free.any(1, keepdim=True)
-        if not found.any():
-            break
-        after = torch.where(found, free.int().argmax(1, keepdim=True), count)
-        at = after.clamp_max(count - 1)
-        kept = kept.scatter(1, at, kept.gather(1, at) | found)
+    """:func:`suppress` box by box: with a threshold that sinks, and where only a loop of torch's own can be followed.
+
+    The number of rounds is the largest number of boxes that a row keeps.
+    """
+    count = candidates.shape[1]
+    # One more box, which is never kept: there is always one to look at.
+    boxes = torch.cat([boxes, boxes.new_zeros(boxes.shape[0], 1, 4)], 1)
+    candidates = torch.cat([candidates, candidates.new_zeros(candidates.shape[0], 1)], 1)
+    places = torch.arange(count + 1, device=boxes.device)
+
+    def free(worst: Tensor, limits: Tensor, after: Tensor) -> Tensor:
+        return candidates & (worst <= limits) & (places > after)
+
+    def goes_on(kept: Tensor, worst: Tensor, limits: Tensor, after: Tensor, taken: Tensor) -> Tensor:
+        some = free(worst, limits, after).any()
+        return some if limit is None else some & (taken < limit)
+
+    def round_(kept: Tensor, worst: Tensor, limits: Tensor, after: Tensor, taken: Tensor) -> tuple[Tensor, ...]:
+        own = free(worst, limits, after)
+        found = own.any(1, keepdim=True)
+        at = torch.where(found, own.int().argmax(1, keepdim=True), places[-1])
         best = boxes.gather(1, at[..., None].expand(-1, -1, 4))
         worst = torch.maximum(worst, measure(best, boxes))
-        limits = torch.where(found & (limits > 0.5), limits * eta, limits)
-        taken += 1
-    return kept
+        limits = torch.where(found & (limits > 0.5), limits * eta, limits) if eta < 1 else limits.clone()
+        return kept.scatter(1, at, True), worst, limits, at, taken + 1
+
+    state = (
+        torch.zeros_like(candidates),
+        torch.zeros_like(boxes[..., 0]),  # overlap with the kept box that it overlaps most
+        torch.full_like(boxes[:, :1, 0], threshold),
+        torch.full_like(candidates[:, :1], -1, dtype=torch.long),
+        torch.zeros((), dtype=torch.long, device=boxes.device),
+    )
+    return repeated(goes_on, round_, state)[0][:, :count]

@@ -16,7 +16,8 @@ from torch import Tensor
 from ...errors import LayerError
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
-from .boxes import area, suppress
+from ..exporting import insist, rows_or
+from .boxes import area, best_apart
 
 __all__ = ["BoxGroupOutput", "BoxOutput", "DecodeBBox", "FrcnnOutput", "ScaleRoute", "adjustment"]
 
@@ -120,21 +121,12 @@ class _Proposals(Layer):
             corners = corners.flip(0)[order]
             if s.before > 0:
                 score, corners = score[: s.before], corners[: s.before]
-            kept = suppress(
-                corners[None],
-                torch.ones_like(score, dtype=torch.bool)[None],
-                s.overlap,
-                measure=measure,
-                limit=s.after or None,
-            )[0]
-            number = score.new_full((int(kept.sum()), 1), image)
-            rows.append(torch.cat([number, corners[kept], score[kept, None]], 1))
+            places = best_apart(corners, s.overlap, measure, s.after or None)
+            number = torch.full_like(score[places], image)[:, None]
+            rows.append(torch.cat([number, corners[places], score[places][:, None]], 1))
         found = torch.cat(rows)
-        if not len(found):
-            plain = found.new_tensor([_NONE])
-            return (plain[..., None, None], found.new_zeros(1, 6, 1, 1)) if self.scored else plain[..., None, None]
-        plain = found[:, :5, None, None]
-        return (plain, found[..., None, None]) if self.scored else plain
+        plain = rows_or(found[:, :5], found.new_tensor([_NONE]))[..., None, None]
+        return (plain, rows_or(found, found.new_zeros(1, 6))[..., None, None]) if self.scored else plain
 
 
 class BoxOutput(_Proposals):
@@ -163,9 +155,11 @@ class BoxOutput(_Proposals):
             size = torch.minimum(size, limit - low)
             score = x[:, 1:-4].amax(1) - x[:, 0]
             fits = (score >= s.least_score) & (size >= s.least_size).all(-1)
-            for i, here in enumerate(fits):
-                boxes[i].append(torch.cat([low[i][here], low[i][here] + size[i][here]], 1))
-                scores[i].append(score[i][here])
+            corners = torch.cat([low, low + size], -1)
+            for i in range(len(boxes)):
+                row, column = fits[i].nonzero().unbind(1)
+                boxes[i].append(corners[i, row, column])
+                scores[i].append(score[i, row, column])
         return self.chosen(boxes, scores, self._measure)
 
     def _measure(self, kept: Tensor, others: Tensor) -> Tensor:
@@ -223,9 +217,11 @@ class BoxGroupOutput(_Proposals):
             low = low.clamp_min(0)
             score = 1 - prob[:, :, 0]
             fits = (score >= s.least_score) & (high - low + 1 >= s.least_size).all(-1)
-            for n, here in enumerate(fits):
-                boxes[n].append(torch.cat([low[n][here], high[n][here]], 1))
-                scores[n].append(score[n][here])
+            corners = torch.cat([low, high], -1)
+            for n in range(images):
+                field, row, column = fits[n].nonzero().unbind(1)
+                boxes[n].append(corners[n, field, row, column])
+                scores[n].append(score[n, field, row, column])
         return self.chosen(boxes, scores, self._measure)
 
     def _measure(self, kept: Tensor, others: Tensor) -> Tensor:
@@ -345,12 +341,12 @@ class ScaleRoute(Layer):
     @torch.no_grad()
     def forward(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
         scale = area(bottoms[0].reshape(-1, 5)[:, 1:].float(), 1).sqrt()
-        chosen = ((scale >= self.low) & (scale < self.high)).nonzero()[:, 0]
-        if not len(chosen):
-            distance = (scale / self.middle).log2().abs()
-            if not distance.isfinite().any():
-                raise LayerError("no box has an area", layer=self.layer_name, type="ScaleRoute")
-            chosen = torch.where(distance.isfinite(), distance, torch.inf).argmin()[None]
+        inside = (scale >= self.low) & (scale < self.high)
+        distance = (scale / self.middle).log2().abs()
+        some = inside.any() | distance.isfinite().any()
+        insist(some, "no box has an area", layer=self.layer_name, type="ScaleRoute")
+        nearest = torch.where(distance.isfinite(), distance, torch.inf).argmin()[None]
+        chosen = rows_or(inside.nonzero(), nearest[None])[:, 0]
         tops = tuple(x[chosen].reshape(-1, *_three(x)) for x in bottoms)
         return tops[0] if len(tops) == 1 else tops
 
@@ -416,26 +412,26 @@ class FrcnnOutput(Layer):
     @torch.no_grad()
     def forward(self, prob: Tensor, offsets: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
         prob, boxes = prob.flatten(1), boxes.flatten(1)
-        if torch.any(boxes[:, 0] != 0) or torch.any(boxes[:, 3:5] < boxes[:, 1:3]):
-            raise LayerError(
-                "the boxes must be of the first image and have their end behind their start",
-                layer=self.layer_name,
-                type="FrcnnOutput",
-            )
+        insist(
+            (boxes[:, 0] == 0).all() & ~(boxes[:, 3:5] < boxes[:, 1:3]).any(),
+            "the boxes must be of the first image and have their end behind their start",
+            layer=self.layer_name,
+            type="FrcnnOutput",
+        )
         change = offsets.reshape(len(prob), -1, 4) * offsets.new_tensor(self.std) + offsets.new_tensor(self.mean)
         adjusted = _adjusted(boxes[:, None, 1:5], change)
         limit = image.flatten()[[1, 0]]
         corners = torch.cat([adjusted[..., :2].clamp_min(0), torch.minimum(adjusted[..., 2:], limit)], -1)
         found = [corners.new_zeros(0, 7)]
         for label in range(1, prob.shape[1]):
-            here = prob[:, label] >= self.confidence
+            here = (prob[:, label] >= self.confidence).nonzero()[:, 0]
             score, order = prob[here, label].sort(descending=True, stable=True)
             own = corners[here, label if self.aware else 1][order]
-            kept = suppress(own[None], torch.ones_like(here[here])[None], self.overlap, measure=self._measure)[0]
+            kept = best_apart(own, self.overlap, self._measure)
             rows = [torch.zeros_like(score), *own.unbind(1), torch.full_like(score, label), score]
             found.append(torch.stack(rows, 1)[kept])
         detections = torch.cat(found)
-        if 0 < self.most < len(detections):
+        if self.most > 0:
             best = detections[:, 6].argsort(descending=True, stable=True)[: self.most]
             detections = detections[best.sort().values]
         first = detections.new_tensor([[0, *[-1] * 6]])

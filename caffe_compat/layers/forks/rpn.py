@@ -102,8 +102,9 @@ class Proposal(Layer):
         everything = torch.ones_like(score, dtype=torch.bool)[None]
         measure = _overlap_of_meeting if s.pvanet else _pixel_overlap
         kept = suppress(boxes[None], everything, s.overlap, measure=measure, limit=s.after)[0]
-        rows = torch.cat([torch.zeros_like(score)[:, None], boxes], 1)[kept].to(scores.dtype)
-        return (rows, score[kept].to(scores.dtype)) if self.scored else rows
+        places = kept.nonzero()[:, 0]
+        rows = torch.cat([torch.zeros_like(score)[:, None], boxes], 1)[places].to(scores.dtype)
+        return (rows, score[places].to(scores.dtype)) if self.scored else rows
 
 
 def _pixel_overlap(kept: Tensor, others: Tensor) -> Tensor:
@@ -124,6 +125,8 @@ def _descending(score: Tensor, count: int, *, swaps: bool) -> Tensor:
     """Where the ``count`` highest scores are, in the order in which the fork's quicksort leaves them."""
     order = score.argsort(descending=True, stable=True)
     count = min(count, len(order))
+    if torch.compiler.is_exporting():
+        return order[:count]  # a program keeps the order of equal scores
     ranked = score[order[: count + 1]]
     if bool((ranked[1:] != ranked[:-1]).all()):
         return order[:count]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...errors import LayerError
 from ...network.registry import Layer, LayerSpec, layer
+from ..exporting import insist, rows_or
 from .boxes import decode, suppress
 from .families import CAMBRICON, DREADLORD, SSD, SSD_FIRST
 
@@ -115,8 +115,9 @@ class DetectionOutput(Layer):
         locations = 1 if s.shared else s.classes
         prior, variance = priors[0].reshape(2, boxes, 4)[:, :, None]
         offsets = offsets.reshape(images, boxes, locations, 4)
-        if s.code != "CORNER" and not torch.all(prior[..., 2:] > prior[..., :2]):
-            raise LayerError("a prior box has no area", layer=self.layer_name)
+        if s.code != "CORNER":
+            sound = torch.all(prior[..., 2:] > prior[..., :2])
+            insist(sound, "a prior box has no area", layer=self.layer_name, type="DetectionOutput")
         decoded = decode(offsets, prior, None if s.encoded else variance, s.code).transpose(1, 2)
         classes = [c for c in range(s.classes) if c != s.background]
         wanted = scores.reshape(images, boxes, s.classes).transpose(1, 2)[:, classes]
@@ -130,15 +131,14 @@ class DetectionOutput(Layer):
         ).view(images, len(classes), count)
         if s.keep >= 0:
             kept = self._best(kept, ranked, place)
-        at = kept.nonzero()
-        if not len(at):
-            none = scores.new_full((1 if s.first else images, 7), -1)
-            if not s.first:
-                none[:, 0] = torch.arange(images, device=scores.device)
-            return none
-        labels = torch.tensor(classes, device=scores.device)[at[:, 1]]
-        head = torch.stack([at[:, 0].to(scores.dtype), labels.to(scores.dtype), ranked[kept]], 1)
-        return torch.cat([head, best[kept].clamp(0, 1) if s.first else best[kept]], 1)
+        image, number, rank = kept.nonzero().unbind(1)
+        labels = torch.tensor(classes, device=scores.device)[number]
+        corners = best[image, number, rank]
+        head = torch.stack([image.to(scores.dtype), labels.to(scores.dtype), ranked[image, number, rank]], 1)
+        found = torch.cat([head, corners.clamp(0, 1) if s.first else corners], 1)
+        first = torch.arange(1 if s.first else images, device=scores.device).to(scores.dtype)[:, None]
+        none = torch.cat([first - 1 if s.first else first, scores.new_full((*first.shape[:1], 6), -1)], 1)
+        return rows_or(found, none)
 
     def _best(self, kept: Tensor, ranked: Tensor, place: Tensor) -> Tensor:
         """The best of each image, over its classes."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
+from ..exporting import rows_or
 from ..precision import widened
 from .boxes import suppress
 
@@ -52,28 +54,28 @@ class _YoloDetections(Layer):
         confidences, order = confidences.sort(descending=True, stable=True)
         boxes, labels = boxes[order], labels[order]
         # Boxes go at the threshold itself, too.
-        below = torch.nextafter(boxes.new_tensor(self.threshold), boxes.new_tensor(-1.0))
+        below = np.nextafter(self.threshold, -1, dtype=np.float64 if boxes.dtype == torch.float64 else np.float32)
         kept = suppress(boxes[None], torch.ones_like(labels, dtype=torch.bool)[None], float(below))[0]
         rows = torch.cat([torch.zeros_like(labels)[:, None], labels[:, None] + 1], 1).to(boxes.dtype)
         rows = torch.cat([rows, confidences[:, None], boxes], 1)[kept]
-        if not len(rows):
-            rows = boxes.new_full((bottoms[0].shape[0], 7), -1)
-            rows[:, 0] = torch.arange(len(rows), device=rows.device)
-        return rows[None, None].to(bottoms[0].dtype)
+        image = torch.arange(bottoms[0].shape[0], device=rows.device).to(rows.dtype)[:, None]
+        none = torch.cat([image, rows.new_full((*image.shape[:1], 6), -1)], 1)
+        return rows_or(rows, none)[None, None].to(bottoms[0].dtype)
 
     def _candidates(self, x: Tensor, anchors: Anchors) -> tuple[Tensor, Tensor, Tensor]:
         """Corners (K, 4), confidences (K,) and classes (K,), in the order of images, rows, columns and anchors."""
         height, width = x.shape[2:]
         x = x.reshape(x.shape[0], len(anchors), -1, height, width).permute(0, 3, 4, 1, 2)
-        column = torch.arange(width, device=x.device)[:, None]
-        row = torch.arange(height, device=x.device)[:, None, None]
+        across = torch.arange(width, device=x.device)[:, None]
+        down = torch.arange(height, device=x.device)[:, None, None]
         cells = x.new_tensor([width, height])
-        centre = torch.stack([column + x[..., 0].sigmoid(), row + x[..., 1].sigmoid()], -1) / cells
+        centre = torch.stack([across + x[..., 0].sigmoid(), down + x[..., 1].sigmoid()], -1) / cells
         half = x[..., 2:4].exp() * x.new_tensor(anchors) / cells / 2
         confidences, count = self.choose(x[..., 4:5].sigmoid(), x[..., 5:])
         at = count.nonzero()
         corners = torch.cat([centre - half, centre + half], -1)
-        return corners[tuple(at[:, :-1].T)], confidences[count], at[:, -1]
+        image, row, column, anchor, label = at.unbind(1)
+        return corners[image, row, column, anchor], confidences[image, row, column, anchor, label], label
 
 
 class Yolov3DetectionOutput(_YoloDetections):

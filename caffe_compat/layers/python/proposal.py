@@ -49,9 +49,9 @@ class Choice:
         The original's sorts leave the order of equal scores open. Here the last of them are looked at, and the first
         come first, as if its sorts, which it turns around twice, were stable.
         """
-        if 0 < self.before < len(scores):
+        if self.before > 0:
             order = scores.flip(0).argsort(descending=True, stable=True)[: self.before]
-            order = (len(scores) - 1 - order).sort().values
+            order = (scores.shape[0] - 1 - order).sort().values
             boxes, scores = boxes[order], scores[order]
         order = scores.argsort(descending=True, stable=True)
         boxes, scores = boxes[order], scores[order]
@@ -118,7 +118,8 @@ def candidates(
     around = shifted(offsets.new_tensor(anchors), scores.shape[1], scores.shape[2], stride)
     boxes = cut_off(moved(around, offsets.permute(1, 2, 0).reshape(-1, 4)), height, width)
     fits = (boxes[:, 2:] - boxes[:, :2] + 1 >= least * scale).all(1)
-    return boxes[fits], scores[len(anchors) :].permute(1, 2, 0).reshape(-1)[fits]
+    places = fits.nonzero()[:, 0]
+    return boxes[places], scores[len(anchors) :].permute(1, 2, 0).reshape(-1)[places]
 
 
 def check_one(module: Layer, x: Tensor) -> None:
