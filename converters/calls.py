@@ -13,8 +13,8 @@ from caffe_compat.network.net import CaffeNet
 from caffe_compat.network.registry import Shape
 from caffe_compat.parity.precision import ieee_float32
 from caffe_compat.parity.reference import recorded_inputs
-from caffe_compat.parity.report import Report
 from caffe_compat.parity.reference_files import open_recorded, pick_group
+from caffe_compat.parity.report import Report
 
 from .pixels import Pixels
 from .samples import sample_inputs

@@ -41,8 +41,8 @@ def proposal_layer(site: Site) -> str | list[str]:
 def _candidates(site: Site) -> tuple[str, str]:
     """Boxes (N, 4) that are large enough, cut off at the image, and their scores (N,)."""
     m = site.module
-    count, (height, width) = len(m.anchors), site.bottom_sizes[0][2:]
-    around = shifted(torch.tensor(m.anchors, dtype=torch.float32), int(height), int(width), m.stride).numpy()
+    count, (height, width) = len(m.anchors), (int(n) for n in site.bottom_sizes[0][2:] if isinstance(n, int))
+    around = shifted(torch.tensor(m.anchors, dtype=torch.float32), height, width, m.stride).numpy()
     size = around[:, 2:] - around[:, :2] + np.float32(1)
     change = site.op("Transpose", site.bottoms[1], perm=[0, 2, 3, 1])
     moved, grown = corners(site, site.op("Reshape", change, site.ints([-1, 4])))

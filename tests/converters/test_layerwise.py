@@ -77,9 +77,8 @@ def test_the_layer_that_departs_is_named(runtime: Callable[..., None], tmp_path:
 
 
 def test_rows_of_as_good_as_equal_scores_may_change_places() -> None:
-    rows = np.float32(
-        [[0, 1, 0.9, 0, 0, 1, 1], [0, 1, 0.5, 2, 2, 3, 3], [0, 1, 0.5, 4, 4, 5, 5], [0, 2, 0.5, 6, 6, 7, 7]]
-    )
+    listed = [[0, 1, 0.9, 0, 0, 1, 1], [0, 1, 0.5, 2, 2, 3, 3], [0, 1, 0.5, 4, 4, 5, 5], [0, 2, 0.5, 6, 6, 7, 7]]
+    rows = np.asarray(listed, np.float32)
     swapped = rows[[0, 2, 1, 3]]
     swapped[1, 2] += 1e-7
     assert np.array_equal(_in_order_of(swapped, rows, LAYER_TOLERANCE), rows[[0, 2, 1, 3]])
