@@ -55,7 +55,7 @@ def inputs_for(
 
 
 def calls_of(net: CaffeNet, given: Mapping[str, np.ndarray], *, pixels: Pixels | None, state: str) -> list[Call]:
-    """What a file of ``net`` has to reproduce: two runs where there is state, else one.
+    """What a file of ``net`` has to reproduce: two runs where there is state that goes on, else one.
 
     Args:
         given: inputs of the net. pixels, state: as the file was asked for.
@@ -70,7 +70,7 @@ def calls_of(net: CaffeNet, given: Mapping[str, np.ndarray], *, pixels: Pixels |
     net.reset_state()
     calls = []
     with ieee_float32(), torch.no_grad():
-        for _ in range(2 if states_of(net) else 1):
+        for _ in range(2 if states_of(net) and state != "reset" else 1):
             drawn = {}
             if state == "reset":
                 net.reset_state()

@@ -117,7 +117,7 @@ def _following(
                     if not result.passed:
                         departs = result.problem or f"is off by {result.max_rel:.1e} of the largest value"
                         raise ParityError(
-                            f"layer {node.name!r} ({node.type}), given what the file has, departs: {departs}"
+                            f"given what the file has, it departs: {departs}", layer=node.name, type=node.type
                         )
                     results.append(result)
                     tops[i] = torch.from_numpy(np.array(found[name])).to(tops[i])

@@ -109,7 +109,7 @@ def verified(
         try:
             results = layer_by_layer(target, net, settings, calls, _LAYER_TOLERANCES[dtype])
         except CaffeCompatError as error:
-            raise ParityError(f"{departs}; {error.detail}") from error
+            raise ParityError(f"{departs}; {error.detail}", layer=error.layer, type=error.type) from error
     worst = max(results, key=lambda result: result.max_rel)
     largest = max(result.max_abs for result in results)
     return Verification(
