@@ -35,8 +35,12 @@ from .state import set_states
 
 __all__ = ["layer_by_layer"]
 
-# Layers whose tops are lists of rows (image, label, score, box), the best first.
-_LISTS = (DetectionOutput, YoloDetectionOutput, Yolov3DetectionOutput)
+# Layers whose tops are lists of rows (image, label, score, box), and the columns that these are ordered by.
+_LISTS: dict[type[nn.Module], tuple[int, ...]] = {
+    DetectionOutput: (0, 1, 2),
+    YoloDetectionOutput: (2,),
+    Yolov3DetectionOutput: (2,),
+}
 # With more values than this in its blobs, a net is not followed: they would not fit into memory.
 _LARGEST = 2**29
 
@@ -75,21 +79,27 @@ def _made(net: CaffeNet) -> list[str]:
     return list(dict.fromkeys(blobs[v] for node in net.program.nodes() for v in node.tops if blobs[v] not in inputs))
 
 
-def _in_order_of(found: np.ndarray | None, expected: np.ndarray, tolerance: Tolerance) -> np.ndarray:
+def _in_order_of(
+    found: np.ndarray | None, expected: np.ndarray, tolerance: Tolerance, ordered: tuple[int, ...]
+) -> np.ndarray:
     """Rows (image, label, score, box) in the order of those in ``found``, as far as their scores are as good as equal.
 
     Scores are results of exponentials, whose last bit is each runtime's own; it decides which of two rows comes first.
+
+    Args:
+        ordered: the columns that rows are ordered by, which have to agree in every place.
     """
     if found is None or found.shape != expected.shape or not expected.size:
         return expected
-    allowed = tolerance.absolute + tolerance.relative * float(np.abs(expected).max())
     rows, theirs = expected.reshape(-1, 7), found.reshape(-1, 7)
-    if np.abs(rows[:, :3] - theirs[:, :3]).max() > allowed:
+    allowed = tolerance.absolute + tolerance.relative * np.abs(rows).max(0)
+    by = list(ordered)
+    if (np.abs(rows - theirs)[:, by] > allowed[by]).any():
         return expected
     left = np.ones(len(rows), bool)
     order = []
     for row in theirs:
-        fits = left & (np.abs(rows - row).max(1) <= allowed)
+        fits = left & (np.abs(rows - row) <= allowed).all(1)
         if not fits.any():
             return expected
         order.append(int(fits.argmax()))
@@ -111,8 +121,8 @@ def _following(
                 if value in shown:
                     name = shown[value]
                     expected = tops[i].float().cpu().numpy()
-                    if isinstance(module, _LISTS):
-                        expected = _in_order_of(found.get(name), expected, tolerance)
+                    if type(module) in _LISTS:
+                        expected = _in_order_of(found.get(name), expected, tolerance, _LISTS[type(module)])
                     result = compare(name, found.get(name), expected, tolerance)
                     if not result.passed:
                         departs = result.problem or f"is off by {result.max_rel:.1e} of the largest value"

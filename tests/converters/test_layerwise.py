@@ -81,8 +81,11 @@ def test_rows_of_as_good_as_equal_scores_may_change_places() -> None:
     rows = np.asarray(listed, np.float32)
     swapped = rows[[0, 2, 1, 3]]
     swapped[1, 2] += 1e-7
-    assert np.array_equal(_in_order_of(swapped, rows, LAYER_TOLERANCE), rows[[0, 2, 1, 3]])
+    ordered = (0, 1, 2)
+    assert np.array_equal(_in_order_of(swapped, rows, LAYER_TOLERANCE, ordered), rows[[0, 2, 1, 3]])
     # Another class, a score that differs, and a box of its own stay departures.
     for wrong in (rows[[0, 1, 3, 2]], rows[[1, 0, 2, 3]], rows + 0.1):
-        assert np.array_equal(_in_order_of(wrong, rows, LAYER_TOLERANCE), rows)
-    assert np.array_equal(_in_order_of(None, rows, LAYER_TOLERANCE), rows)
+        assert np.array_equal(_in_order_of(wrong, rows, LAYER_TOLERANCE, ordered), rows)
+    assert np.array_equal(_in_order_of(None, rows, LAYER_TOLERANCE, ordered), rows)
+    # Where all classes are one list, rows of two classes may.
+    assert np.array_equal(_in_order_of(rows[[0, 1, 3, 2]], rows, LAYER_TOLERANCE, (2,)), rows[[0, 1, 3, 2]])
