@@ -139,6 +139,10 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
     "Downsample": (Meaning(forks.FLOWNET2, also=None),),
     "FlowWarp": (Meaning(forks.FLOWNET2, also=None),),
     "ChannelNorm": (Meaning(forks.FLOWNET2, also=None),),
+    "Maximum": (
+        Meaning("CMU-Perceptual-Computing-Lab/caffe_rtpose", "where the largest value is", fits=bottoms(1)),
+        Meaning(forks.SYNOPSYS, "the larger of two bottoms", fits=bottoms(2)),
+    ),
     "Mean": (Meaning(forks.FLOWNET2, also=None),),
     "Resample": (Meaning(forks.FLOWNET2, also=None),),
     "Gather": (

@@ -1,6 +1,6 @@
-"""What caffe_rtpose, the first OpenPose, puts behind its network: ImResize merges scales, Nms finds peaks.
+"""What caffe_rtpose, the first OpenPose, puts behind its network: ImResize merges scales, Nms finds peaks, Maximum one.
 
-Both are as the fork computes them on a GPU; its CPU code is another thing and unused. Neither has a gradient there;
+All are as the fork computes them on a GPU; its CPU code is another thing and unused. None has a gradient there;
 ImResize has the true one here.
 """
 
@@ -16,7 +16,7 @@ from torch.nn import functional
 from ...network.registry import Layer, LayerSpec, layer
 from ..precision import widened
 
-__all__ = ["REACH", "ImResize", "Nms"]
+__all__ = ["REACH", "ImResize", "Maximum", "Nms"]
 
 _FORK = "CMU-Perceptual-Computing-Lab/caffe_rtpose"
 # A peak's place is a mean over the cells up to so many away from it.
@@ -161,3 +161,19 @@ def nms(spec: LayerSpec) -> Layer:
         spec.fail(f"num_parts {params.num_parts} and max_peaks {params.max_peaks} must be at least 1")
     spec.shaped(0, "images > 0", f"maps >= {params.num_parts}", "height >= 3", "width >= 3")
     return Nms(params.threshold, params.num_parts, params.max_peaks)
+
+
+class Maximum(Layer):
+    """Column, row and value of the largest value of each map (N, C, H, W): (N, C, 1, 3); of equal values the first."""
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        value, cell = x.flatten(2).max(2)
+        width = x.shape[3]
+        return torch.stack([(cell % width).to(x.dtype), (cell // width).to(x.dtype), value], 2)[:, :, None]
+
+
+@layer("Maximum", bottoms=1, tops=1, dialects=(_FORK,), verified=False)
+def maximum(spec: LayerSpec) -> Layer:
+    spec.images(0, filled=True)
+    return Maximum()

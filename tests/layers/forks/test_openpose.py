@@ -135,3 +135,13 @@ def test_nms_errors() -> None:
         build('type: "Nms"', (1, 14, 8, 8), dialect=FORK)
     with pytest.raises(LayerError, match="max_peaks 0"):
         build('type: "Nms" nms_param { max_peaks: 0 }', (1, 15, 8, 8), dialect=FORK)
+
+
+def test_the_largest_value_of_each_map() -> None:
+    x = np.random.RandomState(3).uniform(-1, 1, (2, 3, 4, 5))
+    x[0, 0] = -np.abs(x[0, 0])
+    expected = [[[[*divmod(int(one.argmax()), 5)[::-1], one.max()]] for one in maps] for maps in x]
+    module = build('type: "Maximum"', x.shape, dialect=FORK)
+    assert_equals(module(torch.tensor(x)), expected)
+    with pytest.raises(LayerError, match="width > 0"):
+        build('type: "Maximum"', (2, 3, 4, 0), dialect=FORK)
