@@ -137,6 +137,16 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
         Meaning(forks.WINDOWS_WU, "of its own", quiet=True),
     ),
     "Downsample": (Meaning(forks.FLOWNET2, also=None),),
+    "FocalLoss": (
+        Meaning(
+            forks.FRCNN,
+            "alpha in front of it",
+            (forks.PRIV, "lzx1413/CAFFE_SSD", "chuanqi305/ssd", forks.JOLI, "imistyrain/ssd"),
+        ),
+        Meaning(forks.WINDOWS, "alpha less the probability, or plus it"),
+        Meaning(forks.WINDOWS_WU, "of sigmoids", quiet=True),
+        Meaning(forks.DREADLORD[0], "gamma for the first class alone", forks.DREADLORD[1:], quiet=True),
+    ),
     "FlowWarp": (Meaning(forks.FLOWNET2, also=None),),
     "ChannelNorm": (Meaning(forks.FLOWNET2, also=None),),
     "Maximum": (
@@ -149,6 +159,14 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
         Meaning(forks.XIONG, "what all processes have", ("yjxiong/caffe@interp", forks.BANNY, forks.ACTION)),
         Meaning("lxx1991/caffe_mpi", "of its own", quiet=True),
         Meaning(forks.SYNOPSYS, "of indices", quiet=True),
+    ),
+    "GeneralContrastiveLoss": (
+        Meaning(forks.WINDOWS, "a third bottom has the distances that count"),
+        Meaning(forks.WINDOWS_WU, "a third bottom has weights", same=forks.WINDOWS, when=bottoms(2)),
+    ),
+    "Gram": (
+        Meaning(forks.WINDOWS, "", (forks.WINDOWS_MASTER, forks.WINDOWS_WU)),
+        Meaning("bnkang/caffe-windows-for-fr", "half of the gradient", quiet=True, same_tops=forks.WINDOWS),
     ),
     "HeatMapsFromCoords": (Meaning(forks.POSE), Meaning(forks.POSE_ACTION)),
     "Interp": (
@@ -174,6 +192,10 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
             (forks.NVIDIA_15, forks.JACINTO, forks.JACINTO_16, forks.MPI, "AlfredXiangWu/caffe"),
             bottoms(2),
         ),
+    ),
+    "LabelSpecificAdd": (
+        Meaning(forks.WINDOWS, "adds the bias", (forks.WINDOWS_WU, "imistyrain/ssd", forks.YUQJ)),
+        Meaning(forks.OPENVINO, "takes the size of the bias away"),
     ),
     "Lstm": (
         Meaning(forks.LSTM, "rows of steps and streams, with batch_size streams"),
@@ -293,6 +315,16 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
         Meaning("CharlesShang/caffe", "channels last, as rows of four axes", quiet=True),
         Meaning(forks.ACTION, "two axes", quiet=True),
     ),
+    "TripletLoss": (
+        Meaning(
+            forks.WINDOWS,
+            "anchor, positive and negative",
+            (forks.WINDOWS_MASTER, forks.WINDOWS_WU, "AlfredXiangWu/caffe", "ducha-aiki/caffe"),
+            bottoms(3),
+        ),
+        Meaning("bnkang/caffe-windows-for-fr", "sets of rows in one bottom", fits=bottoms(1)),
+        Meaning(forks.YUQJ, "numbers of rows in a second bottom", fits=bottoms(2)),
+    ),
     "Upsample": (
         Meaning(
             forks.SEGNET,
@@ -316,5 +348,9 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
         Meaning(forks.OCR, "blank_index"),
         Meaning(forks.CC4, "blank_label"),
         Meaning("ChWick/caffe@warp-ctc", "with a time for its calculation", quiet=True),
+    ),
+    "Yolov3": (
+        Meaning(forks.YOLO, "overlaps of several kinds"),
+        Meaning(forks.YOLO_WINDOWS, "one anchor for each object", quiet=True),
     ),
 }

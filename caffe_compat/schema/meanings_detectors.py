@@ -105,7 +105,8 @@ DETECTORS: dict[str, tuple[Meaning, ...]] = {
     "Proposal": (
         Meaning(forks.PVANET, "four numbers of image information", fits=numbers(2, 4)),
         Meaning(forks.MINI, "three numbers of image information", fits=numbers(2, 3)),
-        Meaning(forks.WINDOWS, "three numbers, its own order of boxes", (forks.WINDOWS_WU,), numbers(2, 3)),
+        Meaning(forks.WINDOWS, "three numbers, its own anchors", fits=numbers(2, 3)),
+        Meaning(forks.WINDOWS_WU, "the same with larger anchors", fits=numbers(2, 3), quiet=True),
         Meaning(forks.FRCNN_3D, "in three dimensions", quiet=True),
         Meaning(forks.SYNOPSYS, quiet=True),
         Meaning(forks.CAMBRICON[0], "of its accelerator", forks.CAMBRICON[1:], quiet=True),

@@ -139,7 +139,7 @@ def proposal(site: Site) -> str | list[str]:
     low, high = (
         site.op("Max", site.op("Min", site.op(kind, centre, half), limit), site.floats(0)) for kind in ("Sub", "Add")
     )
-    factor = site.op("Gather", info, site.ints([3, 2] if s.pvanet else [2, 2]))
+    factor = site.op("Gather", info, site.ints([3, 2] if site.module.numbers > 3 else [2, 2]))
     least = site.op("Mul", factor, site.floats(s.least))
     fits = site.op("GreaterOrEqual", site.op("Add", site.op("Sub", high, low), site.floats(1)), least)
     both = site.op("ReduceMin", site.cast(fits, np.float32), site.ints([-1]), keepdims=0)
@@ -152,7 +152,7 @@ def proposal(site: Site) -> str | list[str]:
     boxes = site.op("Gather", boxes, order, axis=0)
     one = site.op("Unsqueeze", boxes, site.ints([0]))
     every = site.graph.constant(np.ones((1, total), np.bool_))
-    if s.pvanet:
+    if s.apart:
         kept = suppressed_in_a_loop(
             site,
             one,

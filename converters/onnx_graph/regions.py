@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from caffe_compat.layers.forks.roi import ROIPooling, _round
+from caffe_compat.layers.forks.roi import ROIPooling, c_round
 
 from .boxes import corners
 from .emitters import emits
@@ -19,7 +19,7 @@ def roi_pooling(site: Site) -> str:
     m = site.module
     boxes = site.op("Reshape", site.bottoms[1], site.ints([-1, 5]))
     scale = m.scale[0]
-    if m.pad_ratio or m.scale[0] != m.scale[1] or m.rounded is not _round:
+    if m.pad_ratio or m.scale[0] != m.scale[1] or m.rounded is not c_round:
         boxes, scale = _in_cells(site, boxes), 1.0
     return site.op("MaxRoiPool", site.bottoms[0], boxes, pooled_shape=list(m.pooled), spatial_scale=scale)
 
@@ -39,7 +39,7 @@ def _in_cells(site: Site, boxes: str) -> str:
 
 
 def _whole(site: Site, x: str) -> str:
-    if site.module.rounded is _round:
+    if site.module.rounded is c_round:
         # Halves away from zero.
         whole = site.op("Floor", site.op("Add", site.op("Abs", x), site.floats(0.5)))
         return site.op("Mul", site.op("Sign", x), whole)

@@ -28,11 +28,21 @@ FILES = ("bvlc_layers.h5", "ssl3d_layers.h5", "fork_layers.h5", "fork_layers_fir
 
 # Types that cannot go out, and why. Losses that search for boxes, and evaluations, are no part of a deployed network.
 REFUSED = {
+    "BatchContrastiveLoss": "it needs torch's triu",
     "BoxAnnotatorOHEM": "has no form in ONNX",
     "CenterLoss": "by values",
+    "CoordsToBboxesMasks": "it needs torch's randint|by values",
     "DetectionEvaluate": "has the background's class|computes outside of torch|by values",
     "ExpMax": "writes into parts",
+    "FocalLoss": "by values",
+    "GaussianYolov3": "by values",
+    "GeneralContrastiveLoss": "by values",
+    "GeneralTripletLoss": "by values",
+    "HeatMapsFromCoordsOrigin": "by values",
+    "InnerDistance": "it needs torch's _cdist_forward",
+    "LargeMarginInnerProduct": "by values|computes outside of torch",
     "MPJPEEvaluation": "by values",
+    "MarginInnerProduct": "by values|computes outside of torch",
     "MULTI_SOFTMAX_LOSS": "by values",
     "Mask": "has no form in ONNX here: it needs torch's uniform",
     "MultiBoxLoss": "by values",
@@ -42,7 +52,9 @@ REFUSED = {
     "RegionLoss": "by values",
     "SavePath": "computes nothing",
     "Silence": "computes nothing",
+    "SoftContrastiveLoss": "by values",
     "SoftmaxWithLossOHEM": "has no form|by values",
+    "Yolov3": "by values",
 }
 
 

@@ -45,6 +45,10 @@ class _SoftmaxLoss(Layer):
         shape = [*x.shape[: self.axis], 1, *x.shape[self.axis + 1 :]]
         return class_labels(labels.reshape(shape), x.shape[self.axis], self.ignored, self.layer_name)
 
+    def divisor(self, outer: int, inner: int, valid: Tensor | None) -> float | Tensor:
+        """What the summed losses are divided by; see :func:`.loss.normalizer`."""
+        return normalizer(self.mode, outer, inner, valid)
+
     def tops(
         self, x: Tensor, prob: Tensor, losses: Tensor, valid: Tensor | None, slopes: Callable[[], Tensor]
     ) -> Tensor | tuple[Tensor, Tensor]:
@@ -55,7 +59,7 @@ class _SoftmaxLoss(Layer):
             slopes: makes Caffe's derivative of their sum by ``x``.
         """
         outer, inner = math.prod(x.shape[: self.axis]), math.prod(x.shape[self.axis + 1 :])
-        count = normalizer(self.mode, outer, inner, valid)
+        count = self.divisor(outer, inner, valid)
         if valid is not None:
             losses = torch.where(valid, losses, 0)
         loss = (losses.sum() / count).to(x.dtype)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...network.shapes import four_axes
-from ..bvlc.loss import class_axis, ignored_label, normalization_mode, normalizer, same_batch
+from ..bvlc.loss import class_axis, ignored_label, normalization_mode, same_batch
 from ..bvlc.softmax_loss import SoftmaxWithLoss
 from ..precision import widened
 from .families import DREADLORD
@@ -36,11 +36,20 @@ _DAI = (
 
 
 class SoftmaxWithLossOHEM(SoftmaxWithLoss):
-    """SoftmaxWithLoss, with the loss at each position, before it is divided, as a third top."""
+    """SoftmaxWithLoss, with the loss at each position, before it is divided, as a third top.
 
-    def __init__(self, axis: int, mode: str, ignored: int | None, gradients: str, *, tops: int) -> None:
+    ``fixed`` is what the sum is divided by, at least 1, whatever the mode.
+    """
+
+    def __init__(
+        self, axis: int, mode: str, ignored: int | None, gradients: str, *, tops: int, fixed: float | None = None
+    ) -> None:
         super().__init__(axis, mode, ignored, gradients, tops=tops)
         self.with_each = tops > 2
+        self.fixed = fixed
+
+    def divisor(self, outer: int, inner: int, valid: Tensor | None) -> float | Tensor:
+        return super().divisor(outer, inner, valid) if self.fixed is None else max(1.0, self.fixed)
 
     def forward(self, x: Tensor, labels: Tensor) -> Any:
         tops = super().forward(x, labels)
@@ -71,7 +80,7 @@ class IntelSoftmaxWithLossOHEM(SoftmaxWithLossOHEM):
             losses = self.each(x, labels).flatten()
             first = torch.arange(len(losses), device=x.device) < valid.sum()
             outer, inner = math.prod(x.shape[: self.axis]), math.prod(x.shape[self.axis + 1 :])
-            value = (torch.where(first, losses, 0).sum() / normalizer(self.mode, outer, inner, valid)).to(x.dtype)
+            value = (torch.where(first, losses, 0).sum() / self.divisor(outer, inner, valid)).to(x.dtype)
             loss = value if self.gradients == "true" else loss + (value - loss).detach()
         if self.with_each:
             others[0] = torch.zeros_like(others[0])
@@ -81,8 +90,15 @@ class IntelSoftmaxWithLossOHEM(SoftmaxWithLossOHEM):
 def _softmax_ohem(spec: LayerSpec, kind: type[SoftmaxWithLossOHEM]) -> Layer:
     same_batch(spec)
     axis = class_axis(spec, spec.params("softmax_param").axis, "softmax_param.axis")
-    mode = normalization_mode(spec, "VALID")
-    return kind(axis, mode, ignored_label(spec), spec.gradients, tops=len(spec.tops))
+    params, fixed = spec.params("loss_param"), None
+    if params.has("normalization") and params.normalization == "PRE_FIXED":
+        params.ignore("normalize")
+        mode, fixed = "NONE", float(params.pre_fixed_normalizer)
+    else:
+        mode = normalization_mode(spec, "VALID")
+        if params.knows("pre_fixed_normalizer"):
+            params.ignore("pre_fixed_normalizer")
+    return kind(axis, mode, ignored_label(spec), spec.gradients, tops=len(spec.tops), fixed=fixed)
 
 
 @layer("SoftmaxWithLossOHEM", bottoms=2, tops=(0, 3), loss=True, dialects=_DAI)

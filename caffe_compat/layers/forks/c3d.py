@@ -19,7 +19,7 @@ from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
 from ..autograd import Context
 
-__all__ = ["Convolution3D", "Pooling3D"]
+__all__ = ["Convolution3D", "Deconvolution3D", "Pooling3D"]
 
 _FORK = "facebookarchive/C3D"
 _NEXT = "facebookarchive/C3D:C3D-v1.1/src/caffe/proto/caffe.proto"
@@ -58,6 +58,44 @@ def convolution_3d(spec: LayerSpec) -> Layer:
 @layer("Convolution3D", bottoms=1, tops=1, dialects=(_NEXT,))
 def convolution_3d_next(spec: LayerSpec) -> Layer:
     return _convolution(spec, spec.params("convolution3d_param"))
+
+
+class Deconvolution3D(Layer):
+    """``weight`` is (C, outputs, depth, size, size), ``bias`` (1, 1, 1, 1, outputs); see :class:`Convolution3D`."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(
+        self, channels: int, kernel: Triple, stride: Triple, pad: Triple, params: Params, *, bias: bool
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.pad = pad
+        self.blob("weight", (channels, params.num_output, *kernel), params.weight_filler)
+        if bias:
+            self.blob("bias", (1, 1, 1, 1, params.num_output), params.bias_filler)
+        else:
+            params.ignore("bias_filler")
+            self.register_parameter("bias", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.flatten()
+        return functional.conv_transpose3d(x, self.weight, bias, self.stride, self.pad)
+
+
+@layer("Deconvolution3D", bottoms=1, tops=1, dialects=(_NEXT,))
+def deconvolution_3d(spec: LayerSpec) -> Layer:
+    params, shape = spec.params("convolution3d_param"), spec.volumes()
+    # Which the fork does not read for this type; whether there is a bias says the parameter of plane convolutions.
+    params.ignore("group", "filter_group", "bias_term")
+    kernel, stride = _sizes(spec, params)
+    pad = (params.temporal_pad, params.pad, params.pad)
+    sizes = [(n - 1) * s + k - 2 * p for n, k, s, p in zip(shape[2:], kernel, stride, pad, strict=True)]
+    if params.num_output < 1 or min(sizes) < 1 or min(shape[2:]) < 1:
+        spec.fail(f"num_output {params.num_output}, kernel {list(kernel)} and pad {list(pad)} do not fit {list(shape)}")
+    bias = bool(spec.params("convolution_param").bias_term)
+    return Deconvolution3D(shape[1], kernel, stride, pad, params, bias=bias)
 
 
 def _convolution(spec: LayerSpec, params: Params) -> Layer:

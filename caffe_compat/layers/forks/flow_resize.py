@@ -1,9 +1,12 @@
-"""Resample and Downsample of optical flow networks: maps in another size."""
+"""Resample, Downsample and Accum of optical flow networks: maps in another size."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
@@ -11,7 +14,7 @@ from ..precision import widened
 from .flow import FLOWNETS
 from .sized_map import Size, SizedMap
 
-__all__ = ["Downsample", "Resample"]
+__all__ = ["Accum", "Downsample", "Resample"]
 
 
 class Resample(SizedMap):
@@ -113,7 +116,7 @@ class Downsample(SizedMap):
 
     @staticmethod
     def _weights(x: Tensor, before: int, after: int) -> Tensor:
-        step = (before - 1) / (after - 1)
+        step = (before - 1) / (after - 1) if after > 1 else math.inf
         place = torch.arange(after, device=x.device, dtype=x.dtype) * step
         cells = torch.arange(before, device=x.device)
         return (1 - (place[:, None] - cells).abs() / step).clamp_min(0)
@@ -123,9 +126,56 @@ class Downsample(SizedMap):
 def downsample(spec: LayerSpec) -> Layer:
     size = _map_size(spec, spec.params("downsample_param"), "top_height", "top_width")
     shape, top = spec.bottom_shapes[0], size or spec.bottom_shapes[1][2:]
-    if shape[2:] != top and min(*shape[2:], *top) < 2:
+    if shape[2:] != top and min(shape[2:]) < 2:
         spec.fail(f"a map of {shape[2]} x {shape[3]} cannot become one of {top[0]} x {top[1]}: corners need two cells")
+    if shape[2:] != top and min(top) < 2:
+        spec.warn(f"a map of {top[0]} x {top[1]} is not a number anywhere, as in the forks: corners need two cells")
     return Downsample(size)
+
+
+class Accum(Layer):
+    """Maps (N, C_i, H_i, W_i) in one size, corners staying corners, one after the other along the channels.
+
+    Between cells the values are bilinear. The gradient is the derivative, as that of the forks is for maps that grow;
+    they have one on a GPU alone.
+
+    Args:
+        size: height and width; None takes those of the last bottom, which is no map then.
+    """
+
+    def __init__(self, size: Size | None) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        size = self.size or tuple(maps[-1].shape[2:])
+        given = maps if self.size else maps[:-1]
+        resized = [F.interpolate(widened(x), size, mode="bilinear", align_corners=True).to(x.dtype) for x in given]
+        return torch.cat(resized, 1)
+
+
+@layer("Accum", bottoms=(1, None), tops=1, dialects=(FLOWNETS[0], FLOWNETS[3]))
+def accum(spec: LayerSpec) -> Layer:
+    params, images = spec.params("accum_param"), spec.images(pixels=True)[0]
+    shapes = [spec.shaped(i, images, "channels", "height > 0", "width > 0") for i in range(len(spec.bottoms))]
+    largest = (max(shape[2] for shape in shapes), max(shape[3] for shape in shapes))
+    if params.have_reference:
+        if len(shapes) < 2:
+            spec.fail("have_reference needs two bottoms, the last of which has the size")
+        params.ignore("top_height", "top_width", "size_divisible_by")  # which are for none
+        size, top = None, shapes[-1][2:]
+    else:
+        asked = (params.top_height, params.top_width)
+        if params.has("size_divisible_by"):
+            params.ignore("top_height", "top_width")
+            if params.size_divisible_by < 1:
+                spec.fail(f"size_divisible_by is {params.size_divisible_by}; it must be at least 1")
+            asked = tuple(-(-n // params.size_divisible_by) * params.size_divisible_by for n in largest)
+        # A size that is not larger both ways does not count.
+        size = top = asked if asked[0] > largest[0] and asked[1] > largest[1] else largest
+    if min(top) < 2:
+        spec.fail(f"a map of {top[0]} x {top[1]} has no corners that could be kept; two cells each way are needed")
+    return Accum(size)
 
 
 def _map_size(spec: LayerSpec, params: Params, high: str, wide: str) -> Size | None:

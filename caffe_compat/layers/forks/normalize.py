@@ -1,4 +1,4 @@
-"""Normalize of the single-shot detector (SSD). Other forks have other layers of this name, none of them built here."""
+"""Normalize of the single-shot detector (SSD), and of caffe-windows. Other forks have other layers of this name."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from ..bvlc.scale import filler_or_constant
 from ..precision import widened
 from .families import CAMBRICON, DREADLORD, SSD, SSD_FIRST
 
-__all__ = ["Normalize"]
+__all__ = ["Normalize", "NormalizedPositions"]
 
-# Their Normalize has no parameters, or others (normalize_param), and no scale: yjxiong/caffe, happynear/caffe-windows,
-# yuqj1991/caffe_train, pulkitag/caffe and what they were copied into.
+_WINDOWS, _YUQJ = "happynear/caffe-windows", "yuqj1991/caffe_train"
+_LEAST = 1e-6
+
+# The Normalize of yjxiong/caffe, pulkitag/caffe and what they were copied into has no parameters, and no scale.
 _FORKS = (
     *SSD,
     *SSD_FIRST,
@@ -108,3 +110,47 @@ def normalize(spec: LayerSpec) -> Layer:
         shared=params.channel_shared,
         true_gradient=spec.gradients == "true",
     )
+
+
+class NormalizedPositions(Layer):
+    """Each position of (N, C, ...), of four axes, by its length or, with ``absolute``, by the sum of its sizes.
+
+    1e-6 is added to what the root is taken from, or to the sum; the forks' GPU code adds 1e-12 to the former. A second
+    top (N, 1, H, W) has what was divided by.
+
+    Args:
+        norm_learns: whether the gradient of the second top comes back.
+    """
+
+    def __init__(self, *, absolute: bool, tops: int, norm_learns: bool) -> None:
+        super().__init__()
+        self.absolute = absolute
+        self.with_norm = tops > 1
+        self.norm_learns = norm_learns
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        values = widened(x).reshape(*x.shape, *[1] * (4 - x.dim()))
+        sums = (values.abs() if self.absolute else values.square()).sum(1, keepdim=True) + _LEAST
+        norm = sums if self.absolute else sums.sqrt()
+        top = (values / norm).to(x.dtype)
+        if not self.with_norm:
+            return top
+        return top, (norm if self.norm_learns else norm.detach()).to(x.dtype)
+
+
+@layer("Normalize", bottoms=1, tops=(1, 2), dialects=(_WINDOWS, _YUQJ))
+def normalize_positions(spec: LayerSpec) -> Layer:
+    params = spec.params("normalize_param")
+    spec.channels()
+    spec.four_axes()
+    # On a GPU it leaves a division out of the gradient; the fork's CPU code does not heed it.
+    params.ignore("fix_gradient")
+    if params.normalize_type not in ("L1", "L2"):
+        spec.fail(f"normalize_type {params.normalize_type!r} must be L1 or L2")
+    absolute, true = params.normalize_type == "L1", spec.gradients == "true"
+    if absolute and not true and _YUQJ in spec.dialect.split("+"):
+        spec.fail("normalize_type L1 is not supported: a pair of brackets is missing in this fork's gradient")
+    if len(spec.tops) == 1:
+        params.ignore("bp_norm")
+    learns = len(spec.tops) == 2 and (params.bp_norm or true)
+    return NormalizedPositions(absolute=absolute, tops=len(spec.tops), norm_learns=learns)

@@ -104,7 +104,7 @@ class CoordsFromHeatMaps(Layer):
         return found[..., :count], values.shape[2] - 1 - order[..., :count]
 
 
-@layer("CoordsFromHeatMaps", bottoms=(1, 2), tops=(1, 2), dialects=(FORK,), verified=False)
+@layer("CoordsFromHeatMaps", bottoms=(1, 2), tops=(1, 2), dialects=(FORK,))
 def coords_from_heat_maps(spec: LayerSpec) -> Layer:
     if len(spec.bottoms) == 2:
         spec.fail("takes 1 bottom here: with a second one, how many places count is undefined in the fork")

@@ -35,7 +35,7 @@ class _PictureSized(Layer):
         """Width and height (N, 2) of each picture, and height and width of the maps of all."""
         rows = info.detach().reshape(-1, 5)
         sizes = rows[:, 1:3] * rows[:, 3:4]
-        width, height = (int(n) for n in sizes.amax(0).tolist())
+        width, height = (int(n.item()) for n in sizes.amax(0))
         return sizes, (height, width)
 
 
@@ -238,7 +238,7 @@ class JointDiscs(_PictureSized):
         return offsets, places[..., None] + offsets < sizes[:, None, None]
 
 
-@layer("HeatMapsFromCoordsOrigin", bottoms=2, tops=(2, 3), verified=False)
+@layer("HeatMapsFromCoordsOrigin", bottoms=2, tops=(2, 3))
 def heat_maps_from_coords_origin(spec: LayerSpec) -> Layer:
     picture, params = _picture(spec), spec.params("heat_maps_from_coords_origin_param")
     missing = [name for name in ("is_binary", "gau_mean", "gau_stds") if not params.has(name)]

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...errors import LayerError
 from ...network.registry import Layer, LayerSpec, layer
 from ..gradients import with_slopes
+from .yolo_boxes import best_overlap, objects_before, overlap
 
 __all__ = ["RegionLoss"]
 
@@ -84,7 +85,7 @@ class RegionLoss(Layer):
         """The error of every number that ``maps`` (N, anchors, 5 + classes, S, S) predict."""
         sure, classes = maps[:, :, 4].sigmoid(), maps[:, :, _BOX:].softmax(2)
         boxes = self._boxes(maps[:, :, :4].detach())
-        far = _best_overlap(boxes, truth) <= self.rule.threshold
+        far = best_overlap(boxes, truth) <= self.rule.threshold
         errors = torch.zeros_like(maps)
         errors[:, :, 4] = self.rule.others * sure * sure * (1 - sure) * far
         places, wanted = self._assigned(boxes, truth)
@@ -109,8 +110,7 @@ class RegionLoss(Layer):
     def _assigned(self, boxes: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Which predictions learn: places among all, and what each learns: class, x, y, width, height, and the cell."""
         images, anchors, side = boxes.shape[:3]
-        there = (truth[..., 3] != 0).cumprod(1).bool()
-        image, number = there.nonzero().unbind(1)
+        image, number = objects_before(truth, 3).nonzero().unbind(1)
         wanted = truth[image, number]
         cell = (wanted[:, 1:3] * side).trunc().long()
         spot = cell[:, 1] * side + cell[:, 0]
@@ -120,7 +120,7 @@ class RegionLoss(Layer):
         if self.rule.by_anchor:
             shapes = (boxes.new_tensor(self.rule.anchors) / side).expand_as(shapes)
         zeros = torch.zeros_like(shapes)
-        overlaps = _overlap(torch.cat([zeros, shapes], -1), torch.cat([zeros[:, :1], wanted[:, None, 3:]], -1))
+        overlaps = overlap(torch.cat([zeros, shapes], -1), torch.cat([zeros[:, :1], wanted[:, None, 3:]], -1))
         overlaps = torch.where(overlaps > 0, overlaps, -1)
         best = (overlaps == overlaps.amax(1, keepdim=True)).to(torch.uint8).argmax(1)
         place = (image * anchors + best) * side * side + spot
@@ -139,35 +139,15 @@ class RegionLoss(Layer):
         # The box that is compared lies in the object's cell, also where the prediction does not.
         centre = own[:, :2].sigmoid()
         predicted = torch.cat([(centre.detach() + cell) / side, boxes[:, 2:]], 1)
-        overlap = _overlap(predicted, truth)
+        shared = overlap(predicted, truth)
         scale = rule.coordinates if rule.rescored else rule.coordinates * (2 - truth[:, 2:3] * truth[:, 3:4])
         middle = scale * (centre - (truth[:, :2] * side - cell)) * centre * (1 - centre)
         size = scale * (own[:, 2:4] - (truth[:, 2:] * side / anchor).log())
         sure = own[:, 4:5]
-        target = overlap[:, None] if rule.rescored else 1
+        target = shared[:, None] if rule.rescored else 1
         confidence = rule.objects * (sure - target) * sure * (1 - sure)
         labels = torch.arange(own.shape[1] - _BOX, device=own.device) == label[:, None]
         return torch.cat([middle, size, confidence, rule.classes * (own[:, _BOX:] - labels.to(own.dtype))], 1)
-
-
-def _overlap(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of boxes (centre, size); the shapes broadcast."""
-    ends = [torch.minimum(a[..., i] + a[..., i + 2] / 2, b[..., i] + b[..., i + 2] / 2) for i in (0, 1)]
-    starts = [torch.maximum(a[..., i] - a[..., i + 2] / 2, b[..., i] - b[..., i + 2] / 2) for i in (0, 1)]
-    width, height = (end - start for end, start in zip(ends, starts, strict=True))
-    shared = torch.where((width < 0) | (height < 0), 0, width * height)
-    return shared / (a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3] - shared)
-
-
-def _best_overlap(boxes: Tensor, truth: Tensor) -> Tensor:
-    """How much each box (N, ..., 4) overlaps the object that it overlaps most, of those before one without an x."""
-    there = (truth[..., 1] != 0).cumprod(1).bool()
-    best = boxes.new_zeros(boxes.shape[:-1])
-    for number in range(int(there.sum(1).max())):
-        own = truth[:, number].reshape(-1, *[1] * (boxes.dim() - 2), 5)
-        found = torch.where(there[:, number].reshape(own.shape[:-1]), _overlap(boxes, own[..., 1:]), 0)
-        best = torch.where(found > best, found, best)
-    return best
 
 
 @layer("RegionLoss", bottoms=2, tops=1, loss=True, dialects=("eric612/MobileNet-YOLO",))

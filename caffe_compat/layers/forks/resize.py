@@ -1,4 +1,4 @@
-"""Resize of a fork for pose networks: maps in another size, bilinear from their first corner on."""
+"""Resize of two forks: maps in another size, bilinear from their first corner on."""
 
 from __future__ import annotations
 
@@ -50,6 +50,20 @@ def resize(spec: LayerSpec) -> Layer:
     if given:
         return Resize(_positive(spec, (params.height, params.width)))
     return Resize(_scaled(spec, (params.height_fac, params.width_fac)))
+
+
+@layer("Resize", bottoms=1, tops=1, dialects=("happynear/caffe-windows", "GuohongWu/caffe-windows"))
+def resize_of_windows(spec: LayerSpec) -> Layer:
+    spec.images(filled=True)
+    params = spec.params("resize_param")
+    names = ("out_height_scale", "out_width_scale") if params.is_pyramid_test else ("height", "width")
+    if not all(params.has(name) for name in names):
+        spec.fail(f"needs {names[0]} and {names[1]}")
+    if params.is_pyramid_test:
+        params.ignore("height", "width")
+        return Resize(_scaled(spec, (params.out_height_scale, params.out_width_scale)))
+    params.ignore("out_height_scale", "out_width_scale")
+    return Resize(_positive(spec, (params.height, params.width)))
 
 
 def _scaled(spec: LayerSpec, factors: tuple[float, float]) -> Size:

@@ -17,7 +17,7 @@ from ...schema.params import Params
 from ..precision import widened
 from .families import CAMBRICON, DREADLORD
 
-__all__ = ["PSROIPooling", "ROIAlign", "ROIPooling"]
+__all__ = ["PSROIPooling", "ROIAlign", "ROIPooling", "c_round", "check_boxes", "pooled_size", "take"]
 
 # Values of the range-maximum tables that are held at a time.
 _TABLE_VALUES = 2**24
@@ -91,7 +91,7 @@ _DAI = (
 )
 
 
-def _round(x: Tensor) -> Tensor:
+def c_round(x: Tensor) -> Tensor:
     """C's round: halves away from zero."""
     return torch.where(x < 0, -torch.floor(0.5 - x), torch.floor(x + 0.5))
 
@@ -101,7 +101,8 @@ def _round_up(x: Tensor) -> Tensor:
     return (x.double() + 0.5).to(x.dtype).floor()
 
 
-def _check_boxes(spec: LayerSpec) -> None:
+def check_boxes(spec: LayerSpec) -> None:
+    """Refuse other bottoms than a map and boxes."""
     spec.images()
     spec.rows(1, "boxes", "image x1 y1 x2 y2 = 5")
 
@@ -171,7 +172,7 @@ class ROIPooling(_BoxLayer):
         left, right = self._bins(low[:, 1], high[:, 1], self.pooled[1], width)
         index = _first_maximum(features.detach(), image, (top, bottom), (left, right))
         empty = ((bottom <= top)[:, :, None] | (right <= left)[:, None, :])[:, None]
-        pooled = torch.where(empty, 0, _take(features, image, index))
+        pooled = torch.where(empty, 0, take(features, image, index))
         if self.reach is Reach.ALL:
             return pooled
         return torch.where(self._reached(index, low, high, (height, width)), pooled, pooled.detach())
@@ -190,7 +191,7 @@ class ROIPooling(_BoxLayer):
         The fork goes through the cells and asks which bins a cell may be in, in single precision.
         """
         if self.reach is Reach.CUT_BOX:
-            image = _round(torch.tensor(size, device=low.device) / torch.tensor(self.scale, device=low.device))
+            image = c_round(torch.tensor(size, device=low.device) / torch.tensor(self.scale, device=low.device))
             low, high = low.clamp_min(0), torch.minimum(high, image.long() - 1)
         reached = torch.ones_like(index, dtype=torch.bool)
         for axis, place in enumerate((index // size[1], index % size[1])):
@@ -213,15 +214,15 @@ def _roi_pooling(
     reach: Reach,
     *,
     padded: bool = False,
-    rounded: Callable[[Tensor], Tensor] = _round,
+    rounded: Callable[[Tensor], Tensor] = c_round,
     scale: tuple[float, float] | None = None,
 ) -> Layer:
-    _check_boxes(spec)
+    check_boxes(spec)
     params = spec.params("roi_pooling_param")
     if spec.gradients == "true":
         reach = Reach.ALL
     scale = scale or (params.spatial_scale, params.spatial_scale)
-    return ROIPooling(scale, _pooled(spec, params), params.pad_ratio if padded else 0.0, reach, rounded)
+    return ROIPooling(scale, pooled_size(spec, params), params.pad_ratio if padded else 0.0, reach, rounded)
 
 
 @layer("ROIPooling", bottoms=2, tops=1, dialects=_GIRSHICK)
@@ -254,7 +255,7 @@ def roi_pooling_cascade(spec: LayerSpec) -> Layer:
 @layer("ROIPooling", bottoms=2, tops=1, dialects=("jolibrain/caffe",))
 def roi_pooling_jolibrain(spec: LayerSpec) -> Layer:
     """A negative spatial_scale stands for the map's height and width: boxes are given as parts of the image."""
-    _check_boxes(spec)
+    check_boxes(spec)
     height, width = spec.bottom_shapes[0][2:]
     negative = spec.params("roi_pooling_param").spatial_scale < 0
     return _roi_pooling(spec, Reach.BOX, scale=(float(height), float(width)) if negative else None)
@@ -278,8 +279,8 @@ class PSROIPooling(_BoxLayer):
     def forward(self, features: Tensor, boxes: Tensor) -> Tensor:
         x = widened(features)
         boxes = boxes.detach().reshape(-1, 5).to(x.dtype)
-        low = _round(boxes[:, 1:3]) * self.scale
-        extent = ((_round(boxes[:, 3:5]) + 1) * self.scale - low).clamp_min(0.1)
+        low = c_round(boxes[:, 1:3]) * self.scale
+        extent = ((c_round(boxes[:, 3:5]) + 1) * self.scale - low).clamp_min(0.1)
         rows = self._weights(low[:, 1], extent[:, 1], x.shape[2])
         columns = self._weights(low[:, 0], extent[:, 0], x.shape[3])
         group = self.pooled[0]
@@ -304,7 +305,7 @@ class PSROIPooling(_BoxLayer):
 
 @layer("PSROIPooling", bottoms=2, tops=1, dialects=_DAI)
 def psroi_pooling(spec: LayerSpec) -> Layer:
-    _check_boxes(spec)
+    check_boxes(spec)
     params = spec.params("psroi_pooling_param")
     outputs, group, channels = params.output_dim, params.group_size, spec.bottom_shapes[0][1]
     if outputs < 1 or group < 1:
@@ -344,7 +345,7 @@ class ROIAlign(_BoxLayer):
             for columns, column_weight in ((left, 1 - across), (right, across)):
                 index = (rows[:, :, None] * width + columns[:, None, :])[:, None]
                 weight = (row_weight[:, :, None] * column_weight[:, None, :])[:, None]
-                values = _take(features, image, index.expand(-1, features.shape[1], -1, -1))
+                values = take(features, image, index.expand(-1, features.shape[1], -1, -1))
                 top = top + values * weight.to(features.dtype)
         off = (off_rows[:, :, None] | off_columns[:, None, :] | flat[:, None, None])[:, None]
         return torch.where(off, 0, top)
@@ -363,18 +364,19 @@ class ROIAlign(_BoxLayer):
 
 @layer("ROIAlign", bottoms=2, tops=1, dialects=("zhaoweicai/mscnn", "zhaoweicai/cascade-rcnn"))
 def roi_align(spec: LayerSpec) -> Layer:
-    _check_boxes(spec)
+    check_boxes(spec)
     params = spec.params("roi_pooling_param")
-    return ROIAlign(params.spatial_scale, _pooled(spec, params), params.pad_ratio)
+    return ROIAlign(params.spatial_scale, pooled_size(spec, params), params.pad_ratio)
 
 
-def _pooled(spec: LayerSpec, params: Params) -> tuple[int, int]:
+def pooled_size(spec: LayerSpec, params: Params) -> tuple[int, int]:
+    """``pooled_h`` and ``pooled_w``, which must be positive."""
     if params.pooled_h < 1 or params.pooled_w < 1:
         spec.fail(f"pooled_h {params.pooled_h} and pooled_w {params.pooled_w} must be at least 1")
     return params.pooled_h, params.pooled_w
 
 
-def _take(features: Tensor, image: Tensor, index: Tensor) -> Tensor:
+def take(features: Tensor, image: Tensor, index: Tensor) -> Tensor:
     """Values of ``features`` (N, C, H, W) at ``index`` (boxes, C, ...), counted within the map of ``image``."""
     _, channels, height, width = features.shape
     ones = [1] * (index.dim() - 2)
@@ -437,7 +439,7 @@ def _search(
         for column in column_pair:
             place = (row[:, :, None] * width + column[:, None, :])[:, None]
             found = table.gather(0, (planes * (height * width) + place).reshape(-1)).view(planes.shape).long()
-            value = _take(features, image, found)
+            value = take(features, image, found)
             best = (value, found) if best is None else _better(best, (value, found))
     assert best is not None
     return best[1]

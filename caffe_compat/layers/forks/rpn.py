@@ -1,4 +1,4 @@
-"""Proposal: the region proposals of Faster R-CNN as PVANet's fork and mini-caffe have them, in C++.
+"""Proposal: the region proposals of Faster R-CNN as PVANet's fork, mini-caffe and caffe-windows have them, in C++.
 
 Other forks have a type of this name, and even of these parameters, that computes other boxes.
 """
@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
+from ...schema.params import Params
 from ..precision import widened
 from .boxes import suppress
 
 __all__ = ["Proposal", "base_anchors"]
 
 _PVANET, _MINI = "sanghoon/caffe@dev_pvanet", "luoyetx/mini-caffe"
+_WINDOWS, _WU = "happynear/caffe-windows", "GuohongWu/caffe-windows"
 
 
 def base_anchors(size: int, ratios: tuple[float, ...], scales: tuple[float, ...]) -> tuple[tuple[float, ...], ...]:
@@ -38,6 +40,21 @@ def base_anchors(size: int, ratios: tuple[float, ...], scales: tuple[float, ...]
     return tuple(anchors)
 
 
+def _anchors_of_windows(
+    size: int, ratios: tuple[float, ...], scales: tuple[float, ...], divisor: int
+) -> tuple[tuple[float, ...], ...]:
+    """The same of caffe-windows, whose sides are rounded last, halves up, after a division by ``divisor``."""
+    anchors, centre = [], 0.5 * (size - 1)
+    for ratio in ratios:
+        width = np.sqrt(np.float32(size * size) / np.float32(ratio))
+        sides = (width, np.float32(width * np.float32(ratio)))
+        for scale in scales:
+            # As a C++ cast, which cuts off towards 0, does it.
+            half = [0.5 * int(float(side * np.float32(scale)) / divisor - 1 + 0.5) for side in sides]
+            anchors.append((centre - half[0], centre - half[1], centre + half[0], centre + half[1]))
+    return tuple(anchors)
+
+
 @dataclass(frozen=True)
 class ProposalSettings:
     """How boxes are made and chosen.
@@ -46,8 +63,8 @@ class ProposalSettings:
         anchors: corners of the boxes around the first cell. stride: pixels from cell to cell.
         least: width and height that a box must have in the image before it was scaled.
         before, after: how many boxes are looked at, and kept, at most. overlap: above it, the lower of two boxes goes.
-        pvanet: as that fork does it: the image was scaled by a factor of its own in height and width, the sort swaps,
-            and boxes that lie beside each other have no pixel in common.
+        swaps: how the sort moves what it has compared; see :func:`_quicksorted`.
+        apart: whether boxes that lie beside each other have no pixel in common.
     """
 
     anchors: tuple[tuple[float, ...], ...]
@@ -56,7 +73,8 @@ class ProposalSettings:
     before: int
     after: int
     overlap: float
-    pvanet: bool
+    swaps: bool
+    apart: bool
 
 
 class Proposal(Layer):
@@ -66,11 +84,15 @@ class Proposal(Layer):
     size; height, width and scale (or the scales in height and width) of the image. Boxes that are too small have the
     score 0, and are not left out. Equal scores come in the order in which the fork's own quicksort leaves them. The
     number of boxes depends on the values. There is no gradient.
+
+    Args:
+        numbers: how many of the image's are read: 3, or 4 with scales in height and width. scored: a second top.
     """
 
-    def __init__(self, settings: ProposalSettings, *, scored: bool) -> None:
+    def __init__(self, settings: ProposalSettings, numbers: int, *, scored: bool) -> None:
         super().__init__()
         self.settings = settings
+        self.numbers = numbers
         self.scored = scored
 
     def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -90,17 +112,17 @@ class Proposal(Layer):
         size = high - low + 1
         centre = change[..., :2] * size + (low + 0.5 * size)
         half = 0.5 * change[..., 2:].exp() * size
-        info = widened(image).flatten()
+        info = widened(image).flatten()[: self.numbers]
         limit = info[[1, 0]] - 1
         low, high = (torch.minimum(corner, limit).clamp_min(0) for corner in (centre - half, centre + half))
-        least = s.least * (info[[3, 2]] if s.pvanet else info[2])
+        least = s.least * (info[[3, 2]] if len(info) > 3 else info[2])
         fits = (high - low + 1 >= least).all(-1)
         boxes = torch.cat([low, high], -1).reshape(-1, 4)
         score = (widened(scores)[0, len(s.anchors) :].permute(1, 2, 0) * fits).reshape(-1)
-        order = _descending(score, s.before, swaps=s.pvanet)
+        order = _descending(score, s.before, swaps=s.swaps)
         score, boxes = score[order], boxes[order]
         everything = torch.ones_like(score, dtype=torch.bool)[None]
-        measure = _overlap_of_meeting if s.pvanet else _pixel_overlap
+        measure = _overlap_of_meeting if s.apart else _pixel_overlap
         kept = suppress(boxes[None], everything, s.overlap, measure=measure, limit=s.after)[0]
         places = kept.nonzero()[:, 0]
         rows = torch.cat([torch.zeros_like(score)[:, None], boxes], 1)[places].to(scores.dtype)
@@ -137,8 +159,9 @@ def _quicksorted(score: np.ndarray, count: int, *, swaps: bool) -> np.ndarray:
     """The forks' quicksorts, of which the order of equal scores is to be known: places in ``score``.
 
     The first score of a part divides it. From both ends the next lower one on the left and the next higher one on the
-    right are sought, which change places (``swaps``: PVANet), or take turns at filling the hole that the first score
-    has left (mini-caffe). Parts behind the first ``count`` stay as they are.
+    right are sought, which change places (``swaps``: PVANet,
+    caffe-windows), or take turns at filling the hole that the first score has left (mini-caffe). Parts behind the first
+    ``count`` stay as they are.
     """
     order = np.arange(len(score))
     tied = np.isin(score, [value for value, n in zip(*np.unique(score, return_counts=True), strict=True) if n > 1])
@@ -177,6 +200,39 @@ def _quicksorted(score: np.ndarray, count: int, *, swaps: bool) -> np.ndarray:
 
 @layer("Proposal", bottoms=3, tops=(1, 2), dialects=(_PVANET, _MINI))
 def proposal(spec: LayerSpec) -> Layer:
+    params = _checked(spec)
+    pvanet = _PVANET in spec.dialect.split("+")
+    numbers = 4 if pvanet else 3
+    if math.prod(spec.bottom_shapes[2]) < numbers:
+        other = f" (3 under {_MINI})" if pvanet else ""
+        spec.misfit(2, f"a blob of {numbers} numbers under the dialect {spec.dialect}{other}")
+    return _proposal(
+        spec, base_anchors(params.base_size, params.ratio, params.scale), swaps=pvanet, apart=pvanet, numbers=numbers
+    )
+
+
+@layer("Proposal", bottoms=3, tops=(1, 2), dialects=(_WINDOWS,))
+def proposal_of_windows(spec: LayerSpec) -> Layer:
+    """Like GuohongWu's, but that the sides of anchors are divided by base_size."""
+    return _proposal_of_windows(spec, spec.params("proposal_param").base_size)
+
+
+@layer("Proposal", bottoms=3, tops=(1, 2), dialects=(_WU,), verified=False)
+def proposal_of_wu(spec: LayerSpec) -> Layer:
+    return _proposal_of_windows(spec, 1)
+
+
+def _proposal_of_windows(spec: LayerSpec, divisor: int) -> Layer:
+    """The forks read a fourth number of the image, its scale in width, also of three: then there is one for both."""
+    params = _checked(spec)
+    numbers = math.prod(spec.bottom_shapes[2])
+    if numbers < 3:
+        spec.misfit(2, "a blob of 3 numbers, or of 4")
+    anchors = _anchors_of_windows(params.base_size, params.ratio, params.scale, divisor)
+    return _proposal(spec, anchors, swaps=True, apart=True, numbers=min(numbers, 4))
+
+
+def _checked(spec: LayerSpec) -> Params:
     params = spec.params("proposal_param")
     ratios, scales = params.ratio, params.scale
     if not ratios or not scales or min((*ratios, *scales)) <= 0 or params.base_size < 1 or params.feat_stride < 1:
@@ -186,24 +242,22 @@ def proposal(spec: LayerSpec) -> Layer:
     count = len(ratios) * len(scales)
     *_, height, width = spec.shaped(0, 1, f"scores of {count} anchors = {2 * count}", "height", "width")
     spec.shaped(1, 1, f"offsets of {count} anchors = {4 * count}", f"height = {height}", f"width = {width}")
-    pvanet = _PVANET in spec.dialect.split("+")
-    numbers = 4 if pvanet else 3
-    if math.prod(spec.bottom_shapes[2]) < numbers:
-        other = f" (3 under {_MINI})" if pvanet else ""
-        spec.misfit(2, f"a blob of {numbers} numbers under the dialect {spec.dialect}{other}")
-    spec.warn(
-        f"the boxes are those of {spec.dialect}; other forks, as happynear/caffe-windows, make others of the same "
-        "parameters"
+    return params
+
+
+def _proposal(
+    spec: LayerSpec, anchors: tuple[tuple[float, ...], ...], *, swaps: bool, apart: bool, numbers: int
+) -> Layer:
+    params = spec.params("proposal_param")
+    spec.warn(f"the boxes are those of {spec.dialect}; other forks make others of the same parameters")
+    settings = ProposalSettings(
+        anchors,
+        params.feat_stride,
+        params.min_size,
+        params.pre_nms_topn,
+        params.post_nms_topn,
+        params.nms_thresh,
+        swaps,
+        apart,
     )
-    return Proposal(
-        ProposalSettings(
-            base_anchors(params.base_size, ratios, scales),
-            params.feat_stride,
-            params.min_size,
-            params.pre_nms_topn,
-            params.post_nms_topn,
-            params.nms_thresh,
-            pvanet,
-        ),
-        scored=len(spec.tops) == 2,
-    )
+    return Proposal(settings, numbers, scored=len(spec.tops) == 2)

@@ -92,3 +92,13 @@ def test_box_annotator_refuses() -> None:
     text = 'type: "BoxAnnotatorOHEM" box_annotator_ohem_param { roi_per_img: 3 }'
     with pytest.raises(LayerError, match=r"'b1' has shape \[4, 2\]; \[4, 1, 1, 1\] was expected"):
         build(text, (4, 5), (4, 2), (4, 1), (4, 8), tops=2, dialect=DAI)
+
+
+@pytest.mark.parametrize(("given", "divisor"), [(5, 5), (0.2, 1)])
+def test_a_fixed_normalizer(given: float, divisor: float) -> None:
+    """Whatever the labels; at least 1."""
+    text = f'type: "SoftmaxWithLossOHEM" loss_param {{ normalization: PRE_FIXED pre_fixed_normalizer: {given} }}'
+    x, labels = torch.randn(3, 4), torch.tensor([1.0, 0, 3])
+    whole = build(text.replace("PRE_FIXED", "NONE"), (3, 4), (3,), dialect="intel/caffe")(x, labels)
+    found = build(text, (3, 4), (3,), dialect="intel/caffe")(x, labels)
+    torch.testing.assert_close(found, whole / divisor)

@@ -113,3 +113,26 @@ def test_group_has_no_effect() -> None:
 def test_refused(text: str, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(LayerError, match=message):
         build(text, shape, dialect=FORK)
+
+
+def test_deconvolution_3d(device: torch.device) -> None:
+    """What a cell adds to the top, cell by cell; a bias unless convolution_param says no."""
+    x = np.random.RandomState(0).randn(2, 3, 2, 4, 3)
+    text = """type: "Deconvolution3D" convolution3d_param { num_output: 5 kernel_size: 3 kernel_depth: 2 stride: 2
+    temporal_stride: 3 pad: 1 temporal_pad: 1 group: 3 bias_term: false }"""
+    module = give_values(build(text, x.shape, dialect=NEXT), device).to(precise(device))
+    weight, bias = (blob.detach().cpu().numpy() for blob in (module.weight, module.bias))
+    assert weight.shape == (3, 5, 2, 3, 3)
+    assert bias.shape == (1, 1, 1, 1, 5)
+    whole = np.zeros((2, 5, 5, 9, 7))
+    for t, h, w in np.ndindex(2, 4, 3):
+        added = np.einsum("nc,codij->nodij", x[:, :, t, h, w], weight)
+        whole[:, :, 3 * t : 3 * t + 2, 2 * h : 2 * h + 3, 2 * w : 2 * w + 3] += added
+    expected = whole[:, :, 1:-1, 1:-1, 1:-1] + bias.reshape(5, 1, 1, 1)
+    assert_equals(module(torch.tensor(x, device=device, dtype=precise(device))), expected)
+    plain = build(f"{text} convolution_param {{ bias_term: false }}", x.shape, dialect=NEXT)
+    assert plain.blob_names == ("weight",)
+    with pytest.raises(LayerError, match="num_output 0, kernel"):
+        build(text.replace("num_output: 5", ""), x.shape, dialect=NEXT)
+    with pytest.raises(LayerError, match="do not fit"):
+        build(text.replace("temporal_pad: 1", "temporal_pad: 4"), x.shape, dialect=NEXT)

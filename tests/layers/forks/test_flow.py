@@ -246,7 +246,9 @@ def test_sizes_are_checked() -> None:
     with pytest.raises(LayerError, match="top_height 0 and top_width 0 must be at least 1"):
         build('type: "Downsample"', (1, 2, 4, 4), dialect=FLOWNET)
     with pytest.raises(LayerError, match="corners need two cells"):
-        build('type: "Downsample"', (1, 2, 4, 4), (1, 2, 1, 4), dialect=FLOWNET)
+        build('type: "Downsample"', (1, 2, 1, 4), (1, 2, 2, 4), dialect=FLOWNET)
+    single = build('type: "Downsample"', (1, 2, 4, 4), (1, 2, 1, 4), dialect=FLOWNET)
+    assert single(torch.ones(1, 2, 4, 4), torch.empty(1, 2, 1, 4)).isnan().all()  # as in the forks, and said so
     with pytest.raises(LayerError, match="type AREA is not supported"):
         build('type: "Resample" resample_param { type: AREA }', (1, 2, 4, 4), (1, 2, 3, 3), dialect=FLOWNET)
     with pytest.raises(LayerError, match="leave the map"):
@@ -269,6 +271,50 @@ def test_resample_nearest(size: tuple[int, int], device: torch.device) -> None:
     top.sum().backward()
     assert given.grad is not None
     assert given.grad.sum().item() == top.numel()
+
+
+@pytest.mark.parametrize(
+    ("params", "size"),
+    [
+        ("top_height: 9 top_width: 11", (9, 11)),
+        ("top_height: 9 top_width: 5", (6, 7)),  # not larger both ways
+        ("size_divisible_by: 4", (8, 8)),
+        ("have_reference: true", (4, 5)),
+    ],
+)
+def test_accum(params: str, size: tuple[int, int]) -> None:
+    maps = [torch.randn(2, 3, 6, 5), torch.randn(2, 2, 4, 7)]
+    if "reference" in params:
+        maps.append(torch.empty(2, 1, 4, 5))
+    text = f'type: "Accum" accum_param {{ {params} }}'
+    top = build(text, *(x.shape for x in maps), dialect=FLOWNET)(*maps)
+    assert top.shape == (2, 5, *size)
+    corners = torch.cat([x[:, :, :: x.shape[2] - 1, :: x.shape[3] - 1] for x in maps[:2]], 1)
+    torch.testing.assert_close(top[:, :, :: size[0] - 1, :: size[1] - 1], corners)
+    for wrong, shapes, problem in (
+        ("have_reference: true", [(2, 3, 4, 5)], "have_reference needs two bottoms"),
+        ("size_divisible_by: 0", [(2, 3, 4, 5)], "size_divisible_by is 0; it must be at least 1"),
+        ("", [(2, 3, 4, 5), (3, 3, 4, 5)], r"'b1' has shape \[3, 3, 4, 5\]; \(2, channels"),
+        ("", [(2, 3, 4, 1)], "has no corners that could be kept"),
+    ):
+        with pytest.raises(LayerError, match=problem):
+            build(f'type: "Accum" accum_param {{ {wrong} }}', *shapes, dialect=FLOWNET)
+
+
+def test_level_displacements() -> None:
+    """Along the rows alone, as the padding is."""
+    a, b = torch.randn(2, 3, 7, 9), torch.randn(2, 3, 7, 9)
+    params = "kernel_size: 3 max_displacement: 4 pad: 4 stride_1: 2 stride_2: 2"
+    text = f'type: "Correlation1D" correlation_param {{ {params} }}'
+    found = build(text, a.shape, b.shape, dialect=FLOWNET)(a, b)
+    assert found.shape == (2, 5, 3, 4)
+    padded = torch.nn.functional.pad(a, (4, 4, 0, 0)), torch.nn.functional.pad(b, (4, 4, 0, 0))
+    for channel, step in enumerate((-4, -2, 0, 2, 4)):
+        product = (padded[0] * padded[1].roll(-step, 3)).mean(1, keepdim=True)
+        means = torch.nn.functional.avg_pool2d(product, 3, 1)[:, 0, ::2, 4:11:2]
+        torch.testing.assert_close(found[:, channel], means)
+    with pytest.raises(LayerError, match="do not fit into a map of 2 x 9"):
+        build(text, (2, 3, 2, 9), (2, 3, 2, 9), dialect=FLOWNET)
 
 
 def test_channel_norm(device: torch.device) -> None:

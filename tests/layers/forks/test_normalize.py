@@ -85,7 +85,28 @@ def test_normalize_keeps_what_the_file_fills_with() -> None:
     assert module.fillers["scale"].value == 20
 
 
-@pytest.mark.parametrize("dialect", ["happynear/caffe-windows", "yjxiong/caffe", "yuqj1991/caffe_train"])
+@pytest.mark.parametrize("dialect", ["yjxiong/caffe", "pulkitag/caffe"])
 def test_other_layers_of_the_name_are_not_taken_for_it(dialect: str) -> None:
     with pytest.raises(UnknownLayerError, match="not under dialect"):
         build('type: "Normalize"', (1, 2, 3, 3), dialect=dialect)
+
+
+@pytest.mark.parametrize("kind", ["L1", "L2"])
+@pytest.mark.parametrize("learns", [False, True])
+def test_positions_of_caffe_windows(kind: str, learns: bool) -> None:
+    params = f'normalize_type: "{kind}" bp_norm: {str(learns).lower()} fix_gradient: true'
+    text = f'type: "Normalize" normalize_param {{ {params} }}'
+    module = build(text, (2, 3, 4), tops=2, dialect="happynear/caffe-windows")
+    x = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    top, norm = module(x)
+    sizes = x.detach().abs().sum(1) + 1e-6 if kind == "L1" else (x.detach().square().sum(1) + 1e-6).sqrt()
+    torch.testing.assert_close(norm.detach(), sizes[:, None, :, None])
+    torch.testing.assert_close(top.detach(), (x.detach() / sizes[:, None])[..., None])
+    assert norm.requires_grad == learns
+    assert torch.autograd.gradcheck(lambda x: module(x)[0], x)
+    if learns:
+        assert torch.autograd.gradcheck(lambda x: module(x)[1], x)
+    with pytest.raises(LayerError, match="normalize_type 'L3' must be L1 or L2"):
+        build('type: "Normalize" normalize_param { normalize_type: "L3" }', (2, 3), dialect="happynear/caffe-windows")
+    with pytest.raises(LayerError, match="a pair of brackets is missing"):
+        build('type: "Normalize" normalize_param { normalize_type: "L1" }', (2, 3), dialect="yuqj1991/caffe_train")

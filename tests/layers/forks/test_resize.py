@@ -11,7 +11,7 @@ import torch
 from caffe_compat.errors import LayerError
 from tests.layers.building import assert_equals, build, precise
 
-POSE = "zimenglan-sysu-512/pose_action_caffe"
+POSE, WINDOWS = "zimenglan-sysu-512/pose_action_caffe", "happynear/caffe-windows"
 
 
 def _resized(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -63,3 +63,16 @@ def test_errors() -> None:
         build('type: "Resize"', (1, 2, 4, 4), (1, 4, 1, 1), dialect=POSE)
     with pytest.raises(LayerError, match="the top would be 0 x 0"):
         build('type: "Resize" resize_param { height_fac: 0.1 width_fac: 0.2 }', (1, 2, 4, 4), dialect=POSE)
+
+
+def test_a_pyramid_of_caffe_windows() -> None:
+    x = np.random.RandomState(2).randn(2, 3, 5, 4)
+    sizes = "height: 9 width: 3 out_height_scale: 1.5 out_width_scale: 2"
+    text = f'type: "Resize" resize_param {{{{ is_pyramid_test: {{}} {sizes} }}}}'
+    for pyramid, size in (("true", (7, 8)), ("false", (9, 3))):
+        module = build(text.format(pyramid), x.shape, dialect=WINDOWS)
+        assert_equals(module(torch.tensor(x)), _resized(x, size))
+    with pytest.raises(LayerError, match="needs height and width"):
+        build('type: "Resize" resize_param { height: 9 }', x.shape, dialect=WINDOWS)
+    with pytest.raises(LayerError, match="needs out_height_scale and out_width_scale"):
+        build('type: "Resize" resize_param { is_pyramid_test: true height: 9 width: 3 }', x.shape, dialect=WINDOWS)

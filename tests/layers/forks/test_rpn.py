@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from caffe_compat.errors import LayerError, UnknownLayerError
+from caffe_compat.errors import LayerError
 from caffe_compat.layers.forks.rpn import _quicksorted, base_anchors
 from tests.layers.building import assert_equals, build
 
 PVANET, MINI = "sanghoon/caffe@dev_pvanet", "luoyetx/mini-caffe"
+WINDOWS, WU = "happynear/caffe-windows", "GuohongWu/caffe-windows"
 
 # Those in the comment of py-faster-rcnn's generate_anchors.py, which are counted from 1.
 _KNOWN = [
@@ -172,6 +173,22 @@ def test_errors() -> None:
         build(text, (1, 4, 3, 4), (1, 4, 3, 4), (1, 3), dialect=MINI)
     with pytest.raises(LayerError, match="needs a ratio and a scale"):
         build('type: "Proposal"', (1, 2, 3, 4), (1, 4, 3, 4), (1, 3), dialect=MINI)
-    # It has the same parameters, and makes other boxes of them.
-    with pytest.raises(UnknownLayerError, match="not under dialect happynear/caffe-windows"):
-        build(text, (1, 2, 3, 4), (1, 4, 3, 4), (1, 3), dialect="happynear/caffe-windows")
+    with pytest.raises(LayerError, match="a blob of 3 numbers, or of 4"):
+        build(text, (1, 2, 3, 4), (1, 4, 3, 4), (1, 2), dialect=WINDOWS)
+
+
+@pytest.mark.parametrize(("dialect", "divisor"), [(WINDOWS, 4), (WU, 1)])
+def test_caffe_windows(dialect: str, divisor: int) -> None:
+    """Sides of anchors are rounded last; a fourth number of the image, where there is one, is its scale in width."""
+    text = 'type: "Proposal" proposal_param { base_size: 4 feat_stride: 5 min_size: 3 ratio: 2 scale: 9 scale: 6 }'
+    module = build(text, (1, 4, 2, 3), (1, 8, 2, 3), (1, 4), tops=2, dialect=dialect)
+    width = math.sqrt(16 / 2)
+    for anchor, scale in zip(module.settings.anchors, (9, 6), strict=True):
+        half = [0.5 * int(side * scale / divisor - 1 + 0.5) for side in (width, 2 * width)]
+        assert anchor == (1.5 - half[0], 1.5 - half[1], 1.5 + half[0], 1.5 + half[1])
+    scores, offsets = torch.rand(1, 4, 2, 3), torch.zeros(1, 8, 2, 3)
+    found = [module(scores, offsets, torch.tensor([[90.0, 90, 1, by]]))[1] for by in (1, 50)]
+    assert bool((found[0] > 0).any())
+    assert not bool((found[1] > 0).any())
+    three = build(text, (1, 4, 2, 3), (1, 8, 2, 3), (1, 3), tops=2, dialect=dialect)
+    assert torch.equal(three(scores, offsets, torch.tensor([[90.0, 90, 1]]))[1], found[0])
