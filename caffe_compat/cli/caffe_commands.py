@@ -193,6 +193,7 @@ def train(
             return parallel.launch(["train", *click.get_current_context().meta[_ARGUMENTS]], len(gpus))
         load_plugins(plugins)
         device = _device(gpus, rank, gpu)
+        log.line(f"Using GPUs {', '.join(map(str, gpus))}" if gpus else "Use CPU.", f"caffe.cpp:{204 if gpus else 197}")
         signals = stack.enter_context(Signals(effects))
         charts = stack.enter_context(Charts(charts_dir)) if charts_dir and rank.rank == 0 else None
 

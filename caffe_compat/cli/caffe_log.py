@@ -22,7 +22,7 @@ from ..display import shown
 from ..errors import FileError
 from ..extras import require
 from ..training.solver import Event, lines_of
-from ..training.solver.events import DebugLine, IterationShown, NetTested, NetTestStarted, Note, RateShown
+from ..training.solver.events import DebugLine, HeaderLine, IterationShown, NetTested, NetTestStarted, Note, RateShown
 from .glog import glog_prefix
 
 __all__ = ["CaffeLog", "Charts"]
@@ -109,6 +109,9 @@ class CaffeLog:
         if isinstance(event, DebugLine) and event.text.startswith(_AS_ERROR):
             severity = "E"
         for text in lines_of(event):
+            if isinstance(event, HeaderLine):
+                self.line(text, event.place)
+                continue
             place = next((place for pattern, place in _PLACES if pattern.match(text)), "solver.cpp:57")
             self.line(text, place, severity)
 

@@ -164,6 +164,11 @@ def _hint(error: BaseException) -> str | None:
         found = re.search(r"name '(\w+)'", str(error))
         name = found[1] if found else ""
     table = {}
+    if isinstance(error, ModuleNotFoundError) and name.startswith("caffe."):
+        return (
+            f"{name} is no module of BVLC's pycaffe; if it is one of the fork's, put the folder python of the fork's "
+            "checkout on PYTHONPATH"
+        )
     if isinstance(error, ModuleNotFoundError):
         table = _OLD_MODULES
     elif isinstance(error, NameError):

@@ -8,6 +8,7 @@ from types import ModuleType
 
 from ..errors import UsageError
 from ..schema import BVLC
+from .forks import ForkModules
 from .net_spec import follow_caffe_pb2
 from .proto import use_dialect
 from .runtime import runtime
@@ -29,7 +30,7 @@ def install(*, allow_python_layers: bool = False, dialect: str | None = None) ->
             Classes in modules that are imported already are used in any case.
         dialect: the fork of Caffe that the script is for, by name or as the path of its ``caffe.proto``: ``caffe_pb2``
             and ``layers`` know its messages, and files are read as its own. By default ``caffe_pb2`` is BVLC's, and
-            each file is read as what it looks like.
+            each file is read as what it looks like. What the fork's pycaffe adds is there too (:mod:`.forks`).
 
     Raises:
         UsageError: another ``caffe`` has been imported already. DialectError: no such dialect. FileError,
@@ -48,4 +49,6 @@ def install(*, allow_python_layers: bool = False, dialect: str | None = None) ->
     for name in _SUBMODULES:
         sys.modules[f"caffe.{name}"] = import_module(f"{__package__}.{name}")
     sys.modules["caffe.proto.caffe_pb2"] = sys.modules["caffe.proto"].caffe_pb2
+    if not any(isinstance(finder, ForkModules) for finder in sys.meta_path):
+        sys.meta_path.append(ForkModules(package))
     return package

@@ -16,6 +16,7 @@ from ..formats.images import decode_picture
 from ..formats.limits import PICTURE
 from ..network.registry import Shape
 from ..schema.messages import BlobProto, Datum
+from .forks import OF_CLIPS, is_fork
 from .proto import caffe_pb2
 
 __all__ = [
@@ -140,6 +141,7 @@ class Transformer:
     """Turns images into what the inputs of a net take, and back.
 
     In this order: resize, transpose, reorder channels, times ``raw_scale``, minus ``mean``, times ``input_scale``.
+    Under video-caffe, an input of five axes (N, channels, frames, height, width) takes a clip (H, W, channels, frames).
 
     Args:
         inputs: the shape of every input by name, (N, channels, height, width).
@@ -158,12 +160,20 @@ class Transformer:
             raise UsageError(f"{in_} is not one of the net inputs: {', '.join(self.inputs)}")
         return tuple(self.inputs[in_])
 
+    def _takes_clips(self, in_: str) -> bool:
+        return len(self._shape(in_)) == 5 and is_fork(OF_CLIPS)
+
     def preprocess(self, in_: str, data: np.ndarray) -> np.ndarray:
         """An image (H, W, channels) as input ``in_`` takes it: (channels, height, width), float32."""
-        size = self._shape(in_)[2:]
+        clip = self._takes_clips(in_)
+        size = self._shape(in_)[-2:] if clip else self._shape(in_)[2:]
         out = np.array(data, np.float32)
         if out.shape[:2] != size:
-            out = resize_image(out, size)
+            out = (
+                np.stack([resize_image(frame, size) for frame in np.moveaxis(out, 3, 0)], 3)
+                if clip
+                else (resize_image(out, size))
+            )
         if in_ in self.transpose:
             out = out.transpose(self.transpose[in_])
         if in_ in self.channel_swap:
@@ -224,12 +234,19 @@ class Transformer:
                     f"Mean channels incompatible with input: {mean.shape[0]} for {in_} of {shape[1]} channels"
                 )
             self.mean[in_] = mean[:, np.newaxis, np.newaxis]
+            if self._takes_clips(in_):
+                self.mean[in_] = self.mean[in_][:, np.newaxis]
             return
         image = mean[np.newaxis] if mean.ndim == 2 else mean
         if image.ndim != 3:
             raise ValueError(
                 f"Mean shape invalid: {list(mean.shape)}; (channels,) or (channels, height, width) is needed"
             )
+        if self._takes_clips(in_):  # one picture for every frame
+            if image.shape[1:] != shape[-2:]:
+                image = resize_image(image.transpose(1, 2, 0), shape[-2:]).transpose(2, 0, 1)
+            self.mean[in_] = image[:, np.newaxis]
+            return
         if image.shape != shape[1:]:
             image = resize_image(image.transpose(1, 2, 0), shape[2:]).transpose(2, 0, 1)
         self.mean[in_] = image

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 from ..errors import UsageError
 from ..schema import is_repeated
 from ..schema.messages import LayerParameter, Message, MessageField, NetParameter
+from .forks import EDITED_SPECS, is_fork
 from .proto import caffe_pb2
 
 __all__ = [
@@ -179,7 +181,11 @@ class _NoSuchTopError(AttributeError, KeyError):
 
 
 class NetSpec:
-    """Tops by name: ``n.conv1 = L.Convolution(...)``, ``n["a/relu"] = ...``. A layer has the name of its first top."""
+    """Tops by name: ``n.conv1 = L.Convolution(...)``, ``n["a/relu"] = ...``. A layer has the name of its first top.
+
+    Under SSD's Caffe and the forks that descend from it, ``n.keys()`` and ``n.vals()`` are lists of the names and of
+    what they stand for, ``n.update(name, parameters)`` changes parameters of a layer, and ``del n[name]`` forgets one.
+    """
 
     tops: OrderedDict[str, Any]
 
@@ -192,10 +198,18 @@ class NetSpec:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name in _EDITS and is_fork(EDITED_SPECS):
+            return partial(_EDITS[name], self)
         return self[name]
 
     def __setitem__(self, name: str, value: object) -> None:
         self.tops[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        if not is_fork(EDITED_SPECS):
+            raise TypeError(f"a NetSpec of BVLC's Caffe forgets nothing; forks that do: {_NAMED_FORKS} (--dialect)")
+        self[name]  # says what there is, if there is no such name
+        del self.tops[name]
 
     def __getitem__(self, name: str) -> Any:
         try:
@@ -218,6 +232,24 @@ class NetSpec:
         for top in self.tops.values():
             writer.add(top.fn if isinstance(top, Top) else top)
         return writer.net()
+
+
+def _keys(spec: NetSpec) -> list[str]:
+    return list(spec.tops)
+
+
+def _vals(spec: NetSpec) -> list[Any]:
+    return list(spec.tops.values())
+
+
+def _update(spec: NetSpec, name: str, params: Mapping[str, object]) -> None:
+    """Change parameters of the layer that makes ``name``."""
+    what = spec[name]
+    (what.fn if isinstance(what, Top) else what).params.update(params)
+
+
+_EDITS: Mapping[str, Callable[..., Any]] = {"keys": _keys, "vals": _vals, "update": _update}
+_NAMED_FORKS = "weiliu89/caffe@ssd and those that descend from it"
 
 
 class Layers:

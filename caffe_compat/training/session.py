@@ -30,7 +30,8 @@ from ..network.python_config import PythonConfig
 from .data import Loader, Source, make_sources
 from .parallel import ParallelNet, Rank, Vote, gather, share
 from .solver import Action, Solver, SolverSettings, read_snapshot
-from .solver.events import BlobOutput, Note, Observer
+from .solver.events import BlobOutput, HeaderLine, Note, Observer
+from .solver.header import net_header, settings_header, source_header, weights_header
 from .solver.outputs import output_numbers
 
 __all__ = ["Fed", "Feed", "Scores", "TrainingFiles", "feed_net", "open_solver", "opened_net", "score", "train"]
@@ -194,6 +195,8 @@ def open_solver(
     settings = _starting_from(settings, snapshot, weights)
     rank = Rank(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Rank()
     tell = _only_first(observer, rank)
+    for line in settings_header(settings):
+        tell(line)
     _tell_all(tell, settings.notes, settings.warnings)
     seed = _seed_for(settings, snapshot, base, tell) if seed is None else seed
     tested, settings = bool(settings.tests), settings if rank.rank == 0 else replace(settings, tests=())
@@ -209,8 +212,17 @@ def open_solver(
         allow_python=allow_python,
     )
     with ExitStack() as stack:
+        tell(source_header(settings.train))
         trained = _opened(stack, feed, settings.train.definition(dialect, python_config), tell, inputs(seed, rank))
-        tests = [_opened(stack, feed, test.definition(dialect, python_config), tell) for test in settings.tests]
+        for line in (*net_header(trained.net), *weights_header(settings)):
+            tell(line)
+        tests = []
+        for i, test in enumerate(settings.tests):
+            tell(source_header(test, i))
+            tests.append(_opened(stack, feed, test.definition(dialect, python_config), tell))
+            for line in (*net_header(tests[-1].net), *weights_header(settings)):
+                tell(line)
+        tell(HeaderLine("Solver scaffolding done.", "solver.cpp:57"))
         vote = Vote(requested, torch.device(device), lambda: tested and solver.tests_are_due) if rank.size > 1 else None
         solver = Solver(
             settings,

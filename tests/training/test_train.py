@@ -115,6 +115,72 @@ def test_the_log_is_in_caffes_format(tmp_path: Path, capfd: pytest.CaptureFixtur
         assert any(at == place and re.fullmatch(pattern, text) for at, text in left), (place, pattern)
 
 
+def test_the_log_begins_as_caffes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What scripts read of a run before its first iteration: settings, shapes, memory, where the weights come from."""
+    branched = NET + 'layer { name: "tell" type: "Silence" bottom: "p" }\n'
+    write_training(tmp_path, "random_seed: 1 snapshot: 4 test_iter: 2 test_interval: 4", branched)
+    assert train() == 0
+    capfd.readouterr()
+    assert train("-weights", "snap_iter_4.caffemodel") == 0
+    found = re.findall(r"^I\d{4} \S+ +\d+ (\S+:\d+)\] (.*)$", capfd.readouterr().err, re.MULTILINE)
+    split = "p_second_0_split"
+    order = [
+        ("caffe.cpp:197", "Use CPU."),
+        ("solver.cpp:45", "Initializing solver from parameters: "),
+        ("solver.cpp:45", "base_lr: 0.001"),
+        ("solver.cpp:102", "Creating training net from net file: net.prototxt"),
+        ("net.cpp:86", "Creating Layer data"),
+        ("net.cpp:382", "data -> x"),
+        ("net.cpp:124", "Setting up data"),
+        ("net.cpp:131", "Top shape: 4 3 5 (60)"),
+        ("net.cpp:131", "Top shape: 4 7 (28)"),
+        ("net.cpp:139", "Memory required for data: 352"),
+        ("net.cpp:408", "norm <- h"),
+        ("net.cpp:369", "norm -> h (in-place)"),
+        ("net.cpp:139", "Memory required for data: 640"),
+        ("net.cpp:408", f"{split} <- p"),
+        ("net.cpp:382", f"{split} -> {split}_1"),
+        ("net.cpp:131", "Top shape: 4 7 (28)"),
+        ("net.cpp:139", "Memory required for data: 1264"),
+        ("net.cpp:408", f"loss <- {split}_0"),
+        ("net.cpp:131", "Top shape: (1)"),
+        ("net.cpp:134", "    with loss weight 1"),
+        ("net.cpp:139", "Memory required for data: 1268"),
+        ("net.cpp:244", "This network produces output loss"),
+        ("net.cpp:257", "Network initialization done."),
+        ("solver.cpp:72", "Finetuning from snap_iter_4.caffemodel"),
+        ("solver.cpp:190", "Creating test net (#0) specified by net file: net.prototxt"),
+        ("net.cpp:131", "Top shape: 3 3 5 (45)"),
+        ("solver.cpp:72", "Finetuning from snap_iter_4.caffemodel"),
+        ("solver.cpp:57", "Solver scaffolding done."),
+        ("caffe.cpp:239", "Starting Optimization"),
+    ]
+    left = iter(found)
+    for line in order:
+        assert line in left, line
+
+
+def test_networks_inside_the_solver_file_are_said_to_be_there(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_training(tmp_path, f"random_seed: 1 max_iter: 1 net: train_net_param {{ {NET} }}")
+    text = (tmp_path / "solver.prototxt").read_text().replace("net: train_net_param", "train_net_param")
+    (tmp_path / "solver.prototxt").write_text(text)
+    assert train() == 0
+    assert "solver.cpp:88] Creating training net specified in train_net_param.\n" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("end", ["", ".h5"])
+def test_weights_are_no_snapshot_to_go_on_from(end: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    form = "snapshot_format: HDF5" if end else ""
+    write_training(tmp_path, f"random_seed: 1 snapshot: 4 {form}")
+    assert train() == 0
+    capfd.readouterr()
+    assert train(f"-snapshot=snap_iter_4.caffemodel{end}") == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert f"goes on from the state of its solver, snap_iter_4.solverstate{end}, which names these weights" in error
+
+
 def test_debug_info_in_the_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_training(tmp_path, "random_seed: 1 max_iter: 1 debug_info: true")
     assert train() == 0

@@ -26,6 +26,7 @@ runs, trains and moves between devices, but cannot be exported.
 
 from __future__ import annotations
 
+import enum
 import importlib
 import importlib.util
 import math
@@ -42,12 +43,20 @@ from torch.autograd.function import once_differentiable
 from ...errors import LayerError
 from ...network.python_registry import Project, PythonSettings, find_python, is_built_in
 from ...network.registry import Layer, LayerSpec, Shape, layer
+from ...schema import split_dialect
 from ..autograd import Context
 from ..compiling import outside_graphs
 
-__all__ = ["Blob", "BlobList", "Python", "PythonLayer", "register_python_layer", "takes_own"]
+__all__ = ["Blob", "BlobList", "Phase", "Python", "PythonLayer", "register_python_layer", "takes_own"]
 
 _PHASES = {"TRAIN": 0, "TEST": 1}
+# Forks whose pycaffe exports Caffe's enum of phases, and hands it to Python layers.
+_WITH_PHASE_NAMES = frozenset(
+    (
+        *("AndreiBarsan/caffe-mnc", "MhLiao/TextBoxes_plusplus", "rbgirshick/caffe-fast-rcnn@fast-rcnn-cleanup"),
+        *("rbgirshick/caffe-fast-rcnn@faster-rcnn-upstream-33f2445", "shenyunhang/caffe-wsl"),
+    )
+)
 
 
 class Blob:
@@ -113,11 +122,26 @@ class BlobList(list[Blob]):
         self.append(Blob(shape))
 
 
+class Phase(enum.IntEnum):
+    """The phase as some forks hand it to their Python layers: a number whose text is its name.
+
+    >>> str(Phase.TEST), Phase.TEST == 1
+    ('TEST', True)
+    """
+
+    TRAIN = 0
+    TEST = 1
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class PythonLayer:
     """Base of the classes that ``Python`` layers name; pycaffe's ``caffe.Layer``.
 
     Attributes:
-        phase: 0 for TRAIN, 1 for TEST. param_str: ``python_param.param_str``. blobs: the parameters.
+        phase: 0 for TRAIN, 1 for TEST; under the forks that have names for it, a :class:`Phase`.
+        param_str: ``python_param.param_str``. blobs: the parameters.
     """
 
     phase: int
@@ -313,11 +337,17 @@ def python(spec: LayerSpec) -> nn.Module:
     cls = _ADMITTED.get(name) or _import_class(spec, module, name)
     implementation = cls(spec.message)
     implementation.param_str = params.param_str
-    implementation.phase = _PHASES[spec.phase]
+    implementation.phase = _phase_of(spec)
     in_place = frozenset(
         i for i, (top, bottom) in enumerate(zip(spec.tops, spec.bottoms, strict=False)) if top == bottom
     )
     return Python(implementation, spec.bottom_shapes, len(spec.tops), in_place)
+
+
+def _phase_of(spec: LayerSpec) -> int:
+    """The phase as a number, or as the fork's enum, which is one and has a name."""
+    number = _PHASES[spec.phase]
+    return Phase(number) if _WITH_PHASE_NAMES.intersection(split_dialect(spec.dialect)) else number
 
 
 def _build_own(spec: LayerSpec, param_str: str) -> nn.Module:

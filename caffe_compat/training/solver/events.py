@@ -14,6 +14,7 @@ __all__ = [
     "DebugLine",
     "Event",
     "Finished",
+    "HeaderLine",
     "IterationShown",
     "MultiStep",
     "NetTestStarted",
@@ -52,6 +53,14 @@ class Note(Event):
 
     text: str
     warning: bool = False
+
+
+@dataclass(frozen=True)
+class HeaderLine(Event):
+    """A line of what is said before the first iteration (:mod:`.header`); ``place`` is where Caffe's code writes it."""
+
+    text: str
+    place: str
 
 
 @dataclass(frozen=True)
@@ -160,7 +169,7 @@ def _words(event: Event) -> list[str]:
                 f"Gradient clipping: scaling down gradients (L2 norm {cxx_number(norm)} > {cxx_number(limit)}) "
                 f"by scale factor {cxx_number(limit / norm)}"
             ]
-        case DebugLine(text=text):
+        case DebugLine(text=text) | HeaderLine(text=text):
             return [text]
         case NetTestStarted(iteration=iteration, net=net):
             return [f"Iteration {iteration}, Testing net (#{net})"]

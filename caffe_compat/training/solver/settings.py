@@ -17,6 +17,7 @@ from ...schema import Schema, is_repeated
 from ...schema.enums import enum_name
 from ...schema.messages import NetParameter, SolverParameter
 from ...schema.messages import NetState as NetStateMessage
+from ...schema.printing import format_message
 from ...schema.prototxt import ParsedText, parse_message, read_message
 from ...schema.unknown import unknown_fields_of
 from ...schema.upgrade import upgrade_solver
@@ -114,6 +115,7 @@ class SolverSettings:
         solver_mode: None where the file does not say, which Caffe's command takes for CPU.
         random_seed: None where Caffe would take one from the clock.
         weights: files to start from, in the order in which they are loaded.
+        text: the file's settings in the current generation.
         notes: what was upgraded. warnings: what Caffe lets pass.
     """
 
@@ -146,6 +148,7 @@ class SolverSettings:
     device_id: int
     random_seed: int | None
     weights: tuple[str, ...]
+    text: str = ""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -258,6 +261,7 @@ def _settings(parsed: ParsedText, path: Path, base: Path) -> SolverSettings:
         device_id=read.device_id,
         random_seed=read.random_seed if read.random_seed >= 0 else None,
         weights=tuple(name.strip() for text in read.weights for name in text.split(",")),
+        text=format_message(message),
         notes=tuple(upgraded.notes),
         warnings=tuple(warnings),
     )

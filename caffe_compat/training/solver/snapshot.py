@@ -241,7 +241,17 @@ def read_snapshot(path: str | Path, base: Path = Path()) -> Snapshot:
         FileError: a file is missing or damaged.
     """
     path = Path(path)
-    state = read_solverstate(path)
+    try:
+        state = read_solverstate(path)
+    except FileError as error:
+        if not path.name.endswith((".caffemodel", ".caffemodel.h5")):
+            raise
+        state_name = path.name.replace(".caffemodel", ".solverstate")
+        raise FileError(
+            f"a training goes on from the state of its solver, {path.with_name(state_name)}, which names these "
+            "weights; to start a new one from them alone: --weights",
+            path=str(path),
+        ) from error
     if not state.learned_net:
         raise FileError("names no model (learned_net), so there are no weights to go on with", path=str(path))
     model = base / state.learned_net
