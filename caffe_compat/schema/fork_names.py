@@ -40,4 +40,5 @@ FLOWNET2, FLOWNET, LITE = "lmb-freiburg/flownet2", "liruoteng/FlowNet", "twhui/L
 LSTM, CTPN, SPOTTER = "junhyukoh/caffe-lstm", "tianzhi0549/CTPN", "tonghe90/textspotter"
 C3D_NEW = "facebookarchive/C3D:C3D-v1.1/src/caffe/proto/caffe.proto"
 MINI, PVANET = "luoyetx/mini-caffe", "sanghoon/caffe@dev_pvanet"
+FLOW_PREDICTION, NORMALS = "Arroosh/optical_flow_prediction", "xiaolonw/caffe-3dnormal_joint_pose"
 MASKYOLO = "leon-liangwu/MaskYolo_Caffe"

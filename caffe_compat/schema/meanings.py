@@ -21,6 +21,7 @@ from .uses import (
     leaves,
     may_be_one_stream,
     sets,
+    tops,
 )
 
 __all__ = ["MEANINGS"]
@@ -220,6 +221,11 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
             same=forks.CTPN,
             when=is_one_stream,
         ),
+    ),
+    "MULTI_SOFTMAX": (Meaning(forks.FLOW_PREDICTION, also=(forks.NORMALS,)),),
+    "MULTI_SOFTMAX_LOSS": (
+        Meaning(forks.FLOW_PREDICTION, "its sum, shown as it is"),
+        Meaning(forks.NORMALS, "shown as a 336th", fits=tops(0), same_tops=forks.FLOW_PREDICTION),
     ),
     "Mask": (Meaning(forks.POSE), Meaning("lxx1991/caffe_mpi")),
     "Normalize": (

@@ -184,8 +184,7 @@ def open_solver(
         seed: instead of ``settings.random_seed``; without either, that of the snapshot, else a drawn one.
         base: the folder that file names start from. write_root: a folder besides it where files may be written.
         workers: processes that read data, for each network; None takes one for each core but one.
-        gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
-        python_config: as :func:`.network.loading.load` takes it.
+        gradients, python_config: as :func:`.network.loading.load` takes them.
         inputs: makes what feeds the trained network's ``Input`` layers, for the run's seed and this process's rank.
         Others: as for :class:`.solver.Solver`.
 
@@ -195,9 +194,7 @@ def open_solver(
     settings = _starting_from(settings, snapshot, weights)
     rank = Rank(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Rank()
     tell = _only_first(observer, rank)
-    for line in settings_header(settings):
-        tell(line)
-    _tell_all(tell, settings.notes, settings.warnings)
+    _tell_all(tell, settings.notes, settings.warnings, settings_header(settings))
     seed = _seed_for(settings, snapshot, base, tell) if seed is None else seed
     tested, settings = bool(settings.tests), settings if rank.rank == 0 else replace(settings, tests=())
     feed = partial(
@@ -212,16 +209,9 @@ def open_solver(
         allow_python=allow_python,
     )
     with ExitStack() as stack:
-        tell(source_header(settings.train))
-        trained = _opened(stack, feed, settings.train.definition(dialect, python_config), tell, inputs(seed, rank))
-        for line in (*net_header(trained.net), *weights_header(settings)):
-            tell(line)
-        tests = []
-        for i, test in enumerate(settings.tests):
-            tell(source_header(test, i))
-            tests.append(_opened(stack, feed, test.definition(dialect, python_config), tell))
-            for line in (*net_header(tests[-1].net), *weights_header(settings)):
-                tell(line)
+        how, opened = (dialect, python_config), partial(_opened, stack, feed, settings, tell)
+        trained = opened(settings.train.definition(*how), source_header(settings.train), inputs(seed, rank))
+        tests = [opened(test.definition(*how), source_header(test, i)) for i, test in enumerate(settings.tests)]
         tell(HeaderLine("Solver scaffolding done.", "solver.cpp:57"))
         vote = Vote(requested, torch.device(device), lambda: tested and solver.tests_are_due) if rank.size > 1 else None
         solver = Solver(
@@ -267,16 +257,21 @@ def _starting_from(
 def _opened(
     stack: ExitStack,
     feed: Callable[..., Fed],
-    read: tuple[Definition, NetState],
+    settings: SolverSettings,
     tell: Observer,
+    read: tuple[Definition, NetState],
+    header: HeaderLine,
     inputs: Sequence[Source] = (),
 ) -> Fed:
     """A network with its data, whose readers end with ``stack``; what there is to say of it is told."""
     definition, state = read
+    tell(header)
     fed = feed(definition, state, inputs=inputs)
     stack.callback(fed.batches.close)
     notes = [note for source in fed.sources for note in source.notes]
     _tell_all(tell, [*definition.notes, *notes], [*definition.warnings, *fed.net.warnings])
+    for line in (*net_header(fed.net), *weights_header(settings)):
+        tell(line)
     return fed
 
 
@@ -290,7 +285,9 @@ def _join_processes(solver: Solver, vote: Vote | None) -> None:
         solver.model = ParallelNet(solver.model)
 
 
-def _tell_all(tell: Observer, notes: Iterable[str], warnings: Iterable[str]) -> None:
+def _tell_all(tell: Observer, notes: Iterable[str], warnings: Iterable[str], header: Iterable[HeaderLine] = ()) -> None:
+    for line in header:
+        tell(line)
     for text in notes:
         tell(Note(text))
     for text in warnings:

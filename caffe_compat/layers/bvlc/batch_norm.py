@@ -79,6 +79,8 @@ class BatchNorm(Layer):
         return bottoms[0]
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dim() == 1:  # one number for each example: a single channel
+            return self.forward(x[:, None])[:, 0]
         # torch takes x in half precision, but all the rest in one.
         weight, bias = (None if b is None else b.to(self.mean.dtype) for b in (self.weight, self.bias))
         if self.use_global_stats is True or (self.use_global_stats is None and not self.training):
@@ -106,7 +108,7 @@ class BatchNorm(Layer):
 @layer("BatchNorm", bottoms=1, tops=1)
 def batch_norm(spec: LayerSpec) -> Layer:
     params = spec.params("batch_norm_param")
-    channels = normalized_channels(spec)
+    channels = 1 if len(spec.bottom_shapes[0]) == 1 else normalized_channels(spec)
     use_global_stats = params.use_global_stats if params.has("use_global_stats") else None
     for dialect in spec.dialect.split("+"):
         of_the_batch = spec.phase == "TRAIN" if use_global_stats is None else not use_global_stats

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ...network.registry import Layer, LayerSpec, layer
+from ...network.registry import Layer, LayerSpec, Shape, layer
 from ...schema.unknown import unknown_fields_of
 from ..autograd import Context
 from ..bvlc.loss import class_labels, same_batch, with_gradient
@@ -27,7 +27,7 @@ _ADDED = 1e-6
 
 
 class MultiSoftmax(Layer):
-    """Softmax over the channels at each position."""
+    """Softmax over the channels at each position; what is no map, as of an InnerProduct, has a single one."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.softmax(x, 1)
@@ -35,7 +35,7 @@ class MultiSoftmax(Layer):
 
 @layer("MULTI_SOFTMAX", bottoms=1, tops=1, dialects=(_FLOW,))
 def multi_softmax(spec: LayerSpec) -> Layer:
-    spec.images()
+    _positions(spec)
     _refuse_factors(spec)
     return MultiSoftmax()
 
@@ -43,12 +43,13 @@ def multi_softmax(spec: LayerSpec) -> Layer:
 class MultiSoftmaxLoss(Layer):
     """Mean over the examples of the sum over positions of -log softmax(x)[label - 1]: labels count from 1.
 
-    Caffe's gradient knows no loss weight.
+    Caffe's gradient knows no loss weight, nor what a fork divides the loss by before it shows it, ``shown``.
     """
 
-    def __init__(self, *, tops: int) -> None:
+    def __init__(self, *, tops: int, shown: float = 1.0) -> None:
         super().__init__()
         self.with_prob = tops > 1
+        self.shown = shown
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         index, _ = class_labels(labels.reshape(x.shape[0], 1, *x.shape[2:]) - 1, x.shape[1], None, self.layer_name)
@@ -59,17 +60,33 @@ class MultiSoftmaxLoss(Layer):
             slope = prob.scatter_add(1, index, torch.full_like(prob[:, :1], -1))
             return (slope / x.shape[0]).to(x.dtype)
 
-        loss = with_gradient(loss.to(x.dtype), x, slopes)
+        loss = with_gradient((loss / self.shown).to(x.dtype), x, slopes)
         return (loss, prob.detach().to(x.dtype)) if self.with_prob else loss
 
 
 @layer("MULTI_SOFTMAX_LOSS", bottoms=2, tops=(0, 2), loss=True, dialects=(_FLOW,))
 def multi_softmax_loss(spec: LayerSpec) -> Layer:
+    _check_loss(spec)
+    return MultiSoftmaxLoss(tops=len(spec.tops))
+
+
+@layer("MULTI_SOFTMAX_LOSS", bottoms=2, tops=0, loss=True, dialects=(_NORMALS,), verified=False)
+def multi_softmax_loss_of_normals(spec: LayerSpec) -> Layer:
+    _check_loss(spec)
+    return MultiSoftmaxLoss(tops=0, shown=336.0)
+
+
+def _check_loss(spec: LayerSpec) -> None:
     _refuse_weight(spec)
     _refuse_factors(spec)
-    images, _, *size = spec.images()
+    images, _, *size = _positions(spec)
     spec.as_many(1, (images, *size), "a label for each position")
-    return MultiSoftmaxLoss(tops=len(spec.tops))
+
+
+def _positions(spec: LayerSpec) -> Shape:
+    """The shape of a map; or (examples, numbers), which these forks take for a map of a single position."""
+    shape = spec.bottom_shapes[0]
+    return shape if len(shape) == 2 else spec.images()
 
 
 class _Context(Context, Protocol):

@@ -50,7 +50,7 @@ class Interp(Layer):
 
     Args:
         crop: cells cut off at the start and at the end of both spatial axes.
-        size: height and width of the top.
+        size: height and width of the top, where no second bottom gives them.
     """
 
     def __init__(self, crop: tuple[int, int], size: tuple[int, int]) -> None:
@@ -58,16 +58,22 @@ class Interp(Layer):
         self.crop = crop
         self.size = size
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, like: Tensor | None = None) -> Tensor:
         begin, end = self.crop
         x = x[:, :, begin : x.shape[2] - end, begin : x.shape[3] - end]
-        return functional.interpolate(x, self.size, mode="bilinear", align_corners=True)
+        size = self.size if like is None else (like.shape[2], like.shape[3])
+        return functional.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
-@layer("Interp", bottoms=1, tops=1, dialects=_INTERPS)
+@layer("Interp", bottoms=(1, 2), tops=1, dialects=_INTERPS)
 def interp(spec: LayerSpec) -> Layer:
     """n cells become (n - 1) / shrink_factor + 1, and then n + (n - 1) (zoom_factor - 1)."""
     params, cropped = spec.params("interp_param"), _cropped(spec)
+    by_blob = bool(params.get("use_blob_size", False))
+    if by_blob != (len(spec.bottoms) == 2):
+        spec.fail(f"use_blob_size is {by_blob} with {len(spec.bottoms)} bottoms; a second one gives the size, if it is")
+    if by_blob:
+        return Interp((-params.pad_beg, -params.pad_end), _two([*spec.images(1)[2:]]))
     ways = [params.has("shrink_factor"), params.has("zoom_factor"), params.has("height") and params.has("width")]
     if sum(ways) != 1 and any(dialect in _ONE_SIZE for dialect in spec.dialect.split("+")):
         spec.fail("needs shrink_factor, zoom_factor, or height and width, and only one of them, under this dialect")

@@ -70,6 +70,18 @@ def test_batch_statistics(shape: tuple[int, ...], phase: str, text: str, device:
     assert_equals(module.variance, variance * f + x.var(axes) * count / (count - 1))
 
 
+@pytest.mark.parametrize(("phase", "text"), [("TRAIN", ""), ("TEST", "use_global_stats: true")])
+def test_one_number_for_each_example_is_one_channel(phase: str, text: str) -> None:
+    module = build(f'type: "BatchNorm" batch_norm_param {{ {text} }}', (5,), phase=phase)
+    same = build(f'type: "BatchNorm" batch_norm_param {{ {text} }}', (5, 1), phase=phase)
+    assert module.mean.shape == (1,)
+    give_values(module)
+    give_values(same)
+    x = torch.tensor(values((5, 1)), dtype=torch.float32)
+    assert torch.equal(module(x[:, 0]), same(x)[:, 0])
+    assert torch.equal(module.mean, same.mean)
+
+
 def test_mode_decides_at_run_time() -> None:
     module = give_values(build('type: "BatchNorm"', SHAPE))
     x = torch.tensor(values(), dtype=torch.float32)
@@ -111,8 +123,8 @@ def test_half_precision() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(LayerError, match=r"\[3\]; \(images, channels, ...\) was"):
-        build('type: "BatchNorm"', (3,))
+    with pytest.raises(LayerError, match=r"\[\]; \(images, channels, ...\) was"):
+        build('type: "BatchNorm"', ())
     with pytest.raises(LayerError, match="set lr_mult: 0"):
         build('type: "BatchNorm" param { lr_mult: 0 } param { lr_mult: 1 }', SHAPE, phase="TRAIN")
     build('type: "BatchNorm" param { lr_mult: 0 } param { lr_mult: 0 } param { lr_mult: 0 }', SHAPE, phase="TRAIN")

@@ -61,6 +61,27 @@ def test_multi_softmax_loss(device: torch.device) -> None:
         module(given.cpu(), torch.zeros(labels.shape))
 
 
+def test_numbers_without_positions_are_one_position() -> None:
+    """As an InnerProduct of these forks makes them: (examples, classes, 1, 1)."""
+    flat, labels = X[:, :, 0, 0], np.array([2, 4])
+    assert_equals(_build("type: MULTI_SOFTMAX", FLOW, flat.shape)(torch.tensor(flat)), _softmax(flat))
+    module = _build("type: MULTI_SOFTMAX_LOSS", FLOW, flat.shape, (2,), tops=1)
+    expected = -np.log(_softmax(flat)[[0, 1], labels - 1]).sum() / 2
+    assert_equals(module(torch.tensor(flat), torch.tensor(labels)), expected)
+
+
+def test_the_loss_of_normals_shows_a_336th_and_learns_as_the_other() -> None:
+    labels = torch.tensor(np.random.RandomState(1).randint(1, 5, (2, 1, 3, 5)))
+    results = []
+    for dialect in (FLOW, NORMALS):
+        given = torch.tensor(X, requires_grad=True)
+        loss = _build("type: MULTI_SOFTMAX_LOSS", dialect, SHAPE, tuple(labels.shape), tops=0)(given, labels)
+        loss.backward()
+        results.append((loss.item(), given.grad))
+    assert results[1][0] == pytest.approx(results[0][0] / 336)
+    assert torch.equal(results[0][1], results[1][1])
+
+
 def test_multi_softmax_refuses_factors() -> None:
     with pytest.raises(LayerError, match="mult_softmax_param is not supported"):
         _build("type: MULTI_SOFTMAX mult_softmax_param { max_multiple: 3 }", FLOW, SHAPE)

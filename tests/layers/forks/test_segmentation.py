@@ -11,6 +11,7 @@ from caffe_compat.network.registry import find_layer
 from tests.layers.building import assert_equals, build, precise
 
 PSP, SEGNET, YOLO = "hszhao/PSPNet", "alexgkendall/caffe-segnet", "eric612/MobileNet-YOLO"
+PRIV = "soeaver/py-RFCN-priv"
 X = np.random.RandomState(0).randn(2, 3, 4, 5) + 1
 
 
@@ -45,6 +46,19 @@ def test_interp(device: torch.device, param: str, size: tuple[int, int]) -> None
     top = module(torch.tensor(X, dtype=precise(device), device=device))
     assert top.shape == expected.shape
     torch.testing.assert_close(top.cpu(), torch.tensor(expected, dtype=top.dtype), rtol=1e-5, atol=1e-5)
+
+
+def test_interp_to_the_size_of_another_blob() -> None:
+    """Networks of py-RFCN-priv add maps of several sizes so."""
+    like = (2, 7, 9, 4)
+    module = build('type: "Interp" interp_param { use_blob_size: true pad_beg: -1 }', X.shape, like, dialect=PRIV)
+    plain = build('type: "Interp" interp_param { height: 9 width: 4 pad_beg: -1 }', X.shape, dialect=PRIV)
+    x = torch.tensor(X)
+    assert_equals(module(x, torch.zeros(like)), plain(x))
+    assert module(x, torch.zeros(2, 1, 6, 8)).shape[2:] == (6, 8)
+    for text, shapes in (("use_blob_size: true", [X.shape]), ("zoom_factor: 2", [X.shape, like])):
+        with pytest.raises(LayerError, match=r"use_blob_size is .* bottoms; a second one gives the size"):
+            build(f'type: "Interp" interp_param {{ {text} }}', *shapes, dialect=PRIV)
 
 
 @pytest.mark.parametrize(
