@@ -72,7 +72,7 @@ def test_numbers_without_positions_are_one_position() -> None:
 
 def test_the_loss_of_normals_shows_a_336th_and_learns_as_the_other() -> None:
     labels = torch.tensor(np.random.RandomState(1).randint(1, 5, (2, 1, 3, 5)))
-    results = []
+    results: list[tuple[float, Any]] = []
     for dialect in (FLOW, NORMALS):
         given = torch.tensor(X, requires_grad=True)
         loss = _build("type: MULTI_SOFTMAX_LOSS", dialect, SHAPE, tuple(labels.shape), tops=0)(given, labels)
