@@ -197,17 +197,8 @@ def open_solver(
     _tell_all(tell, settings.notes, settings.warnings, settings_header(settings))
     seed = _seed_for(settings, snapshot, base, tell) if seed is None else seed
     tested, settings = bool(settings.tests), settings if rank.rank == 0 else replace(settings, tests=())
-    feed = partial(
-        feed_net,
-        base=base,
-        write_root=write_root,
-        seed=seed,
-        rank=rank.rank,
-        world_size=rank.size,
-        workers=workers,
-        gradients=gradients,
-        allow_python=allow_python,
-    )
+    place = {"base": base, "write_root": write_root, "rank": rank.rank, "world_size": rank.size}
+    feed = partial(feed_net, seed=seed, workers=workers, gradients=gradients, allow_python=allow_python, **place)
     with ExitStack() as stack:
         how, opened = (dialect, python_config), partial(_opened, stack, feed, settings, tell)
         trained = opened(settings.train.definition(*how), source_header(settings.train), inputs(seed, rank))

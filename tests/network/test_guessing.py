@@ -16,6 +16,8 @@ from caffe_compat.network.checkpoint import read_checkpoint
 from caffe_compat.network.graph import NetState
 from caffe_compat.network.guess import Guess
 from caffe_compat.network.guessing import guess_shapes_of, net_of
+from caffe_compat.schema.prototxt import parse_message
+from caffe_compat.schema.upgrade import upgrade_net
 from tests.networks import input_layer, ip, layer, parse, write_weights
 
 # AlexNet's strides with few channels: 227 is the side that leaves no remainder, and gives fc6 4 x 6 x 6 inputs.
@@ -164,6 +166,26 @@ def test_a_sequence_says_whether_it_goes_on() -> None:
     text = sources("words", "cont") + layer("e", "Embed", "words", "e", "embed_param { input_dim: 9 num_output: 4 }")
     text += layer("l", "LSTM", "e cont", "l", "recurrent_param { num_output: 3 }")
     assert guessed(text) == {"words": (6, 1), "cont": (6, 1)}
+
+
+def test_coordinates_and_facts_of_a_pose() -> None:
+    text = layer(
+        "data",
+        "RandomImageData2",
+        "",
+        "data coords facts",
+        "random_image_data2_param { batch_size: 6 label_num: 8 max_size: 64 }",
+    )
+    text += layer("m", "CoordsToBboxesMasks", "coords facts", "m", "coord_to_bbox_masks_param { top_id: 0 bottom_id: 1 "
+                  "top_id2: 2 bottom_id2: 3 value: 1 }") + CONV  # fmt: skip
+    parsed = parse_message(text, dialect="zimenglan-sysu-512/pose_action_caffe")
+    message = upgrade_net(parsed.message, parsed.schema).message
+    net = net_of(message, dialect=parsed.schema.name, guess_shapes=True)
+    assert {guess.blob: guess.shape for guess in net.guessed} == {
+        "data": (6, 3, 64, 64),
+        "coords": (6, 8),
+        "facts": (6, 5),
+    }
 
 
 # What is made of guesses

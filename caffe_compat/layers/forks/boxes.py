@@ -94,6 +94,8 @@ def suppress(
 
 # So many boxes at a time are compared with each other and with those kept: their table fits into a core's cache.
 _BLOCK = 128
+# Of those behind, so many.
+_AHEAD = 1024
 
 
 def best_apart(
@@ -116,18 +118,29 @@ def best_apart(
         ].nonzero()[:, 0]
     boxes = boxes.T.contiguous().T  # coordinates apart: the tables below are computed along rows of boxes
     most = boxes.new_tensor(threshold)
-    kept = torch.empty(0, dtype=torch.long, device=boxes.device)
-    for start in range(0, len(boxes), _BLOCK):
-        if limit is not None and len(kept) >= limit:
-            break
-        own = torch.arange(start, min(start + _BLOCK, len(boxes)), device=boxes.device)
-        block = boxes[own]
-        for better in boxes[kept].split(_BLOCK):
-            apart = (measure(better[:, None], block) <= most).all(0)
-            own, block = own[apart], block[apart]
+
+    def apart(places: Tensor, better: Tensor) -> Tensor:
+        for block in boxes[better].split(_BLOCK):
+            places = torch.cat(
+                [part[(measure(block[:, None], boxes[part]) <= most).all(0)] for part in places.split(_AHEAD)]
+            )
+        return places
+
+    left = torch.arange(len(boxes), device=boxes.device)
+    kept, crowded = left[:0], False
+    while len(left) and (limit is None or len(kept) < limit):
+        own, left = left[:_BLOCK], left[_BLOCK:]
+        own = apart(own, kept[: 0 if crowded else None])
         # What is no number lies apart from nothing.
-        close = ~(measure(block[:, None], block) <= most)
-        kept = torch.cat([kept, own[_undisturbed(close.triu(1))]])
+        close = ~(measure(boxes[own][:, None], boxes[own]) <= most)
+        best = own[_undisturbed(close.triu(1))]
+        kept = torch.cat([kept, best])
+        # At this rate, how many boxes it takes until the limit is reached.
+        wanted = len(left) if limit is None else (limit - len(kept)) * _BLOCK // max(len(best), 1)
+        if not crowded and 4 * len(best) < 3 * _BLOCK and 2 * wanted > len(left):
+            # Boxes put each other out: those of all blocks behind are compared with the kept ones at once.
+            crowded, best = True, kept
+        left = apart(left, best) if crowded and len(left) else left
     return kept[:limit]
 
 

@@ -49,6 +49,7 @@ def _possible(node: Node, result: Shape) -> Iterator[Shape]:
     # Sizes of pictures and boxes of regions, as Faster R-CNN has them.
     yield 1, 3
     yield 1, 5
+    yield (*many, 5)
     yield 1, 4
 
 

@@ -68,6 +68,9 @@ def picture_of(graph: Graph, node: Node, value: int, blobs: BlobShapes) -> Pictu
     """What is known of an input ``value`` that source ``node`` brings."""
     layer, reader = node.message, first_reader(graph, value)
     batch = batch_of(layer)
+    labels = setting(layer, "label_num")
+    if labels and value in node.tops[1:2]:  # coordinates, which layers compute with as well
+        return Picture((batch, labels), "label_num of its layer")
     if reader is not None and reader.type == "Embed":
         return Picture((batch, 1), f"layer {reader.name!r} ({reader.type}) reads indices")
     if reader is not None and reader.type == "InnerProduct" and node.type == "HDF5Data" and blobs.get(reader.name):

@@ -15,6 +15,7 @@ from ..graph import Graph, Node
 from ..guess import BlobShapes
 from ..registry import Shape
 from ..sharing import blob_names, get_tensor
+from ..surroundings import Surroundings
 from .flow import PASSES_ON
 from .labels import possible_labels
 from .reading import cuts_of
@@ -88,7 +89,7 @@ def _step(graph: Graph, node: Node, missing: Mapping[int, None], found: Walk, bl
         trial = {**found.shapes, **dict.fromkeys(missing, option)}
         try:
             bottoms = [without_memory(trial[value], graph.blobs[value]) for value in node.bottoms]
-            built = build_layer(node, graph, bottoms)
+            built = build_layer(node, graph, bottoms, around=Surroundings(graph, trial))
         except CaffeCompatError as error:
             found.error = found.error or error
             continue
