@@ -14,6 +14,8 @@ EXTRAS = {
     "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],  # writing .onnx, and running it to see that it is right
     "openvino": ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4"],
     "safetensors": ["safetensors>=0.4.3"],  # weights of other libraries, and of plain PyTorch source
+    "parquet": ["pyarrow>=15"],  # features of images as tables
+    "cluster": ["ray>=2.9"],  # features of images on many machines
     "h36m": ["cdflib>=1.2"],  # the official Human3.6M files
 }
 

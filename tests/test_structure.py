@@ -90,7 +90,7 @@ FLOORS = (
     ("network.net",),
     ("network.filling", "network.checkpoint", "network.guessing"),
     ("network.loading", "parity", "training"),
-    ("reports", "conversion", "tools"),
+    ("reports", "conversion", "tools", "extraction"),
     ("",),
     ("pycaffe", "testing", "cli", "__main__"),
 )

@@ -36,6 +36,10 @@ _COMMANDS = {
     ),
     "device_query": ("caffe_commands", "Show what the GPUs can do."),
     "dialects": ("dialects", "List the known forks of Caffe; with NAME, the layer types that one adds."),
+    "extract": (
+        "extract",
+        "Write blobs of MODEL (a .pt, or a prototxt and its WEIGHTS) for any number of images, resumably.",
+    ),
     "images-to-db": (
         "databases",
         "Put the images of LIST, lines of a file name and a label, into a new database DB, as convert_imageset does.",

@@ -9,7 +9,7 @@ import io
 import math
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,7 +19,7 @@ from .files import open_file
 from .limits import ARRAYS
 from .sizes import MAX_BLOB_AXES
 
-__all__ = ["read_npy", "read_npz", "write_npz"]
+__all__ = ["read_npy", "read_npz", "write_npy", "write_npz"]
 
 _NUMBERS = "fiub"
 _NUMBERS_AND_TEXT = "biufcSU"
@@ -130,6 +130,24 @@ def _header(file: BinaryIO, otherwise: str, path: str) -> tuple[tuple[int, ...],
         return shape, fortran, dtype
     except Exception as error:  # a header is parsed as Python text, which can fail in any way
         raise FileError(f"{otherwise}: {first_line(error)}", path=path) from error
+
+
+def write_npy(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype, pieces: Iterable[np.ndarray]) -> None:
+    """An ``.npy`` of an array that comes in pieces along its first axis, of which one at a time is in memory.
+
+    Raises:
+        FileError: the pieces do not make up ``shape``; OSError as ``file`` does.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    rows = 0
+    for piece in pieces:
+        if piece.shape[1:] != shape[1:] or piece.dtype != dtype:
+            raise FileError(f"a piece of shape {list(piece.shape)} and type {piece.dtype} in an array of {list(shape)}")
+        file.write(np.ascontiguousarray(piece).data)
+        rows += len(piece)
+    if rows != shape[0]:
+        raise FileError(f"{rows} rows for an array of {shape[0]}")
 
 
 def write_npz(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:

@@ -91,18 +91,9 @@ class Preprocess:
         Raises:
             UsageError: the crop or the mean image does not fit.
         """
-        if self.resize is not None and pixels.shape[:2] != self.resize:
-            cv2 = opencv()
-            # cv2 wants (width, height), and drops a single channel.
-            pixels = cv2.resize(pixels, self.resize[::-1], interpolation=cv2.INTER_LINEAR)
-            pixels = pixels.reshape(*self.resize, -1)
+        pixels = self._resized(pixels)
         full = pixels.shape[:2]
-        top, left, size = 0, 0, full
-        if self.crop is not None:
-            if self.crop[0] > full[0] or self.crop[1] > full[1]:
-                raise UsageError(f"a crop of {_size(self.crop)} does not fit into an image of {_size(full)}")
-            size = self.crop
-            top, left = (full[0] - size[0]) // 2, (full[1] - size[1]) // 2
+        top, left, size = self._window(full)
         out = pixels[top : top + size[0], left : left + size[1]].transpose(2, 0, 1).astype(np.float32)
         if self.mean is not None:
             out -= np.asarray(self.mean, np.float32).reshape(-1, 1, 1)
@@ -110,6 +101,32 @@ class Preprocess:
             out -= self._mean_at(full, size, top, left)
         out *= np.float32(self.scale)
         return np.ascontiguousarray(out)
+
+    def geometry(self, pixels: np.ndarray) -> np.ndarray:
+        """The pixels (H, W, C) of an image, resized and cut, before any arithmetic: (H', W', C), of the same type.
+
+        Raises:
+            UsageError: the crop does not fit.
+        """
+        pixels = self._resized(pixels)
+        top, left, size = self._window(pixels.shape[:2])
+        return pixels[top : top + size[0], left : left + size[1]]
+
+    def _resized(self, pixels: np.ndarray) -> np.ndarray:
+        if self.resize is None or pixels.shape[:2] == self.resize:
+            return pixels
+        cv2 = opencv()
+        # cv2 wants (width, height), and drops a single channel.
+        pixels = cv2.resize(pixels, self.resize[::-1], interpolation=cv2.INTER_LINEAR)
+        return pixels.reshape(*self.resize, -1)
+
+    def _window(self, full: tuple[int, ...]) -> tuple[int, int, tuple[int, ...]]:
+        """Top, left and size of what the crop leaves of an image of size ``full``."""
+        if self.crop is None:
+            return 0, 0, full
+        if self.crop[0] > full[0] or self.crop[1] > full[1]:
+            raise UsageError(f"a crop of {_size(self.crop)} does not fit into an image of {_size(full)}")
+        return (full[0] - self.crop[0]) // 2, (full[1] - self.crop[1]) // 2, self.crop
 
     def _mean_at(self, full: tuple[int, ...], size: tuple[int, ...], top: int, left: int) -> np.ndarray:
         mean = self.mean_image
