@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..errors import CaffeCompatError
+from ..formats.images import opencv
 from ..inference.preprocess import Preprocess
 from ..network.registry import Shape
 from ..training.data.source import Empty, Source, Values
@@ -53,13 +54,16 @@ class BatchReader(Source):
         size = self.shape[0]
         pixels = empty(self.shape, torch.uint8 if self._as_bytes else torch.float32)
         reasons = empty((size, _REASON), torch.uint8)
-        pixels.zero_()
         reasons.zero_()
         first = self.batches[index] * size
-        for k in range(min(size, len(self.rows) - first)):
+        there = min(size, len(self.rows) - first)
+        pixels[there:].zero_()
+        planes = pixels.numpy()
+        for k in range(there):
             try:
-                pixels[k] = torch.from_numpy(self._input(first + k))
+                self._put(first + k, planes[k])
             except CaffeCompatError as error:
+                pixels[k].zero_()
                 text = (getattr(error, "detail", "") or str(error)).encode()[:_REASON]
                 reasons[k, : len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
         if not self._as_bytes:
@@ -68,16 +72,17 @@ class BatchReader(Source):
         mean = mean * self.shape[1] if len(mean) == 1 else mean
         return {"pixels": Values(pixels, mean, self.preprocess.scale), "reasons": Values(reasons)}
 
-    def _input(self, i: int) -> np.ndarray:
-        """Row ``i`` as (C, H, W). Raises CaffeCompatError: it cannot be read, or does not fit."""
+    def _put(self, i: int, out: np.ndarray) -> None:
+        """Put row ``i`` into ``out``, (C, H, W). Raises CaffeCompatError: it cannot be read, or does not fit."""
         image = self.rows.pixels(i, self.preprocess.channel_order)
-        if self._as_bytes:
-            planes = np.ascontiguousarray(self.preprocess.geometry(image).transpose(2, 0, 1))
+        cut = self.preprocess.geometry(image) if self._as_bytes else self.preprocess.apply(image).transpose(1, 2, 0)
+        height, width, channels = cut.shape
+        if (channels, height, width) != out.shape:
+            raise CaffeCompatError(f"becomes {[channels, height, width]}, the net takes {list(out.shape)}")
+        if self._as_bytes and cut.strides[2] > 0:
+            opencv().split(cut, list(out))  # faster than numpy's transposed copy
         else:
-            planes = self.preprocess.apply(image)
-        if planes.shape != tuple(self.shape[1:]):
-            raise CaffeCompatError(f"becomes {list(planes.shape)}, the net takes {list(self.shape[1:])}")
-        return planes
+            out[:] = cut.transpose(2, 0, 1)
 
 
 def reason_of(row: torch.Tensor) -> str:

@@ -133,7 +133,8 @@ class _Lmdb(Database):
             )
         status = os.stat(file)
         version = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-        return _keys_of(self.path, version)
+        # The process that reads them has a working directory of its own.
+        return _keys_of(os.path.abspath(self.path), version)
 
     def _value(self, key: bytes) -> bytes | None:
         with self.handle.begin() as transaction:
