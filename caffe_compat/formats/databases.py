@@ -133,8 +133,7 @@ class _Lmdb(Database):
             )
         status = os.stat(file)
         version = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-        # The process that reads them has a working directory of its own.
-        return _keys_of(os.path.abspath(self.path), version)
+        return _keys_of(self.path, version)
 
     def _value(self, key: bytes) -> bytes | None:
         with self.handle.begin() as transaction:

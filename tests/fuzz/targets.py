@@ -16,7 +16,7 @@ import torch
 import caffe_compat
 from caffe_compat.formats.arrays import read_npy, read_npz
 from caffe_compat.formats.databases import open_database
-from caffe_compat.formats.images import opencv, read_picture
+from caffe_compat.formats.images import Mode, opencv, read_picture
 from caffe_compat.formats.logs import read_log
 from caffe_compat.formats.settings import read_settings
 from caffe_compat.formats.weights import read_binaryproto, read_solverstate, read_weights, write_binaryproto
@@ -232,7 +232,7 @@ def _pictures() -> list[Target]:
         if done:
             encoded.append(data.tobytes())
     encoded += _of(HOSTILE / "png_20s_2GB.png")
-    modes = ("color", "gray", "native")
+    modes: tuple[Mode, ...] = ("color", "gray", "native")
 
     def read(path: Path) -> None:
         for mode in modes:
