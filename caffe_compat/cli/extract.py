@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import click
 from rich.console import Console
@@ -17,22 +17,8 @@ from ..formats.sniff import is_checkpoint
 from ..inference.preprocess import Preprocess
 from ..network.checkpoint import read_checkpoint
 from ..network.loading import load
-from ..network.plugins import load_plugins
-from .options import (
-    device_option,
-    dialect_option,
-    fill_option,
-    ignore_option,
-    note,
-    parse_device,
-    parse_shapes,
-    plugin_option,
-    python_config_option,
-    python_option,
-    root_option,
-    say,
-    shape_option,
-)
+from .groups import network_options
+from .options import device_option, note, parse_device, say
 
 __all__ = ["extract"]
 
@@ -60,15 +46,8 @@ _EVERY = 10.0  # seconds between lines of progress where there is no terminal
 @click.option("--strict", is_flag=True, help="An image that cannot be read is an error.")
 @click.option("--no-optimize", is_flag=True, help="Run the net as it is, not its inference form.")
 @click.option("--ray", is_flag=False, flag_value="", metavar="[ADDRESS]", help="On a Ray cluster, or a local Ray.")
-@dialect_option
-@shape_option
-@ignore_option
-@fill_option
+@network_options
 @device_option
-@root_option
-@python_option
-@python_config_option
-@plugin_option
 def extract(
     model: str,
     weights: str | None,
@@ -83,33 +62,14 @@ def extract(
     strict: bool,
     no_optimize: bool,
     ray: str | None,
-    dialect: str,
-    input_shapes: tuple[str, ...],
-    ignore_fields: tuple[str, ...],
-    fill_missing: bool,
+    network: dict[str, Any],
     device: str,
-    root: str | None,
-    allow_python_layers: bool,
-    python_config: str | None,
-    plugins: tuple[str, ...],
 ) -> None:
     """Write blobs of MODEL (a .pt, or a prototxt and its WEIGHTS) for any number of images, resumably.
 
     Killed at any moment and started again, it goes on where it was.
     """
-    load_plugins(plugins)
-    net = load(
-        model,
-        weights,
-        dialect=None if dialect == "auto" else dialect,
-        input_shapes=parse_shapes(input_shapes),
-        ignore_fields=ignore_fields,
-        fill_missing=fill_missing,
-        root=root,
-        allow_python=allow_python_layers,
-        python_config=python_config,
-        seed=0,
-    ).to(parse_device(device))
+    net = load(model, weights, **network, seed=0).to(parse_device(device))
     told = _BadRows()
     with _Shown() as shown:
         done = extract_rows(
