@@ -77,8 +77,8 @@ def program_of(net: CaffeNet, axes: Axes | None = None, state: str = "carry") ->
     ``state`` says otherwise (:mod:`.state`).
 
     Raises:
-        NetworkError: a layer does something that torch.export cannot follow (a Python layer, files, values that decide
-            shapes), or is bound to the size that the net was built for.
+        NetworkError: a layer does something that torch.export cannot follow (code of a user, files, values
+            that decide what it does), or is bound to the size that the net was built for.
     """
     device, dtype = net.device_and_dtype()
     shapes = dict(net.input_shapes)
@@ -165,7 +165,7 @@ def run_alone(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list[dict[
     title="a torch.export program",
     cannot=(
         "inputs of other shapes than the net was built for, unless dynamic_batch or dynamic_size asks for them",
-        "layers that run Python code, touch files, or decide shapes by values",
+        "layers that run Python code, touch files, or decide by values what they do (detection is no such layer)",
         "preprocessing, sources and parity record",
     ),
     run=run_alone,

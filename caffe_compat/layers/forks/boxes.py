@@ -113,9 +113,9 @@ def best_apart(
         threshold, measure, limit: as :func:`suppress` takes them.
     """
     if torch.compiler.is_exporting():
-        return suppress(boxes[None], torch.ones_like(boxes[None, :, 0]) > 0, threshold, measure=measure, limit=limit)[
-            0
-        ].nonzero()[:, 0]
+        all_of_them = torch.ones_like(boxes[None, :, 0], dtype=torch.bool)
+        stay = _suppress_one_by_one(boxes[None], all_of_them, threshold, 1.0, measure, limit)
+        return stay[0].nonzero()[:, 0]
     boxes = boxes.T.contiguous().T  # coordinates apart: the tables below are computed along rows of boxes
     most = boxes.new_tensor(threshold)
 
