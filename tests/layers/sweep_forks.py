@@ -9,6 +9,7 @@ import numpy as np
 from tests.layers.sweep import Base, from_text
 
 WINDOWS, WU, BNKANG = "happynear/caffe-windows", "GuohongWu/caffe-windows", "bnkang/caffe-windows-for-fr"
+C3D = "facebookarchive/C3D:C3D-v1.1/src/caffe/proto/caffe.proto"
 FLOWNET2, FRCNN = "lmb-freiburg/flownet2", "makefile/frcnn"
 YOLO, YOLO_WINDOWS = "eric612/MobileNet-YOLO", "eric612/Caffe-YOLOv3-Windows"
 
@@ -35,6 +36,12 @@ def fork_bases() -> Iterator[Base]:
         yield from_text(
             net_text(f'type: "Accum" top: "y" accum_param {{ {params} }}', x=(2, 3, 6, 7)), dialect=FLOWNET2
         )
+    # A filler's value.
+    constant = '{ type: "constant" value: 0.5 }'
+    text = f"num_output: 3 kernel_size: 2 kernel_depth: 2 weight_filler {constant}"
+    yield from_text(
+        net_text(f'type: "Deconvolution3D" top: "y" convolution3d_param {{ {text} }}', x=(2, 3, 2, 4, 3)), dialect=C3D
+    )
     boxes = np.array([[0, 3, 2, 60, 45], [1, 10, 20, 50, 70]], np.float32)
     # A bin that is moved.
     yield from_text(

@@ -17,8 +17,11 @@ from tests.layers.sweep import FILES, REFERENCE, base_of
 
 # Why a layer cannot be plain PyTorch -> the types that are refused for it, in some cases or in all.
 REFUSED = {
-    "touches files": {"DetectionEvaluate", "InfogainLoss", "MPJPEEvaluation", "PosePDJAccuracy", "SavePath"},
-    "draws at random": {"Mask", "PoseHeatMapLoss", "Python"},
+    "touches files": {
+        *("DetectionEvaluate", "HeatMapsFromCoordsOrigin", "InfogainLoss", "MPJPEEvaluation", "NormalizedPoseCoords"),
+        *("PosePDJAccuracy", "RevertNormalizedPoseCoords", "SavePath"),
+    },
+    "draws at random": {"CoordsToBboxesMasks", "Mask", "PoseHeatMapLoss", "Python"},
     "depends on the definition": {"Python"},
     "builds on another in a way that cannot be flattened": {"SoftmaxWithLossOHEM"},
 }

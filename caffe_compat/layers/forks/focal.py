@@ -18,8 +18,10 @@ _PLAIN = ("makefile/frcnn", "soeaver/py-RFCN-priv", "lzx1413/CAFFE_SSD")
 _WITH_AXIS = ("chuanqi305/ssd", "jolibrain/caffe", "imistyrain/ssd")
 _WINDOWS = "happynear/caffe-windows"
 
-# C's FLT_MIN: probabilities are raised to it before their logarithm is taken. And what bases are raised to.
-_LEAST, _LEAST_BASE = torch.finfo(torch.float32).tiny, 1e-10
+# C's FLT_MIN: probabilities are raised to it before their logarithm is taken.
+_LEAST = torch.finfo(torch.float32).tiny
+# What bases are raised to before they are divided by.
+_LEAST_BASE = 1e-10
 
 
 class FocalLoss(SoftmaxWithLoss):

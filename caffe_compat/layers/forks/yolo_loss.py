@@ -24,8 +24,10 @@ __all__ = ["GaussianYolov3", "Yolov3"]
 _MOBILE, _WINDOWS = "eric612/MobileNet-YOLO", "eric612/Caffe-YOLOv3-Windows"
 # How many objects an image may have.
 _OBJECTS = 300
-# The spread that no box is surer than, and what keeps a density from being divided by 0.
-_SPREAD, _LEAST = 0.3, 1e-9
+# The spread that no box is surer than.
+_SPREAD = 0.3
+# What keeps a density from being divided by 0.
+_LEAST = 1e-9
 # C's FLT_MAX, which stands for no limit.
 _NO_LIMIT = torch.finfo(torch.float32).max
 
@@ -272,7 +274,9 @@ def _first_maximum(found: Tensor) -> Tensor:
 class Yolov3(_YoloLoss):
     """Numbers x, y, width, height, confidence, then classes."""
 
-    boxes_at, confidence_at, raw = (0, 1, 2, 3), 4, (2, 3)
+    boxes_at = (0, 1, 2, 3)
+    confidence_at = 4
+    raw = (2, 3)
 
     @property
     def lost_kind(self) -> str:
@@ -313,7 +317,9 @@ class GaussianYolov3(_YoloLoss):
     loss is the mean of 1 - intersection over union. Whether a class has been learnt is told by the first one.
     """
 
-    boxes_at, confidence_at, raw = (0, 2, 4, 6), 8, (4, 6)
+    boxes_at = (0, 2, 4, 6)
+    confidence_at = 8
+    raw = (4, 6)
 
     @property
     def by_numbers(self) -> bool:
