@@ -51,6 +51,8 @@ def gathered(name: str, made: Callable[..., object], *options: Callable[[F], F])
     taken = tuple(inspect.signature(made).parameters)
 
     def add(command: F) -> F:
+        """Adds the options to a command."""
+
         @functools.wraps(command)
         def with_group(*args: object, **given: object) -> object:
             group = made(**{key: given.pop(key) for key in taken if key in given})
