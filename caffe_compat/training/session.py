@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -197,7 +197,7 @@ def open_solver(
     _tell_all(tell, settings.notes, settings.warnings, settings_header(settings))
     seed = _seed_for(settings, snapshot, base, tell) if seed is None else seed
     tested, settings = bool(settings.tests), settings if rank.rank == 0 else replace(settings, tests=())
-    place = {"base": base, "write_root": write_root, "rank": rank.rank, "world_size": rank.size}
+    place: dict[str, Any] = {"base": base, "write_root": write_root, "rank": rank.rank, "world_size": rank.size}
     feed = partial(feed_net, seed=seed, workers=workers, gradients=gradients, allow_python=allow_python, **place)
     with ExitStack() as stack:
         how, opened = (dialect, python_config), partial(_opened, stack, feed, settings, tell)
