@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...errors import LayerError
 from ...network.registry import Layer, LayerSpec, Shape, layer
+from ...network.shapes import fits
 
 __all__ = ["BatchNorm", "normalized_channels"]
 
@@ -108,7 +109,7 @@ class BatchNorm(Layer):
 @layer("BatchNorm", bottoms=1, tops=1)
 def batch_norm(spec: LayerSpec) -> Layer:
     params = spec.params("batch_norm_param")
-    channels = 1 if len(spec.bottom_shapes[0]) == 1 else normalized_channels(spec)
+    channels = 1 if fits(spec.bottom_shapes[0], ("values",)) else normalized_channels(spec)
     use_global_stats = params.use_global_stats if params.has("use_global_stats") else None
     for dialect in spec.dialect.split("+"):
         of_the_batch = spec.phase == "TRAIN" if use_global_stats is None else not use_global_stats

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ...network.registry import Layer, LayerSpec, Shape, layer
+from ...network.shapes import fits
 from ...schema.unknown import unknown_fields_of
 from ..autograd import Context
 from ..bvlc.loss import class_labels, same_batch, with_gradient
@@ -86,7 +87,7 @@ def _check_loss(spec: LayerSpec) -> None:
 def _positions(spec: LayerSpec) -> Shape:
     """The shape of a map; or (examples, numbers), which these forks take for a map of a single position."""
     shape = spec.bottom_shapes[0]
-    return shape if len(shape) == 2 else spec.images()
+    return shape if fits(shape, ("examples", "numbers")) else spec.images()
 
 
 class _Context(Context, Protocol):

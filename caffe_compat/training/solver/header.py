@@ -43,7 +43,7 @@ def source_header(source: NetSource, number: int | None = None) -> HeaderLine:
     field, _, file = source.field.partition(" ")
     field = field.partition("[")[0]
     if number is None:
-        words, line = _CREATING[field]
+        words, line = _CREATING.get(field, (f"{field} given in memory.", 97))  # a network made in Python has no field
         return HeaderLine(f"Creating training net {words}{file}", f"solver.cpp:{line}")
     said = f"{field} file: {file}" if file else field
     return HeaderLine(f"Creating test net (#{number}) specified by {said}", "solver.cpp:190")

@@ -152,7 +152,6 @@ def test_other_layers_of_the_names_are_not_taken_for_these() -> None:
     for type_name, dialect in (
         ("ROIPooling", "superxuang/caffe_3d_faster_rcnn"),
         ("PSROIPooling", "soeaver/py-RFCN-priv"),
-        ("ROIAlign", "makefile/frcnn"),
         ("Permute", "Lyp100208/Caffe_action"),
     ):
         with pytest.raises(UnknownLayerError, match="not under dialect"):
