@@ -162,6 +162,7 @@ def test_what_a_pt2_has_no_place_for(option: list[str], run: Callable[..., Resul
     assert not Path("m.pt2").exists()
 
 
+@pytest.mark.slow
 def test_a_pt2_is_told_from_a_pt(run: Callable[..., Result], model: Path) -> None:
     assert run("convert", "net.prototxt", "net.caffemodel", "-o", "m.pt2", "--format", "pt2").status == 0
     assert "m.pt2: is a torch.export program (.pt2): torch.export.load runs it" in run("inspect", "m.pt2").error
@@ -234,6 +235,7 @@ def test_verify_a_model(run: Callable[..., Result], model: Path) -> None:
     np.testing.assert_allclose(failed["max_abs"], -Y.min(), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_verify_in_other_forms(run: Callable[..., Result], model: Path) -> None:
     files = ("net.prototxt", "net.caffemodel", "--reference", "ref.h5")
     for form in (
@@ -260,6 +262,7 @@ def test_verify_writes_a_suite(run: Callable[..., Result], model: Path) -> None:
     assert not Path("b.toml").exists()
 
 
+@pytest.mark.slow
 def test_verify_two_models(run: Callable[..., Result], model: Path) -> None:
     assert run("convert", "net.prototxt", "net.caffemodel", "-o", "net.pt").status == 0
     assert run("convert", "net.prototxt", "net.caffemodel", "-o", "net.pt2", "--format", "pt2").status == 0

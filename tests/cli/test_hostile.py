@@ -358,6 +358,7 @@ def test_text_that_is_none(farm: Farm) -> None:
         assert str(farm.folder) in errors_of(result)[0], result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [50, pytest.param(2000, marks=pytest.mark.slow)])
 def test_damaged_text(count: int, farm: Farm) -> None:
     rng = random.Random(count)
@@ -458,6 +459,7 @@ def damaged(good: bytes, rng: random.Random) -> bytes:
 DAMAGED = ["formats/v0net.caffemodel", "formats/v1net.upgraded.caffemodel", "formats/v1net.caffemodel.h5"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [40, pytest.param(1500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_weights(name: str, count: int, farm: Farm) -> None:
@@ -530,6 +532,7 @@ def test_hdf5_weights(farm: Farm) -> None:
         assert result["name"] in errors_of(result)[0], result
 
 
+@pytest.mark.slow
 def test_recordings(farm: Farm) -> None:
     """Files of recorded outputs, bit by bit."""
     x = np.ones((2, 3), np.float32)

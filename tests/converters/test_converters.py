@@ -97,6 +97,7 @@ def test_no_format_takes_the_place_of_another(name: str, suffix: str) -> None:
         converters.target(name, suffix=suffix, title="a copy")(print)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_program_leaves_the_net_as_it_was(dtype: str, tmp_path: Path) -> None:
     net = filled(NET)

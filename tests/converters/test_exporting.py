@@ -159,6 +159,7 @@ def test_the_layer_that_ties_a_size_down_is_named() -> None:
 # State
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["carry", "inputs", "reset"])
 def test_state_of_a_program(state: str, tmp_path: Path) -> None:
     net = filled(LSTM)

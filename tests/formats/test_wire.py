@@ -383,6 +383,7 @@ def test_ten_gigabytes_declared_in_one_kilobyte(tmp_path: Path) -> None:
             within(1_000, lambda: read_net(path))
 
 
+@pytest.mark.slow
 def test_floods_of_empty_messages_are_refused() -> None:
     with pytest.raises(WireError, match="more than 100000 layers"):
         read_net(field(100, b"") * 100_001)

@@ -9,6 +9,8 @@ from tests.fuzz.targets import Target, targets
 
 TARGETS = targets()
 NAMES = [target.name for target in TARGETS]
+# Readers that damage keeps busy until their time is up, or whose process has to begin anew.
+FEW = {"cdf": 2, "persons-mat": 3}
 
 
 def check(found: Findings, count: int) -> None:
@@ -19,13 +21,15 @@ def check(found: Findings, count: int) -> None:
 
 @pytest.mark.parametrize("target", TARGETS, ids=NAMES)
 def test_damaged_files_are_refused_or_sound(target: Target) -> None:
-    check(run(target, 0, 12), 12)
+    count = FEW.get(target.name, 12)
+    check(run(target, 0, count), count)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS, ids=NAMES)
 def test_many_damaged_files_are_refused_or_sound(target: Target) -> None:
-    check(run(target, 1000, 300), 300)
+    count = 10 * FEW.get(target.name, 30)
+    check(run(target, 1000, count), count)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=NAMES)

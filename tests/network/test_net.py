@@ -676,6 +676,7 @@ def test_export(name: str) -> None:
     torch.export.save(program, stored)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPILED)
 def test_compile_without_graph_breaks(name: str) -> None:
     text, shape = COMPILED[name]

@@ -219,6 +219,7 @@ def test_messages_as_deep_as_allowed_survive_copying_and_printing() -> None:
     assert net(format_message(message)) == message
 
 
+@pytest.mark.slow
 def test_a_long_text_is_read_whole() -> None:
     layer = (
         'layer { name: "conv" type: "Convolution" bottom: "a" top: "b" convolution_param { num_output: 3 } } # note\n'

@@ -95,6 +95,7 @@ def slow(spec):
 SLOW = NET.replace('type: "Dropout" bottom: "h" top: "h"', 'type: "SlowDown" bottom: "h" top: "h"')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "goes_on"), [("SIGINT", False), pytest.param("SIGHUP", True, marks=pytest.mark.slow)]
 )

@@ -204,6 +204,7 @@ def test_a_missing_method_is_named() -> None:
         y.sum().backward()
 
 
+@pytest.mark.slow
 def test_it_compiles_around_and_does_not_export() -> None:
     register_python_layer("TimesTen")(TimesTen)
     model = net("TimesTen")
