@@ -435,6 +435,7 @@ def test_weights(farm: Farm) -> None:
         assert re.search(WEIGHTS[result["name"]][1], errors_of(result)[0]), result
 
 
+@pytest.mark.slow
 def test_weights_that_lie_about_nothing(farm: Farm) -> None:
     """The files above, done right: what is refused there is what was changed."""
     farm.convert("good", NET, caffemodel(blob((4, 3), WEIGHT), blob((4,), BIAS)))
@@ -475,6 +476,7 @@ def test_damaged_weights(name: str, count: int, farm: Farm) -> None:
     assert statuses.count(2) > count // 4
 
 
+@pytest.mark.slow
 def test_hdf5_weights(farm: Farm) -> None:
     layers = "data/fc"
     other = farm.folder / "other.h5"
@@ -561,6 +563,7 @@ def test_recordings(farm: Farm) -> None:
     farm.run()
 
 
+@pytest.mark.slow
 def test_arrays(farm: Farm) -> None:
     """.npy inputs whose header lies."""
     good = b"\x93NUMPY\x01\x00"
@@ -589,6 +592,7 @@ def test_arrays(farm: Farm) -> None:
     assert not (farm.folder / "pwned").exists()
 
 
+@pytest.mark.slow
 def test_a_good_network_opens_only_its_own_files(farm: Farm) -> None:
     text = NET + layer(
         "loss", "InfogainLoss", "y y", "", "infogain_loss_param { source: '/etc/passwd' } include { phase: TRAIN }"

@@ -112,6 +112,7 @@ def test_layers_stand_under_their_names_in_their_order() -> None:
     assert text.count("class ChannelScale") == text.count("Caffe stores sums and what to divide them by") == 1
 
 
+@pytest.mark.slow
 def test_it_runs_alone(tmp_path: Path, reference: Path) -> None:
     """Written, checked on the way, and run by a process that finds neither this library nor its folder."""
     net = caffe_compat.load(reference / "formats/v1net.prototxt", reference / "formats/v1net.caffemodel")
@@ -129,6 +130,7 @@ def test_it_runs_alone(tmp_path: Path, reference: Path) -> None:
     assert same_bits(torch.load(tmp_path / "outputs")["prob"], expected["prob"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_weights_are_stored_as_asked(dtype: str, tmp_path: Path) -> None:
     from safetensors import safe_open
@@ -144,6 +146,7 @@ def test_weights_are_stored_as_asked(dtype: str, tmp_path: Path) -> None:
     assert f"stored in {dtype}" in (tmp_path / "m.py").read_text()
 
 
+@pytest.mark.slow
 def test_what_a_conversion_knows_is_told(tmp_path: Path, reference: Path) -> None:
     tiny = reference / "tiny_mask3d"
     conversion = caffe_compat.convert(
@@ -221,6 +224,7 @@ def _hostile_chain() -> str:
     return text
 
 
+@pytest.mark.slow
 def test_names_cannot_do_anything(tmp_path: Path) -> None:
     text = _hostile_chain()
     net = filled(text)
@@ -255,6 +259,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_other_sizes_are_made_sure_of(tmp_path: Path) -> None:
     net = _drawn("ALEXNET")
     exported = converters.export(net, tmp_path / "m.py", dynamic_batch=True)
@@ -267,6 +272,7 @@ def test_other_sizes_are_made_sure_of(tmp_path: Path) -> None:
         converters.export(fixed, tmp_path / "n.py", dynamic_batch=True)
 
 
+@pytest.mark.slow
 def test_a_source_that_computes_something_else_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from converters import python
 

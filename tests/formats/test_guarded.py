@@ -126,6 +126,7 @@ def test_a_forked_process_has_a_reader_of_its_own() -> None:
     os.close(there)
 
 
+@pytest.mark.slow
 def test_none_is_left_behind() -> None:
     """Neither by a program that ends, nor, after its time, by one that was killed while its reader was busy."""
     code = (

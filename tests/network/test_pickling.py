@@ -183,6 +183,7 @@ message OwnParameter { optional float scale = 1; }
 """
 
 
+@pytest.mark.slow
 def test_a_schema_of_the_users_own_comes_along(tmp_path: Path) -> None:
     proto = tmp_path / "own.proto"
     proto.write_text(OWN_PROTO)

@@ -203,6 +203,7 @@ def test_positional_modules_of_some_blobs(net: CaffeNet) -> None:
     assert all(value.is_contiguous() and not value.requires_grad for value in found)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_torch_takes_a_positional_module(net: CaffeNet) -> None:
     module, x = net.as_module(outputs=["prob", "sum"]), images(2)

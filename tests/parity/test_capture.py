@@ -634,6 +634,7 @@ def other_interpreters() -> list[str]:
     return [path for path in sorted(found) if subprocess.run([path, *probe], capture_output=True).returncode == 0]
 
 
+@pytest.mark.slow
 def test_every_interpreter_records_the_same(bench: Bench) -> None:
     def numbers(file: h5py.File) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}

@@ -200,6 +200,7 @@ def test_a_browser_opens_and_searches_the_page_of_a_deep_network(tmp_path: Path)
     assert taken < 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 def test_a_browser_shows_hostile_names_as_they_are(tmp_path: Path) -> None:
     evil = "</script><script>document.title=1</script><img src=x onerror=alert(1)>"

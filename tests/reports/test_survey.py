@@ -208,6 +208,7 @@ def test_files_that_hang_or_kill_the_worker(tmp_path: Path) -> None:
         assert found["3.prototxt"] == (UNREAD, ("internal: out of memory",))
 
 
+@pytest.mark.slow
 def test_plugin_that_fails(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(GOOD)
     (tmp_path / "plugin.py").write_text("raise ValueError('no good')")

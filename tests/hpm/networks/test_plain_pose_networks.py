@@ -24,6 +24,7 @@ OUTPUTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_pose_networks_have_equal_bits(name: str) -> None:
     whole = seeded_net(define(name, NetworkOptions(image_size=64)))

@@ -35,6 +35,7 @@ def _net(name: str, reference: Path, device: torch.device) -> CaffeNet:
     return seeded_net(define(network, options), files=FileAccess(reference)).to(device)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_batches_with_carried_state(reference: Path, name: str, device: torch.device) -> None:
     net = _net(name, reference, device)

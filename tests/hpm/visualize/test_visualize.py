@@ -253,6 +253,7 @@ def test_contact_sheet(tmp_path: Path) -> None:
 # Videos
 
 
+@pytest.mark.slow
 def test_gif(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     progress = lambda done, total: told.append((done, total))  # noqa: E731
@@ -279,6 +280,7 @@ def read_mp4(path: Path, width: int, height: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8).reshape(-1, height, width, 3)
 
 
+@pytest.mark.slow
 def test_mp4(tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     order = [6, 0, 3]

@@ -135,6 +135,7 @@ def test_a_second_derivative_is_refused_rather_than_wrong() -> None:
         slope.sum().backward()
 
 
+@pytest.mark.slow
 def test_compiles_with_gradients() -> None:
     module = build('type: "SoftmaxWithLoss" loss_param { ignore_label: 1 }', (3, 4), (3,))
     compiled = torch.compile(module, backend="aot_eager", fullgraph=True)

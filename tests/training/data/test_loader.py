@@ -137,6 +137,7 @@ def test_a_worker_that_dies() -> None:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.slow
 def test_closing_does_not_wait_for_a_long_read() -> None:
     loader = Loader([Scripted({1: "hang"})], workers=1)
     next(loader)
