@@ -357,6 +357,7 @@ def test_public_names_are_exact() -> None:
         _ = caffe_compat.lod
 
 
+@pytest.mark.slow
 def test_public_names_come_when_they_are_asked_for() -> None:
     code = """
 import sys
@@ -368,6 +369,7 @@ print(before, load.__module__, CaffeNet.__name__, "torch" in sys.modules)
     assert _run(code).split() == ["False", "caffe_compat.network.loading", "CaffeNet", "True"]
 
 
+@pytest.mark.slow
 def test_a_layer_of_ones_own_meets_those_that_ship() -> None:
     """A second ReLU is refused where it is registered, whatever was imported before."""
     code = """
@@ -391,6 +393,7 @@ def test_every_module_and_public_name_is_documented(name: str) -> None:
             assert inspect.getdoc(value), f"{name}.{public}"
 
 
+@pytest.mark.slow
 def test_no_module_hides() -> None:
     """Every module can be imported from a fresh start, whatever was imported before."""
     names = [

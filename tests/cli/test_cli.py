@@ -174,6 +174,7 @@ def test_convert_replaces_an_older_result(run: Callable[..., Result], model: Pat
     assert caffe_compat.load("m.pt").output_names == ("z",)
 
 
+@pytest.mark.slow
 def test_a_data_layer_becomes_an_input(run: Callable[..., Result], model: Path) -> None:
     data = layer("d", "Data", "", "x", 'data_param { source: "/nowhere" batch_size: 2 }')
     Path("net.prototxt").write_text(data + NET.partition("\n")[2])
@@ -537,6 +538,7 @@ def test_a_reader_that_leaves(arguments: tuple[str, ...], model: Path) -> None:
     assert running.returncode == 141
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
 def test_a_full_disk_behind_stdout(model: Path) -> None:
     command = [sys.executable, "-m", "caffe_compat", "inspect", "net.prototxt"]

@@ -190,6 +190,7 @@ def test_a_state_that_there_is_not(tmp_path: Path) -> None:
         converters.export(filled(LSTM), tmp_path / "m.pt2", state="lost")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["onnx", "pt2"])
 def test_what_a_file_does_not_refuse_is_said(suffix: str, tmp_path: Path) -> None:
     net = filled(input_layer("x", 2, 3) + input_layer("label", 2) + layer("loss", "SoftmaxWithLoss", "x label", "l"))

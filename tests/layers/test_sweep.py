@@ -62,7 +62,14 @@ def _label(entry: LayerType) -> str:
     return entry.name + (f" of {entry.dialects[0]}" if entry.dialects else "")
 
 
-@pytest.mark.parametrize("name", sorted({entry.name for entry in SHIPPED}))
+# Those with the most parameters, or the most expensive ones.
+LONG = {"ANGLE_LOSS", "GaussianYolov3", "MultiBoxLoss", "Yolov3"}
+NAMES = sorted({entry.name for entry in SHIPPED})
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in NAMES]
+)
 def test_every_parameter_that_is_read_counts(name: str) -> None:
     dead = [
         f"{_label(entry)}: {path}"

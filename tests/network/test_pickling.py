@@ -274,6 +274,7 @@ def _run_there(net: Any, x: Tensor, answers: Any) -> None:
     answers.put({name: value.numpy() for name, value in net.run({"x": x}, "all").items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimized", [False, True])
 def test_a_spawned_process_gives_equal_bits(optimized: bool) -> None:
     net: Any = filled(SHARED)
