@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..errors import UsageError
+from ..errors import UsageError, located
 from ..extraction import BadRow, find_images
 from ..extraction import extract as extract_rows
 from ..formats.sniff import is_checkpoint
@@ -107,7 +107,8 @@ def _preprocess(text: str | None, model: str) -> Preprocess:
             "say how pixels become input: --preprocess order=bgr,mean=104:117:123,resize=256x256,crop=224 (order=bgr "
             "alone gives raw pixels, 0 to 255)"
         )
-    return Preprocess.from_record(record)
+    with located(path=model):
+        return Preprocess.from_record(record)
 
 
 class _BadRows:

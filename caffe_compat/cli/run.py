@@ -67,7 +67,8 @@ def run(
 
 def _stored_preprocess(model: str) -> Preprocess | None:
     record = read_checkpoint(model).preprocess if is_checkpoint(model) else None
-    return Preprocess.from_record(record) if record else None
+    with located(path=model):
+        return Preprocess.from_record(record) if record else None
 
 
 def _load_inputs(net: CaffeNet, paths: Mapping[str, str], how: Preprocess | None) -> dict[str, np.ndarray]:

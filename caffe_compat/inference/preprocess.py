@@ -238,17 +238,28 @@ class Preprocess:
         try:
             if set(record) != set(fields):
                 raise ValueError(f"entries {', '.join(sorted(map(str, record)))}; {', '.join(fields)} were expected")
-            image = record["mean_image"]
             return cls(
                 channel_order=record["channel_order"],
                 mean=None if record["mean"] is None else tuple(float(value) for value in record["mean"]),
-                mean_image=None if image is None else image.float().numpy(),
+                mean_image=_array_of(record["mean_image"]),
                 scale=float(record["scale"]),
                 resize=_pair(record["resize"]),
                 crop=_pair(record["crop"]),
             )
         except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UsageError(f"the record of the preprocessing is damaged: {error}") from error
+
+
+def _array_of(tensor: Any) -> np.ndarray | None:
+    if tensor is None:
+        return None
+    plain = type(tensor) is torch.Tensor and tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not plain or tensor.dtype != torch.float32:
+        raise TypeError("mean_image is no tensor of float32")
+    if not tensor.is_contiguous():  # nor is one with a value for many pixels
+        raise ValueError("the values of mean_image overlap or have gaps")
+    array: np.ndarray = tensor.numpy()
+    return array
 
 
 def _pair(value: Any) -> tuple[int, int] | None:

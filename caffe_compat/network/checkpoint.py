@@ -27,7 +27,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
@@ -37,14 +37,12 @@ from ..access import FileAccess
 from ..errors import CaffeCompatError, FileError, UsageError, first_line, located
 from ..formats.files import Checksum, atomic_write, open_file
 from ..parity.record import ParityRecord, versions
-from ..schema import keep_dialect, portable_dialect, ships
+from ..schema import portable_dialect
 from ..schema.printing import format_message
 from ..schema.prototxt import parse_message
-from .graph import NetState
-from .guess import Guess
+from .checkpoint_entries import DTYPES, Checkpoint, checked
 from .names import under_names
 from .net import CaffeNet
-from .unread import ANY_FIELD, IgnoredField
 
 __all__ = [
     "Checkpoint",
@@ -56,35 +54,6 @@ __all__ = [
 
 FORMAT = "caffe-compat"
 VERSION = 1
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The contents of a ``.pt``; the module's docstring says what each entry is."""
-
-    network: str
-    dialect: str
-    dialect_text: str | None
-    state: NetState
-    input_shapes: dict[str, tuple[int, ...]]
-    outputs: tuple[str, ...] | None
-    dtype: str
-    optimized: bool
-    state_dict: dict[str, torch.Tensor]
-    sources: tuple[dict[str, str], ...]
-    preprocess: dict[str, Any] | None
-    parity: ParityRecord | None
-    extra: dict[str, torch.Tensor | str]
-    written_by: str
-    ignored: tuple[IgnoredField, ...] | None = None
-    unfilled: tuple[str, ...] = ()
-    guessed: tuple[Guess, ...] = ()
-
-    @property
-    def accepted_fields(self) -> tuple[str, ...]:
-        """Fields that may stand in the network unread: what was let pass then. Earlier releases let everything pass."""
-        return (ANY_FIELD,) if self.ignored is None else tuple(ignored.field for ignored in self.ignored)
 
 
 def save_checkpoint(
@@ -213,39 +182,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise FileError(f"cannot be read as a .pt of plain tensors: {first_line(error)}", path=name) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise FileError("was not written by caffe-compat convert", path=name)
-    if content.get("version") != VERSION:
-        raise FileError(f"has format version {content.get('version')}; this release reads version {VERSION}", path=name)
-    try:
-        state = content["state"]
-        tensors = content["state_dict"]
-        if content["dtype"] not in DTYPES:
-            raise ValueError(f"dtype {content['dtype']!r}")
-        for key, tensor in tensors.items():
-            _check_tensor(_typed(key, str), tensor, DTYPES[content["dtype"]])
-        return Checkpoint(
-            network=_typed(content["network"], str),
-            dialect=_dialect(content["dialect"], content["dialect_text"]),
-            dialect_text=content["dialect_text"],
-            state=NetState(state["phase"], int(state["level"]), tuple(map(str, state["stages"]))),
-            input_shapes={str(n): tuple(int(d) for d in s) for n, s in content["input_shapes"].items()},
-            outputs=_outputs(content.get("outputs")),
-            dtype=content["dtype"],
-            optimized=_typed(content["optimized"], bool),
-            state_dict=tensors,
-            sources=tuple({"name": str(s["name"]), "sha256": str(s["sha256"])} for s in content["sources"]),
-            preprocess=content["preprocess"],
-            parity=_parity_record(content["parity"]),
-            # Files of earlier releases have none.
-            extra=_extra(content.get("extra", {})),
-            written_by=str(content["written_by"]),
-            ignored=_ignored(content.get("ignored")),
-            unfilled=tuple(_typed(name, str) for name in _typed(content.get("unfilled", []), list)),
-            guessed=_guesses(content.get("guessed", [])),
-        )
-    except KeyError as error:
-        raise FileError(f"is damaged: entry {error} is missing", path=name) from error
-    except (TypeError, ValueError, AttributeError, OverflowError, UsageError) as error:
-        raise FileError(f"is damaged: {error}", path=name) from error
+    version = content.get("version")
+    if type(version) is not int or version != VERSION:
+        raise FileError(f"has format version {version}; this release reads version {VERSION}", path=name)
+    return checked(content, name)
 
 
 def _check_archive(file: BinaryIO) -> None:
@@ -260,70 +200,6 @@ def _check_archive(file: BinaryIO) -> None:
         damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f"the checksum of {damaged} is wrong")
-
-
-def _check_tensor(name: str, tensor: Any, dtype: torch.dtype, where: str = "state_dict") -> None:
-    """A plain tensor with memory of its own for each value, as save_checkpoint writes them."""
-    if type(tensor) is not torch.Tensor or tensor.layout != torch.strided or tensor.device.type != "cpu":
-        raise TypeError(f"{name} in {where} is no plain tensor")
-    if tensor.dtype not in (dtype, torch.float32) and tensor.is_floating_point():
-        raise TypeError(f"{name} in {where} holds {tensor.dtype}, {dtype} was expected")
-    if not tensor.is_contiguous():
-        raise ValueError(f"the values of {name} in {where} overlap or have gaps")
-
-
-def _parity_record(entry: Any) -> ParityRecord | None:
-    if entry is None:
-        return None
-    record = ParityRecord(**entry)
-    for field in fields(ParityRecord):
-        kind = {"str": str, "int": int, "float": float}[str(field.type)]
-        _typed(getattr(record, field.name), kind)
-    return record
-
-
-def _ignored(entries: Any) -> tuple[IgnoredField, ...] | None:
-    """None for files of earlier releases, which do not say."""
-    if entries is None:
-        return None
-    found = tuple(IgnoredField(**_typed(entry, dict)) for entry in _typed(entries, list))
-    for ignored in found:
-        for field in fields(IgnoredField):
-            _typed(getattr(ignored, field.name), {"str": str, "bool": bool}[str(field.type)])
-    return found
-
-
-def _guesses(entries: Any) -> tuple[Guess, ...]:
-    return tuple(
-        Guess(_typed(e["blob"], str), tuple(_typed(n, int) for n in _typed(e["shape"], list)), _typed(e["why"], str))
-        for e in _typed(entries, list)
-    )
-
-
-def _outputs(names: Any) -> tuple[str, ...] | None:
-    return None if names is None else tuple(_typed(name, str) for name in _typed(names, list))
-
-
-def _extra(entries: Any) -> dict[str, torch.Tensor | str]:
-    for name, value in _typed(entries, dict).items():
-        if not isinstance(value, str):
-            _check_tensor(_typed(name, str), value, getattr(value, "dtype", torch.float32), "extra")
-    return dict(entries)
-
-
-def _dialect(name: Any, text: Any) -> str:
-    """The name of a stored dialect, made known if the file brings it; never the path of a file to open."""
-    if text is not None:
-        return keep_dialect(_typed(name, str), _typed(text, str))
-    if _typed(name, str).endswith(".proto") and not ships(name):
-        raise ValueError(f"the text of dialect {name} is missing")
-    return str(name)
-
-
-def _typed(value: Any, kind: type) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"{kind.__name__} expected, found {type(value).__name__}")
-    return value
 
 
 def load_checkpoint(

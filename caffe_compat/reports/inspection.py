@@ -6,17 +6,18 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from google.protobuf.descriptor import FieldDescriptor
 
-from ..errors import CaffeCompatError, FileError, UsageError
+from ..errors import CaffeCompatError, FileError, UsageError, located
 from ..formats.blob_proto import read_blob
 from ..formats.sniff import TEXT_KINDS, FileKind, kind_of
 from ..formats.textformat import TextTree, parse_text
 from ..formats.weights import WeightsFile, read_solverstate, read_weights
+from ..inference.preprocess import Preprocess
 from ..network.checkpoint import Checkpoint, read_checkpoint
 from ..network.definition import Definition, read_definition
 from ..network.filling import shape_fits
@@ -363,7 +364,7 @@ def _inspect_checkpoint(path: str, size: int) -> Inspection:
         content.dtype,
         content.optimized,
         content.sources,
-        _plain_preprocess(content.preprocess),
+        _plain_preprocess(content.preprocess, path),
         None if content.parity is None else asdict(content.parity),
         {name: _plain_extra(value) for name, value in content.extra.items()},
         content.written_by,
@@ -389,15 +390,13 @@ def _tensor_rows(content: Checkpoint) -> WeightsInspection:
     return WeightsInspection(len(rows), rows, sum(row.parameters for row in rows), stored)
 
 
-def _plain_preprocess(record: Mapping[str, object] | None) -> dict[str, object] | None:
-    """A mean image is told by its shape; it does not belong into a report."""
+def _plain_preprocess(record: Mapping[str, Any] | None, path: str) -> dict[str, object] | None:
+    """The record, if it is one. A mean image is told by its shape; it does not belong into a report."""
     if record is None:
         return None
-    plain = dict(record)
-    mean = plain.get("mean_image")
-    if isinstance(mean, np.ndarray | torch.Tensor):
-        plain["mean_image"] = {"shape": list(mean.shape)}
-    return plain
+    with located(path=path):
+        image = Preprocess.from_record(record).mean_image
+    return {**record, "mean_image": None if image is None else {"shape": list(image.shape)}}
 
 
 def _plain_extra(value: torch.Tensor | str) -> str:

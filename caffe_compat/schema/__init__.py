@@ -298,8 +298,13 @@ def portable_dialect(name: str) -> tuple[str, str | None]:
     """A name that holds in other processes and on other machines, with its text if it is a user's own ``.proto`` file.
 
     Where there is a text, :func:`keep_dialect` makes it known over there.
+
+    Raises:
+        DialectError: it is joined of several, one of which is a file of the user's.
     """
     text = own_dialect(name)
+    if text is None and not ships(name):
+        raise DialectError(f"dialect {name} cannot be kept: a .proto file is kept alone, not joined to others by '+'")
     return (name, None) if text is None else (keep_dialect(name, text), text)
 
 

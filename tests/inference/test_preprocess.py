@@ -212,6 +212,8 @@ def test_transform_param_with_a_mean_file_needs_its_contents() -> None:
 
 # The .pt
 
+MEAN = torch.zeros(3, 2, 2)
+
 
 def test_record_survives_a_safe_pt(tmp_path: Path) -> None:
     image = pixels(7, 10)
@@ -225,7 +227,10 @@ def test_record_survives_a_safe_pt(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"scale": "x"}, {"mean": 3}, {"crop": [1]}, {"extra": 1}, {"channel_order": "x"}, {"mean_image": 1}],
+    [
+        *({"scale": "x"}, {"mean": 3}, {"crop": [1]}, {"extra": 1}, {"channel_order": "x"}),
+        *({"mean_image": image} for image in (1, MEAN.to("meta"), MEAN.to_sparse(), MEAN[..., :1].expand(3, 2, 2))),
+    ],
 )
 def test_damaged_record(change: dict) -> None:
     with pytest.raises(UsageError):

@@ -18,15 +18,13 @@ import pytest
 import torch
 
 import caffe_compat
-from caffe_compat import CaffeNet, NetState, load
-from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, FileError, UsageError
+from caffe_compat import CaffeNet, NetState
+from caffe_compat.errors import CaffeCompatError, FileError, UsageError
 from caffe_compat.formats.files import sha256_of
 from caffe_compat.formats.sniff import is_checkpoint
 from caffe_compat.network import names as names_module
 from caffe_compat.network.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from caffe_compat.parity.record import ParityRecord, versions
-from caffe_compat.schema import dialect_names
-from caffe_compat.schema.prototxt import parse_message
 from tests.networks import filled, input_layer, ip, layer
 
 TEXT = (
@@ -340,6 +338,15 @@ BIAS = torch.zeros(2)
         (setting("input_shapes", to={"y": [1]}), "names 'y', which is no input of the net"),
         (setting("input_shapes", to={"x": [2, 3, -6, 5]}), "negative dimension"),
         (setting("input_shapes", to={"x": [2**31, 2**31]}), "Caffe's limit"),
+        (setting("input_shapes", "x", to=BIAS), "entry 'input_shapes': is damaged: list expected, found Tensor"),
+        (setting("input_shapes", "x", to=[True]), "is damaged: int expected, found bool"),
+        (setting("version", to=BIAS), "has format version tensor"),
+        (setting("state", to=BIAS), "entry 'state': is damaged: dict expected, found Tensor"),
+        (setting("state", "stages", to="abc"), "entry 'state': is damaged: list expected, found str"),
+        (setting("sources", to=BIAS), "is damaged: list expected, found Tensor"),
+        (setting("guessed", to=[BIAS]), "entry 'guessed': is damaged: dict expected, found Tensor"),
+        (setting("preprocess", to=5), "is damaged: dict expected, found int"),
+        (setting("written_by", to=BIAS), "is damaged: str expected, found Tensor"),
         (setting("sources", to=[{"name": "x"}]), "is damaged: entry 'sha256' is missing"),
         (setting("parity", to={"reference": "x"}), "is damaged"),
         (setting("parity", "worst_rel", to="nothing"), "is damaged: float expected, found str"),
@@ -351,6 +358,12 @@ BIAS = torch.zeros(2)
             setting("state_dict", "fc.bias", to=torch.nn.Parameter(BIAS)),
             "is damaged: fc.bias in state_dict is no plain tensor",
         ),
+        (setting("state_dict", "fc.bias", to=BIAS.to("meta")), "is damaged: fc.bias in state_dict is no plain tensor"),
+        (
+            setting("state_dict", "fc.bias", to=BIAS.to(torch.float8_e5m2)),
+            "fc.bias in state_dict holds torch.float8_e5m2, which is no number",
+        ),
+        (setting("state_dict", "fc.bias", to=BIAS.to(torch.complex64)), "holds torch.complex64, which is no number"),
         (setting("state_dict", "fc.bias", to=BIAS.double()), "holds torch.float64, torch.float32 was expected"),
         (
             setting("state_dict", "fc.bias", to=BIAS.long()),
@@ -432,54 +445,3 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(FileError, match="not a regular file"):
         caffe_compat.load(tmp_path / "pipe")
-
-
-OWN_PROTO = """
-syntax = "proto2";
-package caffe;
-message LayerParameter { optional StretchParameter stretch_param = 777; }
-message StretchParameter { optional float factor = 1 [default = 2]; }
-"""
-RELU = input_layer("data", 2, 3) + layer("relu", "ReLU", "data", "relu")
-
-
-def test_a_dialect_of_ones_own_travels_with_the_file(tmp_path: Path) -> None:
-    saved = []
-    for folder, proto, factor in (("a+b", OWN_PROTO, 5), ("c", OWN_PROTO.replace("777", "778"), 7)):
-        path = tmp_path / folder / "own.proto"
-        path.parent.mkdir()
-        path.write_text(proto)
-        prototxt = path.with_name("net.prototxt")
-        stretch = f"stretch_param {{ factor: {factor} }}"
-        prototxt.write_text(input_layer("data", 2, 3) + layer("relu", "ReLU", "data", "relu", stretch))
-        with pytest.warns(CaffeCompatWarning, match="stretch_param"):
-            net = load(prototxt, dialect=str(path), ignore_fields=["stretch_param"])
-        saved.append((path.with_name("net.pt"), factor))
-        save_checkpoint(net, saved[-1][0])
-        path.unlink()
-    for file, factor in saved:
-        content = torch.load(file, weights_only=True)
-        assert str(tmp_path) not in content["dialect"]
-        assert "StretchParameter" in content["dialect_text"]
-        again = load(file)
-        save_checkpoint(again, tmp_path / "again.pt")  # and with the net that was loaded
-        assert torch.load(tmp_path / "again.pt", weights_only=True)["dialect"] == content["dialect"]
-        assert load(tmp_path / "again.pt").message.layer[-1].stretch_param.factor == factor
-
-
-def test_a_dialect_joined_of_several_loads_again(tmp_path: Path) -> None:
-    joined = "+".join(dialect_names()[1:3])
-    save_checkpoint(CaffeNet(parse_message(RELU).message, dialect=joined), tmp_path / "net.pt")
-    assert load(tmp_path / "net.pt").dialect == joined
-
-
-@pytest.mark.parametrize("text", [None, 5])
-def test_a_stored_dialect_opens_no_file(tmp_path: Path, text: object) -> None:
-    (tmp_path / "own.proto").write_text(OWN_PROTO)
-    net = CaffeNet(parse_message(RELU).message)
-    save_checkpoint(net, tmp_path / "net.pt")
-    content = torch.load(tmp_path / "net.pt", weights_only=True)
-    content |= {"dialect": str(tmp_path / "own.proto"), "dialect_text": text}
-    torch.save(content, tmp_path / "net.pt")
-    with pytest.raises(FileError, match="damaged"):
-        load(tmp_path / "net.pt")

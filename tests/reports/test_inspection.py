@@ -436,6 +436,13 @@ def test_checkpoint(tmp_path: Path) -> None:
     assert inspection.weights.layers[0].blobs[0].dtype == "bfloat16"
 
 
+def test_a_record_of_preprocessing_that_is_none(tmp_path: Path) -> None:
+    net = load(write(tmp_path / "net.prototxt", NET), seed=0, input_shapes={"data": (1, 4, 9, 11)})
+    save_checkpoint(net, tmp_path / "net.pt", preprocess={**Preprocess().to_record(), "crop": [[1], "x"]})
+    with pytest.raises(UsageError, match=r"net\.pt: the record of the preprocessing is damaged: "):
+        inspect_file(tmp_path / "net.pt")
+
+
 # Files that are none of these
 
 
