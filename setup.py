@@ -46,7 +46,10 @@ setup(
     extras_require={
         **EXTRAS,
         "all": sorted({package for packages in EXTRAS.values() for package in packages}),
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "coverage>=7.10", "ruff", "mypy", "build>=1", "setuptools>=70.1"],
+        "dev": [
+            *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "coverage>=7.10"),
+            *("ruff", "mypy", "build>=1", "setuptools>=70.1"),
+        ],
     },
     py_modules=["caffe_compat_pytest"],  # outside the packages: pytest imports it in projects that want none of them
     entry_points={

@@ -17,6 +17,7 @@ from caffe_compat.network.net import CaffeNet
 from caffe_compat.parity.record import ParityRecord, versions
 
 from .dynamic import dynamic_axes
+from .overwritten import overwritten_note
 from .pixels import pixels_of
 from .precision import in_precision
 from .registry import target
@@ -136,7 +137,7 @@ def write(
     facts = metadata_of(net, preprocess=preprocess, sources=sources, parity=parity, embedded=embed_preprocess)
     write_model(built, str(path), name=net.message.name, metadata=facts)
     _check(str(path))
-    return state_note(net, state) + unchecked(net)
+    return state_note(net, state) + overwritten_note(net) + unchecked(net)
 
 
 def _check(path: str) -> None:

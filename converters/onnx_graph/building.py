@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ from caffe_compat.network.graph import Node
 from caffe_compat.network.net import CaffeNet
 
 from ..dynamic import Axes
+from ..overwritten import OVERWRITTEN
 from ..pixels import Pixels
 from ..state import AFTER
 from .emitters import find_emitter, is_wide
@@ -69,16 +69,14 @@ class _Builder:
         names = {value: blobs[value] for value in inputs}
         taken = set(names.values())
         made = [v for step in self.program.steps for v in step.tops if v not in names]
-        left = Counter(blobs[v] for v in made)
-        for value in made:
-            left[blobs[value]] -= 1
-            if not left[blobs[value]] and blobs[value] not in taken:
-                names[value] = blobs[value]
+        last = {blobs[value]: value for value in made}
+        names |= {value: name for name, value in last.items() if name not in taken}
         for name in names.values():
             self.graph.take(name)
         for value in made:
             if value not in names:
-                names[value] = self.graph.fresh(f"{blobs[value]}/{'after' if blobs[value] in taken else 'before'}")
+                name = blobs[value]
+                names[value] = self.graph.fresh(name + (OVERWRITTEN if last[name] == value else "/before"))
         return names
 
     def build(self) -> Built:

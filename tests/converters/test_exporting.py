@@ -267,3 +267,43 @@ def test_a_program_of_any_batch() -> None:
         assert torch.allclose(program(data=x)["fc"], net(data=x)["fc"])
     with pytest.raises(LayerError, match=r"'fc' \(InnerProduct\): allows no other size"):
         program_of(net, dynamic_axes(net, dynamic_size=["data"]))
+
+
+OVER_THE_INPUT = {
+    "a": input_layer("x", 2, 3) + layer("power", "Power", "x", "x", "power_param { scale: 3 }"),
+    "twice": input_layer("x", 2, 3)
+    + layer("abs", "AbsVal", "x", "y")
+    + layer("one", "Power", "x", "x", "power_param { scale: -3 }")
+    + layer("two", "Power", "x", "x", "power_param { shift: 1 }"),
+    "nothing": input_layer("x", 2, 3) + layer("drop", "Dropout", "x", "x"),
+}
+
+
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+@pytest.mark.parametrize("text", OVER_THE_INPUT.values(), ids=OVER_THE_INPUT.keys())
+def test_an_output_that_writes_over_an_input(text: str, format: str, tmp_path: Path) -> None:
+    """Names of values differ in ONNX, so the output has another name, which is said and verified."""
+    net = filled(text)
+    x = np.array([[1, -2, 3], [-4, 5, -6]], np.float32)
+    path = tmp_path / "a.file"
+    exported = converters.export(net, path, format)
+    run = converters.find_target(format).run
+    assert run is not None
+    assert exported.verification is not None
+    (found,) = run(str(path), [{"x": x}])
+    name = {"onnx": "x/after", "pt2": "x"}[format]
+    np.testing.assert_array_equal(found[name], net.run({"x": x})["x"].numpy())
+    assert exported.verification.apart == ""
+    assert exported.verification.blobs == len(net.output_names)
+    said = ["output x writes over the input x; the file calls it x/after"] if format == "onnx" else []
+    assert [note for note in exported.notes if "writes over" in note] == said
+
+
+def test_a_missing_output_is_no_matter_of_rounding(format_of: Any, tmp_path: Path) -> None:
+    """Although every layer by itself agrees: the file of all blobs has what the file that was asked for lacks."""
+    net = filled(input_layer("x", 2, 3) + ip("a", "x", "a", 2) + ip("b", "x", "b", 2))
+    runs = [["a"], ["a", "b"]]
+    format_of(lambda inputs: {name: net.run(inputs)[name].detach().numpy() for name in runs.pop(0)})
+    with pytest.raises(ParityError, match=r"b departs from the net: we have no such blob$"):
+        converters.export(net, tmp_path / "a.toy")
+    assert list(tmp_path.iterdir()) == []
