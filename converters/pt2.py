@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import subprocess
 import sys
@@ -129,6 +130,23 @@ def _told(net: CaffeNet, within: list[Node]) -> Iterator[None]:
             handle.remove()
 
 
+def _sums_of_two(module: torch.fx.GraphModule) -> None:
+    """Write sums of several sizes as sums of two: torch traces the former, and has no way to store them."""
+    for inner in module.children():
+        if isinstance(inner, torch.fx.GraphModule):
+            _sums_of_two(inner)
+    for node in module.graph.find_nodes(op="call_function", target=torch.sym_sum):
+        total, *others = node.args[0]
+        with module.graph.inserting_before(node):
+            for size in others:
+                values = [x.meta["val"] if isinstance(x, torch.fx.Node) else x for x in (total, size)]
+                total = module.graph.call_function(operator.add, (total, size))
+                total.meta["val"] = values[0] + values[1]
+        node.replace_all_uses_with(total)
+        module.graph.erase_node(node)
+    module.recompile()
+
+
 # Run by a fresh interpreter, in which this library is as good as not installed.
 _ALONE = """
 import sys
@@ -189,6 +207,7 @@ def write(
     check_state(state, ("carry", "inputs", "reset"))
     axes = dynamic_axes(net, dynamic_batch=dynamic_batch, dynamic_size=dynamic_size)
     program = program_of(in_precision(net, dtype), axes, state)
+    _sums_of_two(program.graph_module)
     with atomic_write(path) as file:
         torch.export.save(program, file)
     return state_note(net, state) + unchecked(net)
