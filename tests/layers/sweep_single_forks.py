@@ -1,0 +1,179 @@
+"""Networks for the sweep over parameters: layers of single forks, of which no stored case has any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tests.layers.sweep import Base, from_text
+from tests.layers.sweep_forks import net_text
+from tests.networks import input_layer, layer
+
+ACTION, POSE_ACTION = "Lyp100208/Caffe_action", "zimenglan-sysu-512/pose_action_caffe"
+CTC, OCR, CC4 = "xmfbit/warpctc-caffe", "senlinuc/caffe_ocr", "dlunion/CC4.0"
+JOLI, YUQJ, SYNOPSYS = "jolibrain/caffe", "yuqj1991/caffe_train", "foss-for-synopsys-dwc-arc-processors/synopsys-caffe"
+MSCNN, CASCADE = "zhaoweicai/mscnn", "zhaoweicai/cascade-rcnn"
+NORMALS, OPENPOSE = "xiaolonw/caffe-3dnormal_joint_pose", "CMU-Perceptual-Computing-Lab/caffe_rtpose"
+# Index, width, height, scale, flipped: of pictures of 16 x 12 and 15 x 13.
+INFO = np.array([[0, 8, 6, 2, 0], [1, 10, 8.67, 1.5, 1]], np.float32)
+POSES = np.array([[2.5, 9.25, 12, 3, 4, 5.75], [8, 1, 3.5, 11, 15.9, 12.9]], np.float32)
+FILLER = '{ type: "constant" value: 0.5 }'
+MOVES = "bbox_reg_param {" + " bbox_mean: 0.1 bbox_std: 0.3" * 4 + " }"
+
+
+def single_fork_bases() -> Iterator[Base]:
+    """The networks."""
+    yield from _of_any_map()
+    yield from _of_poses()
+    yield from _of_texts()
+    yield from _of_regions()
+    yield from _of_detectors()
+    yield from _of_cells()
+
+
+def _of_any_map() -> Iterator[Base]:
+    x, maps = (2, 3, 4, 5), np.random.RandomState(1).uniform(-2, 2, (2, 3, 4, 5)).astype(np.float32)
+    yield from_text(net_text('type: "ArgMaxC" top: "y"', x=x), dialect=POSE_ACTION, x=maps)
+    yield from_text(net_text('type: "Maximum" top: "y"', x=x), dialect=OPENPOSE, x=maps)
+    yield from_text(net_text('type: "Mish" top: "y"', x=x), dialect=SYNOPSYS, x=maps)
+    yield from_text(net_text('type: "Gather" top: "y" top: "z"', x=x, w=(4, 2)), dialect="yjxiong/caffe")
+    window = f"num_output: 4 kernel_size: 3 weight_filler {FILLER} bias_filler {FILLER}"
+    for more in ("stride: 2 pad: 1 dilation: 2", "kernel_size: 2 group: 2 bias_term: false"):
+        text = f'type: "ConvolutionData" top: "y" convolution_param {{ {window} {more} }}'
+        yield from_text(net_text(text, x=(2, 4, 7, 6)), dialect=ACTION)
+    for phase in ("TEST", "TRAIN"):
+        for moving in ("true", "false"):
+            norm = f"scale_filler {FILLER} shift_filler {FILLER} moving_average: {moving} var_eps: 0.1 decay: 0.2"
+            text = net_text(f'type: "BNData" top: "y" bn_param {{ {norm} }}', x=x)
+            yield from_text(text, dialect=ACTION, phase=phase, x=maps)
+        block = f"numTransition: 3 growthRate: 2 initChannel: 9 Filter_Filler {FILLER} BN_Scaler_Filler {FILLER}"
+        for narrow in ("true", "false"):
+            text = (
+                f'type: "DenseBlock" top: "y" denseblock_param {{ {block} BN_Bias_Filler {FILLER} use_BC: {narrow} }}'
+            )
+            yield from_text(net_text(text, x=x), dialect=OCR, phase=phase, x=maps)
+    labels = np.random.RandomState(1).randint(1, 4, (2, 1, 4, 5)).astype(np.float32)
+    # Of the first generation of layers, which have numbers for types.
+    sizes = [" ".join(f"input_dim: {n}" for n in shape) for shape in (x, labels.shape)]
+    text = f'input: "x" {sizes[0]} input: "t" {sizes[1]} force_backward: true '
+    text += 'layers { name: "l" type: MULTI_SOFTMAX_LOSS bottom: "x" bottom: "t" }'
+    yield from_text(text, dialect=NORMALS, x=maps, t=labels)
+    scores = np.random.RandomState(2).randint(0, 3, (2, 4, 3, 5)).astype(np.float32)
+    truth = np.random.RandomState(3).randint(0, 4, (2, 1, 3, 5)).astype(np.float32)
+    text = 'type: "SegAccuracy" top: "y" seg_accuracy_param { ignore_label: 1 metric: PixelIOU }'
+    yield from_text(net_text(text, x=scores.shape, t=truth.shape), dialect="aharley/segaware", x=scores, t=truth)
+    # Other scores at every run, which are counted together.
+    inputs = input_layer("x", 30, 1, 4) + input_layer("cont", 30, 1) + input_layer("t", 30, 1, 1, 1)
+    recurrent = 'recurrent_param { num_output: 4 weight_filler { type: "gaussian" std: 2 } }'
+    text = inputs + layer("rnn", "RNN", "x cont", "h", recurrent)
+    text += layer("scores", "Reshape", "h", "scores", "reshape_param { shape { dim: 30 dim: 4 dim: 1 dim: 1 } }")
+    text += layer("l", "SegAccuracy", "scores t", "y", "seg_accuracy_param { reset: false metric: PixelIOU }")
+    truth = np.random.RandomState(3).randint(0, 4, (30, 1, 1, 1)).astype(np.float32)
+    yield from_text(text, dialect="aharley/segaware", t=truth, cont=np.ones((30, 1), np.float32))
+
+
+def _of_poses() -> Iterator[Base]:
+    log = 'acc_factor: 0.1 acc_factor_num: 4 images_num: 2 acc_path: "a/" acc_name: "b" log_name: "c"'
+    text = f'type: "PoseEuDistAccuracy" top: "y" pose_eudist_accuracy_param {{ {log} }}'
+    yield from_text(net_text(text, x=(2, 6), t=(2, 6)), dialect=POSE_ACTION, x=POSES)
+    text = 'type: "VisualizedHeatMaps2" visual_heat_maps_param { heat_map_path: "a/" visual_type: 1 }'
+    yield from_text(net_text(text, x=(2, 3, 4, 5), info=(2, 5)), dialect=POSE_ACTION, info=INFO)
+    yield from_text(
+        net_text('type: "VisualizedPoseCoords"', x=(2, 6), info=(2, 5)), dialect=POSE_ACTION, x=POSES, info=INFO
+    )
+    # The picture tells the size of the mask.
+    inputs = input_layer("data", 2, 3, 9, 11) + input_layer("pose", 2, 6) + input_layer("info", 2, 5)
+    box = "torso_mask_from_coords_param { top_id: 0 bottom_id: 1 top_id2: 1 bottom_id2: 2 value: 7 perb_num: 2 }"
+    text = inputs + layer("s", "Silence", "data") + layer("l", "TorsoMaskFromCoords", "pose info", "mask", box)
+    yield from_text(text, dialect=POSE_ACTION, pose=POSES, info=INFO)
+
+
+def _of_texts() -> Iterator[Base]:
+    scores = np.random.RandomState(2).uniform(-2, 2, (4, 3, 3)).astype(np.float32)
+    texts = np.array([[0, 1, 2], [1, 2, 2], [0, 0, 1]], np.float32)  # 2 stands for nothing
+    sizes = "blank_label: 2 time_step: 4 alphabet_size: 3"
+    for text, dialect in (
+        (f'"CtcLoss" top: "y" ctc_loss_param {{ {sizes} }}', CTC),
+        (f'"CtcLoss" top: "y" warpctc_loss_param {{ {sizes} }}', YUQJ),
+        ('"WarpCTCLoss" top: "y" ctc_loss_param { blank_index: 2 }', OCR),
+        ('"WarpCTCLoss" top: "y" ctc_loss_param { blank_label: 2 }', CC4),
+    ):
+        yield from_text(net_text(f"type: {text}", x=scores.shape, t=texts.shape), dialect=dialect, x=scores, t=texts)
+    read = np.eye(3, dtype=np.float32)[[[0, 0, 2, 1], [2, 1, 1, 1], [0, 1, 2, 1]]]  # 01, 1 and 011
+    text = 'type: "LabelsequenceAccuracy" top: "y" labelsequence_accuracy_param { blank_label: 2 }'
+    yield from_text(net_text(text, x=read.shape, t=texts.shape), dialect=CTC, x=read, t=texts)
+    marks = 'type: "ContinuationIndicator" top: "y" continuation_indicator_param {{ time_step: 4 {} }}'
+    yield from_text(net_text(marks.format("batch_size: 2")), dialect=CTC)
+    yield from_text(net_text(marks.format("axis: 1"), x=(3, 2)), dialect=JOLI)
+
+
+def _of_regions() -> Iterator[Base]:
+    rows = np.random.RandomState(4).uniform(-1, 1, (6, 5)).astype(np.float32)  # 2 images of 3 regions
+    yield from_text(net_text('type: "CrossBlobsSum" top: "y"', x=(6, 5), w=(6, 5)), dialect=POSE_ACTION, x=rows)
+    text = 'type: "ExtractPrimary" top: "y" top: "z" extract_primary_param { ims_per_batch: 2 }'
+    yield from_text(net_text(text, x=(6, 5)), dialect=POSE_ACTION, x=rows)
+    for more, tops in (("op_scores: MAX", 'top: "row" top: "cell"'), ("has_scene_branch: true op_scores: AVE", "")):
+        count = 4 if "scene" in more else 3
+        field = f"secondary_regions_op_scores_param {{ n_secondary_regions: {count} {more} }}"
+        text = f'type: "SecondaryRegionsOpScores" top: "y" {tops} {field}'
+        yield from_text(net_text(text, x=(6, 5)), dialect=POSE_ACTION, x=rows)
+
+
+def _of_detectors() -> Iterator[Base]:
+    draws = np.random.RandomState(3)
+    maps, labels = draws.uniform(-2, 2, (2, 7, 3, 4)), np.zeros((2, 6, 3, 4))
+    labels[:, 0] = draws.randint(0, 3, (2, 3, 4)) * (draws.uniform(size=(2, 3, 4)) < 0.5)
+    labels[:, 1:5], labels[:, 5] = draws.uniform(5, 30, (2, 4, 3, 4)), draws.uniform(size=(2, 3, 4))
+    x, t = maps.astype(np.float32), labels.astype(np.float32)
+    fields = "cls_num: 3 field_w: 20 field_h: 30 downsample_rate: 8 field_whr: 3 field_xyr: 1.5 bg_threshold: 0.4"
+    more = 'bb_smooth: true lambda: 0.7 bg_multiple: 2 iou_weighted: true pos_neg_weighted: true sample_mode: "all"'
+    text = f'type: "DetectionLoss" top: "y" detection_loss_param {{ {fields} {more} }} {MOVES}'
+    yield from_text(net_text(text, x=x.shape, t=t.shape), dialect=MSCNN, x=x, t=t)
+    text = f'type: "DetectionAccuracy" top: "y" top: "z" detection_accuracy_param {{ {fields} top_k: 2 }} {MOVES}'
+    yield from_text(net_text(text, x=x.shape, t=t.shape), dialect=MSCNN, x=x, t=t)
+    boxes = np.array(
+        [[0, 2, 3, 20, 30], [0, 5, 5, 25, 20], [1, 0, 0, 9, 9], [1, 4, 4, 30, 30], [1, 1, 2, 8, 9]], np.float32
+    )
+    truth = np.array(
+        [[1, 1, 1, 22, 28, 0.6], [2, 8, 4, 20, 22, 0.5], [0] * 6, [2, 4, 4, 30, 30, 1], [1, 1, 1, 9, 9, 0.9]],
+        np.float32,
+    )
+    moves = draws.uniform(-1, 1, (5, 12)).astype(np.float32)
+    for dialect in (MSCNN, CASCADE):
+        text = f'type: "BboxAccuracy" top: "y" top: "z" {MOVES}'
+        yield from_text(net_text(text, x=(5, 12), b=(5, 5), t=(5, 6)), dialect=dialect, x=moves, b=boxes, t=truth)
+    objects = np.array([[0, 1, 0, 20, 20, 2, 0], [0, 28, 28, 45, 45, 1, 0], [1, 30, 30, 39, 49, 1, 1]], np.float32)
+    tops = " ".join(f'top: "y{i}"' for i in range(7))
+    for count in (-1, 12):  # all that fit; and as many, of which some are drawn
+        wanted = f"cls_num: 3 batch_size: {count} num_img_per_batch: 2 img_width: 60 img_height: 50 fg_thr: 0.5"
+        more = "bg_thr_hg: 0.4 bg_thr_lw: 0.1 iou_weighted: true fg_fraction: 0.4"
+        text = f'type: "ProposalTarget" {tops} proposal_target_param {{ {wanted} {more} }} {MOVES}'
+        yield from_text(net_text(text, b=(5, 5), t=(3, 7)), dialect=MSCNN, b=boxes, t=objects)
+    yield from _of_grids()
+
+
+def _of_grids() -> Iterator[Base]:
+    sizes = "bias_scale: 20 bias_scale: 30 bias_scale: 50 net_width: 64 net_height: 64"
+    for classes, kind, channels in ((1, "SIGMOID", 5), (2, "SOFTMAX", 6), (2, "SOFTMAX", 16)):
+        marks = "true" if channels == 16 else "false"
+        kept = f"nms_thresh: 0.35 confidence_threshold: 0.4 keep_top_k: 9 has_lm: {marks}"
+        field = f"detection_output_param {{ num_classes: {classes} class_type: {kind} {sizes} {kept} }}"
+        maps = []
+        for size in (8, 4, 2):
+            one = np.random.RandomState(size).uniform(-1, 1, (2, channels, size, size)).astype(np.float32)
+            one[:, :2], one[:, 2:4] = np.abs(one[:, :2]) * 1.5, -np.abs(one[:, 2:4]) * 1.5
+            maps.append(one)
+        shapes = dict(zip("abc", (one.shape for one in maps), strict=True))
+        text = net_text(f'type: "CenterGridOutput" top: "y" {field}', **shapes)
+        yield from_text(text, dialect=YUQJ, a=maps[0], b=maps[1], c=maps[2])
+
+
+def _of_cells() -> Iterator[Base]:
+    """Layers that look for cells of one blob in another, through what lies between."""
+    inputs = input_layer("data", 2, 3, 9, 11) + input_layer("other", 2, 2, 9, 11)
+    window = 'num_output: 2 kernel_size: 3 stride: 2 pad: 1 weight_filler { type: "gaussian" std: 1 }'
+    between = layer("conv", "Convolution", "data", "peaks", f"convolution_param {{ {window} }}")
+    crop = "crop_patch_from_max_feature_position_param { crop_factor: 0.4 match_channel: false match_channel: true }"
+    for kind, more in (("CropPatchFromMaxFeaturePosition", crop), ("ResizeWithMap", "")):
+        yield from_text(inputs + between + layer("l", kind, "data peaks data other", "a b", more), dialect=POSE_ACTION)
