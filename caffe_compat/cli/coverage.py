@@ -6,7 +6,6 @@ import json
 
 import click
 
-from .. import layers as _layers  # noqa: F401  registers what ships
 from ..network.registry import layer_types
 from ..reports.survey import survey as _survey
 from .options import guess_option, load_plugins, plugin_option, say

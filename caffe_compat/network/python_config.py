@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .. import layers as _layers  # noqa: F401  importing registers every class that is built in
 from ..errors import FileError, LayerError, UsageError
 from ..formats.files import read_file
 from ..formats.limits import PROTOTXT

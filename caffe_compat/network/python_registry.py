@@ -23,6 +23,7 @@ from ..errors import FileError, LayerError
 from ..formats.settings import named_settings, read_settings
 from ..schema.messages import LayerParameter
 from .registry import Count, LayerSpec, Shape, check_count
+from .shipped import LAYERS, bring_all, bring_python_classes
 
 __all__ = [
     "Project",
@@ -274,6 +275,9 @@ def python_source(
 
 
 def _add(entry: PythonType) -> None:
+    made = entry.build or entry.shapes
+    if made is not None and not made.__module__.startswith(f"{LAYERS}."):
+        bring_python_classes()  # so that a class that ships is not registered a second time unseen
     others = _TYPES.get((entry.module, entry.name), ())
     if any((other.bottoms, other.tops) == (entry.bottoms, entry.tops) for other in others):
         raise LayerError(f"the Python layer {entry.full_name} is registered twice", type="Python")
@@ -282,11 +286,13 @@ def _add(entry: PythonType) -> None:
 
 def is_built_in(module: str, name: str) -> bool:
     """Whether a class is built in under these names."""
+    bring_python_classes()
     return (module, name) in _TYPES
 
 
 def brings_data(module: str, name: str) -> bool:
     """Whether the class that is built in under these names is a source."""
+    bring_python_classes()
     return any(entry.shapes is not None for entry in _TYPES.get((module, name), ()))
 
 
@@ -296,6 +302,7 @@ def find_python(message: LayerParameter) -> PythonType | None:
     Raises:
         LayerError: it is, but none of its meanings takes that many bottoms or tops.
     """
+    bring_python_classes()
     params = message.python_param
     entries = _TYPES.get((params.module, params.layer), ())
     counts = {"bottoms": len(message.bottom), "tops": len(message.top)}
@@ -318,4 +325,5 @@ def _words(count: Count) -> str:
 
 def python_types() -> tuple[PythonType, ...]:
     """Every class that is built in, in all its meanings, sorted by name."""
+    bring_all()
     return tuple(entry for _, entries in sorted(_TYPES.items()) for entry in entries)

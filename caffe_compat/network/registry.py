@@ -27,9 +27,20 @@ from ..schema.params import Params
 from ..schema.which_meaning import meaning_of
 from .randomness import Randomness
 from .shapes import Shape
+from .shipped import LAYERS, bring_all, bring_type
 from .spec import LayerSpec
 
-__all__ = ["Layer", "LayerSpec", "LayerType", "Shape", "find_layer", "layer", "layer_types", "registered_types"]
+__all__ = [
+    "Layer",
+    "LayerSpec",
+    "LayerType",
+    "Shape",
+    "find_layer",
+    "is_registered",
+    "layer",
+    "layer_types",
+    "registered_types",
+]
 
 Count = int | tuple[int, int | None]
 
@@ -193,6 +204,8 @@ def layer(
         labels = (1,) if loss else ()
         own = labels if unforced is None else tuple(unforced)
         entry = LayerType(name, build, bottoms, tops, loss, tuple(dialects), verified, own)
+        if not build.__module__.startswith(f"{LAYERS}."):
+            bring_type(name)  # so that a type that ships is not registered a second time unseen
         for dialect in dialects or ("",):
             key = (name, _meaning_key(name, dialect))
             if _TYPES.get(key, entry) is not entry:
@@ -218,6 +231,7 @@ def find_layer(name: str, dialect: str = "") -> LayerType:
     Raises:
         UnknownLayerError: it lists close names and says how to add one.
     """
+    bring_type(name)
     for one in (*(split_dialect(dialect) if dialect else ()), ""):
         key = (name, _meaning_key(name, one))
         if key in _TYPES:
@@ -239,13 +253,21 @@ def find_layer(name: str, dialect: str = "") -> LayerType:
     )
 
 
+def is_registered(name: str) -> bool:
+    """Whether any dialect has a layer type ``name`` here."""
+    bring_type(name)
+    return any(known == name for known, _ in _TYPES)
+
+
 def layer_types() -> tuple[str, ...]:
     """Every registered type, sorted."""
+    bring_all()
     return tuple(sorted({name for name, _ in _TYPES}))
 
 
 def registered_types() -> tuple[LayerType, ...]:
     """Every meaning of every type, each once."""
+    bring_all()
     return tuple({id(entry): entry for _, entry in sorted(_TYPES.items())}.values())
 
 

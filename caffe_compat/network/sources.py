@@ -5,12 +5,11 @@ A net never opens a file, so a data layer is an input of the shape that its para
 
 from __future__ import annotations
 
-from .. import layers as _layers  # noqa: F401  importing registers every layer: a type that is none may be a source
 from ..errors import LayerError, UsageError
 from ..layers.bvlc.python_layer import takes_own
 from ..schema.messages import LayerParameter
 from .python_registry import PythonSettings, PythonType, brings_data, find_python
-from .registry import Shape, layer_types
+from .registry import Shape, is_registered
 
 __all__ = ["is_source", "told_shapes", "with_batch"]
 
@@ -37,7 +36,7 @@ def is_source(layer: LayerParameter, *, allow_python: bool = False) -> bool:
     if layer.type == "Python" and not layer.bottom:
         names = (layer.python_param.module, layer.python_param.layer)
         return brings_data(*names) and takes_own(*names, allow_python=allow_python)
-    return not layer.bottom and bool(layer.top) and layer.type not in layer_types()
+    return not layer.bottom and bool(layer.top) and not is_registered(layer.type)
 
 
 def told_shapes(layer: LayerParameter) -> list[Shape | None]:
