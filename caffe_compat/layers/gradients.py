@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from .autograd import Context
 
-__all__ = ["with_slopes", "without_gradient"]
+__all__ = ["with_fixed_gradient", "with_slopes", "without_gradient"]
 
 
 class _StatedSlopes(torch.autograd.Function):
@@ -61,4 +61,24 @@ def without_gradient(value: Tensor, x: Tensor) -> Tensor:
     if not (torch.is_grad_enabled() and x.requires_grad):
         return value.detach()
     result: Tensor = _NoGradient.apply(value.detach(), x)
+    return result
+
+
+class _FixedGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Context, value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, arriving: Tensor) -> tuple[None, Tensor, None]:
+        return None, ctx.saved_tensors[0], None
+
+
+def with_fixed_gradient(value: Tensor, x: Tensor, gradient: Tensor) -> Tensor:
+    """``value``, whose gradient by ``x`` is ``gradient`` whatever arrives: of layers that forget to multiply by it."""
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return value.detach()
+    result: Tensor = _FixedGradient.apply(value.detach(), x, gradient.detach())
     return result

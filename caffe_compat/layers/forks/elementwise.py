@@ -1,6 +1,6 @@
 """Values of one kind or another: Arccos, Cosine, ChannelScale, GRN and NegReLU.
 
-Source: happynear/caffe-windows, ``src/caffe/layers/arccos_layer.cpp``, ``cosine_layer.cu`` and
+Source: happynear/caffe-windows, ``src/caffe/layers/arccos_layer.cpp``, ``cosine_layer.cpp`` and
 ``channel_scale_layer.cpp``; openvinotoolkit/training_toolbox_caffe, ``grn_layer.cpp``; lmb-freiburg/flownet2,
 ``neg_relu_layer.cpp``.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
-from ..gradients import with_slopes
+from ..gradients import with_fixed_gradient, with_slopes
 from ..precision import widened
 
 __all__ = ["GRN", "Arccos", "ChannelScale", "Cosine", "NegReLU"]
@@ -47,15 +47,19 @@ def arccos(spec: LayerSpec) -> Layer:
 
 
 class Cosine(Layer):
-    """cos(x), with the derivative that the fork has on a GPU; on a CPU it forgets the gradient that arrives."""
+    """cos(x). Its gradient is -sin(x) whatever arrives, as the fork's on a CPU; on a GPU the fork has the derivative."""
+
+    def __init__(self, *, as_caffe: bool) -> None:
+        super().__init__()
+        self.as_caffe = as_caffe
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.cos()
+        return with_fixed_gradient(x.cos(), x, -x.sin()) if self.as_caffe else x.cos()
 
 
 @layer("Cosine", bottoms=1, tops=1, dialects=(_WINDOWS,))
 def cosine(spec: LayerSpec) -> Layer:
-    return Cosine()
+    return Cosine(as_caffe=spec.gradients == "caffe")
 
 
 class ChannelScale(Layer):
