@@ -47,7 +47,7 @@ def arccos(spec: LayerSpec) -> Layer:
 
 
 class Cosine(Layer):
-    """cos(x). Its gradient is -sin(x) whatever arrives, as the fork's on a CPU; on a GPU the fork has the derivative."""
+    """cos(x). Its gradient is -sin(x) whatever arrives, as the fork has it on a CPU; on a GPU it has the derivative."""
 
     def __init__(self, *, as_caffe: bool) -> None:
         super().__init__()

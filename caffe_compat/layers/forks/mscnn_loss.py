@@ -18,7 +18,7 @@ from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
 from .proposals import adjustment
 
-__all__ = ["BboxAccuracy", "DetectionAccuracy", "DetectionLoss", "Fields", "Sampling"]
+__all__ = ["BboxAccuracy", "DetectionAccuracy", "DetectionLoss", "FieldLoss", "Fields", "Sampling"]
 
 _FORK, _CASCADE = "zhaoweicai/mscnn", "zhaoweicai/cascade-rcnn"
 # True boxes are taken for at least so many pixels wide and high.
@@ -32,14 +32,15 @@ class Fields:
     """The fields of a map.
 
     Attributes:
-        classes: with background. size: width and height of a field. stride: pixels from cell to cell.
+        classes: with background. sizes: width and height of the field of each cell; of several, the maps of as many
+            one after the other are of one image. stride: pixels from cell to cell.
         shift, factor: bounds of how far a box may move, in fields, and of the logarithm of how much it grows.
         mean, std: of the four adjustments. objectness: all classes but background count as one.
         ignored: a label that does not count, or None.
     """
 
     classes: int
-    size: tuple[float, float]
+    sizes: tuple[tuple[float, float], ...]
     stride: float
     shift: float
     factor: float
@@ -66,6 +67,32 @@ class Fields:
         x, y = ((torch.arange(n, device=like.device, dtype=like.dtype) + 0.5) * self.stride for n in (width, height))
         return x, y[:, None]
 
+    def spans(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Width and height, (N, 1, 1) each, of the fields of maps (N, ...)."""
+        sizes = like.new_tensor(self.sizes).repeat(len(like) // len(self.sizes), 1)
+        return sizes[:, 0, None, None], sizes[:, 1, None, None]
+
+    def wanted(self, labels: Tensor) -> Tensor:
+        """The adjustments (N, 4, H, W) that lead to the true boxes of labels (N, 6, H, W), normalised."""
+        x, y = self.centres(labels)
+        width, height = self.spans(labels)
+        grown = labels[:, 3:5].clamp_min(_SMALLEST)
+        moved = [(labels[:, 1] - x) / width, (labels[:, 2] - y) / height]
+        adjustments = torch.stack([*moved, (grown[:, 0] / width).log(), (grown[:, 1] / height).log()], 1)
+        mean, std = (adjustments.new_tensor(v).reshape(4, 1, 1) for v in (self.mean, self.std))
+        return (adjustments - mean) / std
+
+    def bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The least and the largest adjustment (4, 1, 1), normalised by the mean of both places, and of both sizes."""
+        bounds = []
+        for sign in (-1, 1):
+            values = []
+            for first, most in ((0, self.shift), (2, self.factor)):
+                mean = (self.mean[first] + self.mean[first + 1]) / 2
+                values += [(sign * most - mean) / math.sqrt(self.std[first] * self.std[first + 1])] * 2
+            bounds.append(like.new_tensor(values).reshape(4, 1, 1))
+        return bounds[0], bounds[1]
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -84,18 +111,17 @@ class Sampling:
     balanced: bool
 
 
-class DetectionLoss(Layer):
+class FieldLoss(Layer):
     """The mean cross-entropy of the cells that count, plus ``weight`` times the mean (smooth) squared difference of the
     adjustments of objects; behind it, as a second number, the latter alone. The top is (1, 1, 1, 2).
 
-    Only the first number has a gradient, and outside the bounds of adjustments it is as inside, as in the fork;
+    Only the first number has a gradient, and outside the bounds of adjustments it is as inside, as in the forks;
     ``gradients="true"`` has none there. What is drawn is this library's draw, not the fork's.
     """
 
-    def __init__(self, fields: Fields, sampling: Sampling, weight: float, gradients: str, *, smooth: bool) -> None:
+    def __init__(self, fields: Fields, weight: float, gradients: str, *, smooth: bool) -> None:
         super().__init__()
         self.fields = fields
-        self.sampling = sampling
         self.weight = weight
         self.gradients = gradients
         self.smooth = smooth
@@ -103,17 +129,43 @@ class DetectionLoss(Layer):
     def infer(self, *bottoms: Tensor) -> Tensor:
         return bottoms[0].new_empty(1, 1, 1, 2)
 
+    def class_losses(self, scores: Tensor, truth: Tensor) -> Tensor:
+        """The cross-entropy of each cell (N, H, W), of scores (N, classes, H, W)."""
+        losses = -scores.log_softmax(1).gather(1, truth[:, None])[:, 0]
+        # As in the forks, a probability is at least the least positive float; the gradient does not see that.
+        bounded = losses.detach().clamp_max(-math.log(torch.finfo(torch.float32).tiny))
+        return losses + (bounded - losses.detach())
+
+    def place_loss(self, adjustments: Tensor, labels: Tensor, objects: Tensor) -> Tensor:
+        """``weight`` times the mean difference of the four adjustments (N, 4, H, W) at objects."""
+        low, high = self.fields.bounds(labels)
+        cut = torch.minimum(torch.maximum(adjustments, low), high)
+        if self.gradients != "true":
+            cut = adjustments + (cut - adjustments).detach()
+        difference = torch.where(objects[:, None], cut - self.fields.wanted(labels), 0)
+        if self.smooth:
+            size = difference.abs()
+            losses = torch.where(size < 1, difference.square() / 2, size - 0.5)
+        else:
+            losses = difference.square() / 2
+        return self.weight * losses.sum() / (4 * objects.sum()).clamp_min(1)
+
+
+class DetectionLoss(FieldLoss):
+    """The loss of MS-CNN, of one size of fields: maps (N, classes + 4, H, W) and labels (N, 6, H, W)."""
+
+    def __init__(self, fields: Fields, sampling: Sampling, weight: float, gradients: str, *, smooth: bool) -> None:
+        super().__init__(fields, weight, gradients, smooth=smooth)
+        self.sampling = sampling
+
     def forward(self, maps: Tensor, labels: Tensor) -> Tensor:
         labels = labels.detach()
         truth, counts = self.fields.labels(labels)
         background = self._background(maps.detach(), labels)
         sampled = counts & ((truth != 0) | background)
-        losses = -maps[:, : self.fields.classes].log_softmax(1).gather(1, truth[:, None])[:, 0]
-        # As in the fork, a probability is at least the least positive float; the gradient does not see that.
-        bounded = losses.detach().clamp_max(-math.log(torch.finfo(torch.float32).tiny))
-        losses = (losses + (bounded - losses.detach())) * self._weights(labels, background)
+        losses = self.class_losses(maps[:, : self.fields.classes], truth) * self._weights(labels, background)
         classes = (losses * sampled).sum() / sampled.sum().clamp_min(1)
-        places = self.weight * self._places(maps[:, self.fields.classes :], labels, self.fields.objects(labels))
+        places = self.place_loss(maps[:, self.fields.classes :], labels, self.fields.objects(labels))
         return torch.stack([classes + places, places.detach()]).reshape(1, 1, 1, 2)
 
     def _background(self, maps: Tensor, labels: Tensor) -> Tensor:
@@ -158,53 +210,21 @@ class DetectionLoss(Layer):
                 weights = weights * factors
         return weights
 
-    def _places(self, adjustments: Tensor, labels: Tensor, objects: Tensor) -> Tensor:
-        """The mean difference of the four adjustments (N, 4, H, W) at objects."""
-        f = self.fields
-        x, y = f.centres(labels)
-        width, height = f.size
-        sizes = labels[:, 3:5].clamp_min(_SMALLEST)
-        wanted = torch.stack(
-            [
-                (labels[:, 1] - x) / width,
-                (labels[:, 2] - y) / height,
-                (sizes[:, 0] / width).log(),
-                (sizes[:, 1] / height).log(),
-            ],
-            1,
-        )
-        mean, std = (wanted.new_tensor(v).reshape(4, 1, 1) for v in (f.mean, f.std))
-        low, high = self._bounds(wanted)
-        cut = torch.minimum(torch.maximum(adjustments, low), high)
-        if self.gradients != "true":
-            cut = adjustments + (cut - adjustments).detach()
-        difference = cut - (wanted - mean) / std
-        if self.smooth:
-            size = difference.abs()
-            losses = torch.where(size < 1, difference.square() / 2, size - 0.5)
-        else:
-            losses = difference.square() / 2
-        return (losses * objects[:, None]).sum() / (4 * objects.sum()).clamp_min(1)
-
-    def _bounds(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The least and the largest adjustment (4, 1, 1), normalised by the mean of both places, and of both sizes."""
-        f = self.fields
-        bounds = []
-        for sign in (-1, 1):
-            values = []
-            for first, most in ((0, f.shift), (2, f.factor)):
-                mean = (f.mean[first] + f.mean[first + 1]) / 2
-                values += [(sign * most - mean) / math.sqrt(f.std[first] * f.std[first + 1])] * 2
-            bounds.append(like.new_tensor(values).reshape(4, 1, 1))
-        return bounds[0], bounds[1]
-
 
 class DetectionAccuracy(Layer):
     """How many cells, and how many of objects, have their class among the ``best`` scores, (1, 1, 1, 2), and as second
-    top the mean overlap of the boxes at objects with the true ones; -1 of none."""
+    top the mean overlap of the boxes at objects with the true ones; -1 of none.
 
-    def __init__(self, fields: Fields, threshold: float, best: int, *, tops: int) -> None:
+    Of equal scores the later class is the better one, or with ``first`` the earlier one. ``least``: boxes whose common
+    part is narrower or lower, in pixels, do not overlap.
+    """
+
+    def __init__(
+        self, fields: Fields, threshold: float, best: int, *, tops: int, first: bool = False, least: float = 0
+    ) -> None:
         super().__init__()
+        self.first = first
+        self.least = least
         self.fields = fields
         self.threshold = threshold
         self.best = best
@@ -217,40 +237,47 @@ class DetectionAccuracy(Layer):
 
     @torch.no_grad()
     def forward(self, maps: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:
+        return self.rates(maps[:, : self.fields.classes], maps[:, self.fields.classes :], labels)
+
+    def rates(self, scores: Tensor, adjustments: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The tops, of scores (N, classes, H, W) and adjustments (N, 4, H, W)."""
         f = self.fields
         truth, counts = f.labels(labels)
         seen = counts & ~((truth == 0) & (labels[:, 5] >= self.threshold))
-        scores = maps[:, : f.classes]
         own = scores.gather(1, truth[:, None])
-        later = torch.arange(f.classes, device=maps.device).reshape(-1, 1, 1) > truth[:, None]
-        # Of equal scores, the later class is the better one.
-        right = ((scores > own) | ((scores == own) & later)).sum(1) < self.best
-        rates = [_mean(right[cells].to(maps.dtype)) for cells in (seen, seen & (truth != 0))]
+        places = torch.arange(f.classes, device=scores.device).reshape(-1, 1, 1)
+        before = places < truth[:, None] if self.first else places > truth[:, None]
+        right = ((scores > own) | ((scores == own) & before)).sum(1) < self.best
+        rates = [_mean(right[cells].to(scores.dtype)) for cells in (seen, seen & (truth != 0))]
         top = torch.stack(rates).reshape(1, 1, 1, 2)
         if self.tops == 1:
             return top
         objects = f.objects(labels)
-        return top, _mean(self._overlaps(maps[:, f.classes :], labels)[objects]).reshape(1, 1, 1, 1)
+        return top, _mean(self._overlaps(adjustments, labels)[objects]).reshape(1, 1, 1, 1)
 
     def _overlaps(self, adjustments: Tensor, labels: Tensor) -> Tensor:
         """(N, H, W): of the box of each cell with the true one."""
         f = self.fields
         x, y = f.centres(labels)
-        width, height = f.size
+        width, height = f.spans(labels)
         mean, std = (adjustments.new_tensor(v).reshape(4, 1, 1) for v in (f.mean, f.std))
         places = adjustments * std + mean
         moved, grown = places[:, :2].clamp(-f.shift, f.shift), places[:, 2:].clamp(-f.factor, f.factor).exp()
         found = [moved[:, 0] * width + x, moved[:, 1] * height + y, grown[:, 0] * width, grown[:, 1] * height]
-        return _overlap(torch.stack(found, -1), labels[:, 1:5].movedim(1, -1))
+        return _overlap(torch.stack(found, -1), labels[:, 1:5].movedim(1, -1), self.least)
 
 
 class BboxAccuracy(Layer):
     """Adjustments (R, 4 classes) of proposals (R, 5) and their true boxes (R, 6: class, corners, overlap) -> the mean
     overlap after the adjustment, and as second top before; -1 where there is no object. Proposals that are the true
-    box, by an overlap above 0.975, do not count. Corners include the last pixel."""
+    box, by an overlap above 0.975, do not count. Corners include the last pixel; boxes whose common part is narrower
+    or lower than ``least`` pixels do not overlap."""
 
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], *, aware: bool, tops: int) -> None:
+    def __init__(
+        self, mean: tuple[float, ...], std: tuple[float, ...], *, aware: bool, tops: int, least: float = 0
+    ) -> None:
         super().__init__()
+        self.least = least
         self.mean = mean
         self.std = std
         self.aware = aware
@@ -270,7 +297,7 @@ class BboxAccuracy(Layer):
         own = own * own.new_tensor(self.std) + own.new_tensor(self.mean)
         before, wanted = (_centred(boxes[:, 1:5]) for boxes in (proposals, truth))
         after = torch.cat([own[:, :2] * before[:, 2:] + before[:, :2], before[:, 2:] * own[:, 2:].exp()], 1)
-        means = [_mean(_overlap(boxes, wanted)).reshape(1, 1, 1, 1) for boxes in (after, before)]
+        means = [_mean(_overlap(boxes, wanted, self.least)).reshape(1, 1, 1, 1) for boxes in (after, before)]
         return tuple(means) if self.tops > 1 else means[0]
 
 
@@ -280,11 +307,12 @@ def _centred(corners: Tensor) -> Tensor:
     return torch.cat([corners[..., :2] + sizes / 2, sizes], -1)
 
 
-def _overlap(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of boxes (..., 4): centre, width, height."""
+def _overlap(a: Tensor, b: Tensor, least: float) -> Tensor:
+    """Intersection over union of boxes (..., 4): centre, width, height; 0 if the common part is below ``least``."""
     low = torch.maximum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
     high = torch.minimum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2)
-    common = (high - low).clamp_min(0).prod(-1)
+    sides = high - low
+    common = torch.where((sides >= least).all(-1), sides.clamp_min(0).prod(-1), 0)
     return torch.where(common > 0, common / (a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - common), 0)
 
 
@@ -305,7 +333,7 @@ def _fields(spec: LayerSpec, params: Params) -> Fields:
     mean, std = adjustment(spec)
     return Fields(
         classes,
-        (params.field_w, params.field_h),
+        ((params.field_w, params.field_h),),
         params.downsample_rate,
         1 / params.field_xyr,
         math.log(params.field_whr),
@@ -337,20 +365,20 @@ def detection_accuracy(spec: LayerSpec) -> Layer:
 
 @layer("BboxAccuracy", bottoms=3, tops=(1, 2), dialects=(_FORK,), verified=False, unforced=(0, 1, 2))
 def bbox_accuracy(spec: LayerSpec) -> Layer:
-    return _bbox_accuracy(spec, aware=True)
+    return _bbox_accuracy(spec, aware=True, least=0)
 
 
 @layer("BboxAccuracy", bottoms=3, tops=(1, 2), dialects=(_CASCADE,), verified=False, unforced=(0, 1, 2))
 def bbox_accuracy_of_cascade(spec: LayerSpec) -> Layer:
-    """The same, but without ``cls_aware`` all objects are one class."""
-    return _bbox_accuracy(spec, aware=spec.params("bbox_reg_param").cls_aware)
+    """The same, but without ``cls_aware`` all objects are one class, and boxes have to share a pixel."""
+    return _bbox_accuracy(spec, aware=spec.params("bbox_reg_param").cls_aware, least=1)
 
 
-def _bbox_accuracy(spec: LayerSpec, *, aware: bool) -> Layer:
+def _bbox_accuracy(spec: LayerSpec, *, aware: bool, least: float) -> Layer:
     rows, values, *_ = spec.shaped(0, "proposals", "adjustments > 7", ones=True)
     if values % 4:
         spec.misfit(0, "(proposals, four adjustments for each class)")
     spec.shaped(1, f"proposals = {rows}", 5, ones=True)
     spec.shaped(2, f"proposals = {rows}", 6, ones=True)
     mean, std = adjustment(spec)
-    return BboxAccuracy(mean, std, aware=aware, tops=len(spec.tops))
+    return BboxAccuracy(mean, std, aware=aware, tops=len(spec.tops), least=least)

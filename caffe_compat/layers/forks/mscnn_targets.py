@@ -1,4 +1,4 @@
-"""ProposalTarget of MS-CNN: which proposals the second stage trains on, and what it is to say of them."""
+"""ProposalTarget of MS-CNN and Cascade R-CNN: the proposals that a stage trains on, and what it is to say of them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ class Choice:
         count: how many; None for all that are object or background. share: of objects, at most.
         images: in a batch; size: height and width of each. objects: the least overlap of one.
         background: overlaps of background, from the first on and below the second.
+        truth_too: whether true boxes are proposals as well. neither_too: whether what is neither object nor background
+            makes up for what is missing. drawn: whether boxes at random do, too; else there is one where there is
+            no other.
+        least: boxes whose common part is narrower or lower, in pixels, do not overlap.
     """
 
     count: int | None
@@ -33,6 +37,10 @@ class Choice:
     size: tuple[int, int]
     objects: float
     background: tuple[float, float]
+    truth_too: bool = True
+    neither_too: bool = True
+    drawn: bool = True
+    least: float = 0.0
 
 
 class ProposalTarget(Layer):
@@ -41,7 +49,8 @@ class ProposalTarget(Layer):
     boxes (K, 6: class, corners, overlap), and what each proposal counts for (K, 1), all with two axes of 1 behind.
 
     True boxes are proposals, too. First come objects, then background; where there are too few, what is neither, and
-    then boxes at random. Draws are of this library, not the fork's. No gradient. Source: zhaoweicai/mscnn,
+    then boxes at random. Adjustments count where the overlap is within ``counted``; true boxes of image -1 are none.
+    Draws are of this library, not the fork's. No gradient. Sources: zhaoweicai/mscnn and zhaoweicai/cascade-rcnn,
     ``proposal_target_layer.cpp``.
     """
 
@@ -55,8 +64,10 @@ class ProposalTarget(Layer):
         aware: bool,
         by_overlap: bool,
         tops: int,
+        counted: tuple[float, float] = (-math.inf, math.inf),
     ) -> None:
         super().__init__()
+        self.counted = counted
         self.choice = choice
         self.classes = classes
         self.mean = mean
@@ -76,11 +87,13 @@ class ProposalTarget(Layer):
         device = proposals.device
         proposals, truth = proposals.flatten(1).cpu(), truth.flatten(1).cpu()
         generator = self.randomness.generator(self.layer_name, "cpu")
-        boxes = torch.cat([proposals, truth[:, :5]])
-        match, overlap = _matches(boxes, truth)
+        truth = truth[truth[:, 0].trunc() != -1]
+        boxes = torch.cat([proposals, truth[:, :5]]) if self.choice.truth_too else proposals
+        match, overlap = _matches(boxes, truth, self.choice.least)
         objects, others = self._sampled(match, overlap, truth, generator)
-        count = self.choice.count or len(objects) + len(others)
-        drawn = self._drawn(count - len(objects) - len(others), truth, generator)
+        found = len(objects) + len(others)
+        count = (self.choice.count or found) if self.choice.drawn else max(found, 1)
+        drawn = self._drawn(count - found, truth, generator)
         rows = torch.cat([objects, others, torch.arange(len(boxes), len(boxes) + len(drawn))])
         boxes = torch.cat([boxes, drawn])
         own = truth[match[objects]]
@@ -92,8 +105,9 @@ class ProposalTarget(Layer):
         first = (labels if self.aware else labels.clamp_max(1))[: len(objects)] * 4
         places = (torch.arange(len(objects))[:, None], first[:, None] + torch.arange(4))
         targets[places] = self._adjustments(boxes[objects], own)
-        weights[places] = 1
-        matched[: len(objects)] = torch.cat([own[:, 5:6], own[:, 1:5], overlap[objects, None]], 1)
+        best = overlap[objects, None]
+        weights[places] = ((best >= self.counted[0]) & (best <= self.counted[1])).to(weights.dtype)
+        matched[: len(objects)] = torch.cat([own[:, 5:6], own[:, 1:5], best], 1)
         counts = self._weights(len(objects), matched[:, 5])[:, None]
         tops = (boxes[rows], labels[:, None].to(boxes.dtype), targets, weights, weights, matched, counts)
         return tuple(top[..., None, None].to(device) for top in tops[: self.tops])
@@ -116,7 +130,7 @@ class ProposalTarget(Layer):
         free = c.count - len(chosen)
         if len(rest) > free:
             return chosen, rest[torch.randperm(len(rest), generator=generator)[:free]]
-        return chosen, torch.cat([rest, neither[: free - len(rest)]])
+        return chosen, torch.cat([rest, neither[: free - len(rest)]]) if c.neither_too else rest
 
     def _drawn(self, count: int, truth: Tensor, generator: torch.Generator | None) -> Tensor:
         """So many boxes at random that are no objects, (count, 5)."""
@@ -130,7 +144,7 @@ class ProposalTarget(Layer):
             image, x, y = below(self.choice.images), below(width - _SMALLEST), below(height - _SMALLEST)
             right, low = max(below(width - x), _SMALLEST), max(below(height - y), _SMALLEST)
             box = truth.new_tensor([[image, x, y, x + right - 1, y + low - 1]])
-            if len(truth) == 0 or float(_matches(box, truth)[1]) < self.choice.objects:
+            if len(truth) == 0 or float(_matches(box, truth, self.choice.least)[1]) < self.choice.objects:
                 found.append(box)
         return torch.cat([truth.new_zeros(0, 5), *found])
 
@@ -158,13 +172,14 @@ def _centres(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return boxes[:, 1:3] + sizes / 2, sizes
 
 
-def _matches(boxes: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+def _matches(boxes: Tensor, truth: Tensor, least: float) -> tuple[Tensor, Tensor]:
     """Of each box, the true box of its image with the largest overlap (-1 if there is none), and that overlap."""
     if len(truth) == 0:
         return torch.full((len(boxes),), -1), boxes.new_zeros(len(boxes))
     low = torch.maximum(boxes[:, None, 1:3], truth[None, :, 1:3])
     high = torch.minimum(boxes[:, None, 3:5], truth[None, :, 3:5]) + 1
-    common = (high - low).clamp_min(0).prod(-1)
+    sides = high - low
+    common = torch.where((sides >= least).all(-1), sides.clamp_min(0).prod(-1), 0)
     areas = [_centres(x)[1].prod(1) for x in (boxes, truth)]
     overlap = common / (areas[0][:, None] + areas[1] - common)
     same = boxes[:, None, 0] == truth[None, :, 0]
@@ -174,9 +189,25 @@ def _matches(boxes: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 
 @layer("ProposalTarget", bottoms=2, tops=(6, 7), dialects=("zhaoweicai/mscnn",), verified=False, unforced=(0, 1))
 def proposal_target(spec: LayerSpec) -> Layer:
-    spec.shaped(0, "proposals", 5, ones=True)
     spec.shaped(1, "boxes", 7, ones=True)
-    params, regression = spec.params("proposal_target_param"), spec.params("bbox_reg_param")
+    return _proposal_target(spec, Choice(*_choice(spec)))
+
+
+@layer("ProposalTarget", bottoms=2, tops=(6, 7), dialects=("zhaoweicai/cascade-rcnn",), verified=False, unforced=(0, 1))
+def proposal_target_of_cascade(spec: LayerSpec) -> Layer:
+    spec.shaped(1, "boxes", "values >= 7", ones=True)
+    params = spec.params("proposal_target_param")
+    choice = Choice(
+        *_choice(spec), truth_too=params.append_gtbox, neither_too=params.pickup_discard, drawn=False, least=1
+    )
+    return _proposal_target(spec, choice, (params.bbox_thr_lw, params.bbox_thr_hg))
+
+
+def _choice(
+    spec: LayerSpec,
+) -> tuple[int | None, float, int, tuple[int, int], float, tuple[float, float]]:
+    """What both forks have of :class:`Choice`."""
+    params = spec.params("proposal_target_param")
     if params.batch_size != -1 and params.batch_size < 1:
         spec.fail(f"batch_size is {params.batch_size}; at least 1, or -1 for all, was expected")
     if params.fg_thr < params.bg_thr_hg:
@@ -185,8 +216,7 @@ def proposal_target(spec: LayerSpec) -> Layer:
         spec.fail(
             f"img_width and img_height must be above {_SMALLEST}: boxes are drawn there where proposals are too few"
         )
-    mean, std = adjustment(spec)
-    choice = Choice(
+    return (
         None if params.batch_size == -1 else params.batch_size,
         params.fg_fraction,
         params.num_img_per_batch,
@@ -194,6 +224,12 @@ def proposal_target(spec: LayerSpec) -> Layer:
         params.fg_thr,
         (params.bg_thr_lw, params.bg_thr_hg),
     )
+
+
+def _proposal_target(spec: LayerSpec, choice: Choice, counted: tuple[float, float] = (-math.inf, math.inf)) -> Layer:
+    spec.shaped(0, "proposals", 5, ones=True)
+    params, regression = spec.params("proposal_target_param"), spec.params("bbox_reg_param")
+    mean, std = adjustment(spec)
     return ProposalTarget(
         choice,
         params.cls_num,
@@ -202,4 +238,5 @@ def proposal_target(spec: LayerSpec) -> Layer:
         aware=regression.cls_aware,
         by_overlap=params.iou_weighted,
         tops=len(spec.tops),
+        counted=counted,
     )
