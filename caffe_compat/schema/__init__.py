@@ -10,6 +10,7 @@ import copyreg
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cache, lru_cache
 from importlib import resources
 from pathlib import Path
@@ -235,7 +236,24 @@ def merged_file(*dialects: str) -> tuple[ProtoFile, dict[str, tuple[str, ...]]]:
         added, added_types = read_dialect(name)
         file = file.merged_with(added)
         layer_types = {**layer_types, **added_types}
-    return file, layer_types
+    return file.merged_with(_places_for_v1(file)), layer_types
+
+
+# What V1 layers have and current ones hold in another way (schema.upgrade_v1).
+_V1_ALONE = ("layer", "type", "param", "blob_share_mode", "blobs_lr", "weight_decay")
+# No file has fields of such numbers.
+_FIRST_OF_V1 = 500_000_000
+
+
+def _places_for_v1(file: ProtoFile) -> ProtoFile:
+    """Fields for what only V1 layers of ``file`` have: an upgraded layer holds it, where a fork's own tools lose it."""
+    current = file.messages["LayerParameter"]
+    fields = {
+        name: replace(field, number=_FIRST_OF_V1 + field.number)
+        for name, field in file.messages["V1LayerParameter"].items()
+        if name not in current and name not in _V1_ALONE
+    }
+    return ProtoFile({"LayerParameter": fields} if fields else {}, {}, {})
 
 
 @lru_cache(maxsize=256)

@@ -13,7 +13,6 @@ from torch.autograd.function import once_differentiable
 
 from ...network.registry import Layer, LayerSpec, Shape, layer
 from ...network.shapes import fits
-from ...schema.unknown import unknown_fields_of
 from ..autograd import Context
 from ..bvlc.loss import class_labels, same_batch, with_gradient
 from ..precision import widened
@@ -186,7 +185,6 @@ def _refuse_weight(spec: LayerSpec) -> None:
 
 
 def _refuse_factors(spec: LayerSpec) -> None:
-    # Only layers of the first generation have these fields, so that they are unknown in a current one.
-    for unknown in unknown_fields_of(spec.message):
-        if unknown.name in ("mult_softmax_param", "mult_softmax_loss_param"):
-            spec.fail(f"{unknown.name} is not supported")
+    for name in ("mult_softmax_param", "mult_softmax_loss_param"):
+        if spec.knows(name) and spec.message.HasField(name):
+            spec.fail(f"{name} is not supported")

@@ -1,4 +1,4 @@
-"""Resize of two forks: maps in another size, bilinear from their first corner on."""
+"""Resize of several forks: maps in another size, bilinear from their first corner on."""
 
 from __future__ import annotations
 
@@ -50,6 +50,12 @@ def resize(spec: LayerSpec) -> Layer:
     if given:
         return Resize(_positive(spec, (params.height, params.width)))
     return Resize(_scaled(spec, (params.height_fac, params.width_fac)))
+
+
+@layer("RESIZE", bottoms=1, tops=1, dialects=("xiaolonw/caffe-3dnormal_joint_pose",), verified=False)
+def resize_of_normals(spec: LayerSpec) -> Layer:
+    """The same code, in a fork of the first generation."""
+    return resize_of_windows(spec)
 
 
 @layer("Resize", bottoms=1, tops=1, dialects=("happynear/caffe-windows", "GuohongWu/caffe-windows"))
