@@ -23,6 +23,20 @@ _PARAMS = {
     "MemoryData": "memory_data_param",
     "HDF5Data": "hdf5_data_param",
 }
+# Data layers of MS-CNN and Cascade R-CNN: their parameters, the rates by which maps of labels are smaller than
+# pictures, whether halves of that are rounded up or all is cut off, and how many numbers a true box has. Sources:
+# zhaoweicai/mscnn, ``image_gt_data_layer.cpp``, and zhaoweicai/cascade-rcnn, ``detection_data_layer.cpp``.
+_OF_FIELDS = {
+    "ImageGtData": ("image_gt_data_param", "downsample_rate", False, 7),
+    "DetectionData": ("detection_data_param", "stride", True, 8),
+}
+# Fields with a picture's width and height, the last that a file has first.
+_SIZES_OF_FIELDS = (
+    ("crop_width", "crop_height"),
+    ("crop_short_size", "crop_long_size"),
+    ("resize_width", "resize_height"),
+    ("short_size", "long_size"),
+)
 
 
 def is_source(layer: LayerParameter, *, allow_python: bool = False) -> bool:
@@ -96,8 +110,11 @@ def _python_shapes(layer: LayerParameter, entry: PythonType) -> list[Shape | Non
 
 def _data_shapes(layer: LayerParameter) -> list[Shape | None]:
     """Shapes of (data, label) as far as the parameters tell."""
+    known = layer.DESCRIPTOR.fields_by_name
+    if layer.type in _OF_FIELDS and _OF_FIELDS[layer.type][0] in known:
+        return _shapes_of_fields(layer)
     field = _PARAMS.get(layer.type)
-    if field is None or field not in layer.DESCRIPTOR.fields_by_name:
+    if field is None or field not in known:
         return []
     params, transform = getattr(layer, field), layer.transform_param
     batch = params.batch_size
@@ -110,3 +127,22 @@ def _data_shapes(layer: LayerParameter) -> list[Shape | None]:
     # The 3Dpose_ssl fork's image layers have labels of ``label_dim`` values, everyone else's are one number.
     labels = (batch, params.label_dim) if "label_dim" in params.DESCRIPTOR.fields_by_name else (batch,)
     return [data, labels if layer.type != "HDF5Data" else None]
+
+
+def _shapes_of_fields(layer: LayerParameter) -> list[Shape | None]:
+    """Pictures, a map of labels for each kind of field, and the true boxes, of which there is one at first."""
+    field, rates, rounded, numbers = _OF_FIELDS[layer.type]
+    params = getattr(layer, field)
+    has = [pair for pair in _SIZES_OF_FIELDS if all(n in params.DESCRIPTOR.fields_by_name for n in pair)]
+    size = next(
+        ((getattr(params, w), getattr(params, h)) for w, h in has if getattr(params, w) * getattr(params, h)), None
+    )
+    if size is None:
+        return []  # each picture has its own
+    width, height = size
+    labels: list[Shape | None] = [
+        (params.batch_size, 2 + params.coord_num, *((2 * n + rounded * rate) // (2 * rate) for n in (height, width)))
+        for rate in getattr(params, rates)
+        if rate
+    ]
+    return [(params.batch_size, 3, height, width), *labels, (1, numbers, 1, 1)]

@@ -10,6 +10,7 @@ from caffe_compat.layers.bvlc.python_layer import PythonLayer, register_python_l
 from tests.layers.sweep import Base, from_text, stored_bases, under
 from tests.layers.sweep_forks import fork_bases
 from tests.layers.sweep_single_forks import single_fork_bases
+from tests.layers.sweep_training import training_bases
 
 CASCADE, C3D, POSE = "zhaoweicai/cascade-rcnn", "facebookarchive/C3D", "chanyn/3Dpose_ssl"
 C3D_NEXT = "facebookarchive/C3D:C3D-v1.1/src/caffe/proto/caffe.proto"
@@ -138,6 +139,7 @@ def own_bases() -> Iterator[Base]:
     yield from _boxes()
     yield from fork_bases()
     yield from single_fork_bases()
+    yield from training_bases()
     for name in ("SweepScale", "SweepOther"):  # one admitted by its name, one found in its module
         text = f'python_param {{ module: "{__name__}" layer: "{name}" param_str: "seven" }}'
         yield from_text(_net(f'type: "Python" top: "y" {text}', x=(2, 3)))

@@ -16,6 +16,7 @@ from caffe_compat.network.checkpoint import read_checkpoint
 from caffe_compat.network.graph import NetState
 from caffe_compat.network.guess import Guess
 from caffe_compat.network.guessing import guess_shapes_of, net_of
+from caffe_compat.network.sources import told_shapes
 from caffe_compat.schema.prototxt import parse_message
 from caffe_compat.schema.upgrade import upgrade_net
 from tests.networks import input_layer, ip, layer, parse, write_weights
@@ -272,3 +273,31 @@ def test_the_batch_is_that_of_a_declared_input() -> None:
 def test_three_axes_of_a_table_are_three_axes() -> None:
     text = sources("data") + layer("p", "Power", "data", "p")
     assert net_of(parse(text), input_shapes={"data": (3, 16, 24)}).input_shapes == {"data": (3, 16, 24)}
+
+
+@pytest.mark.parametrize(
+    ("text", "dialect", "shapes"),
+    [
+        (
+            'type: "ImageGtData" image_gt_data_param { batch_size: 2 resize_width: 640 resize_height: 200 '
+            "crop_width: 300 crop_height: 180 downsample_rate: 8 downsample_rate: 16 }",
+            "zhaoweicai/mscnn",
+            [(2, 3, 180, 300), (2, 6, 22, 37), (2, 6, 11, 18), (1, 7, 1, 1)],
+        ),
+        (
+            'type: "DetectionData" detection_data_param { batch_size: 2 short_size: 600 long_size: 1000 stride: 16 '
+            "stride: 32 }",
+            "zhaoweicai/cascade-rcnn",
+            [(2, 3, 1000, 600), (2, 6, 63, 38), (2, 6, 31, 19), (1, 8, 1, 1)],
+        ),
+        (
+            'type: "DetectionData" detection_data_param { batch_size: 2 resize_ratio: 0.5 stride: 16 }',
+            "zhaoweicai/cascade-rcnn",
+            [None] * 4,
+        ),
+    ],
+)
+def test_data_layers_of_fields_tell_their_shapes(text: str, dialect: str, shapes: list[tuple[int, ...] | None]) -> None:
+    tops = " ".join(f'top: "t{i}"' for i in range(4))
+    parsed = parse_message(f'layer {{ name: "data" {text} {tops} }}', dialect=dialect)
+    assert told_shapes(parsed.message.layer[0]) == shapes

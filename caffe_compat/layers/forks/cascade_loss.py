@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
-from .mscnn_loss import DetectionAccuracy, FieldLoss, Fields
+from .mscnn_loss import FieldAccuracy, FieldLoss, Fields
 from .proposals import adjustment
 
 __all__ = ["DetectionGroupAccuracy", "DetectionGroupLoss", "GroupSampling"]
@@ -110,15 +110,11 @@ class DetectionGroupLoss(FieldLoss):
         return weights
 
 
-class DetectionGroupAccuracy(DetectionAccuracy):
-    """:class:`.mscnn_loss.DetectionAccuracy` of the highest score; of equal ones the first class counts."""
+class DetectionGroupAccuracy(FieldAccuracy):
+    """:class:`.mscnn_loss.FieldAccuracy` of the highest score; of equal ones the first class counts."""
 
-    @torch.no_grad()
     def forward(self, scores: Tensor, adjustments: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:
         return self.rates(scores, adjustments, labels)
-
-    def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return super().infer(*bottoms[:2])
 
 
 def _fields(spec: LayerSpec, params: Params, *, bounded: bool) -> Fields:

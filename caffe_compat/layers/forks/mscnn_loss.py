@@ -18,7 +18,7 @@ from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
 from .proposals import adjustment
 
-__all__ = ["BboxAccuracy", "DetectionAccuracy", "DetectionLoss", "FieldLoss", "Fields", "Sampling"]
+__all__ = ["BboxAccuracy", "DetectionAccuracy", "DetectionLoss", "FieldAccuracy", "FieldLoss", "Fields", "Sampling"]
 
 _FORK, _CASCADE = "zhaoweicai/mscnn", "zhaoweicai/cascade-rcnn"
 # True boxes are taken for at least so many pixels wide and high.
@@ -211,7 +211,7 @@ class DetectionLoss(FieldLoss):
         return weights
 
 
-class DetectionAccuracy(Layer):
+class FieldAccuracy(Layer):
     """How many cells, and how many of objects, have their class among the ``best`` scores, (1, 1, 1, 2), and as second
     top the mean overlap of the boxes at objects with the true ones; -1 of none.
 
@@ -236,9 +236,6 @@ class DetectionAccuracy(Layer):
         return rates if self.tops == 1 else (rates, x.new_empty(1, 1, 1, 1))
 
     @torch.no_grad()
-    def forward(self, maps: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:
-        return self.rates(maps[:, : self.fields.classes], maps[:, self.fields.classes :], labels)
-
     def rates(self, scores: Tensor, adjustments: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The tops, of scores (N, classes, H, W) and adjustments (N, 4, H, W)."""
         f = self.fields
@@ -265,6 +262,13 @@ class DetectionAccuracy(Layer):
         moved, grown = places[:, :2].clamp(-f.shift, f.shift), places[:, 2:].clamp(-f.factor, f.factor).exp()
         found = [moved[:, 0] * width + x, moved[:, 1] * height + y, grown[:, 0] * width, grown[:, 1] * height]
         return _overlap(torch.stack(found, -1), labels[:, 1:5].movedim(1, -1), self.least)
+
+
+class DetectionAccuracy(FieldAccuracy):
+    """The accuracy of MS-CNN, of one size of fields: maps (N, classes + 4, H, W) and labels (N, 6, H, W)."""
+
+    def forward(self, maps: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, ...]:
+        return self.rates(maps[:, : self.fields.classes], maps[:, self.fields.classes :], labels)
 
 
 class BboxAccuracy(Layer):
@@ -365,6 +369,7 @@ def detection_accuracy(spec: LayerSpec) -> Layer:
 
 @layer("BboxAccuracy", bottoms=3, tops=(1, 2), dialects=(_FORK,), verified=False, unforced=(0, 1, 2))
 def bbox_accuracy(spec: LayerSpec) -> Layer:
+    spec.params("bbox_reg_param").ignore("cls_aware")  # the fork's layer knows no other way
     return _bbox_accuracy(spec, aware=True, least=0)
 
 

@@ -55,11 +55,15 @@ def resize(spec: LayerSpec) -> Layer:
 @layer("RESIZE", bottoms=1, tops=1, dialects=("xiaolonw/caffe-3dnormal_joint_pose",), verified=False)
 def resize_of_normals(spec: LayerSpec) -> Layer:
     """The same code, in a fork of the first generation."""
-    return resize_of_windows(spec)
+    return _resize(spec)
 
 
 @layer("Resize", bottoms=1, tops=1, dialects=("happynear/caffe-windows", "GuohongWu/caffe-windows"))
 def resize_of_windows(spec: LayerSpec) -> Layer:
+    return _resize(spec)
+
+
+def _resize(spec: LayerSpec) -> Layer:
     spec.images(filled=True)
     params = spec.params("resize_param")
     names = ("out_height_scale", "out_width_scale") if params.is_pyramid_test else ("height", "width")

@@ -215,6 +215,34 @@ def test_too_few_proposals() -> None:
     assert (rois[0, 3:] - rois[0, 1:3] >= 31).all()
 
 
+def test_hard_mining(device: torch.device) -> None:
+    losses = np.array([3, 1, 2, 2, 5, 0, 4], np.float32)
+    images = np.array([0, 0, 0, 0, 1, 0, 2], np.float32)
+    boxes = np.concatenate([images[:, None], np.arange(28).reshape(7, 4)], 1).astype(np.float32)
+    text = 'type: "HardMining" hard_mining_param { num_roi_per_image: %d num_image: 3 }'
+    for count, kept in (
+        (1, [0, 4, 6]),
+        (2, [0, 1, 2, 3, 4, 6]),  # of image 0 first 0 and 3; 2 and 1 make up for what the others lack
+        (9, list(range(7))),
+    ):
+        module = build(text % count, (7, 1), (7, 5), (7, 2, 1, 1), tops=2, dialect=FORK)
+        found = [torch.tensor(x, device=device) for x in (losses[:, None], boxes, losses.repeat(2).reshape(7, 2, 1, 1))]
+        tops = module(*found)
+        assert [top.shape for top in module.infer(*found)] == [top.shape for top in tops]
+        assert_equals(tops[0], boxes[sorted(kept)][..., None, None])
+        assert tops[1].flatten(1)[:, 0].tolist() == losses[sorted(kept)].tolist()
+    with pytest.raises(LayerError, match="of image 3; 0 to 2"):
+        module(torch.zeros(7, 1), torch.full((7, 5), 3.0), torch.zeros(7, 2, 1, 1))
+    for shapes, more, message in (
+        (((7, 1), (6, 5)), "", "boxes = 7, 5"),
+        (((7, 1), (7, 5)), "propagate_down: true propagate_down: false", "hands no gradient back"),
+    ):
+        with pytest.raises(LayerError, match=message):
+            build(f"{text % 2} {more}", *shapes, dialect=FORK)
+    with pytest.raises(LayerError, match="must be at least 1"):
+        build(text % 0, (7, 1), (7, 5), dialect=FORK)
+
+
 def test_errors() -> None:
     loss = 'type: "DetectionGroupLoss" detection_group_loss_param { %s %s }'
     for fields, more, shapes, message in (

@@ -1,0 +1,124 @@
+"""Networks for the sweep over parameters of layers that forks train with, which no stored case has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from tests.layers.sweep import Base, from_text
+from tests.layers.sweep_forks import net_text
+
+CASCADE, MSCNN, NORMALS = "zhaoweicai/cascade-rcnn", "zhaoweicai/mscnn", "xiaolonw/caffe-3dnormal_joint_pose"
+
+REGRESSION = (
+    "bbox_reg_param { bbox_mean: 0.1 bbox_mean: -0.1 bbox_mean: 0.05 bbox_mean: 0.2 "
+    "bbox_std: 0.1 bbox_std: 0.2 bbox_std: 0.3 bbox_std: 0.4 }"
+)
+
+
+def training_bases() -> Iterator[Base]:
+    """The networks; each says for which parameters it is there."""
+    yield from _fields()
+    yield from _proposals()
+    yield from _joints()
+
+
+def _cells(maps: int) -> np.ndarray:
+    """Labels (maps, 6, 3, 4) of fields: class, centre, width, height and overlap of a true box."""
+    draws = np.random.RandomState(3)
+    labels = draws.uniform(0, 40, (maps, 6, 3, 4))
+    labels[:, 0] = draws.randint(0, 3, (maps, 3, 4)) * (draws.uniform(size=(maps, 3, 4)) < 0.4)
+    labels[:, 5] = draws.uniform(size=(maps, 3, 4))
+    return labels.astype(np.float32)
+
+
+def _of_fields(text: str, shapes: Mapping[str, tuple[int, ...]], given: Mapping[str, np.ndarray]) -> Base:
+    return from_text(net_text(text, **shapes), dialect=CASCADE, s=given["s"], p=given["p"], t=given["t"])
+
+
+def _fields() -> Iterator[Base]:
+    """Losses and accuracies of fields, with every way to choose background, of all classes and of objects alone."""
+    draws = np.random.RandomState(1)
+    scores, places, labels = draws.uniform(-2, 2, (4, 3, 3, 4)), draws.uniform(-2, 2, (4, 4, 3, 4)), _cells(4)
+    own = "cls_num: 3 field_w: 20 field_h: 30 field_xyr: 1.5 field_whr: 3 bg_threshold: 0.4"
+    group = f"{own} field_w: 40 field_h: 26 stride: 8"
+    ignored = "loss_param { ignore_label: 1 }"
+    given = {"s": scores.astype(np.float32), "p": places.astype(np.float32), "t": labels}
+    shapes = {"s": (4, 3, 3, 4), "p": (4, 4, 3, 4), "t": (4, 6, 3, 4)}
+    for more in (
+        'neg_mining_type: "bootstrap" lambda: 0.5 bg_multiple: 2 min_num_neg: 3 pos_neg_weighted: true',
+        'neg_mining_type: "bootstrap" neg_ranking_type: "conf_prob" batch_size: 9',
+        'neg_mining_type: "bootstrap" bg_multiple: 0 min_num_neg: 3',
+        'neg_mining_type: "mixture" batch_size: 7 bbox_loss_type: "Euclidean_L2"',
+    ):
+        text = f'type: "DetectionGroupLoss" top: "y" detection_group_loss_param {{ {group} {more} }}'
+        yield _of_fields(f"{text} {REGRESSION} {ignored}", shapes, given)
+    text = f'type: "DetectionGroupAccuracy" top: "y" top: "z" detection_group_accuracy_param {{ {group} }}'
+    yield _of_fields(f"{text} {REGRESSION} {ignored}", shapes, given)
+    maps = np.concatenate([given["s"], given["p"]], 1)
+    merged = {"x": (4, 7, 3, 4), "t": (4, 6, 3, 4)}
+    for more in ("", "objectness: false iou_weighted: true pos_neg_weighted: true bb_smooth: false"):
+        for mode in ("bootstrap", "mixture"):
+            told = f'{own} downsample_rate: 8 sample_mode: "{mode}" bg_multiple: 2 {more}'
+            text = f'type: "DetectionLoss" top: "y" detection_loss_param {{ {told} }} {REGRESSION} {ignored}'
+            yield from_text(net_text(text, **merged), dialect=MSCNN, x=maps, t=labels)
+    told = f"{own} downsample_rate: 8 top_k: 2"
+    text = f'type: "DetectionAccuracy" top: "y" top: "z" detection_accuracy_param {{ {told} }} {REGRESSION} {ignored}'
+    yield from_text(net_text(text, **merged), dialect=MSCNN, x=maps, t=labels)
+    # Two classes, which may be an object and none.
+    two = {"s": given["s"][:, 1:], "p": given["p"], "t": labels}
+    for kind, field in (
+        ("DetectionGroupLoss", "detection_group_loss_param"),
+        ("DetectionGroupAccuracy", "detection_group_accuracy_param"),
+    ):
+        text = f'type: "{kind}" top: "y" {field} {{ {group.replace("cls_num: 3", "cls_num: 2 objectness: true")} }}'
+        yield _of_fields(text, {**shapes, "s": (4, 2, 3, 4)}, two)
+    for kind, field in (("DetectionLoss", "detection_loss_param"), ("DetectionAccuracy", "detection_accuracy_param")):
+        told = f"{own.replace('cls_num: 3', 'cls_num: 2 objectness: true')} downsample_rate: 8"
+        text = f'type: "{kind}" top: "y" {field} {{ {told} }}'
+        yield from_text(net_text(text, x=(4, 6, 3, 4), t=(4, 6, 3, 4)), dialect=MSCNN, x=maps[:, 1:], t=labels)
+
+
+def _proposals() -> Iterator[Base]:
+    """Targets of proposals, too many and too few of them, and what is measured of their adjustments."""
+    boxes = np.array(
+        [[0, 0, 0, 19, 19], [0, 2, 1, 21, 20], [1, 30, 30, 59, 59], [1, 0, 0, 9, 9], [0, 12, 0, 31, 19]], np.float32
+    )
+    truth = np.array([[0, 1, 1, 20, 20, 2, 0], [1, 32, 30, 58, 59, 1, 0]], np.float32)
+    told = "cls_num: 3 num_img_per_batch: 2 img_width: 60 img_height: 70 fg_thr: 0.5 bg_thr_hg: 0.4 bg_thr_lw: 0.1"
+    tops = " ".join(f'top: "t{i}"' for i in range(7))
+    for dialect, own in ((MSCNN, ("",)), (CASCADE, ("", "bbox_thr_lw: 0.85", "append_gtbox: false"))):
+        for more in ("batch_size: 3 iou_weighted: true", "batch_size: 12", "batch_size: -1", *own):
+            text = f'type: "ProposalTarget" {tops} proposal_target_param {{ {told} {more} }} {REGRESSION}'
+            yield from_text(net_text(text, b=(5, 5), t=(2, 7)), dialect=dialect, b=boxes, t=truth)
+        # Nothing but boxes at random.
+        far = f"{told.replace('bg_thr_lw: 0.1', 'bg_thr_lw: 0.39').replace('fg_thr: 0.5', 'fg_thr: 1.5')}"
+        more = "batch_size: 12" if dialect == MSCNN else "batch_size: 12 pickup_discard: false"
+        text = f'type: "ProposalTarget" {tops} proposal_target_param {{ {far} {more} }}'
+        yield from_text(net_text(text, b=(5, 5), t=(2, 7)), dialect=dialect, b=boxes, t=truth)
+        moved = np.random.RandomState(2).uniform(-0.5, 0.5, (5, 12)).astype(np.float32)
+        matched = np.array(
+            [[2, 1, 1, 20, 20, 0.8], [2, 1, 1, 20, 20, 0.9], [1, 32, 30, 58, 59, 0.9], [0] * 6, [0] * 6], np.float32
+        )
+        text = f'type: "BboxAccuracy" top: "y" top: "z" {REGRESSION}'
+        yield from_text(net_text(text, a=(5, 12), b=(5, 5), t=(5, 6)), dialect=dialect, a=moved, b=boxes, t=matched)
+    losses = np.array([3, 1, 2, 2, 5], np.float32)
+    text = 'type: "HardMining" top: "y" hard_mining_param { num_roi_per_image: 1 num_image: 2 }'
+    yield from_text(net_text(text, x=(5,), b=(5, 5)), dialect=CASCADE, x=losses, b=boxes)
+
+
+def _joints() -> Iterator[Base]:
+    """Layers of the first generation: heat maps of joints."""
+    draws = np.random.RandomState(0)
+    x, labels = draws.randn(2, 3, 4, 5).astype(np.float32), draws.randint(0, 2, (2, 3, 4, 5)).astype(np.float32)
+    labels[:, :, :2] = 0
+    inputs = "".join(f'input: "{name}" input_dim: 2 input_dim: 3 input_dim: 4 input_dim: 5 ' for name in "xt")
+    params = "drop_neg_ratio: 0.7 hard_ratio: 0.4 rand_ratio: 0.5"
+    text = (
+        f'layers {{ name: "l" type: LABEL_DROPOUT bottom: "x" bottom: "t" top: "y" label_drop_param {{ {params} }} }}'
+    )
+    yield from_text(f"{inputs} force_backward: true {text}", dialect=NORMALS, x=x, t=labels)
+    for params in ("height: 3 width: 8", "is_pyramid_test: true out_height_scale: 0.5 out_width_scale: 1.5"):
+        text = f'layers {{ name: "l" type: RESIZE bottom: "x" top: "y" resize_param {{ {params} }} }}'
+        yield from_text(f"{inputs} force_backward: true {text}", dialect=NORMALS, x=x, t=labels)
