@@ -77,7 +77,7 @@ def draw_action(
     chosen = label_bounds(bounds, folder, tell)
     labels = read_list(folder.ground_truth(action), need_3d=True)
     poses = _poses(labels, folder, action, coarse, refined, chosen)
-    flat = _flat(labels, folder, action, pose2d)
+    flat = _flat(labels, folder, action, pose2d, tell)
     check_lengths({name: len(pose) for name, pose in {**poses, "2D": flat}.items() if pose is not None})
     part = _part(frames, len(labels))
     shown = {name: pose[part].reshape(-1, len(H36M16), 3) for name, pose in poses.items()}
@@ -112,12 +112,14 @@ def _poses(
     return poses
 
 
-def _flat(labels: PoseList, data: DataFolder, action: int, source: str) -> np.ndarray | None:
-    """The 2D poses (frames, 32), fractions of the crop's side."""
+def _flat(labels: PoseList, data: DataFolder, action: int, source: str, tell: Tell) -> np.ndarray | None:
+    """The 2D poses (frames, 32), fractions of the crop's side; None if none are wanted, or a list has none."""
     if source == "none":
         return None
     if source == "gt":
-        return labels.pose2d
+        if labels.points is None:
+            tell(f"{data.ground_truth(action)} holds no 2D poses; none are drawn")
+        return labels.points
     path = data.pose2d(action, source)
     return read_results(path, POSE_2D) if source == "ours" else read_list(path).pose2d
 

@@ -3,6 +3,7 @@
 | file | a line |
 |---|---|
 | list of Human3.6M frames (``test<k>.txt``, training lists) | ``path v1,...,v80,clip`` |
+| the 3D poses alone, as the original's ``eval_h36m.m`` reads them | ``path v1,...,v48`` and perhaps ``,clip`` |
 | list of MPII images, hourglass output (``test<k>_square2d.txt``) | ``path v1,...,v32`` and perhaps ``,clip`` |
 | ``result<k>_norm.csv`` | ``,v1,...,v48`` normalised (or 32 values of a 2D network) |
 | ``result<k>_unnorm.csv``, ``result<k>_change_unnorm.csv`` | ``index,v1,...,v48`` in mm, the index from 1 |
@@ -57,8 +58,8 @@ class PoseList:
     """Some or all lines of a list."""
 
     paths: list[str]
-    pose2d: np.ndarray
-    """(n, 32) fractions of the crop's side."""
+    points: np.ndarray | None
+    """(n, 32) fractions of the crop's side; None in lists of 3D poses."""
     pose3d: np.ndarray | None
     """(n, 48) normalised; None in lists of 2D poses."""
     clip: np.ndarray | None
@@ -67,9 +68,23 @@ class PoseList:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def pose2d(self) -> np.ndarray:
+        """:attr:`points`, where they are needed. Raises UsageError of a list of 3D poses."""
+        if self.points is None:
+            raise UsageError("2D poses are needed; the list with this frame holds 3D poses alone", path=self.paths[0])
+        return self.points
 
-# Numbers after the path -> whether there is a 3D pose, whether there is a clip.
-_LIST_LINES = {32: (False, False), 33: (False, True), 80: (True, False), 81: (True, True)}
+
+# Numbers after the path -> whether there is a 2D pose, a 3D pose, a clip.
+_LIST_LINES = {
+    32: (True, False, False),
+    33: (True, False, True),
+    48: (False, True, False),
+    49: (False, True, True),
+    80: (True, True, False),
+    81: (True, True, True),
+}
 
 
 def stream_list(path: str | os.PathLike[str], *, need_3d: bool = False, block: int = BLOCK) -> Iterator[PoseList]:
@@ -91,22 +106,23 @@ def stream_list(path: str | os.PathLike[str], *, need_3d: bool = False, block: i
         if not name.strip():
             raise _BadLine("a path, a space and numbers parted by commas were expected")
         values = _floats(numbers)
-        wanted = [80, 81] if need_3d else list(_LIST_LINES)
+        wanted = [length for length, (_, has_3d, _) in _LIST_LINES.items() if has_3d or not need_3d]
         if len(values) not in wanted or (count and len(values) != count):
             expected = f"the {count} of the lines above" if count else " or ".join(map(str, wanted))
             raise _BadLine(f"{len(values)} numbers after the path; {expected} were expected")
         count = len(values)
-        if _LIST_LINES[count][1] and values[-1] not in (0, 1):
+        if _LIST_LINES[count][2] and values[-1] not in (0, 1):
             raise _BadLine(f"clip {values[-1]:g}; it is 0 where a sequence starts, else 1")
         return name, values
 
     for rows in _blocks(path, parse, block):
         values = np.array([row for _, row in rows])
-        has_3d, has_clip = _LIST_LINES[values.shape[1]]
+        has_2d, has_3d, has_clip = _LIST_LINES[values.shape[1]]
+        first_3d = 32 if has_2d else 0
         yield PoseList(
             [name for name, _ in rows],
-            values[:, :32],
-            values[:, 32:80] if has_3d else None,
+            values[:, :32] if has_2d else None,
+            values[:, first_3d : first_3d + 48] if has_3d else None,
             values[:, -1] if has_clip else None,
         )
 
@@ -121,7 +137,7 @@ def read_list(path: str | os.PathLike[str], *, need_3d: bool = False) -> PoseLis
 
     return PoseList(
         [name for part in parts for name in part.paths],
-        np.concatenate([part.pose2d for part in parts]),
+        joined([part.points for part in parts]),
         joined([part.pose3d for part in parts]),
         joined([part.clip for part in parts]),
     )

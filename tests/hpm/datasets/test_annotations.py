@@ -80,6 +80,23 @@ def test_list_round_trip(tmp_path: Path) -> None:
     assert blocks[2].paths == ["S9/walk 1/4.jpg"]
 
 
+@pytest.mark.parametrize("clip", [True, False])
+def test_lists_of_3d_poses_alone(clip: bool, tmp_path: Path) -> None:
+    """As the original's evaluation reads them: 48 values, and perhaps a clip."""
+    pose3d = np.random.RandomState(0).rand(4, 48).round(6)
+    rows = [[*row, *([int(k > 0)] if clip else [])] for k, row in enumerate(pose3d.tolist())]
+    path = tmp_path / "test2.txt"
+    path.write_text("".join(f"S9/sit 1/{k}.png {','.join(map(str, row))}\n" for k, row in enumerate(rows)))
+    for need_3d in (True, False):
+        read = read_list(path, need_3d=need_3d)
+        assert read.pose3d is not None
+        np.testing.assert_array_equal(read.pose3d, pose3d)
+        assert (None if read.clip is None else read.clip.tolist()) == ([0, 1, 1, 1] if clip else None)
+        assert read.points is None
+        with pytest.raises(UsageError, match=r"^S9/sit 1/0\.png: 2D poses are needed; the list .* 3D poses alone$"):
+            _ = read.pose2d
+
+
 def _line(count: int, clip: str = "1") -> str:
     return "a.jpg " + ",".join(["0.5"] * count + [clip]) + "\n"
 
@@ -88,8 +105,8 @@ def _line(count: int, clip: str = "1") -> str:
     ("text", "message"),
     [
         (_line(80) + _line(79), "line 2: 80 numbers after the path; the 81 of the lines above were expected"),
-        (_line(40), "line 1: 41 numbers after the path; 80 or 81 were expected"),
-        (_line(32), "line 1: 33 numbers after the path; 80 or 81 were expected"),
+        (_line(40), "line 1: 41 numbers after the path; 48 or 49 or 80 or 81 were expected"),
+        (_line(32), "line 1: 33 numbers after the path; 48 or 49 or 80 or 81 were expected"),
         (_line(80) * 2 + _line(80).replace("0.5", "nan", 1), "line 3: value 1 is nan, no finite number"),
         (_line(80).replace("0.5,0.5", "0.5,x", 1), "line 1: value 2 is 'x', no number"),
         (_line(80, "2"), "line 1: clip 2; it is 0"),

@@ -45,6 +45,17 @@ def _action(root: Path, action: int, frames: int, errors: dict[str, float]) -> N
             writer.write(normalise(flat, REFINEMENT_BOUNDS) if stage == "normalised" else flat)
 
 
+def test_labels_without_2d_poses_are_enough(tmp_path: Path) -> None:
+    _action(tmp_path, 2, 6, {"coarse": 64, "refined": 16})
+    path = DataFolder(tmp_path).ground_truth(2)
+    before = evaluate_actions(DataFolder(tmp_path), None, tmp_path / "results", actions=(2,))
+    lines = [line.split(" ") for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{name} {','.join(values.split(',')[32:])}\n" for name, values in lines))
+    after = evaluate_actions(DataFolder(tmp_path), None, tmp_path / "results", actions=(2,))
+    assert after.rows == before.rows
+    assert after.problems == []
+
+
 def test_errors_per_action_and_their_mean(tmp_path: Path) -> None:
     _action(tmp_path, 1, 6, {"coarse": 64, "change": 32, "refined": 16})
     _action(tmp_path, 13, 9, {"normalised": 32, "change": 160, "refined": 16})
