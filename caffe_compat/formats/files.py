@@ -23,37 +23,53 @@ if sys.platform != "win32":
 
 __all__ = ["Checksum", "atomic_write", "open_file", "read_file", "sha256_of", "staged_files", "staged_folder"]
 
+# Flags of :func:`os.open` that not every system has.
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+
 # How the names of temporary files end.
 _TEMPORARY = re.compile(r"[0-9a-f]{12}\.tmp")
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file for reading bytes. Raises FileError if it is missing, forbidden, a folder, pipe or device."""
-    name = os.fspath(path)
-    try:
-        # Looked at before it is opened: opening a pipe would wait for its writer.
-        mode = os.stat(name).st_mode
-        if not stat.S_ISREG(mode):
-            raise FileError("a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file", path=name)
-        return open(name, "rb")
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise FileError(f"cannot be opened: {_reason(error)}", path=name) from error
+    handle, _ = _opened(path)
+    return open(path, "rb", opener=lambda *_: handle)
 
 
 def read_file(path: str | os.PathLike[str], limit: Limit = WHOLE_FILE) -> bytes:
     """All bytes of a regular file. Raises FileError, also if there are more than ``limit`` allows."""
     name = os.fspath(path)
-    with open_file(name) as file:
-        size = os.fstat(file.fileno()).st_size
+    handle, size = _opened(name)
+    try:
         limit.check(size, "the file", name)
-        try:
-            data = file.read(size + 1)  # room for the whole limit takes longer to make than a picture to read
-            if len(data) > size:  # it has grown, or is one of the system's that tell no size
-                data += file.read(limit.bytes + 1 - len(data))
-        except OSError as error:
-            raise FileError(f"cannot be read: {_reason(error)}", path=name) from error
-    limit.check(len(data), "the file", name)
+        # As large as it is, not as the limit allows: room for that takes longer to make than a picture to read.
+        data = os.read(handle, size + 1)
+        if len(data) != size:  # it has grown, or is one of the system's that tell no size, or too large for one call
+            parts = [data]
+            while parts[-1] and (left := limit.bytes + 1 - sum(map(len, parts))) > 0:
+                parts.append(os.read(handle, min(left, 1 << 24)))
+            data = b"".join(parts)
+            limit.check(len(data), "the file", name)
+    except OSError as error:
+        raise FileError(f"cannot be read: {_reason(error)}", path=name) from error
+    finally:
+        os.close(handle)
     return data
+
+
+def _opened(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """The descriptor of a regular file, open for reading, and its size. Raises FileError."""
+    name = os.fspath(path)
+    try:
+        # Opening a pipe would otherwise wait for its writer.
+        handle = os.open(name, os.O_RDONLY | _AT_ONCE)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise FileError(f"cannot be opened: {_reason(error)}", path=name) from error
+    found = os.fstat(handle)
+    if stat.S_ISREG(found.st_mode):
+        return handle, found.st_size
+    os.close(handle)
+    raise FileError("a folder, not a file" if stat.S_ISDIR(found.st_mode) else "not a regular file", path=name)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -62,7 +62,10 @@ def decode_picture(data: bytes, mode: Mode, path: str | None = None) -> np.ndarr
         PICTURE.check(header.bytes, f"a picture of {header.width} x {header.height} pixels", path)
         if header.scans > 20 and header.scans * header.height * header.width > MAX_SCANNED:
             raise FileError(f"is a JPEG of {header.scans} scans, which would take very long to decode", path=path)
-    _check_whole(data, path)
+    if data.startswith(b"\xff\xd8"):
+        _check_jpeg(data, path, header.data_at if header is not None else None)
+    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
+        _check_png(data, path)
     if header is None:
         raise FileError(f"is no image that OpenCV can decode ({FORMATS})", path=path)
     cv2 = opencv()
@@ -111,13 +114,6 @@ def encode_picture(picture: np.ndarray, kind: str) -> bytes:
     return bytes(data)
 
 
-def _check_whole(data: bytes, path: str | None) -> None:
-    if data.startswith(b"\xff\xd8"):
-        _check_jpeg(data, path)
-    elif data.startswith(b"\x89PNG\r\n\x1a\n"):
-        _check_png(data, path)
-
-
 def _check_png(data: bytes, path: str | None) -> None:
     """Walk the chunks: each lies within the file, and the last is IEND."""
     at = 8
@@ -129,13 +125,18 @@ def _check_png(data: bytes, path: str | None) -> None:
     raise FileError("is a truncated PNG, or a damaged one: its chunks go beyond its end", path=path)
 
 
-def _check_jpeg(data: bytes, path: str | None) -> None:
-    """The end marker has to come after the first scan, whose data cannot contain it; a thumbnail before may."""
-    segments = jpeg_segments(data)
-    marker, at = segments[-1] if segments else (0, 0)
-    if marker == 0xD9:
-        raise FileError("is a JPEG without image data", path=path)
-    if marker != 0xDA:
-        raise FileError("is a truncated JPEG: it ends before its first scan", path=path)
-    if data.rfind(b"\xff\xd9", at) < 0:
+def _check_jpeg(data: bytes, path: str | None, begins: int | None) -> None:
+    """The end marker has to come after the first scan, whose data cannot contain it; a thumbnail before may.
+
+    Args:
+        begins: where the first scan does, if the header told.
+    """
+    if begins is None:
+        segments = jpeg_segments(data)
+        marker, begins = segments[-1] if segments else (0, 0)
+        if marker == 0xD9:
+            raise FileError("is a JPEG without image data", path=path)
+        if marker != 0xDA:
+            raise FileError("is a truncated JPEG: it ends before its first scan", path=path)
+    if data.rfind(b"\xff\xd9", begins) < 0:
         raise FileError("is a truncated JPEG: its end marker is missing", path=path)

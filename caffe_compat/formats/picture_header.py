@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["FORMATS", "PictureHeader", "read_header"]
 
@@ -23,7 +23,7 @@ class PictureHeader:
     Attributes:
         channels: how many a decoder may make of it at most. sample_bytes: of one channel of a pixel, while decoding.
         block: pixels that are unpacked at once, if they are more than the picture has.
-        scans: how often a decoder goes over all pixels.
+        scans: how often a decoder goes over all pixels. data_at: where the first scan of a JPEG begins, if it does.
     """
 
     format: str
@@ -33,6 +33,7 @@ class PictureHeader:
     sample_bytes: int = 1
     block: int = 0
     scans: int = 1
+    data_at: int | None = field(default=None, compare=False)
 
     @property
     def bytes(self) -> int:
@@ -90,11 +91,13 @@ def _jpeg(data: bytes) -> PictureHeader | None:
         return None
     height, width, channels = struct.unpack_from(">HHB", data, frame[1] + 5)
     marker, at = segments[-1]
+    begins = at if marker == 0xDA else None
     in_one_scan = frame[0] not in _JPEG_PROGRESSIVE and (marker != 0xDA or data[at + 4] >= channels)
     if in_one_scan:
-        return PictureHeader("JPEG", height, width, channels)
+        return PictureHeader("JPEG", height, width, channels, data_at=begins)
     # Of several scans the decoder keeps all coefficients, two bytes each, beside the pixels.
-    return PictureHeader("JPEG", height, width, channels, 3, scans=data.count(b"\xff\xda", at))
+    scans = data.count(b"\xff\xda", at)
+    return PictureHeader("JPEG", height, width, channels, 3, scans=scans, data_at=begins)
 
 
 def _bmp(data: bytes) -> PictureHeader | None:
