@@ -77,6 +77,13 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "forks.focal": ("FocalLoss",),
     "forks.hard_mining": ("HardMining",),
     "forks.label_dropout": ("LABEL_DROPOUT",),
+    "forks.losses": (
+        "AbsLoss",
+        "EuclideanLossWithIgnore",
+        "SIGMOID_LOSS",
+        "SigmoidCrossEntropyBalanceLoss",
+        "SimilaryEuclideanLoss",
+    ),
     "forks.lstm": ("Lstm",),
     "forks.margins": ("LabelSpecificAdd", "LargeMarginInnerProduct", "MarginInnerProduct"),
     "forks.metric_losses": (

@@ -10,6 +10,7 @@ from tests.layers.sweep import Base, from_text
 from tests.layers.sweep_forks import net_text
 
 CASCADE, MSCNN, NORMALS = "zhaoweicai/cascade-rcnn", "zhaoweicai/mscnn", "xiaolonw/caffe-3dnormal_joint_pose"
+POSE_ACTION = "zimenglan-sysu-512/pose_action_caffe"
 
 REGRESSION = (
     "bbox_reg_param { bbox_mean: 0.1 bbox_mean: -0.1 bbox_mean: 0.05 bbox_mean: 0.2 "
@@ -22,6 +23,7 @@ def training_bases() -> Iterator[Base]:
     yield from _fields()
     yield from _proposals()
     yield from _joints()
+    yield from _losses()
 
 
 def _cells(maps: int) -> np.ndarray:
@@ -122,3 +124,22 @@ def _joints() -> Iterator[Base]:
     for params in ("height: 3 width: 8", "is_pyramid_test: true out_height_scale: 0.5 out_width_scale: 1.5"):
         text = f'layers {{ name: "l" type: RESIZE bottom: "x" top: "y" resize_param {{ {params} }} }}'
         yield from_text(f"{inputs} force_backward: true {text}", dialect=NORMALS, x=x, t=labels)
+
+
+def _losses() -> Iterator[Base]:
+    """Losses that are a formula each, and maps in another size."""
+    x, t = (2, 3, 4, 1), (2, 3, 4, 1)
+    for kind, more, shape, dialect in (
+        ("AbsLoss", "", t, None),
+        ("SigmoidCrossEntropyBalanceLoss", "", t, None),
+        ("EuclideanLossWithIgnore", "", (2, 4, 4, 1), "pulkitag/caffe"),
+        ("SimilaryEuclideanLoss", "similary_euclidean_loss_param { learn_lr: 0.5 }", (2,), POSE_ACTION),
+    ):
+        marks = np.ones(shape, np.float32)
+        yield from_text(net_text(f'type: "{kind}" top: "y" {more}', x=x, t=shape), dialect=dialect, t=marks)
+    inputs = "".join(f'input: "{name}" input_dim: 2 input_dim: 3 input_dim: 4 input_dim: 5 ' for name in "xt")
+    text = 'layers { name: "l" type: SIGMOID_LOSS bottom: "x" bottom: "t" }'
+    yield from_text(f"{inputs} force_backward: true {text}", dialect=NORMALS)
+    for params in ("height: 3 width: 8", "height_scale: 2 width_scale: 3"):
+        text = f'type: "Upsample" top: "y" upsample_param {{ {params} }}'
+        yield from_text(net_text(text, x=(2, 3, 4, 5)), dialect="Wulingtian/yolov5_caffe")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
+from ..gradients import without_gradient
+from ..precision import widened
 from .families import CAMBRICON
+from .sized_map import Size, SizedMap
 
-__all__ = ["Interp", "NearestUpsample", "UnpoolingUpsample"]
+__all__ = ["Interp", "NearestUpsample", "UnpoolingUpsample", "UpsampleByMode"]
 
 # Each copied from the first; some have further fields, which are refused where they are set.
 _INTERPS = (
@@ -190,3 +194,59 @@ def unpooling_upsample(spec: LayerSpec) -> Layer:
     if min(size) < 2:
         spec.fail(f"the top would be {size[0]} x {size[1]}; at least 2 x 2 was expected")
     return UnpoolingUpsample(size)
+
+
+class UpsampleByMode(SizedMap):
+    """Maps (N, C, H, W) in another size: the cell that a place lies in, or bilinear with the corners kept.
+
+    ``derived`` is False for no gradient: the backward pass of the fork is empty.
+    """
+
+    def __init__(self, size: Size | None, *, nearest: bool, derived: bool) -> None:
+        super().__init__(size)
+        self.nearest = nearest
+        self.derived = derived
+
+    def forward(self, x: Tensor, *like: Tensor) -> Tensor:
+        values = widened(x)
+        for axis, after in zip((2, 3), self.top_size(x, *like), strict=True):
+            values = self._resized(values, axis, after)
+        values = values.to(x.dtype)
+        return values if self.derived else without_gradient(values, x)
+
+    def _resized(self, x: Tensor, axis: int, after: int) -> Tensor:
+        before, places = x.shape[axis], torch.arange(after, device=x.device)
+        if self.nearest:
+            return x.index_select(axis, places * before // after)
+        place = places * ((before - 1) / (after - 1) if after > 1 else 0.0)
+        low = place.long()
+        share = (place - low).to(x.dtype).reshape(-1, *[1] * (3 - axis))
+        high = (low + 1).clamp_max(before - 1)
+        return x.index_select(axis, low) * (1 - share) + x.index_select(axis, high) * share
+
+
+@layer("Upsample", bottoms=(1, 2), tops=1, dialects=("Wulingtian/yolov5_caffe",), verified=False)
+def upsample_by_mode(spec: LayerSpec) -> Layer:
+    """YOLO v5's."""
+    shape, params = spec.images(filled=True), spec.params("upsample_param")
+    given, scaled = (
+        all(params.has(name) for name in pair) for pair in (("height", "width"), ("height_scale", "width_scale"))
+    )
+    size: Size | None
+    if len(spec.bottoms) == 2:
+        spec.images(1, filled=True)
+        params.ignore("height", "width", "height_scale", "width_scale")  # the second bottom counts for more
+        size = None
+    elif given:
+        params.ignore("height_scale", "width_scale")
+        size = (params.height, params.width)
+        if min(size) < 2:
+            spec.fail(f"height {size[0]} and width {size[1]} must be at least 2")
+    elif scaled:
+        params.ignore("height", "width")
+        if min(params.height_scale, params.width_scale) < 2:
+            spec.fail(f"height_scale {params.height_scale} and width_scale {params.width_scale} must be at least 2")
+        size = (shape[2] * params.height_scale, shape[3] * params.width_scale)
+    else:
+        spec.fail("needs height and width, or height_scale and width_scale, or a second bottom")
+    return UpsampleByMode(size, nearest=params.mode == "NEAREST", derived=spec.gradients == "true")

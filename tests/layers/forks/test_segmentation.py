@@ -13,6 +13,7 @@ from tests.layers.building import assert_equals, build, precise
 PSP, SEGNET, YOLO = "hszhao/PSPNet", "alexgkendall/caffe-segnet", "eric612/MobileNet-YOLO"
 PRIV = "soeaver/py-RFCN-priv"
 X = np.random.RandomState(0).randn(2, 3, 4, 5) + 1
+YOLO5 = "Wulingtian/yolov5_caffe"
 
 
 @pytest.mark.parametrize(
@@ -140,3 +141,46 @@ def test_upsample_refuses() -> None:
     assert find_layer("Upsample", SEGNET).bottoms == 2
     with pytest.raises(LayerError, match="exactly 2 where the top is padded"):
         build('type: "Upsample" upsample_param { scale: 3 pad_out_w: true }', X.shape, X.shape, dialect=SEGNET)
+
+
+@pytest.mark.parametrize("mode", ["NEAREST", "BILINEAR"])
+@pytest.mark.parametrize(
+    ("param", "size"), [("height: 7 width: 4", (7, 4)), ("height_scale: 2 width_scale: 3", (8, 15)), ("", (3, 9))]
+)
+def test_upsample_by_mode(mode: str, param: str, size: tuple[int, int], device: torch.device) -> None:
+    x = np.random.RandomState(2).randn(2, 3, 4, 5)
+    shapes = (x.shape,) if param else (x.shape, (1, 1, *size))
+    text = f'type: "Upsample" upsample_param {{ {param} mode: {mode} }}'
+    expected = np.zeros((2, 3, *size))
+    for i, j in np.ndindex(size):
+        if mode == "NEAREST":
+            expected[:, :, i, j] = x[:, :, i * 4 // size[0], j * 5 // size[1]]
+            continue
+        y, z = i * 3 / (size[0] - 1), j * 4 / (size[1] - 1)
+        for h, w in np.ndindex(4, 5):
+            expected[:, :, i, j] += max(1 - abs(y - h), 0) * max(1 - abs(z - w), 0) * x[:, :, h, w]
+    given = [torch.tensor(x, dtype=torch.float32, device=device, requires_grad=True)]
+    given += [torch.zeros(shape, device=device) for shape in shapes[1:]]
+    module = build(text, *shapes, dialect=YOLO5)
+    top = module(*given)
+    assert module.infer(*given).shape == top.shape
+    np.testing.assert_allclose(top.detach().cpu(), expected, atol=1e-5)
+    top.sum().backward()
+    assert given[0].grad is not None
+    assert not given[0].grad.any()  # the fork hands none back
+    true = build(text, *shapes, dialect=YOLO5, gradients="true")
+    rest = [torch.zeros(shape, dtype=torch.float64) for shape in shapes[1:]]
+    assert torch.autograd.gradcheck(lambda y: true(y, *rest), torch.tensor(x, requires_grad=True))
+
+
+@pytest.mark.parametrize(
+    ("param", "problem"),
+    [
+        ("", "needs height and width, or height_scale"),
+        ("height: 1 width: 3", "height 1 and width 3"),
+        ("height_scale: 1 width_scale: 2", "height_scale 1"),
+    ],
+)
+def test_upsample_by_mode_refuses(param: str, problem: str) -> None:
+    with pytest.raises(LayerError, match=problem):
+        build(f'type: "Upsample" upsample_param {{ {param} }}', X.shape, dialect=YOLO5)
