@@ -71,6 +71,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "forks.detection_evaluate": ("DetectionEvaluate",),
     "forks.distances": ("Gram", "InnerDistance", "Pairwise"),
     "forks.elementwise": ("Arccos", "ChannelScale", "Cosine", "GRN", "NegReLU"),
+    "forks.eval_detection": ("EvalDetection",),
     "forks.face": ("CenterLoss",),
     "forks.flow": ("ChannelNorm", "ExpMax", "FlowWarp", "Grid", "L1Loss", "Mean", "NegSquare", "Warp"),
     "forks.flow_resize": ("Accum", "Downsample", "Resample"),

@@ -24,6 +24,7 @@ def training_bases() -> Iterator[Base]:
     yield from _proposals()
     yield from _joints()
     yield from _losses()
+    yield from _judged()
 
 
 def _cells(maps: int) -> np.ndarray:
@@ -143,3 +144,15 @@ def _losses() -> Iterator[Base]:
     for params in ("height: 3 width: 8", "height_scale: 2 width_scale: 3"):
         text = f'type: "Upsample" top: "y" upsample_param {{ {params} }}'
         yield from_text(net_text(text, x=(2, 3, 4, 5)), dialect="Wulingtian/yolov5_caffe")
+
+
+def _judged() -> Iterator[Base]:
+    """Boxes of YOLO's second generation, and objects that some of them find."""
+    objects = np.array([[0, 1, 0, 0.1, 0.1, 0.5, 0.6, 0], [1, 2, 0, 0.2, 0.2, 0.7, 0.9, 1]], np.float32)
+    biases = " ".join(f"biases: {b}" for b in (1.3, 1.7, 0.6, 2.0, 2.5, 0.8, 0.4, 0.5, 1.0, 1.0))
+    for more in ("", "threshold: 0.1 score_type: PROB nms: 0.7"):
+        params = f"side: 3 num_class: 2 num_object: 5 {biases} {more}"
+        text = f'type: "EvalDetection" top: "y" eval_detection_param {{ {params} }}'
+        maps = np.random.RandomState(1).uniform(-1.5, 1.5, (2, 35, 3, 3)).astype(np.float32)
+        given = net_text(text, x=maps.shape, t=(1, 1, 2, 8)).replace("force_backward: true", "")
+        yield from_text(given, dialect="intel/caffe", x=maps, t=objects[None, None])
