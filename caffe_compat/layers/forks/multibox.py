@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from ...errors import LayerError
 from ...network.registry import Layer, LayerSpec, layer
+from ...schema.params import Params
 from ..bvlc.loss import normalization_mode, normalizer, with_gradient
 from ..precision import widened
-from .boxes import encode, overlap
+from .boxes import area, best_apart, decode, encode, overlap
 from .families import SSD, SSD_FIRST
 from .ssd import check_predictions
 
@@ -21,6 +22,8 @@ __all__ = ["MultiBoxLoss", "MultiBoxSettings"]
 
 # Caffe's: boxes that overlap less do not meet.
 _LEAST_OVERLAP = 1e-6
+# Smaller boxes are none to its suppression.
+_LEAST_AREA = 1e-5
 # Caffe raises probabilities to FLT_MIN before it takes their logarithm.
 _MOST_LOSS = -math.log(torch.finfo(torch.float32).tiny)
 
@@ -32,12 +35,17 @@ class MultiBoxSettings:
     Attributes:
         classes, background: their number, and which one is no object.
         bipartite: only the best prior box of each object is matched; else all that overlap one by ``overlap``, too.
-        difficult: whether objects marked as difficult count. inside: prior boxes that leave the image match nothing.
+        difficult: whether objects marked as difficult count. inside: boxes that leave the image match nothing.
+        cut: where a side of a box leaves the image, its offset is not learnt. by_prior: objects are matched to the
+            prior boxes, not to those that the network finds. each_class: every class has offsets of its own.
+        agnostic: all objects are one class, the one behind the background, in the loss on scores.
         code: how offsets encode boxes. encoded: they have the variances in them.
         squared, logistic: the kind of loss on offsets, and on scores.
-        mined: only the ``ratio`` hardest negatives per match, of those that overlap objects by less than ``negative``,
-            count; otherwise all do. by_score: the hardest have the highest score for a class that is no background,
-            not the largest loss.
+        mining: ``MAX_NEGATIVE``: of negatives only the ``ratio`` hardest per match count, of those that overlap objects
+            by less than ``negative``; ``HARD_EXAMPLE``: of all boxes the ``sample`` hardest of an image; ``NONE``: all.
+        by_score: the hardest have the highest score for a class that is no background, not the largest loss.
+        apart: of boxes that overlap by more only the hardest may count, and of these so many; None for all.
+        apart_by_prior: whether prior boxes say that, not those that the network finds.
         mode: what the sum is divided by; ``VALID`` is the number of matches.
         use_offsets, use_scores: which of the two parts count.
     """
@@ -48,18 +56,30 @@ class MultiBoxSettings:
     overlap: float
     difficult: bool
     inside: bool
+    cut: bool
+    by_prior: bool
+    each_class: bool
+    agnostic: bool
     code: str
     encoded: bool
     squared: bool
     logistic: bool
     weight: float
-    mined: bool
+    mining: str
     by_score: bool
     ratio: float
     negative: float
+    sample: int
+    apart: tuple[float, int] | None
+    apart_by_prior: bool
     mode: str
     use_offsets: bool
     use_scores: bool
+
+    @property
+    def mined(self) -> bool:
+        """Whether some boxes count, and others do not."""
+        return self.mining != "NONE"
 
 
 class MultiBoxLoss(Layer):
@@ -86,31 +106,56 @@ class MultiBoxLoss(Layer):
         prior, variance = widened(priors.detach())[0].reshape(2, boxes, 4)
         if not ((variance > 0).all() and (s.code == "CORNER" or (prior[:, 2:] > prior[:, :2]).all())):
             raise LayerError("a prior box without area or positive variances", layer=self.layer_name)
-        offsets = widened(offsets).reshape(images, boxes, 4)
+        offsets = widened(offsets).reshape(images, boxes, -1, 4)
         scores = widened(scores).reshape(images, boxes, s.classes)
         rows = self._objects(objects)
+        # Boxes as the network has them, where it has one for each: what they match, or crowd out, has no gradient.
+        found = prior.expand(images, -1, -1)
+        if not s.each_class:
+            found = decode(offsets[:, :, 0].detach(), prior, None if s.encoded else variance, s.code)
         labels = torch.full((images, boxes), s.background, device=offsets.device)
-        goal, matched, negative = torch.zeros_like(offsets), torch.zeros_like(labels, dtype=torch.bool), []
+        goal = offsets.new_zeros(images, boxes, 4)
+        matches, negative = torch.full_like(labels, -1), torch.zeros_like(labels, dtype=torch.bool)
         for image in range(images):
             own = rows[rows[:, 0].long() == image]
-            match, best = self._match(prior, own[:, 3:7])
-            matched[image] = match >= 0
-            if len(own):
-                labels[image] = torch.where(match >= 0, own[:, 1].long()[match], labels[image])
-                goal[image] = encode(own[:, 3:7][match], prior, variance, s.code).detach()
-            negative.append((match == -1) & (best < s.negative) & bool(len(own)))
-        with torch.no_grad():
-            counted = matched | self._hardest(scores, labels, matched, torch.stack(negative)) if s.mined else None
+            if not len(own):
+                continue
+            match, best = self._match(prior if s.by_prior else found[image], own[:, 3:7])
+            labels[image] = torch.where(match >= 0, own[:, 1].long()[match], labels[image])
+            goal[image] = encode(own[:, 3:7][match], prior, variance, s.code).detach()
+            matches[image] = match
+            negative[image] = (best < s.negative) if s.mining == "MAX_NEGATIVE" else True
+        own_offsets = self._own_offsets(offsets, labels, goal, prior if s.by_prior else found, variance)
+        matched = matches >= 0
+        if s.mined:
+            with torch.no_grad():
+                everywhere = prior.expand(images, -1, -1)
+                hardness = self._hardness(scores, labels, own_offsets, goal, variance, matched)
+                chosen = self._hardest(hardness, matched, matches, negative, everywhere if s.apart_by_prior else found)
+            if s.mining == "HARD_EXAMPLE":
+                matched, labels = matched & chosen, torch.where(matched & ~chosen, s.background, labels)
+            counted = matched | (chosen & (matches == -1))
         total = offsets.new_zeros(())
         if s.use_offsets:
             # Unmatched boxes may have no finite goal.
             total = total + s.weight * self._offset_loss(
-                offsets[matched], goal[matched], variance.expand_as(goal)[matched]
+                own_offsets[matched], goal[matched], variance.expand_as(goal)[matched]
             )
         if s.use_scores:
-            losses = self._score_losses(scores, labels)
-            total = total + (losses if counted is None else losses[counted]).sum()
+            labels = torch.where(matched, s.background + 1, labels) if s.agnostic else labels
+            losses = self._score_losses(scores, labels, self._logistic_goal(labels, matched) if s.logistic else None)
+            total = total + (losses[counted] if s.mined else losses).sum()
         return (total / normalizer(s.mode, images, boxes, matched)).to(priors.dtype)
+
+    def _own_offsets(self, offsets: Tensor, labels: Tensor, goal: Tensor, boxes: Tensor, variance: Tensor) -> Tensor:
+        """The offsets (N, boxes, 4) of each box's class; the goal itself where a side is not learnt."""
+        s = self.settings
+        own = offsets[:, :, 0]
+        if s.each_class:
+            own = offsets.gather(2, labels[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
+        if s.cut:
+            own = torch.where((boxes < 0) | (boxes > 1), goal * variance if s.encoded else goal, own)
+        return own
 
     def _offset_loss(self, offsets: Tensor, goal: Tensor, variance: Tensor) -> Tensor:
         """Of matched boxes, (boxes, 4) each. ``goal`` is divided by the variances already.
@@ -135,7 +180,9 @@ class MultiBoxLoss(Layer):
         rows = widened(objects.detach()).reshape(-1, 8)
         rows = rows[rows[:, 0].trunc() != -1]
         labels = rows[:, 1].long()
-        bad = (labels == s.background) | (labels < 0) | (labels >= s.classes)
+        # Of which class an object is has no bearing where all are one.
+        classes = s.classes if s.mined or not s.agnostic else int(labels.max()) + 1 if len(labels) else 0
+        bad = (labels == s.background) | (labels < 0) | (labels >= classes)
         if bad.any():
             raise LayerError(
                 f"an object has class {int(labels[bad][0])}; 0 to {s.classes - 1} except "
@@ -173,24 +220,66 @@ class MultiBoxLoss(Layer):
             match = torch.where((match == -1) & (best >= max(s.overlap, _LEAST_OVERLAP)) & (best > 0), nearest, match)
         return match, best
 
-    def _hardest(self, scores: Tensor, labels: Tensor, matched: Tensor, eligible: Tensor) -> Tensor:
-        """The hardest negatives, so many per match, of each image."""
+    def _hardness(
+        self, scores: Tensor, labels: Tensor, offsets: Tensor, goal: Tensor, variance: Tensor, matched: Tensor
+    ) -> Tensor:
+        """How hard each box is, (N, boxes)."""
         s = self.settings
         if s.by_score:
             every = scores.sigmoid() if s.logistic else scores.softmax(2)
-            hardness = every[..., [c for c in range(s.classes) if c != s.background]].amax(2)
+            return every[..., [c for c in range(s.classes) if c != s.background]].amax(2)
+        one_hot = functional.one_hot(labels, s.classes).to(scores.dtype) if s.logistic else None
+        hardness = self._score_losses(scores, labels, one_hot)
+        if s.mining != "HARD_EXAMPLE":
+            return hardness
+        found = offsets / variance if s.encoded else offsets
+        kind = functional.mse_loss if s.squared else functional.smooth_l1_loss
+        losses = kind(found, goal, reduction="none").sum(2) * (0.5 if s.squared else 1)
+        return hardness + torch.where(matched, losses, 0)
+
+    def _hardest(self, hardness: Tensor, matched: Tensor, matches: Tensor, eligible: Tensor, boxes: Tensor) -> Tensor:
+        """The hardest boxes of each image, (N, boxes): so many per match, or so many."""
+        s = self.settings
+        if s.mining == "HARD_EXAMPLE":
+            wanted = torch.full_like(matches[:, :1], s.sample)
         else:
-            hardness = self._score_losses(scores, labels)
-        wanted = (matched.sum(1, keepdim=True) * s.ratio).long()
+            eligible = eligible & (matches == -1)
+            wanted = (matched.sum(1, keepdim=True) * s.ratio).long()
+        if s.apart is not None:
+            threshold, most = s.apart
+            chosen = torch.zeros_like(matched)
+            for image, places in enumerate(map(torch.nonzero, eligible)):
+                own = places[:, 0]
+                own = own[hardness[image, own].argsort(descending=True, stable=True)][: most if most > -1 else None]
+                own = own[area(boxes[image, own]) >= _LEAST_AREA]
+                kept = own[best_apart(boxes[image, own], threshold)]
+                chosen[image, kept[: int(wanted[image])]] = True
+            return chosen
         order = torch.where(eligible, hardness, -1.0).argsort(dim=1, descending=True, stable=True)
         rank = torch.zeros_like(order).scatter(
             1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
         )
         return eligible & (rank < wanted)
 
-    def _score_losses(self, scores: Tensor, labels: Tensor) -> Tensor:
-        if self.settings.logistic:
-            goal = functional.one_hot(labels, self.settings.classes).to(scores.dtype)
+    def _logistic_goal(self, labels: Tensor, matched: Tensor) -> Tensor:
+        """What sigmoids are compared with, (N, boxes, classes), as the forks have it.
+
+        Where nothing says 1 they have the number of the background. Without mining it never says 1, and what an image's
+        objects say lies as many places behind that of the image before as there are boxes, not values.
+        """
+        s = self.settings
+        shape = (*labels.shape, s.classes)
+        goal = torch.full(shape, float(s.background), device=labels.device)
+        if s.mined:
+            return goal.scatter(2, labels[..., None], 1)
+        image, box = matched.nonzero().unbind(1)
+        places = image * shape[1] + box * s.classes + labels[matched]
+        return goal.flatten().index_fill(0, places, 1).reshape(shape)
+
+    def _score_losses(self, scores: Tensor, labels: Tensor, goal: Tensor | None) -> Tensor:
+        """The loss of each box, (N, boxes), of sigmoids if there is a ``goal`` for them."""
+        if goal is not None:
+            goal = goal.to(scores.dtype)
             return functional.binary_cross_entropy_with_logits(scores, goal, reduction="none").sum(2)
         losses = functional.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view(labels.shape)
         # Caffe's FLT_MIN bounds the value, not the gradient.
@@ -210,37 +299,27 @@ def multi_box_loss_first(spec: LayerSpec) -> Layer:
 
 def _multi_box_loss(spec: LayerSpec, *, by_score: bool) -> Layer:
     params = spec.params("multibox_loss_param")
-    mining = params.mining_type if params.knows("mining_type") else "MAX_NEGATIVE"
-    mined = mining != "NONE"
-    if params.knows("do_neg_mining") and params.has("do_neg_mining"):
-        if not params.knows("mining_type"):
-            mined = params.do_neg_mining
-        elif params.do_neg_mining != mined:
-            spec.fail(
-                f"do_neg_mining {str(params.do_neg_mining).lower()} and mining_type {mining} contradict each other"
-            )
-    for name, supported in (
-        ("share_location", True),
-        ("use_prior_for_matching", True),
-        ("bp_inside", False),
-        ("map_object_to_agnostic", False),
-    ):
-        if params.knows(name) and getattr(params, name) != supported:
-            spec.fail(f"{name}: {str(not supported).lower()} is not supported")
-    if mining == "HARD_EXAMPLE" or params.conf_loss_type not in ("SOFTMAX", "LOGISTIC"):
-        spec.fail(f"mining_type {mining} with conf_loss_type {params.conf_loss_type} is not supported")
-    params.ignore("sample_size", "use_prior_for_nms")  # of mining_type HARD_EXAMPLE alone, and of nms_param alone
+    mining = _mining(spec, params)
+    each_class, agnostic = (
+        not params.share_location,
+        params.knows("map_object_to_agnostic") and bool(params.map_object_to_agnostic),
+    )
+    if each_class and (mining != "NONE" or not params.use_prior_for_matching or agnostic):
+        spec.fail("share_location: false is supported with mining_type NONE, by prior boxes, and of classes alone")
+    if params.conf_loss_type not in ("SOFTMAX", "LOGISTIC"):
+        spec.fail(f"conf_loss_type {params.conf_loss_type} is not supported")
     if not params.has("num_classes"):
         spec.fail("needs num_classes")
     logistic, background = params.conf_loss_type == "LOGISTIC", params.background_label_id
-    if logistic and (background != 0 or not mined):
-        spec.fail("conf_loss_type LOGISTIC is supported with background_label_id 0 and mining_type MAX_NEGATIVE only")
     if not 0 <= background < params.num_classes:
         spec.fail(f"background_label_id {background} must be one of the {params.num_classes} classes")
-    check_predictions(spec, params.num_classes, True)
+    if agnostic and params.num_classes != 2:
+        spec.fail(f"map_object_to_agnostic: true needs num_classes 2, not {params.num_classes}")
+    check_predictions(spec, params.num_classes, not each_class)
     spec.shaped(3, 1, 1, "objects", 8)
     # The net sees to it that there are as many as bottoms, or none.
     down = [*spec.message.propagate_down, True, True]
+    apart, apart_by_prior = _apart(spec, params, mining)
     settings = MultiBoxSettings(
         params.num_classes,
         background,
@@ -248,17 +327,57 @@ def _multi_box_loss(spec: LayerSpec, *, by_score: bool) -> Layer:
         params.overlap_threshold,
         params.use_difficult_gt,
         params.ignore_cross_boundary_bbox if params.knows("ignore_cross_boundary_bbox") else False,
+        params.bp_inside if params.knows("bp_inside") else False,
+        params.use_prior_for_matching,
+        each_class,
+        agnostic,
         params.code_type,
         params.encode_variance_in_target,
         params.loc_loss_type == "L2",
         logistic,
         params.loc_weight,
-        mined,
+        mining,
         by_score,
         params.neg_pos_ratio,
         params.neg_overlap,
+        params.sample_size if mining == "HARD_EXAMPLE" else 0,
+        apart,
+        apart_by_prior,
         normalization_mode(spec, "VALID"),
         bool(down[0]),
         bool(down[1]),
     )
     return MultiBoxLoss(settings, true_gradient=spec.gradients == "true")
+
+
+def _mining(spec: LayerSpec, params: Params) -> str:
+    """``mining_type``, or what the older ``do_neg_mining`` stands for."""
+    mining: str = params.mining_type if params.knows("mining_type") else "MAX_NEGATIVE"
+    if params.knows("do_neg_mining") and params.has("do_neg_mining"):
+        if not params.knows("mining_type"):
+            mining = "MAX_NEGATIVE" if params.do_neg_mining else "NONE"
+        elif params.do_neg_mining != (mining != "NONE"):
+            spec.fail(
+                f"do_neg_mining {str(params.do_neg_mining).lower()} and mining_type {mining} contradict each other"
+            )
+    if mining != "HARD_EXAMPLE":
+        params.ignore("sample_size")
+    elif params.sample_size < 1:
+        spec.fail(f"sample_size is {params.sample_size}; at least 1 was expected")
+    if mining != "MAX_NEGATIVE":
+        params.ignore("neg_pos_ratio", "neg_overlap")
+    return mining
+
+
+def _apart(spec: LayerSpec, params: Params, mining: str) -> tuple[tuple[float, int] | None, bool]:
+    """How far apart hard boxes have to be, and whether by their prior boxes."""
+    if mining == "NONE" or not params.knows("nms_param") or not params.has("nms_param"):
+        params.ignore("nms_param", "use_prior_for_nms")
+        return None, False
+    nms = params.nms_param
+    nms.ignore("eta")  # the forks' suppression here knows no threshold that sinks
+    if nms.nms_threshold <= 0:
+        nms.ignore("top_k")
+        params.ignore("use_prior_for_nms")
+        return None, False
+    return (nms.nms_threshold, nms.top_k), params.use_prior_for_nms

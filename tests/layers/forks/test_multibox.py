@@ -166,8 +166,8 @@ def test_multibox_loss_without_objects() -> None:
         module(torch.ones(1, 8), torch.ones(1, 4), priors, objects)
 
 
-def test_what_only_refused_options_read_may_be_set() -> None:
-    """The number of hard examples, and whose boxes suppress each other."""
+def test_what_only_other_options_read_may_be_set() -> None:
+    """The number of hard examples without any, and whose boxes suppress each other where none do."""
     for param in ("sample_size: 7", "use_prior_for_nms: true"):
         text = f'type: "MultiBoxLoss" multibox_loss_param {{ num_classes: 2 {param} }}'
         build(text, (1, 8), (1, 4), (1, 2, 8), (1, 1, 1, 8), dialect=SSD)
@@ -176,10 +176,11 @@ def test_what_only_refused_options_read_may_be_set() -> None:
 @pytest.mark.parametrize(
     ("param", "message"),
     [
-        ("share_location: false", "share_location: false is not supported"),
-        ("mining_type: HARD_EXAMPLE", "HARD_EXAMPLE"),
+        ("share_location: false", "share_location: false is supported with mining_type NONE"),
+        ("share_location: false mining_type: NONE use_prior_for_matching: false", "by prior boxes"),
+        ("mining_type: HARD_EXAMPLE sample_size: 0", "sample_size is 0"),
         ("do_neg_mining: false", "contradict"),
-        ("nms_param { nms_threshold: 0.5 }", "nms_param is not supported"),
+        ("background_label_id: 2", "background_label_id 2"),
     ],
 )
 def test_multibox_loss_refuses(param: str, message: str) -> None:
@@ -192,3 +193,78 @@ def test_multibox_loss_refuses(param: str, message: str) -> None:
             (1, 1, 1, 8),
             dialect=SSD,
         )
+
+
+# Two prior boxes that nearly coincide, and two apart from these; one object at the first.
+PRIORS = np.array([[0.1, 0.1, 0.4, 0.4], [0.12, 0.1, 0.42, 0.4], [0.6, 0.6, 0.9, 0.9], [0.6, 0.1, 0.9, 0.4]])
+OBJECT = np.array([0, 1, 0, 0.1, 0.1, 0.4, 0.4, 0])
+SCORES = np.array([[0.0, 0.0], [2.0, 0.0], [0.5, 0.0], [1.0, 0.0]])
+
+
+def _loss(param: str, *, classes: int = 2, offsets: np.ndarray | None = None, scores: np.ndarray = SCORES) -> Any:
+    """The loss of scores alone, undivided, and its gradient by the scores."""
+    text = f"num_classes: {classes} overlap_threshold: 0.99 code_type: CORNER {param}"
+    text = f'type: "MultiBoxLoss" multibox_loss_param {{ {text} }} loss_param {{ normalization: NONE }}'
+    text += " propagate_down: false propagate_down: true propagate_down: false propagate_down: false"
+    module = build(text, (1, 16), (1, scores.size), (1, 2, 16), (1, 1, 1, 8), dialect=SSD)
+    x = torch.tensor(scores.reshape(1, -1), requires_grad=True)
+    given = torch.tensor(np.zeros((1, 16)) if offsets is None else offsets.reshape(1, -1))
+    priors = np.stack([PRIORS.flatten(), np.full(16, 0.1)])[None]
+    top = module(given, x, torch.tensor(priors), torch.tensor(OBJECT.reshape(1, 1, 1, 8)))
+    return top, torch.autograd.grad(top, x)[0].reshape(scores.shape)
+
+
+def _nll(place: int, label: int) -> float:
+    return float(np.log(np.exp(SCORES[place]).sum()) - SCORES[place][label])
+
+
+@pytest.mark.parametrize(
+    ("param", "negatives"),
+    [
+        # Of background, the least sure first: 2, 3, 1.
+        ("neg_pos_ratio: 2", (2, 3)),
+        ("neg_pos_ratio: 3 neg_overlap: 0.5", (2, 3)),  # the second box overlaps the object by more
+        ("neg_pos_ratio: 3 neg_overlap: 0.95", (2, 3, 1)),
+        ("neg_pos_ratio: 3 neg_overlap: 0.95 nms_param { nms_threshold: 0.5 top_k: 2 }", (2, 3)),
+        ("neg_pos_ratio: 3 neg_overlap: 0.95 nms_param { nms_threshold: 0 top_k: 2 }", (2, 3, 1)),
+    ],
+)
+def test_negatives_that_count(param: str, negatives: tuple[int, ...]) -> None:
+    top, gradient = _loss(param)
+    np.testing.assert_allclose(top.item(), _nll(0, 1) + sum(_nll(i, 0) for i in negatives), rtol=1e-6)
+    assert {int(i) for i in gradient.abs().sum(1).nonzero()} == {0, *negatives}
+
+
+@pytest.mark.parametrize("by_prior", [True, False])
+def test_hard_examples_are_apart(by_prior: bool) -> None:
+    """By prior boxes the second is too near the first; by what the network finds, the third lies on the fourth."""
+    offsets = np.zeros((4, 4))
+    offsets[1, [1, 3]] = 5
+    offsets[2] = (PRIORS[3] - PRIORS[2]) / 0.1
+    scores = np.array([[0.0, 0.0], [0.0, 1.5], [0.5, 0.0], [0.0, 1.0]])
+    param = "mining_type: HARD_EXAMPLE sample_size: 3 nms_param { nms_threshold: 0.5 top_k: 9 } "
+    param += f"use_prior_for_nms: {str(by_prior).lower()}"
+    _, gradient = _loss(param, offsets=offsets, scores=scores)
+    # Hardest first: 1, 3, 0, 2. Where the first is crowded out, so is its object.
+    expected = {1, 3, 2} if by_prior else {1, 3, 0}
+    assert {int(i) for i in gradient.abs().sum(1).nonzero()} == expected
+    assert by_prior or gradient[0, 1] < 0
+
+
+@pytest.mark.parametrize("mining", ["MAX_NEGATIVE", "NONE"])
+def test_objects_of_one_class(mining: str) -> None:
+    top, _ = _loss(f"map_object_to_agnostic: true mining_type: {mining} neg_pos_ratio: 1")
+    counted = (2,) if mining == "MAX_NEGATIVE" else (1, 2, 3)
+    np.testing.assert_allclose(top.item(), _nll(0, 1) + sum(_nll(i, 0) for i in counted), rtol=1e-6)
+    with pytest.raises(LayerError, match="needs num_classes 2, not 3"):
+        _loss("map_object_to_agnostic: true", classes=3, scores=np.zeros((4, 3)))
+
+
+def test_sigmoids_with_another_background() -> None:
+    """What nothing sets to 1 is compared with the background's number, as in the fork."""
+    top, _ = _loss(
+        "conf_loss_type: LOGISTIC background_label_id: 2 neg_pos_ratio: 1", classes=3, scores=np.ones((4, 3))
+    )
+    softplus = math.log(1 + math.e)
+    # The object's class and, of the negative, the background are 1; the other two numbers of each are 2.
+    np.testing.assert_allclose(top.item(), 2 * (softplus - 1 + 2 * (softplus - 2)), rtol=1e-6)
