@@ -64,9 +64,9 @@ def expected(maps: np.ndarray, objects: np.ndarray, kind: str, crowded: float, e
             sizes = [math.exp(v[2 + k]) * ANCHORS[a][k] / SIDE for k in (0, 1)]
             boxes.append((score, int(chances.argmax()), [(i + s[0]) / SIDE, (j + s[1]) / SIDE, *sizes]))
         kept: list[tuple[float, int, list[float]]] = []
-        for box in sorted(boxes, key=lambda b: -b[0]):
-            if all(iou(box[2], other[2]) < crowded for other in kept):
-                kept.append(box)
+        for found in sorted(boxes, key=lambda b: -b[0]):
+            if all(iou(found[2], other[2]) < crowded for other in kept):
+                kept.append(found)
         taken, place = set(), CLASSES
         for score, label, box in sorted((b for b in kept if b[0] >= 0.005), key=lambda b: (b[1], -b[0])):
             own = [k for k, (other, _) in enumerate(truth) if other == label]
