@@ -17,7 +17,7 @@ from ..formats.files import read_file
 from ..formats.limits import PROTOTXT
 from ..formats.settings import named_settings, read_settings
 from ..schema.messages import LayerParameter, NetParameter
-from .python_registry import CONFIG, Project, PythonSettings, config_problem, find_python, flat_config
+from .python_registry import CONFIG, Project, PythonSettings, config_problem, flat_config, project_of
 
 __all__ = ["PythonConfig", "configured", "read_config"]
 
@@ -45,10 +45,10 @@ def configured(message: NetParameter, config: PythonConfig | None) -> NetParamet
     out.CopyFrom(message)
     projects = {}
     for layer in out.layer:
-        entry = find_python(layer) if layer.type == "Python" else None
-        if entry is not None and entry.project is not None:
-            projects[entry.project.name] = entry.project
-            _configure(layer, {key: value for key, value in flat.items() if key in entry.project.defaults})
+        project = project_of(layer)
+        if project is not None:
+            projects[project.name] = project
+            _configure(layer, {key: value for key, value in flat.items() if key in project.defaults})
     if not projects:
         raise UsageError("a configuration is for Python layers that are built in, and the network has none", path=path)
     for key, value in flat.items():
@@ -57,7 +57,7 @@ def configured(message: NetParameter, config: PythonConfig | None) -> NetParamet
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """The mapping in a YAML or JSON file.
 
     Raises:
         FileError: it cannot be read, or is none.
@@ -66,7 +66,11 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         text = read_file(path, PROTOTXT).decode()
     except UnicodeDecodeError:
         raise FileError("is no text", path=str(path)) from None
-    found = named_settings(read_settings(text, str(Path(path))))
+    try:
+        found = json.loads(text, strict=False)  # a text may go on on the next line
+    except ValueError:
+        found = named_settings(read_settings(text, str(Path(path))))
+    found = found if isinstance(found, dict) else None
     if found is None:
         raise FileError("is no configuration: a mapping was expected, as TRAIN: {HAS_RPN: True}", path=str(path))
     return found
@@ -83,9 +87,9 @@ def _configure(layer: LayerParameter, config: Mapping[str, object]) -> None:
 
 
 def _check(key: str, value: object, projects: list[Project], path: str | None) -> None:
-    known = {name: default for project in projects for name, default in project.defaults.items()}
+    known = {name: project for project in projects for name in project.defaults}
     if key in known:
-        problem = config_problem(value, known[key])
+        problem = config_problem(known[key].plain(key, value), known[key].defaults[key])
         if problem:
             raise UsageError(f"the configuration has {value!r} for {key}; {problem} was expected", path=path)
     elif not any(key in project.elsewhere for project in projects):

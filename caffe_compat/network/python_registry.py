@@ -23,15 +23,17 @@ from ..errors import FileError, LayerError
 from ..formats.settings import named_settings, read_settings
 from ..schema.messages import LayerParameter
 from .registry import Count, LayerSpec, Shape, check_count
-from .shipped import LAYERS, bring_all, bring_python_classes
+from .shipped import LAYERS, bring_all, bring_python_classes, bring_type
 
 __all__ = [
     "Project",
     "PythonSettings",
     "PythonType",
     "brings_data",
+    "configured_type",
     "find_python",
     "is_built_in",
+    "project_of",
     "python_layer",
     "python_source",
     "python_types",
@@ -50,12 +52,30 @@ class Project:
         module: what their programs import the configuration as.
         defaults: the keys that layers here read, with dots for levels (``TRAIN.RPN_BATCHSIZE``), and their values.
         elsewhere: keys that the configuration has as well, for what is done outside the network.
+        textual: the configuration has texts for numbers, and for lists of them with commas.
     """
 
     name: str
     module: str
     defaults: Mapping[str, Any]
     elsewhere: Collection[str] = ()
+    textual: bool = False
+
+    def plain(self, key: str, value: object) -> Any:
+        """What the configuration's ``value`` stands for, as far as it can be read as what ``key`` has by default."""
+        default = self.defaults[key]
+        if not (self.textual and isinstance(value, str)):
+            return value
+        try:
+            numbers = [float(part) for part in value.split(",")]
+        except ValueError:
+            return value
+        if isinstance(default, tuple):
+            return numbers
+        if len(numbers) > 1:
+            return value
+        whole = int(numbers[0]) if numbers[0].is_integer() else numbers[0]
+        return bool(whole) if isinstance(default, bool) and whole in (0, 1) else whole
 
 
 class PythonSettings:
@@ -141,7 +161,8 @@ class PythonSettings:
         given = flat_config(self.mapping.get(CONFIG) or {})
         if key not in given:
             return project.defaults[key]
-        value, default = given[key], project.defaults[key]
+        default = project.defaults[key]
+        value = project.plain(key, given[key])
         problem = config_problem(value, default)
         if problem:
             raise self._error(f"{CONFIG}: {key} is {value!r}; {problem} was expected")
@@ -282,6 +303,31 @@ def _add(entry: PythonType) -> None:
     if any((other.bottoms, other.tops) == (entry.bottoms, entry.tops) for other in others):
         raise LayerError(f"the Python layer {entry.full_name} is registered twice", type="Python")
     _TYPES[entry.module, entry.name] = (*others, entry)
+
+
+# Layers in C++ that read a program's configuration as its Python layers do.
+_CONFIGURED: dict[str, Project] = {}
+
+
+def configured_type(type: str, project: Project) -> None:
+    """Have layers of this type read the configuration of ``project``: from ``cfg`` in their ``python_param.param_str``.
+
+    Caffe has the field for every layer, and no fork reads it here.
+    """
+    _CONFIGURED[type] = project
+
+
+def project_of(message: LayerParameter) -> Project | None:
+    """Whose configuration a layer reads.
+
+    Raises:
+        LayerError: as for :func:`find_python`.
+    """
+    if message.type == "Python":
+        entry = find_python(message)
+        return None if entry is None else entry.project
+    bring_type(message.type)
+    return _CONFIGURED.get(message.type)
 
 
 def is_built_in(module: str, name: str) -> bool:

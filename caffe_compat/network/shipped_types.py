@@ -131,6 +131,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "forks.ssd": ("DetectionOutput", "Permute"),
     "forks.yolo": ("YoloDetectionOutput", "Yolov3DetectionOutput"),
     "forks.yolo_loss": ("GaussianYolov3", "Yolov3"),
+    "python.frcnn": ("FrcnnProposal",),
     "ssl3d.evaluation": ("MPJPEEvaluation", "PosePDJAccuracy", "SavePath"),
     "ssl3d.heatmaps": (
         "CoordsFromHeatMaps",

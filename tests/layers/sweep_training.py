@@ -147,9 +147,13 @@ def _losses() -> Iterator[Base]:
 
 
 def _judged() -> Iterator[Base]:
-    """Boxes of YOLO's second generation, and objects that some of them find."""
+    """Proposals; boxes of YOLO's second generation, and objects that some of them find."""
     objects = np.array([[0, 1, 0, 0.1, 0.1, 0.5, 0.6, 0], [1, 2, 0, 0.2, 0.2, 0.7, 0.9, 1]], np.float32)
     biases = " ".join(f"biases: {b}" for b in (1.3, 1.7, 0.6, 2.0, 2.5, 0.8, 0.4, 0.5, 1.0, 1.0))
+    bottoms = {"s": (1, 18, 4, 6), "o": (1, 36, 4, 6), "i": (1, 3)}
+    text = 'type: "FrcnnProposal" top: "y" proposal_param { feat_stride: 8 }'
+    info = np.array([[40, 60, 1]], np.float32)
+    yield from_text(net_text(text, **bottoms).replace("force_backward: true", ""), dialect="makefile/frcnn", i=info)
     for more in ("", "threshold: 0.1 score_type: PROB nms: 0.7"):
         params = f"side: 3 num_class: 2 num_object: 5 {biases} {more}"
         text = f'type: "EvalDetection" top: "y" eval_detection_param {{ {params} }}'

@@ -56,6 +56,7 @@ def read(settings: PythonSettings, tops: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    python_registry.python_types()  # brings those that ship, which register once
     monkeypatch.setattr(python_layer, "_ADMITTED", {})
     monkeypatch.setattr(python_registry, "_TYPES", dict(python_registry._TYPES))
     python_registry.python_layer("others.scaled", "Scaled", bottoms=1, tops=1, project=OTHERS)(scaled)
