@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..errors import FileError, UsageError
 
-__all__ = ["ARRAYS", "LAYERS_FILE", "PICTURE", "PROTOTXT", "READER", "WHOLE_FILE", "Limit"]
+__all__ = ["ARRAYS", "BATCH", "LAYERS_FILE", "PICTURE", "PROTOTXT", "READER", "WHOLE_FILE", "Limit"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class Limit:
 PICTURE = Limit("CAFFE_COMPAT_MAX_PICTURE_BYTES", 2**29)
 # All arrays of a compressed file together, or one compressed data set.
 ARRAYS = Limit("CAFFE_COMPAT_MAX_ARRAY_BYTES", 2**32)
+# A batch of the data layers of a network: one of ImageNet's takes a twentieth.
+BATCH = Limit("CAFFE_COMPAT_MAX_BATCH_BYTES", 2**32)
 # A prototxt; the largest networks take a few megabytes.
 PROTOTXT = Limit("CAFFE_COMPAT_MAX_PROTOTXT_BYTES", 2**28)
 # A file that a layer names and reads whole: a matrix, a table of bounds.

@@ -73,8 +73,8 @@ def make_source(
 
     Raises:
         LayerError: a parameter that makes no sense or is not supported. FileError: a list, database or mean file that
-        is missing or damaged. FileAccessError: a path outside the root. MissingExtraError: an optional package is
-        missing. UsageError: nobody knows how to read this type of layer.
+        is missing or damaged, or batches that are too large. FileAccessError: a path outside the root.
+        MissingExtraError: an optional package is missing. UsageError: nobody knows how to read this type of layer.
     """
     if node.type not in _TYPES:
         raise UsageError(
@@ -102,6 +102,7 @@ def make_source(
     )
     source = _TYPES[node.type](setup)
     setup.check_all_read()
+    source.check_batch()
     if seed is None and setup.random:
         if world_size > 1:
             raise UsageError(

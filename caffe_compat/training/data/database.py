@@ -50,7 +50,7 @@ class Data(Source):
             world_size=setup.world_size,
             interleaved=True,
         )
-        first = int(self.cursor.samples(0)[0])
+        first = self.cursor.first()
         image, _ = self._read(first)
         if self.transformer.decode_mode != "native" and not self._datum.FromString(self.database.get(first)).encoded:
             setup.note("force_color and force_gray have no effect on images that are stored raw, as in Caffe")

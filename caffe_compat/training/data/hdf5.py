@@ -92,6 +92,8 @@ class HDF5Data(Source):
             for top in self.tops:
                 count, *row = self._shape_of(file, top, path)
                 shape = tuple(row)
+                if 0 in shape:  # nothing in the file bounds how many there are
+                    raise FileError(f"rows of {top!r} of shape {list(shape)} hold no values", path=path)
                 if self._row_shapes.setdefault(top, shape) != shape:
                     raise FileError(
                         f"rows of {top!r} have shape {list(shape)}, the first file's {list(self._row_shapes[top])}",

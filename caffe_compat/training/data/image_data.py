@@ -80,7 +80,7 @@ class ImageData(Source):
             except FileError as error:
                 self._setup.fail(f"a resized image {error.detail}")
         else:
-            first = int(self.cursor.samples(0)[0])
+            first = self.cursor.first()
             image = self._read(first)
             try:
                 data = self.transformer.output_shape(*image.shape)

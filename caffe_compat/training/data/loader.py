@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ...errors import CaffeCompatError, UsageError
 from ...formats.images import opencv
+from ...formats.limits import BATCH
 from ...network.registry import Shape
 from .source import Source, Values
 
@@ -27,6 +29,7 @@ __all__ = ["Loader"]
 # How often an idle worker looks whether its parent still lives.
 _PARENT_CHECK_SECONDS = 1
 _ALIGNMENT = 64
+_MOST_AHEAD = 1000  # batches
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class _Failure:
 
     @staticmethod
     def of(error: BaseException) -> _Failure:
+        if isinstance(error, MemoryError):
+            return _Failure(MemoryError, (), {})
         if isinstance(error, CaffeCompatError):
             return _Failure(type(error), error.args, dict(error.__dict__))
         return _Failure(RuntimeError, (f"reading a batch failed: {traceback.format_exc()}",), {})
@@ -107,9 +112,11 @@ class Loader:
             raise UsageError(f"{workers} workers; 0 or more were expected")
         prefetch = prefetch if prefetch is not None else max(source.prefetch for source in sources)
         if workers:
+            size = sum(_size(shape, top in s.byte_tops) for s in sources for top, shape in s.shapes().items())
+            # How far it is read ahead changes no number, so a definition gets no more of it than there is memory for.
+            prefetch = min(prefetch, _MOST_AHEAD, BATCH.bytes // max(size, 1))
             # One slot waits for the consumer while another is being written.
             slots = max(2, -(-prefetch // workers))
-            size = sum(_size(shape, top in s.byte_tops) for s in sources for top, shape in s.shapes().items())
             try:
                 self._workers = [_Worker(self._sources, slots, size) for _ in range(workers)]
                 for slot in range(slots):
@@ -305,5 +312,5 @@ def _uses_opencv() -> bool:
 
 def _size(shape: Shape, is_bytes: bool) -> int:
     """Bytes of shared memory for a tensor."""
-    size = int(np.prod(shape)) * (1 if is_bytes else 4)
+    size = math.prod(shape) * (1 if is_bytes else 4)
     return -(-size // _ALIGNMENT) * _ALIGNMENT

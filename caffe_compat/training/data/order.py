@@ -56,21 +56,31 @@ class Cursor:
 
     def positions(self, index: int) -> np.ndarray:
         """How many samples all ranks together took before each sample of this rank's batch ``index``: (batch_size,)."""
-        own = np.arange(self.batch_size, dtype=np.int64)
+        return self._positions(index, self.batch_size)
+
+    def _positions(self, index: int, count: int) -> np.ndarray:
+        own = np.arange(count, dtype=np.int64)
         if self.interleaved:
             return (index * self.batch_size + own) * self.world_size + self.rank
         return (index * self.world_size + self.rank) * self.batch_size + own
 
     def samples(self, index: int) -> np.ndarray:
         """Which samples make up this rank's batch ``index``: (batch_size,) of indices into the list."""
-        positions = self.positions(index)
+        return self._samples(index, self.batch_size)
+
+    def first(self) -> int:
+        """The sample that this rank's first batch begins with."""
+        return int(self._samples(0, 1)[0])
+
+    def _samples(self, index: int, count: int) -> np.ndarray:
+        positions = self._positions(index, count)
         if self.jump is None:
             walk = self.start + positions
         else:
             # Only Caffe's own history would tell how often the list has wrapped; the count of samples stands in for it.
             epoch = int(positions[0]) // self.size
             first = draw(self.jump, int(positions[0]))[0] % self.size
-            walk = epoch * self.size + first + np.arange(self.batch_size, dtype=np.int64)
+            walk = epoch * self.size + first + np.arange(count, dtype=np.int64)
         within = walk % self.size
         if self.shuffle is None:
             return within

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -12,7 +13,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from ...errors import FileAccessError, FileError, LayerError, UsageError
+from ...errors import FileAccessError, FileError, LayerError, UsageError, located
+from ...formats.limits import BATCH
 from ...network.registry import Shape
 from ...schema.messages import LayerParameter
 from ...schema.params import Params, unread_fields
@@ -22,6 +24,9 @@ __all__ = ["Empty", "Folder", "Setup", "Source", "Values"]
 
 # Makes the memory that a batch is written into: ``torch.empty``, or a place in shared memory.
 Empty = Callable[[Shape, torch.dtype], Tensor]
+
+# What the least sample takes: its number and its place in lists.
+_BYTES_OF_A_SAMPLE = 64
 
 # Deprecated twins of transform_param's fields, which current layers of Caffe never read.
 _MOVED_TO_TRANSFORM = ("scale", "mean_file", "crop_size", "mirror")
@@ -123,9 +128,11 @@ class Setup:
         return stream(self.seed, self.phase, self.key, *words)
 
     def batch_size(self, params: Params) -> int:
-        """The batch size, which must be positive."""
+        """The batch size, which must be positive, and of no more samples than a batch may have bytes."""
         if params.batch_size < 1:
             self.fail(f"batch_size is {params.batch_size}; a positive number is needed")
+        with located(layer=self.name, type=self.type):
+            BATCH.check(params.batch_size * _BYTES_OF_A_SAMPLE, f"a batch of {params.batch_size} samples")
         return int(params.batch_size)
 
     def check_tops(self, least: int, most: int) -> None:
@@ -178,6 +185,13 @@ class Source(ABC):
     @abstractmethod
     def shapes(self) -> dict[str, Shape]:
         """The shape of every top. Without a fixed image size it is the first batch's; later ones may differ."""
+
+    def check_batch(self) -> None:
+        """Refuse batches that take more memory than the limit. Raises FileError."""
+        shapes = self.shapes()
+        told = " and ".join(str(list(shape)) for shape in shapes.values())
+        with located(layer=self.name, type=self.type):
+            BATCH.check(sum(4 * math.prod(shape) for shape in shapes.values()), f"a batch of shape {told}")
 
     @abstractmethod
     def read(self, index: int, empty: Empty) -> dict[str, Values]:
