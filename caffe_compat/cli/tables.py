@@ -1,15 +1,21 @@
-"""Tables on stdout. In a file of its own: rich takes as long to import as the quick commands may take in all."""
+"""Tables on stdout: cut to a terminal's width, and whole where they go to a file or to another program.
+
+In a file of its own: rich takes as long to import as the quick commands may take in all.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
 from ..display import shown
+from .options import say_lines
 
 __all__ = ["print_table"]
 
@@ -23,13 +29,25 @@ class _Console(Console):
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
     """A table on stdout; ``right`` names the columns that are aligned to the right."""
+    if not sys.stdout.isatty():
+        _print_plain(
+            [[shown(cell) for cell in row] for row in (columns, *rows)], [column in right for column in columns]
+        )
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(shown(column), justify="right" if column in right else "left", no_wrap=True, overflow="ignore")
     for row in rows:
         table.add_row(*map(shown, row))
-    # Off a terminal nothing may be cut or wrapped: the output goes to a file or to another program.
-    console = _Console(markup=False, highlight=False, emoji=False)
-    if not console.is_terminal:
-        console.width = 10_000
-    console.print(table, soft_wrap=False, crop=console.is_terminal)
+    _Console(markup=False, highlight=False, emoji=False).print(table, soft_wrap=False)
+
+
+def _print_plain(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
+    """As rich does, a hundred times as fast: a network may have tens of thousands of layers."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        blanks = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = zip(row, blanks, right, strict=True)
+        lines.append("  ".join(blank + cell if at_right else cell + blank for cell, blank, at_right in cells) + "\n")
+    say_lines("".join(lines))

@@ -19,16 +19,19 @@ __all__ = ["Field", "TextTree", "Value", "parse_text"]
 # Deeper than any network, shallower than protobuf's own limit of 100 with room for what wraps a message.
 MAX_DEPTH = 90
 
+# Blanks and comments, then a token of one of four kinds. A comment takes its line's end: the token cannot begin in it.
+_SPACE = r"[ \t\r\n\f\v\ufeff\u00a0]*"
+_BLANK = rf"{_SPACE}(?:\#[^\n]*(?:\n|\Z){_SPACE})*"
 _TOKEN = re.compile(
-    r"""
+    rf"""{_BLANK}(?:
     (?P<name>[A-Za-z_$][\w$]*)
   | (?P<number>[0-9](?:[eE][+-]|[\w.])*|\.[0-9](?:[eE][+-]|\w)*)
-  | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
-  | (?P<mark>[{}<>\[\]:;,\-])
-    """,
+  | (?P<string>"[^"\\\n]*(?:\\.[^"\\\n]*)*"|'[^'\\\n]*(?:\\.[^'\\\n]*)*')
+  | (?P<mark>[{{}}<>\[\]:;,\-])
+    )""",
     re.VERBOSE,
 )
-_BLANK = re.compile(r"(?:[ \t\r\n\f\v\ufeff\u00a0]+|\#[^\n]*)*")
+_BLANKS = re.compile(_BLANK)
 _CLOSER = {"{": "}", "<": ">"}
 _ESCAPES = {"n": 10, "t": 9, "r": 13, "a": 7, "b": 8, "f": 12, "v": 11, "\\": 92, "'": 39, '"': 34, "?": 63}
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
@@ -94,12 +97,15 @@ class _Parser:
         self.advance()
 
     def advance(self) -> None:
-        start = _BLANK.match(self.text, self.end).end()  # type: ignore[union-attr]  # an empty match is a match
-        match = _TOKEN.match(self.text, start)
-        self.at = start
+        match = _TOKEN.match(self.text, self.end)
         if match is not None:
-            self.kind, self.token, self.end = match.lastgroup or "", match.group(), match.end()
-        elif start == len(self.text):
+            kind = match.lastgroup
+            assert kind is not None  # one of four
+            self.kind, self.token, self.at, self.end = kind, match[kind], match.start(kind), match.end()
+            return
+        start = _BLANKS.match(self.text, self.end).end()  # type: ignore[union-attr]  # an empty match is a match
+        self.at = start
+        if start == len(self.text):
             self.kind, self.token = "", ""
         elif self.text[start] in "\"'":
             raise self.tree.error("a string that does not end on its line", start)

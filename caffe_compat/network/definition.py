@@ -9,13 +9,14 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..formats.sniff import is_text
+from ..formats.textformat import TextTree, parse_text
 from ..formats.weights import WeightsFile, read_weights
 from ..schema import Schema, load_schema, split_dialect
 from ..schema.binary import decode_net
 from ..schema.choice import BlobCounts, mark_doubts
 from ..schema.infer import infer_binary
 from ..schema.messages import NetParameter
-from ..schema.prototxt import read_message
+from ..schema.prototxt import bind_tree, read_text
 from ..schema.upgrade import upgrade_net
 from .python_config import PythonConfig, configured
 
@@ -47,6 +48,7 @@ def read_definition(
     *,
     filled_from: str | os.PathLike[str] | None = None,
     python_config: PythonConfig | None = None,
+    tree: TextTree | None = None,
 ) -> Definition:
     """Read the network in ``path``: a prototxt, or a caffemodel that carries its own network.
 
@@ -55,12 +57,13 @@ def read_definition(
         weights: ``path`` already opened, if it is a caffemodel.
         filled_from: the weights that a prototxt will be filled from; some forks differ in how many blobs a layer has.
         python_config: what Python layers that are built in have instead of their project's defaults.
+        tree: ``path`` already parsed, if it is a text.
 
     Raises:
         FileError, PrototxtError: the file cannot be read. DialectError: several dialects fit and differ. UsageError:
             the configuration is for no layer of the network.
     """
-    found = _read(path, dialect, weights, filled_from)
+    found = _read(path, dialect, weights, filled_from, tree)
     return replace(found, message=configured(found.message, python_config))
 
 
@@ -69,10 +72,12 @@ def _read(
     dialect: str | None,
     weights: WeightsFile | None,
     filled_from: str | os.PathLike[str] | None,
+    tree: TextTree | None,
 ) -> Definition:
     dialect = None if dialect in (None, "auto") else dialect
-    if weights is None and is_text(path):
-        parsed = read_message(path, dialect=dialect, blobs=None if filled_from is None else _counter(filled_from))
+    if tree is not None or (weights is None and is_text(path)):
+        tree = tree or parse_text(read_text(path), str(path))
+        parsed = bind_tree(tree, dialect=dialect, blobs=None if filled_from is None else _counter(filled_from))
         upgraded = upgrade_net(parsed.message, parsed.schema, str(path))
         return Definition(
             str(path),

@@ -187,12 +187,13 @@ def inspect_file(
         return _inspect_hdf5(name, size)
     if found not in TEXT_KINDS:
         return _inspect_binary(name, size, dialect, how)
-    kind = text_kind(parse_text(read_text(name), name))
+    tree = parse_text(read_text(name), name)
+    kind = text_kind(tree)
     if kind == "solver":
         return _inspect_solver(name, size, dialect)
     if kind == "other":
         raise FileError("is text, but neither a network (no layer) nor a solver", path=name)
-    definition = read_definition(name, dialect, python_config=python_config)
+    definition = read_definition(name, dialect, python_config=python_config, tree=tree)
     network = inspect_network(definition, how, filled_from)
     return Inspection(name, "network", "text", size, network=network, warnings=network.warnings)
 
