@@ -55,5 +55,9 @@ setup(
     entry_points={
         "console_scripts": ["caffe-compat = caffe_compat.cli:main", "hpm = hpm.cli:main"],
         "pytest11": ["caffe-compat = caffe_compat_pytest"],
+        "caffe_compat.engines": [  # what net.optimize(engine=...) can choose
+            "onnxruntime = converters.engines:ONNXRUNTIME",
+            "openvino = converters.engines:OPENVINO",
+        ],
     },
 )

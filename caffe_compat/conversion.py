@@ -169,7 +169,7 @@ def save(
     path: str | os.PathLike[str],
     *,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
-    optimized: bool = False,
+    optimized: bool | str = False,
     preprocess: Preprocess | None = None,
 ) -> None:
     """Write a ``.pt`` that :func:`load` reads, whole or not at all: plain tensors and strings, nothing that could run.
@@ -186,7 +186,7 @@ def save(
 
     Args:
         dtype: precision that floating-point weights are stored in, and the net has when it is loaded.
-        optimized: whether loading gives the inference form (``net.optimize()``).
+        optimized: whether loading gives the inference form (``net.optimize()``), or in which engine (``"auto"``).
         preprocess: how pixels become input; of a conversion, instead of what it knows.
 
     Raises:

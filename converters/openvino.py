@@ -19,7 +19,7 @@ from caffe_compat.parity.record import ParityRecord
 from . import onnx
 from .registry import target
 
-__all__ = ["run_openvino", "write"]
+__all__ = ["openvino_version", "run_openvino", "write"]
 
 
 def run_openvino(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
@@ -36,7 +36,8 @@ def run_openvino(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list[di
     return found
 
 
-def _version() -> str:
+def openvino_version() -> str:
+    """The runtime and its version."""
     import openvino
 
     return f"openvino {openvino.__version__}"
@@ -49,7 +50,7 @@ def _version() -> str:
     needs={"onnx": "openvino", "onnxruntime": "openvino", "openvino": "openvino"},
     cannot=("what an ONNX file cannot hold", "operations that OpenVINO's converter does not know"),
     run=run_openvino,
-    runtime=_version,
+    runtime=openvino_version,
 )
 def write(
     net: CaffeNet,

@@ -35,6 +35,9 @@ from .verify import load_inputs, print_report
 )
 @format_options
 @click.option("--optimize", is_flag=True, help="Loading gives the inference form (layers folded and fused).")
+@click.option(
+    "--engine", help="With --optimize: what runs it: torch, onnxruntime, openvino, or auto for the fastest here."
+)
 @click.option("--report", "page", type=click.Path(), help="Write all there is to say as a page of HTML, too.")
 @click.option("--quiet", is_flag=True, help="No table.")
 @device_option
@@ -50,6 +53,7 @@ def convert(
     run_once: bool,
     preprocess: str | None,
     optimize: bool,
+    engine: str | None,
     page: str | None,
     quiet: bool,
     device: str,
@@ -57,7 +61,10 @@ def convert(
 ) -> int:
     """Convert MODEL (a prototxt, or a caffemodel with its own network) and WEIGHTS to a verified .pt, or to others."""
     torch_device = parse_device(device)
-    files = planned(outputs_to, formats, _asked({**asked, "optimized": optimize, "preprocess": preprocess}))
+    if engine is not None and not optimize:
+        raise UsageError(f"--engine {engine} is for --optimize")
+    optimized = engine or optimize
+    files = planned(outputs_to, formats, _asked({**asked, "optimized": optimized, "preprocess": preprocess}))
     given = parse_pairs(inputs, "--input")
     if given and reference is None:
         raise UsageError(f"--input {inputs[0]} is for --reference")

@@ -17,11 +17,13 @@ from typing import Any, NoReturn
 
 from ..errors import UsageError
 from ..network.running import ProgramNet
+from .choice import Choice
+from .engines import TORCH
 from .modules import group_module
 from .passes import PASSES, Pass, PassRun, rewrite
 from .plan import Plan
 
-__all__ = ["InferenceNet", "optimize"]
+__all__ = ["FusedNet", "InferenceNet", "check_optimizable", "optimize"]
 
 _USE = "use the net that optimize() was called on"
 # What a net can do by which its layers can be told apart.
@@ -40,28 +42,18 @@ class RefusedError(UsageError, AttributeError):
 class InferenceNet(ProgramNet):
     """What :meth:`caffe_compat.CaffeNet.optimize` returns: a copy of a net that can only be run.
 
-    It is called, run, moved and cast like the net it was made from, and gives the same outputs. Blobs that were folded
-    away cannot be asked for. Its weights are no longer those of the layers, so they can neither be listed by layer nor
-    saved: ``save_checkpoint(net, path, optimized=True)`` stores the net it was made from and the wish to optimize. No
-    gradient passes, unless all that was done is portable. To compile or export, take the net it was made from.
+    It is called and run like the net it was made from, and gives the same outputs. Blobs that were folded away cannot
+    be asked for. It cannot be saved: ``save_checkpoint(net, path, optimized=True)`` stores the net it was made from and
+    the wish to optimize. To compile or export, take the net it was made from.
 
     Attributes:
-        passes: what was done to the net, in order.
+        passes: what was done to the net, in order; nothing where another runtime does it.
+        engine: the runtime that runs it. choice: what was measured, if it was chosen for being the fastest.
     """
 
-    def __init__(self, net: ProgramNet, passes: Sequence[Pass]) -> None:
-        super().__init__()
-        self.randomness, self.files = net.randomness, net.files
-        self.warnings, self.notes = list(net.warnings), list(net.notes)
-        plan = Plan(net)
-        self.passes: tuple[PassRun, ...] = rewrite(plan, passes)
-        self.program = plan.program()
-        # One memo for all: tensors that layers share stay shared. What a net draws from and writes to is not copied.
-        memo: dict[int, object] = {id(net.randomness): net.randomness, id(net.files): net.files}
-        for group in plan.groups:
-            self.add_module(group.nodes[0].module_name, group_module(plan, group, memo))
-        self.requires_grad_(False)
-        self.train(False)
+    passes: tuple[PassRun, ...] = ()
+    engine: str = TORCH
+    choice: Choice | None = None
 
     def optimize(self) -> InferenceNet:
         """Itself: nothing is left to do."""
@@ -79,17 +71,39 @@ class InferenceNet(ProgramNet):
             raise RefusedError(f"the inference form of a net has no {name}; {_USE}")
         return super().__getattr__(name)
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> NoReturn:
+        _refuse("takes no state_dict")
+
+
+class FusedNet(InferenceNet):
+    """The form that torch runs: layers folded and fused, on any device and in any precision; it can be moved and cast.
+
+    Its weights are no longer those of the layers, so they cannot be listed by layer. No gradient passes, unless all
+    that was done is portable.
+    """
+
+    def __init__(self, net: ProgramNet, passes: Sequence[Pass]) -> None:
+        super().__init__()
+        self.randomness, self.files = net.randomness, net.files
+        self.warnings, self.notes = list(net.warnings), list(net.notes)
+        plan = Plan(net)
+        self.passes: tuple[PassRun, ...] = rewrite(plan, passes)
+        self.program = plan.program()
+        # One memo for all: tensors that layers share stay shared. What a net draws from and writes to is not copied.
+        memo: dict[int, object] = {id(net.randomness): net.randomness, id(net.files): net.files}
+        for group in plan.groups:
+            self.add_module(group.nodes[0].module_name, group_module(plan, group, memo))
+        self.requires_grad_(False)
+        self.train(False)
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, passes: {', '.join(map(str, self.passes))}"
 
     def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
         _refuse("has no state_dict: its weights could be taken for the layers' own")
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> NoReturn:
-        _refuse("takes no state_dict")
 
-
-def optimize(net: ProgramNet, passes: Sequence[Pass] = PASSES) -> InferenceNet:
+def optimize(net: ProgramNet, passes: Sequence[Pass] = PASSES) -> FusedNet:
     """The inference form of ``net``, for the device and precision that it has (moving it later works too).
 
     Args:
@@ -100,13 +114,18 @@ def optimize(net: ProgramNet, passes: Sequence[Pass] = PASSES) -> InferenceNet:
         UsageError: a net of phase TRAIN or in training mode, or without weights. LayerError: a layer that cannot be
             copied.
     """
+    check_optimizable(net)
+    return FusedNet(net, passes)
+
+
+def check_optimizable(net: ProgramNet) -> None:
+    """Raises UsageError for a net of phase TRAIN or in training mode, or without weights."""
     if net.graph.state.phase != "TEST":
         raise UsageError("only a net of phase TEST has an inference form; load it with phase='test'")
     if net.training:
         raise UsageError("the net is in training mode, in which layers compute something else; call net.eval() first")
     if any(tensor.is_meta for tensor in (*net.parameters(), *net.buffers())):
         raise UsageError("the net has no weights yet; load them, or call net.materialize() first")
-    return InferenceNet(net, passes)
 
 
 def _refuse(what: str) -> NoReturn:

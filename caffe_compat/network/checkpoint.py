@@ -20,6 +20,8 @@ written_by    versions of this library and of torch
 ignored       [{"layer", "type", "field", "reason", "accepted"}]: fields without effect; may be missing
 unfilled      names of layers that the weights file had nothing for; may be missing
 guessed       [{"blob", "shape", "why"}]: inputs whose shape no file told; may be missing
+engine        what runs the inference form (see CaffeNet.optimize), "auto" included; "torch" where it is missing
+choice        what was measured for "auto", and where (see caffe_compat.inference.choice), or None; may be missing
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ import torch
 from ..access import FileAccess
 from ..errors import CaffeCompatError, FileError, UsageError, first_line, located
 from ..formats.files import Checksum, atomic_write, open_file
+from ..inference.choosing import as_chosen
+from ..inference.engines import TORCH
 from ..parity.record import ParityRecord, versions
 from ..schema import portable_dialect
 from ..schema.printing import format_message
@@ -45,6 +49,7 @@ from .names import under_names
 from .net import CaffeNet
 
 __all__ = [
+    "DTYPES",
     "Checkpoint",
     "check_dtype",
     "load_checkpoint",
@@ -65,7 +70,7 @@ def save_checkpoint(
     parity: ParityRecord | None = None,
     extra: Mapping[str, torch.Tensor | str] | None = None,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
-    optimized: bool = False,
+    optimized: bool | str = False,
 ) -> None:
     """Write ``net`` to ``path``, whole or not at all.
 
@@ -74,16 +79,21 @@ def save_checkpoint(
             :attr:`Checkpoint.sources` is recorded as it is.
         extra: what else to keep with the model; it comes back as :attr:`Checkpoint.extra` and means nothing here.
         dtype: precision that floating-point weights are stored in (but see ``Layer.single_precision``).
-        optimized: whether loading gives the inference form. What is stored is ``net`` itself all the same.
+        optimized: whether loading gives the inference form, or the engine that it gives it in; with ``"auto"`` the
+            engines are measured now, and loading takes the fastest without measuring again where the processor and the
+            runtimes are the same. What is stored is ``net`` itself all the same.
 
     Raises:
         FileError: a source cannot be read, or ``path`` cannot be written. UsageError: ``net`` is an inference form
             itself, or shall become one and is of phase TRAIN; or it has no weights yet, or some that ``dtype`` cannot
-            hold.
+            hold; or the engine is none. MissingExtraError, NetworkError: the engine is not installed, or cannot run
+            ``net``.
     """
     if optimized and net.graph.state.phase != "TEST":
         raise UsageError("only a net of phase TEST has an inference form; convert it with phase test")
     wide = check_dtype(net, dtype)
+    engine = optimized if isinstance(optimized, str) else TORCH
+    choice = net.optimize(engine=engine).choice if engine != TORCH else None
     checksums = [source if isinstance(source, Checksum | Mapping) else Checksum(source) for source in sources]
     dialect, dialect_text = portable_dialect(net.dialect)
     content = {
@@ -96,7 +106,7 @@ def save_checkpoint(
         "input_shapes": {name: list(shape) for name, shape in net.input_shapes.items()},
         "outputs": None if net.program.outputs == net.graph.outputs else list(net.output_names),
         "dtype": dtype,
-        "optimized": optimized,
+        "optimized": bool(optimized),
         "state_dict": _as_stored(net, DTYPES[dtype], wide),
         "sources": [
             dict(sum_) if isinstance(sum_, Mapping) else {"name": Path(sum_.path).name, "sha256": sum_.hexdigest()}
@@ -112,6 +122,8 @@ def save_checkpoint(
         "ignored": [asdict(ignored) for ignored in net.ignored],
         "unfilled": list(net.unfilled),
         "guessed": [{**asdict(guess), "shape": list(guess.shape)} for guess in net.guessed],
+        "engine": engine,
+        "choice": choice.to_record() if choice is not None else None,
     }
     with atomic_write(path) as file:
         try:
@@ -253,4 +265,6 @@ def load_checkpoint(
     net.materialize()
     if content.dtype != "float32":
         net.to(DTYPES[content.dtype])
-    return cast(CaffeNet, net.optimize()) if content.optimized else net
+    if not content.optimized:
+        return net
+    return cast(CaffeNet, as_chosen(net, content.engine, content.choice))

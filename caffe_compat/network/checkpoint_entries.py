@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from ..errors import FileError, UsageError
+from ..inference.choice import Choice
+from ..inference.engines import TORCH
 from ..parity.record import ParityRecord
 from ..schema import keep_dialect, ships
 from .graph import NetState
@@ -48,6 +50,8 @@ class Checkpoint:
     ignored: tuple[IgnoredField, ...] | None = None
     unfilled: tuple[str, ...] = ()
     guessed: tuple[Guess, ...] = ()
+    engine: str = TORCH
+    choice: Choice | None = None
 
     @property
     def accepted_fields(self) -> tuple[str, ...]:
@@ -186,4 +190,6 @@ _READERS: dict[str, Callable[[Mapping[Any, Any]], Any]] = {
     "ignored": lambda content: _ignored(content.get("ignored")),
     "unfilled": lambda content: _listed(content.get("unfilled", []), str),
     "guessed": lambda content: _guesses(content.get("guessed", [])),
+    "engine": lambda content: _typed(content.get("engine", TORCH), str),
+    "choice": lambda content: Choice.from_record(content["choice"]) if content.get("choice") is not None else None,
 }

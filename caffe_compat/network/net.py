@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ..access import FileAccess
 from ..errors import DialectError, LayerError, NetworkError, UsageError, WeightsError
+from ..inference.choosing import choose, in_engine
+from ..inference.engines import TORCH
 from ..inference.optimization import InferenceNet, optimize
 from ..inference.passes import PASSES, find_passes
 from ..schema.messages import NetParameter
@@ -282,16 +284,33 @@ class CaffeNet(ProgramNet):
         net.reset_state()
         return net
 
-    def optimize(self, passes: Sequence[str] | None = None) -> InferenceNet:
+    def optimize(self, passes: Sequence[str] | None = None, *, engine: str = TORCH) -> InferenceNet:
         """A copy that gives the same outputs faster and can do nothing else, see :mod:`caffe_compat.inference`.
+
+        >>> import caffe_compat
+        >>> net = caffe_compat.load("reference_outputs/formats/v1net.prototxt", seed=1)
+        >>> net.optimize().engine
+        'torch'
+        >>> fastest = net.optimize(engine="auto")
+        >>> fastest.engine == fastest.choice.engine
+        True
 
         Args:
             passes: names of what is to be done, out of :data:`caffe_compat.inference.passes.PASSES`; all by default.
+            engine: what runs it: ``"torch"``; another runtime that is installed (``"onnxruntime"``, ``"openvino"``), on
+                the CPU in single precision; or ``"auto"``, the fastest of them, measured here and now on inputs of the
+                shapes that the net was built for, of those that give the net's numbers.
 
         Raises:
-            UsageError: a net of phase TRAIN or in training mode, or without weights; a pass that there is not.
+            UsageError: a net of phase TRAIN or in training mode, or without weights; a pass or an engine that there is
+                not; passes for another engine than torch; a net that the engine cannot have. MissingExtraError: the
+                engine is not installed. NetworkError: it cannot run the net.
         """
-        return optimize(self, PASSES if passes is None else find_passes(passes))
+        if engine == TORCH:
+            return optimize(self, PASSES if passes is None else find_passes(passes))
+        if passes is not None:
+            raise UsageError(f"passes are what is done for torch; engine {engine!r} has its own")
+        return choose(self) if engine == "auto" else in_engine(self, engine)
 
 
 def _initial(
