@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from caffe_compat.errors import NetworkError, UsageError, first_line
+from caffe_compat.extras import require
 from caffe_compat.formats.files import Checksum
 from caffe_compat.inference.preprocess import Preprocess
 from caffe_compat.network.checkpoint import check_dtype
@@ -31,7 +32,7 @@ _KINDS = {"float32": np.float32, "float16": np.float16}
 
 def run_onnxruntime(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
     """Run a file in onnxruntime, on the CPU, as it is given: without fusing anything that would round otherwise."""
-    import onnxruntime
+    onnxruntime = require("onnxruntime", "onnx")
 
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()
@@ -46,7 +47,7 @@ def run_onnxruntime(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list
 
 def onnxruntime_version() -> str:
     """The runtime and its version."""
-    import onnxruntime
+    onnxruntime = require("onnxruntime", "onnx")
 
     return f"onnxruntime {onnxruntime.__version__}"
 

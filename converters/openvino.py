@@ -1,4 +1,4 @@
-"""OpenVINO's intermediate representation (``.xml`` and ``.bin``), by its own converter from an ONNX file."""
+"""OpenVINO's intermediate representation (``.xml`` and ``.bin``), read by it from an ONNX file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from caffe_compat.errors import NetworkError, UsageError, first_line
+from caffe_compat.extras import require
 from caffe_compat.formats.files import Checksum, atomic_write
 from caffe_compat.inference.preprocess import Preprocess
 from caffe_compat.network.net import CaffeNet
@@ -24,7 +25,7 @@ __all__ = ["openvino_version", "run_openvino", "write"]
 
 def run_openvino(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
     """Run a file (``.xml`` or ``.onnx``) in OpenVINO on the CPU, in single precision where the file has that."""
-    import openvino
+    openvino = require("openvino", "openvino")
 
     core = openvino.Core()
     hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -38,7 +39,7 @@ def run_openvino(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list[di
 
 def openvino_version() -> str:
     """The runtime and its version."""
-    import openvino
+    openvino = require("openvino", "openvino")
 
     return f"openvino {openvino.__version__}"
 
@@ -74,7 +75,7 @@ def write(
         UsageError, NetworkError: as :func:`converters.onnx.write`, or OpenVINO cannot read the ONNX file. FileError:
             ``path`` cannot be written.
     """
-    import openvino
+    openvino = require("openvino", "openvino")
 
     if dtype not in ("float32", "float16"):
         raise UsageError(f"dtype {dtype!r}: one of float32, float16 was expected, which is what OpenVINO stores")
@@ -90,7 +91,7 @@ def write(
             preprocess=preprocess,
         )
         try:
-            model = openvino.convert_model(between)
+            model = openvino.Core().read_model(between)
         except Exception as error:  # the converter raises several kinds
             raise NetworkError(f"OpenVINO cannot read the net: {first_line(error)}") from error
         facts = onnx.metadata_of(net, preprocess=preprocess, sources=sources, parity=parity, embedded=embed_preprocess)

@@ -3,7 +3,7 @@
 # atheris is installed, --atheris TARGET lets it choose the damage. See tests/fuzz/.
 set -eu
 cd "$(dirname "$0")/.."
-[ $# -gt 0 ] || { echo "usage: scripts/fuzz.sh 10m [--only TARGET] [--first NUMBER]" >&2; exit 2; }
+[ $# -gt 0 ] || { echo "usage: scripts/fuzz.sh 10m [--only TARGET] [--first NUMBER] [--atheris TARGET]" >&2; exit 2; }
 case "$1" in
     *h) seconds=$((${1%h} * 3600)) ;;
     *m) seconds=$((${1%m} * 60)) ;;

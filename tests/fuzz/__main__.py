@@ -2,6 +2,9 @@
 
 The inputs are numbered, and a number is always the same input: ``--first`` goes on elsewhere, ``--one TARGET NUMBER``
 writes one to a file. The exit status is 1 if anything but a clean error or a sound result came of one.
+
+``--atheris TARGET`` lets atheris choose the damage by what the code does, if it is installed (``pip install atheris``):
+see tests/fuzz/guided.py. It runs for as many seconds; what is behind ``--`` is for libFuzzer.
 """
 
 from __future__ import annotations
@@ -11,9 +14,6 @@ import sys
 import time
 from pathlib import Path
 
-from tests.fuzz.server import content_of, run
-from tests.fuzz.targets import targets
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -21,8 +21,18 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, help="of each target, however long it takes")
     parser.add_argument("--first", type=int, default=0, help="the number of the first input")
     parser.add_argument("--only", action="append", help="a target; may be repeated")
+    parser.add_argument("--atheris", metavar="TARGET", help="let atheris choose the damage to one target's files")
     parser.add_argument("--one", nargs=3, metavar=("TARGET", "NUMBER", "FILE"), help="write an input and end")
-    arguments = parser.parse_args()
+    arguments, more = parser.parse_known_args()
+    if more and not arguments.atheris:
+        parser.error(f"no such option: {more[0]}")
+    if arguments.atheris:
+        from tests.fuzz.guided import fuzz  # before anything that it is to follow is imported
+
+        return fuzz(arguments.atheris, arguments.seconds, [option for option in more if option != "--"])
+    from tests.fuzz.server import content_of, run
+    from tests.fuzz.targets import targets
+
     every = {target.name: target for target in targets()}
     if arguments.one:
         name, number, file = arguments.one

@@ -17,6 +17,8 @@ from typing import TypeAlias
 import h5py
 import numpy as np
 
+from tests.fuzz.fence import BAIT
+
 Mutator: TypeAlias = Callable[[bytes, Random], bytes]
 
 _NUMBERS = (0, 1, -1, 2, 127, 128, 255, 256, 32767, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63)
@@ -30,9 +32,9 @@ _TOKENS = (
         "-9223372036854775808",
         "1" * 5000,
         "a" * 300,
-        "/etc/passwd",
+        BAIT,
     ),
-    *("/etc/passwd", "../" * 8, "TRAIN", "true", "$x^", "%s%n", "{" * 200, "dim: 0", "num_output: -1"),
+    *(BAIT, "../" * 8, "TRAIN", "true", "$x^", "%s%n", "{" * 200, "dim: 0", "num_output: -1"),
     *("type: 'Python'", "null"),
 )
 
@@ -188,6 +190,30 @@ def of_text(content: bytes, chance: Random) -> bytes:
     return b"".join(parts)
 
 
+def of_settings(content: bytes, chance: Random) -> bytes:
+    """Another number, word or line here and there, so that much of it is still accepted; else as :func:`of_text`."""
+    if chance.random() < 0.2:
+        return of_text(content, chance)
+    lines = content.split(b"\n")
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        at = chance.randrange(len(lines))
+        parts = re.findall(rb'"[^"]*"|[A-Za-z_]\w*|[-+.\d]+|.', lines[at])
+        numbers = [k for k, part in enumerate(parts) if part[:1].isdigit()]
+        quoted = [k for k, part in enumerate(parts) if part[:1] == b'"']
+        change = chance.randrange(8)
+        if change < 4 and numbers:
+            parts[chance.choice(numbers)] = chance.choice((b"0", b"1", b"2", b"3", b"4", b"7", b"-1", b"0.5", b"65536"))
+        elif change < 6 and quoted:
+            names = re.findall(rb'"[^"]*"', content)
+            parts[chance.choice(quoted)] = chance.choice(names)
+        elif change == 6:
+            parts = []
+        else:
+            parts += parts
+        lines[at] = b"".join(parts)
+    return b"\n".join(lines)
+
+
 # Archives: npz, .pt, .pt2
 
 
@@ -217,6 +243,19 @@ def of_zip(content: bytes, chance: Random) -> bytes:
         for name, data in members:
             archive.writestr(zipfile.ZipInfo(name), data, method)
     return packed.getvalue()
+
+
+# safetensors
+
+
+def of_safetensors(content: bytes, chance: Random) -> bytes:
+    """Damage the JSON that describes the arrays, its length, or anything."""
+    size = int.from_bytes(content[:8], "little")
+    if chance.random() < 0.3 or size > len(content):
+        return of_bytes(content, chance)
+    text, arrays = of_text(content[8 : 8 + size], chance), content[8 + size :]
+    told = len(text) if chance.random() < 0.9 else chance.choice(_NUMBERS) % 2**64
+    return told.to_bytes(8, "little") + text + arrays
 
 
 # HDF5
@@ -249,11 +288,11 @@ def _change(file: h5py.File, name: str, chance: Random) -> None:
     if change == 0:
         file.create_dataset(name, (2**40,), "f4", chunks=(1024,))
     elif change == 1:
-        file[name] = h5py.ExternalLink("/etc/passwd", "x")
+        file[name] = h5py.ExternalLink(BAIT, "x")
     elif change == 2:
         file[name] = h5py.SoftLink("/" + name)
     elif change == 3:
-        file.create_dataset(name, (4,), "f4", external=[("/etc/passwd", 0, 16)])
+        file.create_dataset(name, (4,), "f4", external=[(BAIT, 0, 16)])
     elif change == 4:
         file[name] = ["text", "é"]
     elif change == 5:

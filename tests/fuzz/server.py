@@ -7,12 +7,15 @@ at, and is followed by another after the input that ended it.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
+import getpass
 import os
 import resource
 import selectors
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -23,13 +26,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from caffe_compat.errors import CaffeCompatError
-from tests.fuzz.mutators import of_bytes
-from tests.fuzz.targets import Target
+import torch
 
-SECONDS = 20.0  # for one input, of a machine that does other things too
+from caffe_compat.errors import CaffeCompatError
+from tests.fuzz.fence import Fence
+from tests.fuzz.mutators import of_bytes
+from tests.fuzz.target import ROOT, Target
+
 SPARE_BYTES = 2**30
 _RUN = 500  # inputs of one process
+_USER = getpass.getuser()
 
 
 @dataclass
@@ -45,7 +51,7 @@ def content_of(target: Target, number: int) -> bytes:
     chance = Random(f"{target.name} {number}")
     # What is damaged already is not taken apart again: that is what its reader may not survive.
     content = target.mutate(chance.choice(target.seeds), chance)
-    for _ in range(chance.choice((0, 0, 1, 2))):
+    for _ in range(chance.choice((0, 0, 0, 1))):
         content = of_bytes(content, chance)
     return content
 
@@ -62,6 +68,7 @@ def run(target: Target, first: int, count: int, deadline: float | None = None) -
 def _one_process(target: Target, first: int, end: int, deadline: float | None, findings: Findings) -> int:
     """Fork, and follow what the child says; the number after the last input that it began."""
     back, there = os.pipe()
+    gc.freeze()  # so that the child, when it collects, does not copy all that was there before
     child = os.fork()
     if child == 0:
         os.close(back)
@@ -69,7 +76,7 @@ def _one_process(target: Target, first: int, end: int, deadline: float | None, f
     os.close(there)
     at, ended = first, False
     try:
-        for line in _lines(back, SECONDS + 10):
+        for line in _lines(back, target.seconds + 10):
             word, _, rest = line.partition(" ")
             if word == "at":
                 at = int(rest)
@@ -117,19 +124,27 @@ def _child(target: Target, first: int, end: int, deadline: float | None, pipe: i
     status = 1
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     try:
+        for name in ("elsewhere", "tmp"):
+            folder.joinpath(name).mkdir()
         os.environ.setdefault("CAFFE_COMPAT_MAX_READER_SECONDS", "1")
+        os.environ.setdefault("CAFFE_COMPAT_MAX_READER_BYTES", str(SPARE_BYTES))
+        torch.set_num_threads(1)  # a pool of threads does not survive a fork
         warnings.simplefilter("ignore")
+        faulthandler.disable()  # what ends the process is told by whoever waits for it
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(1, 2)
-        os.chdir(folder)
+        os.chdir(folder / "elsewhere")
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder / "tmp")
+        sys.dont_write_bytecode = True
         signal.signal(signal.SIGALRM, _too_slow)
         held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_DATA, (held + SPARE_BYTES, resource.RLIM_INFINITY))
+        fence = Fence([folder / "tmp", folder / "inputs"], ROOT, runs_files=target.runs_files)
         for number in range(first, end):
             if deadline is not None and time.monotonic() > deadline:
                 break
             os.write(pipe, f"at {number}\n".encode())
-            os.write(pipe, _outcome(target, number, folder).encode() + b"\n")
+            os.write(pipe, _outcome(target, number, folder, fence).encode() + b"\n")
         os.write(pipe, b"done\n")
         status = 0
     finally:
@@ -137,13 +152,16 @@ def _child(target: Target, first: int, end: int, deadline: float | None, pipe: i
         os._exit(status)
 
 
-def _outcome(target: Target, number: int, folder: Path) -> str:
-    work = folder / str(number)
-    work.mkdir()
+def _outcome(target: Target, number: int, folder: Path, fence: Fence) -> str:
+    work = folder / "inputs" / str(number)
     path = work / target.file
-    path.write_bytes(content_of(target, number))
-    before = set(folder.iterdir())
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    for name, content in {**target.beside, target.file: content_of(target, number)}.items():
+        place = work / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    before = _around(folder)
+    fence.crossed()
+    signal.setitimer(signal.ITIMER_REAL, target.seconds)
     try:
         target.read(path)
         outcome = "accepted"
@@ -154,18 +172,27 @@ def _outcome(target: Target, number: int, folder: Path) -> str:
         if "\x1b" in text or "\0" in text:
             outcome = "BAD the error holds control characters"
     except _TooSlow:
-        outcome = f"BAD takes longer than {SECONDS:g} s"
+        outcome = f"BAD takes longer than {target.seconds:g} s"
     except BaseException as error:
         frames = traceback.extract_tb(error.__traceback__)
         ours = [f for f in frames if "/tests/" not in f.filename]
-        place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "?"
-        outcome = f"BAD {type(error).__name__}: {str(error)[:150]!r} at {place}"
+        at = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "?"
+        outcome = f"BAD {type(error).__name__}: {str(error)[:150]!r} at {at}"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    if set(folder.iterdir()) != before:
-        outcome = "BAD it left files outside its folder"
+    crossed = fence.crossed()
+    if crossed and not outcome.startswith("BAD"):
+        outcome = f"BAD outside its folder: {crossed}"
+    if left := _around(folder) - before:
+        outcome = f"BAD it left files outside its folder: {', '.join(sorted(left))}"
     with contextlib.suppress(OSError):
         shutil.rmtree(work)
     if number % 50 == 0:
         gc.collect()
     return outcome.replace("\n", "\\n")
+
+
+def _around(folder: Path) -> set[str]:
+    """What lies about the folders of inputs, without what torch and onnxruntime keep from run to run."""
+    found = {path for part in (".", "elsewhere", "tmp", "inputs") for path in folder.joinpath(part).iterdir()}
+    return {str(path) for path in found if path.name not in (f"torchinductor_{_USER}", ".ses")}
