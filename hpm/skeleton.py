@@ -1,7 +1,7 @@
-"""Joint orders: frozen, named, converted explicitly.
+"""Poses from one joint order to another, explicitly; sides exchanged and mirrored, and how to notice that.
 
-Poses are arrays (..., joints, 2 or 3), numpy or torch; what comes out is of the same kind. A skeleton's root is its own
-parent. Nothing guesses an order from the number of joints: two orders of 16 joints are in use here.
+Poses are arrays (..., joints, 2 or 3), numpy or torch; what comes out is of the same kind. The orders themselves, which
+this module offers too, are :mod:`.joint_orders`.
 """
 
 from __future__ import annotations
@@ -15,17 +15,36 @@ import numpy as np
 from caffe_compat.errors import UsageError
 
 from .arrays import as_float64, is_tensor
+from .joint_orders import (
+    BODY25,
+    COCO17,
+    COCO133,
+    H36M16,
+    H36M17,
+    H36M32,
+    HALPE26,
+    KTH14,
+    MEDIAPIPE33,
+    MPII16,
+    SKELETONS,
+    Skeleton,
+    skeleton,
+)
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "BODY25",
     "COCO17",
+    "COCO133",
     "CONVERSIONS",
     "H36M16",
     "H36M17",
     "H36M32",
+    "HALPE26",
     "KTH14",
+    "MEDIAPIPE33",
     "MPII16",
     "SKELETONS",
     "Conversion",
@@ -40,140 +59,6 @@ __all__ = [
 ]
 
 Pose = TypeVar("Pose", np.ndarray, "torch.Tensor")
-
-
-@dataclass(frozen=True)
-class Skeleton:
-    """One joint order. ``parents[k]`` is the joint that joint ``k`` hangs from; the root's parent is itself.
-
-    Example:
-        >>> len(H36M16), H36M16.joints[H36M16.root], H36M16.index("Thorax")
-        (16, 'Hip', 8)
-        >>> [H36M16.joints[k] for k in H36M16.swaps][:4]
-        ['Hip', 'LHip', 'LKnee', 'LFoot']
-    """
-
-    name: str
-    joints: tuple[str, ...]
-    parents: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if len(set(self.joints)) != len(self.joints) or len(self.parents) != len(self.joints):
-            raise UsageError(f"skeleton {self.name}: {len(self.joints)} joint names, {len(self.parents)} parents")
-
-    def __len__(self) -> int:
-        return len(self.joints)
-
-    @property
-    def root(self) -> int:
-        """The joint that is its own parent."""
-        return next(k for k, parent in enumerate(self.parents) if parent == k)
-
-    @property
-    def bones(self) -> tuple[tuple[int, int], ...]:
-        """(child, parent) of every joint but the root."""
-        return tuple((k, parent) for k, parent in enumerate(self.parents) if parent != k)
-
-    @property
-    def downward(self) -> tuple[tuple[int, int], ...]:
-        """The bones with every parent before its children, as a walk from the root needs them."""
-        done, order, left = {self.root}, [], list(self.bones)
-        while left:
-            ready = [bone for bone in left if bone[1] in done]
-            order += ready
-            done.update(child for child, _ in ready)
-            left = [bone for bone in left if bone[0] not in done]
-        return tuple(order)
-
-    @property
-    def swaps(self) -> tuple[int, ...]:
-        """For each joint, the joint of the other side; a joint in the middle is its own."""
-        return tuple(self.joints.index(_OTHER_SIDE.get(name[0], name[0]) + name[1:]) for name in self.joints)
-
-    def index(self, joint: str) -> int:
-        """Where ``joint`` stands. Raises UsageError for a name that this skeleton does not have."""
-        if joint not in self.joints:
-            raise UsageError(f"skeleton {self.name} has no joint {joint!r}; it has {', '.join(self.joints)}")
-        return self.joints.index(joint)
-
-
-# The first letter of a joint says its side; joints in the middle begin with neither letter.
-_OTHER_SIDE = {"L": "R", "R": "L"}
-
-
-def _skeleton(name: str, joints: str, parents: str) -> Skeleton:
-    return Skeleton(name, tuple(joints.split()), tuple(int(k) for k in parents.split()))
-
-
-H36M16 = _skeleton(
-    "H36M16",
-    "Hip RHip RKnee RFoot LHip LKnee LFoot Spine Thorax Head LShoulder LElbow LWrist RShoulder RElbow RWrist",
-    "0 0 1 2 0 4 5 0 7 8 8 10 11 8 13 14",
-)
-"""The order of every file of this data set: lists, CSV files, networks. From the original's own code."""
-
-H36M17 = _skeleton(
-    "H36M17",
-    "Hip RHip RKnee RFoot LHip LKnee LFoot Spine Thorax Nose Head LShoulder LElbow LWrist RShoulder RElbow RWrist",
-    "0 0 1 2 0 4 5 0 7 8 9 8 11 12 8 14 15",
-)
-"""The 17 joints of Human3.6M that most papers use: 0 1 2 3 6 7 8 12 13 14 15 17 18 19 25 26 27 of the 32.
-
-As 3d-pose-baseline (``data_utils.py``) names them, and VideoPose3D (``h36m_dataset.py``) keeps them.
-"""
-
-H36M32 = _skeleton(
-    "H36M32",
-    "Hip RHip RKnee RFoot RToe RToeTip LHip LKnee LFoot LToe LToeTip SpineBase Spine Thorax Nose Head "
-    "LCollar LShoulder LElbow LWrist LThumbBase LThumb LHand LHandTip "
-    "RCollar RShoulder RElbow RWrist RThumbBase RThumb RHand RHandTip",
-    "0 0 1 2 3 4 0 6 7 8 9 0 11 12 13 14 12 16 17 18 19 20 19 22 12 24 25 26 27 28 27 30",
-)
-"""All joints of Human3.6M's motion capture: parents and sides as in VideoPose3D (``h36m_dataset.py``).
-
-3d-pose-baseline (``data_utils.py``) has names for the 17 that move; the other names are ours.
-"""
-
-MPII16 = _skeleton(
-    "MPII16",
-    "RFoot RKnee RHip LHip LKnee LFoot Hip Thorax UpperNeck HeadTop RWrist RElbow RShoulder LShoulder LElbow LWrist",
-    "1 2 6 6 3 4 6 6 7 8 11 12 8 8 13 14",
-)
-"""MPII Human Pose: joint ids 0 to 15 of its annotation, as its README lists them; it calls the feet ankles.
-
-Stacked Hourglass gives joints in this order, too (3d-pose-baseline's ``SH_NAMES``).
-"""
-
-COCO17 = _skeleton(
-    "COCO17",
-    "Nose LEye REye LEar REar LShoulder RShoulder LElbow RElbow LWrist RWrist LHip RHip LKnee RKnee LFoot RFoot",
-    "0 0 0 1 2 0 0 5 6 7 8 5 6 11 12 13 14",
-)
-"""COCO keypoints: ``categories[0].keypoints`` of its person_keypoints json; COCO calls the feet ankles."""
-
-KTH14 = _skeleton(
-    "KTH14",
-    "RFoot RKnee RHip LHip LKnee LFoot RWrist RElbow RShoulder LShoulder LElbow LWrist HeadBottom HeadTop",
-    "1 2 12 12 3 4 7 8 12 12 9 10 12 12",
-)
-"""KTH Multiview Football II: landmarks 1 to 14 of ``readme.txt`` in its ``code3d.zip``; it calls the feet ankles.
-
-A body without a pelvis joint, so the bottom of the head is the root.
-"""
-
-SKELETONS: dict[str, Skeleton] = {s.name: s for s in (H36M16, H36M17, H36M32, MPII16, COCO17, KTH14)}
-
-
-def skeleton(name: str) -> Skeleton:
-    """The skeleton called ``name``. Raises UsageError for a name that is not known.
-
-    Example:
-        >>> skeleton("COCO17").joints[:3]
-        ('Nose', 'LEye', 'REye')
-    """
-    if name not in SKELETONS:
-        raise UsageError(f"unknown joint order {name!r}; known: {', '.join(SKELETONS)}")
-    return SKELETONS[name]
 
 
 @dataclass(frozen=True)
@@ -223,6 +108,17 @@ class Conversion:
             return torch.stack(means, -2)
         return np.stack(means, -2)
 
+    def confidence(self, values: np.ndarray) -> np.ndarray:
+        """Confidences (..., source joints) as (..., target joints): a mean is as sure as the least sure joint in it.
+
+        Example:
+            >>> sure = np.ones(17)
+            >>> sure[COCO17.index("LHip")] = 0.1
+            >>> dict(zip(H36M16.joints, conversion(COCO17, H36M16).confidence(sure).tolist()))["Hip"]
+            0.1
+        """
+        return np.stack([values[..., list(group)].min(-1) for group in self.sources], -1)
+
 
 def _by_name(source: Skeleton, target: Skeleton, note: str = "", **others: str) -> Conversion:
     """Joints of the same name, and ``target=source[+source ...]`` for the rest."""
@@ -230,6 +126,14 @@ def _by_name(source: Skeleton, target: Skeleton, note: str = "", **others: str) 
     return Conversion(source, target, groups, note)
 
 
+# Of a skeleton with both hips, shoulders and eyes but no joint on the trunk.
+_NO_TRUNK = {
+    "Hip": "LHip+RHip",
+    "Spine": "LHip+RHip+LShoulder+RShoulder",
+    "Thorax": "LShoulder+RShoulder",
+    "Head": "LEye+REye",
+}
+_NO_TRUNK_NOTE = "{} has no joint on the trunk or on top of the head; the head is put between the eyes"
 _MPII_NOTE = (
     "MPII's thorax takes the place of the spine, and its upper neck that of the thorax, as in the MPII lists that the "
     "original was trained with; the two places differ on the body"
@@ -243,14 +147,25 @@ CONVERSIONS: dict[tuple[str, str], Conversion] = {
         _by_name(H36M17, H36M16),
         _by_name(MPII16, H36M16, _MPII_NOTE, Spine="Thorax", Thorax="UpperNeck", Head="HeadTop"),
         _by_name(H36M16, MPII16, _MPII_NOTE, Thorax="Spine", UpperNeck="Thorax", HeadTop="Head"),
+        _by_name(COCO17, H36M16, _NO_TRUNK_NOTE.format("COCO"), **_NO_TRUNK),
+        _by_name(COCO133, H36M16, _NO_TRUNK_NOTE.format("COCO-WholeBody"), **_NO_TRUNK),
+        _by_name(MEDIAPIPE33, H36M16, _NO_TRUNK_NOTE.format("MediaPipe"), **_NO_TRUNK),
         _by_name(
-            COCO17,
+            BODY25,
             H36M16,
-            "COCO has no joint on the trunk or on top of the head; the head is put between the eyes",
-            Hip="LHip+RHip",
-            Spine="LHip+RHip+LShoulder+RShoulder",
-            Thorax="LShoulder+RShoulder",
+            "the neck takes the place of the thorax, and the spine is half way between it and the hip; BODY_25 has no "
+            "joint on top of the head, which is put between the eyes",
+            Spine="Hip+Neck",
+            Thorax="Neck",
             Head="LEye+REye",
+        ),
+        _by_name(
+            HALPE26,
+            H36M16,
+            "the neck takes the place of the thorax, and the spine is half way between it and the hip",
+            Spine="Hip+Neck",
+            Thorax="Neck",
+            Head="HeadTop",
         ),
         _by_name(
             KTH14,

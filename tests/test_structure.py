@@ -95,7 +95,7 @@ FLOORS = (
     ("pycaffe", "testing", "cli", "__main__"),
 )
 FLOORS_OF_HPM = (
-    ("arrays", "skeleton", "scaling", "metrics", "limbs"),
+    ("arrays", "joint_orders", "skeleton", "bridging", "people", "scaling", "metrics", "limbs"),
     ("projector", "moments", "refine", "measured", "network_input"),
     ("files", "networks"),
     ("datasets", "visualize", "parity_gate"),

@@ -8,6 +8,7 @@ import click
 
 from caffe_compat.cli.options import device_option, parse_device, say
 
+from ..bridging import Bridging
 from ..drivers.predict import predict as predict_poses
 from ..skeleton import SKELETONS
 from .options import Bars, optimize_option
@@ -20,8 +21,29 @@ __all__ = ["predict"]
 @click.option("--model", required=True, type=click.Path(), help="A .pt; refinement asks for a verified one.")
 @click.option("--save", required=True, type=click.Path(file_okay=False), help="Folder for crops and poses.")
 @click.option("--boxes", type=click.Path(), help="x,y,width,height a line (or .npy): one for all, or one a frame.")
-@click.option("--keypoints", type=click.Path(), help=".npy (frames, joints, 2 or more) of a 2D detector, pixels.")
-@click.option("--joints", type=click.Choice(list(SKELETONS)), default="H36M16", show_default=True, help="Their order.")
+@click.option(
+    "--keypoints",
+    type=click.Path(),
+    help="What a 2D detector found: mmpose's, AlphaPose's, MediaPipe's or COCO's .json, OpenPose's folder, "
+    "VideoPose3D's .npz, or a .npy (frames, joints, 2, or 3 with confidences), pixels.",
+)
+@click.option(
+    "--joints", type=click.Choice(list(SKELETONS)), help="Their order. [default: what the file tells; H36M16 in a .npy]"
+)
+@click.option(
+    "--confidence",
+    default=Bridging.threshold,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="From which a joint counts as seen.",
+)
+@click.option(
+    "--bridge",
+    default=Bridging.longest,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Frames over which joints that are not seen are bridged, at most.",
+)
 @click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Keep one frame in so many.")
 @click.option(
     "--window", default=5, show_default=True, type=click.IntRange(1), help="Frames that the network sees together."
@@ -53,7 +75,9 @@ def predict(
     save: str,
     boxes: str | None,
     keypoints: str | None,
-    joints: str,
+    joints: str | None,
+    confidence: float,
+    bridge: int,
     every: int,
     window: int,
     mode: Any,
@@ -69,7 +93,8 @@ def predict(
     """3D poses of one person in SOURCES: a video, a folder of pictures, or pictures.
 
     Crops are squares about --boxes, else about --keypoints, else whole frames. With --keypoints poses are refined.
-    Boxes and keypoints count the frames that --every keeps.
+    Boxes and keypoints count the frames that --every keeps. A frame with too few joints gets no pose; frames.csv says
+    what each pose rests on.
     """
     with Bars() as bars:
         done = predict_poses(
@@ -79,6 +104,7 @@ def predict(
             boxes=boxes,
             keypoints=keypoints,
             joints=joints,
+            bridging=Bridging(confidence, bridge),
             every=every,
             window=window,
             mode=mode,

@@ -14,13 +14,12 @@ import numpy as np
 from caffe_compat.errors import CaffeCompatWarning, FileError, UsageError
 
 from ..files.npz import read_npz
-from ..skeleton import COCO17, H36M16, H36M17, H36M32, MPII16, Skeleton, convert, left_right_suspect, swap_sides
-from .human36m import FAR_PIXELS, SERIALS, mapping, read_h5
+from ..files.videopose3d import joint_order, mapping, poses_array
+from ..skeleton import H36M16, MPII16, Skeleton, convert, left_right_suspect, swap_sides
+from .human36m import FAR_PIXELS, SERIALS, read_h5
 from .views import View, split_action, view_name
 
 __all__ = ["Detections", "read_detections", "with_detections"]
-
-_ORDERS = (H36M17, COCO17, MPII16, H36M16, H36M32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +73,7 @@ def _in_npz(path: Path, order: Skeleton | None) -> Iterator[tuple[str, Callable[
     arrays = read_npz(path)
     if "positions_2d" not in arrays:
         raise FileError(f"has no positions_2d; it has {', '.join(arrays) or 'nothing'}", path=str(path))
-    joints = _order(arrays.get("metadata"), order, str(path))
+    joints = joint_order(arrays.get("metadata"), order, str(path))
     for subject, actions in mapping(arrays["positions_2d"], f"{path}: positions_2d").items():
         for performance, cameras in mapping(actions, f"{path}: {subject}").items():
             place = f"{path}: {subject} {performance}"
@@ -90,39 +89,9 @@ def _array_of(poses: Any, joints: Skeleton, place: str) -> Callable[[], np.ndarr
     return lambda: _poses(poses, joints, place)
 
 
-def _order(metadata: Any, given: Skeleton | None, path: str) -> Skeleton:
-    """The joint order that the metadata of an npz tell."""
-    if metadata is None:
-        if given is None:
-            names = ", ".join(joints.name for joints in _ORDERS)
-            raise FileError(f"has no metadata that tell the order of its joints; name it: {names}", path=path)
-        return given
-    try:
-        found = mapping(metadata, f"{path}: metadata")
-        left, right = (sorted(int(k) for k in side) for side in found["keypoints_symmetry"])
-        count = int(found["num_joints"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise FileError(f"metadata: {type(error).__name__} {error}", path=path) from error
-    for joints in (given,) if given is not None else _ORDERS:
-        if count == len(joints) and (left, right) == (_side(joints, "L"), _side(joints, "R")):
-            return joints
-    wanted = f" is not the order of {given.name}" if given is not None else ", an order that is not known"
-    raise FileError(f"metadata: {count} joints, {left} on the left and {right} on the right{wanted}", path=path)
-
-
-def _side(joints: Skeleton, letter: str) -> list[int]:
-    return [k for k, name in enumerate(joints.joints) if name.startswith(letter)]
-
-
 def _poses(values: Any, joints: Skeleton, place: str) -> np.ndarray:
-    try:
-        poses = np.asarray(values, np.float64)
-    except (TypeError, ValueError) as error:
-        raise FileError(f"poses were expected: {error}", path=place) from error
     # Some detectors add a score.
-    if poses.ndim != 3 or poses.shape[1] != len(joints) or poses.shape[2] not in (2, 3):
-        raise FileError(f"poses of shape {poses.shape}; (frames, {len(joints)}, 2) was expected", path=place)
-    return convert(poses[..., :2], joints, H36M16)
+    return convert(poses_array(values, joints, place)[..., :2], joints, H36M16)
 
 
 def with_detections(views: Iterable[View], detections: Detections, subjects: Iterable[str]) -> Iterator[View]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from caffe_compat.formats.images import read_picture
 from caffe_compat.formats.videos import frame_count, video_frames
 
 from ..files.npz import read_npz
+from ..files.videopose3d import mapping
 from ..scaling import bone_lengths
 from ..skeleton import H36M16, H36M17, H36M32, convert
 from .cdf import read_pose
@@ -36,7 +37,6 @@ __all__ = [
     "FAR_PIXELS",
     "SERIALS",
     "find_reader",
-    "mapping",
     "read_baseline",
     "read_cdf",
     "read_fetch",
@@ -120,17 +120,6 @@ def read_videopose(
             if not _drops(leave_out, subject, *split_action(action)):
                 world = 1000 * _joints17(actions[action], 3, place)
                 yield from _from_world(subject, action, world, videos, leave_out, place)
-
-
-def mapping(value: Any, what: str) -> Mapping[str, Any]:
-    """``value``, a dictionary by names, as npz files hold it. Raises FileError for anything else."""
-    if isinstance(value, np.ndarray) and value.shape == () and value.dtype == object:
-        value = value.item()
-    if not isinstance(value, Mapping):
-        raise FileError(f"a dictionary was expected, found {type(value).__name__}", path=what)
-    if odd := [key for key in value if not isinstance(key, str)]:
-        raise FileError(f"names were expected, found {odd[0]!r}", path=what)
-    return value
 
 
 # 3d-pose-baseline

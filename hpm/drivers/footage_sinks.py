@@ -7,6 +7,7 @@ Millimetres here are the machine's, in double precision; a file then holds as ma
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from caffe_compat.errors import CaffeCompatWarning
 from caffe_compat.formats.files import atomic_write
 from caffe_compat.formats.images import write_picture
 
+from ..bridging import BRIDGED, NONE
 from ..datasets.layout import make_folder
 from ..files.lists import ResultWriter, read_refined, read_results, refined_line
 from ..files.numbers import as_in_results, as_refined
@@ -28,7 +30,7 @@ from ..projector import POSE_3D
 from ..skeleton import H36M16, LeftRightEvidence, left_right_suspect
 from .footage import Block
 
-__all__ = ["Checks", "Crops", "Footage", "PoseFiles", "Poses", "Sink"]
+__all__ = ["Checks", "Crops", "Footage", "PoseFiles", "Poses", "Sink", "numbers_in_words"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,14 @@ class Footage:
     refined: bool
 
     def pose_mm(self, stage: str) -> np.ndarray:
-        """(frames, 16, 3) of stage ``coarse`` or ``refined``, from its file. Raises FileError if it is damaged."""
+        """(frames, 16, 3) of stage ``coarse`` or ``refined``, from its file; NaN in frames without a pose.
+
+        Raises FileError if it is damaged.
+        """
         if stage == "refined":
-            flat = read_refined(self.root / "refined_mm.txt")
+            flat = read_refined(self.root / "refined_mm.txt", absent=True)
         else:
-            flat = read_results(self.root / "coarse_unnorm.csv", POSE_3D)
+            flat = read_results(self.root / "coarse_unnorm.csv", POSE_3D, absent=True)
         return flat.reshape(-1, len(H36M16), 3)
 
     def crop(self, number: int) -> Path:
@@ -83,16 +88,20 @@ class PoseFiles(AbstractContextManager["PoseFiles"]):
 
     ``coarse_norm.csv`` (normalised); ``coarse_unnorm.csv`` and, of a network with a correction module,
     ``change_unnorm.csv`` (mm); ``refined_mm.txt`` if there are 2D poses; ``pose2d.csv`` (fractions of the crop's side):
-    those 2D poses, else the projected ones.
+    those 2D poses, else the projected ones. Values of a frame without a pose are ``nan``.
+
+    ``frames.csv`` says what each frame's pose rests on, ``frame,rests_on,bridged,lacking``: its number from 0;
+    ``seen``, ``bridged`` or ``none``; the names of the joints that were bridged in time, and of those that lack.
     """
 
-    _NAMES = ("coarse_norm.csv", "coarse_unnorm.csv", "change_unnorm.csv", "pose2d.csv", "refined_mm.txt")
+    _NAMES = ("coarse_norm.csv", "coarse_unnorm.csv", "change_unnorm.csv", "pose2d.csv", "refined_mm.txt", "frames.csv")
 
     def __init__(self, root: Path, machine: PoseMachine, *, refined: bool) -> None:
         self._root, self._machine = root, machine
         self._stack = ExitStack()
         self._writers: dict[str, ResultWriter] = {}
         self._refined: BinaryIO | None = None
+        self._frames: BinaryIO | None = None
         self._has_refined = refined
 
     def __enter__(self) -> PoseFiles:
@@ -105,6 +114,8 @@ class PoseFiles(AbstractContextManager["PoseFiles"]):
             self._writers[name] = self._stack.enter_context(ResultWriter(self._root / name, indexed=indexed))
         if self._has_refined:
             self._refined = self._stack.enter_context(atomic_write(self._root / "refined_mm.txt"))
+        self._frames = self._stack.enter_context(atomic_write(self._root / "frames.csv"))
+        self._frames.write(b"frame,rests_on,bridged,lacking\n")
         return self
 
     def __exit__(
@@ -123,6 +134,19 @@ class PoseFiles(AbstractContextManager["PoseFiles"]):
             self._writers["pose2d.csv"].write(flat)
         if self._refined is not None and block.refined is not None:
             self._refined.write("".join(map(refined_line, millimetres(block.refined))).encode())
+        assert self._frames is not None
+        self._frames.write("".join(_frame_lines(block)).encode())
+
+
+def _frame_lines(block: Block) -> Iterator[str]:
+    """The lines of ``frames.csv``."""
+    for k, rests_on in enumerate(block.rests_on):
+        names = ["", ""]
+        if block.given is not None:
+            seen, known = block.given.seen[k], block.given.known[k]
+            for place, joints in enumerate((known & ~seen, ~known)):
+                names[place] = " ".join(np.array(H36M16.joints)[joints])
+        yield f"{block.first + k},{rests_on},{','.join(names)}\n"
 
 
 class Checks:
@@ -131,11 +155,17 @@ class Checks:
     def __init__(self, machine: PoseMachine) -> None:
         self._machine = machine
         self._frames, self._outside = 0, 0
+        self._rests_on: dict[str, list[int]] = {BRIDGED: [], NONE: []}
         self._sides, self._limbs = LeftRightEvidence(), LimbEvidence()
 
     def take(self, block: Block) -> None:
         """Look at its poses."""
         self._frames += len(block.coarse)
+        for number, rests_on in enumerate(block.rests_on, block.first):
+            if rests_on in self._rests_on:
+                self._rests_on[rests_on].append(number)
+        if not block.posed:
+            return
         self._outside += block.outside
         self._limbs += limb_evidence(block.coarse, self._machine.bounds)
         if block.pose2d is not None and block.projected is not None:
@@ -144,6 +174,17 @@ class Checks:
 
     def warn(self) -> None:
         """Say what was found, as CaffeCompatWarnings, with the evidence."""
+        bridged, none = self._rests_on[BRIDGED], self._rests_on[NONE]
+        if bridged:
+            _warn(
+                f"2D poses: {len(bridged)} of {self._frames} frames have joints that were not seen, and rest on the "
+                f"frames before and after: {numbers_in_words(bridged)}"
+            )
+        if none:
+            _warn(
+                f"2D poses: {len(none)} of {self._frames} frames have too few joints and get no pose: "
+                f"{numbers_in_words(none)}"
+            )
         for reason in self._sides.reasons:
             _warn(f"2D poses: left and right may be exchanged: {reason}")
         if self._outside > self._frames / 2:
@@ -166,10 +207,12 @@ class Poses:
         self._coarse: list[np.ndarray] = []
         self._refined: list[np.ndarray] = []
         self._flat: list[np.ndarray] = []
+        self._rests_on: list[np.ndarray] = []
 
     def take(self, block: Block) -> None:
         """Keep its poses."""
         millimetres = self._machine.millimetres
+        self._rests_on.append(block.rests_on)
         self._coarse.append(as_in_results(millimetres(block.coarse)))
         if block.refined is not None:
             self._refined.append(as_refined(millimetres(block.refined)))
@@ -183,6 +226,11 @@ class Poses:
         return {name: np.concatenate(parts).reshape(-1, len(H36M16), 3) for name, parts in found.items() if parts}
 
     @property
+    def rests_on(self) -> np.ndarray:
+        """(frames,) texts: ``seen``, ``bridged`` or ``none``, of which poses are NaN."""
+        return np.concatenate(self._rests_on)
+
+    @property
     def pose2d(self) -> np.ndarray | None:
         """(frames, 16, 2), fractions of the crop's side: the 2D poses given, else the projected ones, if any."""
         return np.concatenate(self._flat).reshape(-1, len(H36M16), 2) if self._flat else None
@@ -191,6 +239,22 @@ class Poses:
 def _shown_2d(block: Block) -> np.ndarray | None:
     """(n, 32): the 2D poses given, else the projected ones; None of a network without projector."""
     return block.projected if block.projected is None or block.pose2d is None else block.pose2d
+
+
+def numbers_in_words(numbers: list[int], most: int = 8) -> str:
+    """Rising numbers as ranges, the first few of them.
+
+    >>> numbers_in_words([5, 6, 7, 9])
+    '5-7, 9'
+    """
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    said = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
+    return ", ".join(said[:most]) + (f" and {len(said) - most} more" if len(said) > most else "")
 
 
 def _warn(text: str) -> None:

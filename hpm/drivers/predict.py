@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -14,14 +15,15 @@ import torch
 
 from caffe_compat.errors import UsageError
 
+from ..bridging import Bridged, Bridging, bridge
 from ..datasets.layout import make_folder
 from ..files.exports import ENDINGS, export_poses, smoothed
-from ..files.keypoints import read_boxes, read_keypoints
-from ..files.pictures import PictureFiles, frame_rate, read_frames
+from ..files.keypoints import Keypoints, read_boxes, read_keypoints
+from ..files.pictures import PictureFiles, frame_rate, picture_names, read_frames
 from ..model import PoseMachine
 from ..refine import ORIGINAL, Refiner
 from ..scaling import check_agreement
-from ..skeleton import skeleton
+from ..skeleton import H36M16, skeleton
 from ..visualize import Scene, check_ending, save_scene
 from .bounds import GivenBounds, given_bounds
 from .footage import footage_blocks
@@ -70,7 +72,8 @@ def predict(
     *,
     boxes: _Path | np.ndarray | None = None,
     keypoints: _Path | np.ndarray | None = None,
-    joints: str = "H36M16",
+    joints: str | None = None,
+    bridging: Bridging | None = None,
     every: int = 1,
     window: int = 5,
     mode: Literal["faithful", "independent"] = "faithful",
@@ -93,8 +96,10 @@ def predict(
         model: a ``.pt``; refinement asks for a verified one, unless ``allow_unverified``.
         save: the folder for crops and poses; see :class:`.footage_sinks.PoseFiles`.
         boxes: (frames, 4) or (4,), pixels, or their file; see :func:`hpm.files.keypoints.read_boxes`.
-        keypoints: (frames, 16, 2), pixels, in the order of H36M16; or the file of a detector's in that of ``joints``,
-            see :func:`hpm.files.keypoints.read_keypoints`.
+        keypoints: (frames, 16, 2) or, with confidences, (frames, 16, 3), pixels, in the order of H36M16; or the file of
+            a detector's, see :func:`hpm.files.keypoints.read_keypoints`.
+        joints: the order of the joints in that file; None for what its kind tells.
+        bridging: what counts as seen, and how far gaps are bridged; None for the defaults.
         every: keeps the first of so many frames. window: see :meth:`PoseMachine.predict`.
         mode: of the refinement; see :class:`hpm.refine.RefineSettings`.
         overlay: also drawn: ``.png``, ``.mp4``, ``.gif`` or ``.html``.
@@ -110,7 +115,7 @@ def predict(
         ParityError: refinement with a model that is unverified. FileError: something cannot be read or written.
 
     Warns:
-        CaffeCompatWarning: see :class:`.footage_sinks.Checks`; keypoints at 0, 0; bounds that are not known.
+        CaffeCompatWarning: see :class:`.footage_sinks.Checks`; several people; bounds that are not known.
 
     Example:
         >>> done = predict("walk", "mask3d.pt", "out", exports=["walk.npy"])
@@ -120,17 +125,22 @@ def predict(
     wanted = _Outputs(tuple(map(Path, exports)), None if overlay is None else Path(overlay), smooth, fps)
     named = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     machine = _loaded(model, bounds, optimize, device)
-    if keypoints is not None and not isinstance(keypoints, np.ndarray):
-        keypoints = read_keypoints(keypoints, skeleton(joints))
+    frames, pose2d = read_frames(named, every), None
+    if keypoints is not None:
+        found = _keypoints(keypoints, joints, named, every)
+        if found.fractions:
+            frames, size = _of_one_size(frames)
+            found = found.in_pixels(*size)
+        pose2d = bridge(found.points, found.confidence, bridging, whole=found.whole)
     settings = replace(ORIGINAL, mode=mode)
-    refiner = None if keypoints is None else machine.refiner(settings, allow_unverified=allow_unverified)
+    refiner = None if pose2d is None else machine.refiner(settings, allow_unverified=allow_unverified)
     poses = Poses(machine)
     footage = predict_footage(
         machine,
-        read_frames(named, every),
+        frames,
         save,
         boxes=boxes if boxes is None or isinstance(boxes, np.ndarray) else read_boxes(boxes),
-        pose2d_pixels=keypoints,
+        pose2d_pixels=pose2d,
         refiner=refiner,
         window=window,
         sinks=[poses] if wanted.exports or wanted.overlay else [],
@@ -139,6 +149,37 @@ def predict(
     speed = fps or frame_rate(named, every) or 10.0
     _export(footage, poses, wanted, speed, Path(named[0]).name, progress)
     return Predicted(footage, wanted.exports, wanted.overlay)
+
+
+def _keypoints(given: _Path | np.ndarray, joints: str | None, sources: Sequence[_Path], every: int) -> Keypoints:
+    if not isinstance(given, np.ndarray):
+        pictures = picture_names(sources, every)
+        video = Path(sources[0]).name if pictures is None else None
+        order = None if joints is None else skeleton(joints)
+        return read_keypoints(given, order, pictures=pictures, video=video)
+    if given.ndim != 3 or given.shape[1] != len(H36M16) or given.shape[2] not in (2, 3):
+        raise UsageError(f"keypoints of shape (frames, {len(H36M16)}, 2 or 3) were expected, found {given.shape}")
+    points = np.asarray(given[..., :2], np.float64)
+    confidence = np.ones(points.shape[:2]) if given.shape[2] == 2 else np.asarray(given[..., 2], np.float64)
+    return Keypoints(points, confidence)
+
+
+def _of_one_size(frames: Iterator[np.ndarray]) -> tuple[Iterator[np.ndarray], tuple[int, int]]:
+    """The same frames, and their width and height. Raises UsageError, when it comes to it, of another size."""
+    first = next(frames, None)
+    if first is None:
+        raise UsageError("no frames")
+
+    def checked() -> Iterator[np.ndarray]:
+        for number, picture in enumerate(chain([first], frames)):
+            if picture.shape != first.shape:
+                raise UsageError(
+                    f"frame {number} has {picture.shape[1]} x {picture.shape[0]} pixels, the first "
+                    f"{first.shape[1]} x {first.shape[0]}: 2D poses in fractions of the picture need one size"
+                )
+            yield picture
+
+    return checked(), (first.shape[1], first.shape[0])
 
 
 def _loaded(model: _Path, bounds: GivenBounds, optimize: bool, device: torch.device | str) -> PoseMachine:
@@ -157,7 +198,7 @@ def predict_footage(
     save: _Path,
     *,
     boxes: np.ndarray | None = None,
-    pose2d_pixels: np.ndarray | None = None,
+    pose2d_pixels: np.ndarray | Bridged | None = None,
     refiner: Refiner | None = None,
     window: int = 5,
     margin: float = 0.125,

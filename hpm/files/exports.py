@@ -29,7 +29,8 @@ def export_poses(pose_mm: np.ndarray, path: str | os.PathLike[str], *, fps: floa
     """Write poses as what the ending of ``path`` says.
 
     ``.npy`` is a float32 array (frames, 16, 3). ``.json`` has joints, parents, unit, axes, ``fps``, ``stage`` and the
-    poses as nested lists.
+    poses as nested lists. A frame without a pose is NaN in the one, null in the other; in ``.bvh``, which knows no such
+    thing, it moves evenly from the pose before to the one after.
 
     Raises:
         UsageError: another ending, no frames or a speed that is none. FileError: it cannot be written.
@@ -49,22 +50,38 @@ def export_poses(pose_mm: np.ndarray, path: str | os.PathLike[str], *, fps: floa
                 "fps": fps,
                 "joints": list(H36M16.joints),
                 "parents": list(H36M16.parents),
-                "poses": (pose.round(3) + 0.0).tolist(),  # without negative zeros
+                # Without negative zeros.
+                "poses": [None if np.isnan(each).any() else (each.round(3) + 0.0).tolist() for each in pose],
             }
             handle.write((json.dumps(content, allow_nan=False) + "\n").encode())
         else:
-            handle.write(to_bvh(pose, fps).encode())
+            handle.write(to_bvh(_without_gaps(pose), fps).encode())
+
+
+def _without_gaps(pose: np.ndarray) -> np.ndarray:
+    """Poses (frames, 16, 3) with frames that have none filled evenly, by their neighbours."""
+    there = np.flatnonzero(np.isfinite(pose).all((1, 2)))
+    if len(there) == len(pose):
+        return pose
+    if not len(there):
+        raise UsageError("no frame has a pose")
+    flat, frames = pose.reshape(len(pose), -1), np.arange(len(pose))
+    return np.stack([np.interp(frames, there, flat[there, k]) for k in range(flat.shape[1])], 1).reshape(pose.shape)
 
 
 def smoothed(pose: np.ndarray, frames: float) -> np.ndarray:
     """Poses (n, ...) averaged over time with Gaussian weights of standard deviation ``frames``; 0 changes nothing.
+
+    Frames without a pose, which are NaN, stay so, and weigh nothing in the others.
 
     Raises:
         UsageError: a negative number of frames.
     """
     if not (math.isfinite(frames) and frames >= 0):
         raise UsageError(f"smoothing over {frames} frames; 0 or more was expected")
-    points = np.asarray(pose, np.float64)
+    given = np.asarray(pose, np.float64)
+    there: np.ndarray = np.isfinite(given).reshape(len(given), -1).all(1)
+    points = np.where(there.reshape(-1, *[1] * (given.ndim - 1)), given, 0.0)
     reach = min(math.ceil(3 * frames), len(points) - 1)
     total, weights = np.zeros_like(points), np.zeros(len(points))
     for offset in range(-reach, reach + 1):
@@ -73,8 +90,10 @@ def smoothed(pose: np.ndarray, frames: float) -> np.ndarray:
         to = slice(max(0, -offset), len(points) - max(0, offset))
         of = slice(max(0, offset), len(points) + min(0, offset))
         total[to] += weight * points[of]
-        weights[to] += weight
-    return total / np.maximum(weights, 1e-12).reshape(-1, *[1] * (points.ndim - 1))
+        weights[to] += weight * there[of]
+    result = total / np.maximum(weights, 1e-12).reshape(-1, *[1] * (points.ndim - 1))
+    result[~there] = np.nan
+    return result
 
 
 def to_bvh(pose_mm: np.ndarray, fps: float) -> str:

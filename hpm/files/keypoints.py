@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -12,33 +15,99 @@ from caffe_compat.formats.arrays import read_npy
 from caffe_compat.formats.files import read_file
 from caffe_compat.formats.sniff import decode_text
 
-from ..skeleton import H36M16, Skeleton, convert
+from ..people import Track, largest_track
+from ..skeleton import H36M16, MEDIAPIPE33, Skeleton, conversion
+from .detector_files import Detected, read_detected
 
-__all__ = ["read_boxes", "read_keypoints"]
+__all__ = ["Keypoints", "keypoints_of", "read_boxes", "read_keypoints"]
 
 
-def read_keypoints(path: str | os.PathLike[str], joints: Skeleton = H36M16) -> np.ndarray:
-    """(frames, 16, 2), pixels, in the order of H36M16, of a ``.npy`` (frames, joints, 2 or more) in that of ``joints``.
+@dataclass(frozen=True, eq=False)
+class Keypoints:
+    """2D poses of one person in the order of :data:`hpm.skeleton.H36M16`, and how sure their detector was."""
+
+    points: np.ndarray
+    """(frames, 16, 2): pixels from the picture's top left corner, x right and y down."""
+    confidence: np.ndarray
+    """(frames, 16): 0 of a joint that was not found."""
+    whole: bool = True
+    """Every frame is told of; else there may be frames after the last, without the person."""
+    fractions: bool = False
+    """Points are fractions of the picture's width and height, not pixels."""
+
+    def in_pixels(self, width: int, height: int) -> Keypoints:
+        """The same in pixels of a picture of this size."""
+        if not self.fractions:
+            return self
+        return Keypoints(self.points * (width, height), self.confidence, self.whole)
+
+
+def read_keypoints(
+    path: str | os.PathLike[str],
+    joints: Skeleton | None = None,
+    *,
+    pictures: Sequence[str] | None = None,
+    video: str | None = None,
+) -> Keypoints:
+    """The 2D poses of one person: of whoever fills most of the frames, where there are several.
+
+    A ``.npy`` is an array (frames, joints, 2) in pixels, (frames, joints, 3) with confidences, or (frames, 33, 2) and
+    (frames, 33, 4) as MediaPipe has them: x, y, z and visibility, fractions of the picture. For the other kinds see
+    :mod:`.detector_files`. A joint at 0, 0, or of which a place is no number, was not found.
+
+    Args:
+        joints: their order; None for what the file's kind tells, and H36M16 in a ``.npy``.
+        pictures, video: see :func:`.detector_files.read_detected`.
 
     Raises:
         FileError: another file.
 
     Warns:
-        CaffeCompatWarning: joints at 0, 0, which are taken as they are.
+        CaffeCompatWarning: there are several people.
     """
-    name, values = os.fspath(path), read_npy(path)
-    if values.ndim != 3 or values.shape[1] != len(joints) or values.shape[2] < 2:
-        found = f"has shape {values.shape}; (frames, {len(joints)}, 2) was expected for {joints.name}"
-        raise FileError(found, path=name)
-    missing = (values[..., :2] == 0).all(-1)
-    if missing.any():
+    if Path(path).suffix.lower() == ".npy":
+        return _in_npy(path, H36M16 if joints is None else joints)
+    detected = read_detected(path, joints, pictures=pictures, video=video)
+    if (most := max(map(len, detected.frames), default=0)) > 1:
         warnings.warn(
-            f"{name}: {int(missing.sum())} joints in {int(missing.any(1).sum())} of {len(values)} frames are at 0, 0, "
-            "where detectors put those that they do not find; they are taken as they are",
+            f"{os.fspath(path)}: up to {most} people in a frame; the one who fills most of the frames is taken",
             CaffeCompatWarning,
             stacklevel=2,
         )
-    return convert(np.asarray(values[..., :2], np.float64), joints, H36M16)
+    track = largest_track(detected.frames)
+    if not track.people:
+        raise FileError("tells of nobody", path=os.fspath(path))
+    return keypoints_of(track, detected)
+
+
+def keypoints_of(track: Track, detected: Detected) -> Keypoints:
+    """The 2D poses of one person of a detector's file."""
+    count, to = len(detected.frames), conversion(detected.order, H36M16)
+    points = np.full((count, len(detected.order), 2), np.nan)
+    confidence = np.zeros(points.shape[:2])
+    for number, person in track.people.items():
+        points[number], confidence[number] = person.points, person.confidence
+    return Keypoints(to(points), to.confidence(confidence), detected.whole, detected.fractions)
+
+
+def _in_npy(path: str | os.PathLike[str], joints: Skeleton) -> Keypoints:
+    name, values = os.fspath(path), read_npy(path)
+    widths = (2, 4) if joints is MEDIAPIPE33 else (2, 3)
+    if values.ndim != 3 or values.shape[1] != len(joints) or values.shape[2] not in widths:
+        shapes = " or ".join(f"(frames, {len(joints)}, {width})" for width in widths)
+        raise FileError(f"has shape {values.shape}; {shapes} was expected for {joints.name}", path=name)
+    points = np.asarray(values[..., :2], np.float64)
+    lost = ~np.isfinite(points).all(-1) | (points == 0).all(-1)
+    sure = np.ones(lost.shape) if values.shape[2] == 2 else np.nan_to_num(values[..., -1].astype(np.float64), nan=0.0)
+    if (sure < 0).any():
+        frame, joint = np.argwhere(sure < 0)[0]
+        raise FileError(
+            f"joint {joint} of frame {frame} has confidence {sure[frame, joint]:g}; 0 or more was expected", path=name
+        )
+    to = conversion(joints, H36M16)
+    # Of MediaPipe's values, which are fractions of the picture, few lie beyond it.
+    fractions = joints is MEDIAPIPE33 and bool(np.nanmedian(np.abs(points)) < 2) if points.size else False
+    return Keypoints(to(points), to.confidence(np.where(lost, 0.0, sure)), fractions=fractions)
 
 
 def read_boxes(path: str | os.PathLike[str]) -> np.ndarray:

@@ -165,8 +165,13 @@ def write_list(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
             handle.write(line.encode())
 
 
-def stream_results(path: str | os.PathLike[str], width: int, *, block: int = BLOCK) -> Iterator[np.ndarray]:
+def stream_results(
+    path: str | os.PathLike[str], width: int, *, block: int = BLOCK, absent: bool = False
+) -> Iterator[np.ndarray]:
     """A result CSV in blocks of (n, width); the first column, an index or nothing, is skipped.
+
+    Args:
+        absent: a line may hold no pose: ``nan`` in place of every value.
 
     Raises:
         FileError: missing or empty, or a line with another count of values or something that is no finite number.
@@ -176,26 +181,26 @@ def stream_results(path: str | os.PathLike[str], width: int, *, block: int = BLO
         first, comma, numbers = line.partition(",")
         if not comma or (first and not first.isdigit()):
             raise _BadLine(f"an index or nothing was expected before the first comma, found {first[:20]!r}")
-        return _exactly(numbers, width)
+        return _exactly(numbers, width, absent)
 
     for rows in _blocks(path, parse, block):
         yield np.array(rows)
 
 
-def read_results(path: str | os.PathLike[str], width: int) -> np.ndarray:
+def read_results(path: str | os.PathLike[str], width: int, *, absent: bool = False) -> np.ndarray:
     """A whole result CSV, (frames, width); see ``stream_results``."""
-    return np.concatenate(list(stream_results(path, width)))
+    return np.concatenate(list(stream_results(path, width, absent=absent)))
 
 
-def stream_refined(path: str | os.PathLike[str], *, block: int = BLOCK) -> Iterator[np.ndarray]:
-    """A file of refined poses in blocks of (n, 48), mm. Raises FileError as ``stream_results`` does."""
-    for rows in _blocks(path, lambda line: _exactly(line, 48), block):
+def stream_refined(path: str | os.PathLike[str], *, block: int = BLOCK, absent: bool = False) -> Iterator[np.ndarray]:
+    """A file of refined poses in blocks of (n, 48), mm. ``absent`` and errors are those of ``stream_results``."""
+    for rows in _blocks(path, lambda line: _exactly(line, 48, absent), block):
         yield np.array(rows)
 
 
-def read_refined(path: str | os.PathLike[str]) -> np.ndarray:
+def read_refined(path: str | os.PathLike[str], *, absent: bool = False) -> np.ndarray:
     """A whole file of refined poses, (frames, 48), mm."""
-    return np.concatenate(list(stream_refined(path)))
+    return np.concatenate(list(stream_refined(path, absent=absent)))
 
 
 def read_errors(path: str | os.PathLike[str]) -> np.ndarray:
@@ -303,7 +308,9 @@ def _blocks(path: str | os.PathLike[str], parse: Callable[[str], T], block: int)
         yield rows
 
 
-def _exactly(text: str, width: int) -> list[float]:
+def _exactly(text: str, width: int, absent: bool = False) -> list[float]:
+    if absent and text.split(",") == ["nan"] * width:
+        return [float("nan")] * width
     values = _floats(text)
     if len(values) != width:
         raise _BadLine(f"{len(values)} values; {width} were expected")

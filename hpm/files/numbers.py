@@ -26,6 +26,7 @@ def python2_number(value: float) -> str:
     >>> python2_number(0.00015), python2_number(1 / 3), python2_number(2)
     ('0.00015', '0.333333333333', '2.0')
     """
+    # "nan", of a frame without a pose, has one of these letters, too.
     text = f"{value:.12g}"
     return text if any(c in text for c in ".en") else text + ".0"
 

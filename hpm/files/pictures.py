@@ -12,7 +12,7 @@ from caffe_compat.errors import UsageError
 from caffe_compat.formats.images import read_picture
 from caffe_compat.formats.videos import frames_per_second, video_frames
 
-__all__ = ["PictureFiles", "frame_rate", "read_frames"]
+__all__ = ["PictureFiles", "frame_rate", "picture_names", "read_frames"]
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -40,6 +40,18 @@ def read_frames(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> It
         UsageError: nothing to read. FileError: a picture or a video that is missing, truncated or nothing that OpenCV
             reads. MissingExtraError: no OpenCV.
     """
+    paths = picture_names(sources, every)
+    if paths is None:
+        for number, decode in enumerate(video_frames(Path(sources[0]))):
+            if number % every == 0:
+                yield decode()
+        return
+    for path in paths:
+        yield read_picture(path, "color")
+
+
+def picture_names(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> list[str] | None:
+    """The files that :func:`read_frames` reads; None of a video. Raises UsageError: nothing to read."""
     paths = [Path(source) for source in sources]
     if len(paths) == 1 and paths[0].is_dir():
         folder = paths[0]
@@ -47,14 +59,10 @@ def read_frames(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> It
         if not paths:
             raise UsageError(f"{folder} holds no pictures ({', '.join(_PICTURES)})")
     if len(paths) == 1 and paths[0].suffix.lower() not in _PICTURES:
-        for number, decode in enumerate(video_frames(paths[0])):
-            if number % every == 0:
-                yield decode()
-        return
+        return None
     if not paths:
         raise UsageError("no pictures to read")
-    for path in paths[::every]:
-        yield read_picture(path, "color")
+    return [str(path) for path in paths[::every]]
 
 
 def frame_rate(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> float | None:

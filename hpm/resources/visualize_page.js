@@ -140,6 +140,9 @@
     }
   };
 
+  // A frame without a pose has no place for its root, nor for any other joint.
+  const absent = (pose) => Number.isNaN(pose.points[3 * state.frame * joints]);
+
   const drawPoses = (pen, project, poses) => {
     const limbs = [];
     for (const pose of poses) {
@@ -147,6 +150,7 @@
         const from = 3 * (state.frame * joints + k);
         return pose.points.subarray(from, from + 3);
       };
+      if (absent(pose)) continue;
       const seen = Array.from({ length: joints }, (_, k) => project(...at(k)));
       for (const [child, parent] of data.bones) {
         const depth = (seen[child].depth + seen[parent].depth) / 2;
@@ -201,7 +205,7 @@
   // The errors over time.
 
   const rated = data.poses.filter((pose) => pose.errors);
-  const highest = rated.reduce((most, pose) => pose.errors.reduce((a, b) => Math.max(a, b), most), 1e-9);
+  const highest = rated.reduce((most, pose) => pose.errors.reduce((a, b) => (b > a ? b : a), most), 1e-9);
 
   const drawChart = () => {
     const { pen, width, height } = prepare(byId("chart"));
@@ -231,7 +235,8 @@
     byId("play").textContent = state.playing ? "Pause" : "Play";
     byId("play").setAttribute("aria-label", byId("play").textContent);
     for (const pose of data.poses) {
-      pose.text.textContent = pose.errors ? `${pose.errors[state.frame].toFixed(1)} mm` : "";
+      const error = pose.errors ? `${pose.errors[state.frame].toFixed(1)} mm` : "";
+      pose.text.textContent = absent(pose) ? "no pose" : error;
       pose.swatches.forEach(([swatch, side]) => { swatch.style.background = colour(pose, side); });
     }
     Object.assign(document.body.dataset, {

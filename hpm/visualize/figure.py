@@ -144,8 +144,12 @@ class _PosePanel:
 
     def show(self, index: int) -> None:
         errors, caption = self._scene.errors.get(self._name), LABELS[self._name]
-        self._caption.set_text(caption if errors is None else f"{caption}   {errors[index]:.1f} mm")
         points = _upright(self._scene.poses[self._name][index])
+        if np.isnan(points).any():
+            caption = f"{caption}   no pose"
+        elif errors is not None and np.isfinite(errors[index]):
+            caption = f"{caption}   {errors[index]:.1f} mm"
+        self._caption.set_text(caption)
         for child, parent, line in self._bones:
             line.set_data_3d(*points[[parent, child]].T)
         if self._ghost:

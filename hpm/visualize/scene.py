@@ -63,7 +63,7 @@ class Scene:
         pictures: n arrays (H, W, 3), uint8, BGR as OpenCV reads them.
         pose2d_pixels: (n, joints, 2), x right and y down from the picture's top left corner. NaN: joint not found.
         pose2d_normalised: the same as fractions of the side of a square crop, which the pictures then have to be.
-        truth, coarse, refined: 3D poses.
+        truth, coarse, refined: 3D poses. NaN throughout a frame: it has no pose.
         names: what each frame is called; its number if not given.
         joints: the order of the joints.
 
@@ -116,7 +116,7 @@ class Scene:
         if self.truth is None:
             return {}
         estimates = {name: pose for name, pose in self.poses.items() if name != "truth"}
-        return {name: mpjpe_per_frame(pose, self.truth) for name, pose in estimates.items()}
+        return {name: _errors(pose, self.truth) for name, pose in estimates.items()}
 
     def name(self, index: int) -> str:
         """What the frame is called."""
@@ -161,8 +161,11 @@ class Scene:
 
     def extent(self) -> tuple[np.ndarray, float]:
         """Centre (3,) and half the side, mm, of a cube that just holds all 3D poses of all frames."""
-        low = np.min([pose.min((0, 1)) for pose in self.poses.values()], axis=0)
-        high = np.max([pose.max((0, 1)) for pose in self.poses.values()], axis=0)
+        points = np.concatenate([pose.reshape(-1, 3) for pose in self.poses.values()])
+        there = points[np.isfinite(points).all(1)]
+        if not len(there):
+            return np.zeros(3), 1.0
+        low, high = there.min(0), there.max(0)
         half = float((high - low).max()) / 2
         return (np.asarray(low, np.float64) + high) / 2, 1.05 * half if half > 0 else 1.0
 
@@ -179,12 +182,23 @@ def _check_pose(name: str, pose: np.ndarray, joints: Skeleton, width: int) -> No
         raise UsageError(
             f"shape (frames, {len(joints)}, {width}) was expected for {joints.name}, found {pose.shape}", path=name
         )
-    if width == 3 and not (finite := np.isfinite(pose).all(-1)).all():
+    # A pose is there or it is not: one joint that is no number is neither.
+    finite = np.isfinite(pose).all(-1) | np.isnan(pose).all((1, 2))[:, None]
+    if width == 3 and not finite.all():
         frame, joint = (int(k) for k in np.argwhere(~finite)[0])
         raise UsageError(f"{joints.joints[joint]} is {pose[frame, joint].tolist()}", path=name, place=f"frame {frame}")
     if width == 2 and np.isinf(pose).any():
         frame, joint = (int(k) for k in np.argwhere(np.isinf(pose).any(-1))[0])
         raise UsageError(f"{joints.joints[joint]} is {pose[frame, joint].tolist()}", path=name, place=f"frame {frame}")
+
+
+def _errors(pose: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """MPJPE of every frame, mm; NaN where one of the poses is not there."""
+    there = np.isfinite(pose).all((1, 2)) & np.isfinite(truth).all((1, 2))
+    errors = np.full(len(pose), np.nan)
+    if there.any():
+        errors[there] = mpjpe_per_frame(pose[there], truth[there])
+    return errors
 
 
 def _kind(value: object) -> str:
