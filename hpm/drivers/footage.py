@@ -229,7 +229,7 @@ def _squares_about(poses: Bridged, margin: float) -> Crop:
     """The square of each frame: about its joints if all were seen, or in a long stretch in which some were not; else
     between the squares of the frames before and after, which a joint that was bridged past its turn does not shift."""
     posed = poses.rests_on != NONE
-    own = poses.seen.all(1)
+    own = np.asarray(poses.seen.all(1))
     for first, last in _stretches(~own):
         if last - first > _SHORT or first == 0 or last == len(poses):
             own[first:last] = posed[first:last]

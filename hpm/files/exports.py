@@ -80,7 +80,7 @@ def smoothed(pose: np.ndarray, frames: float) -> np.ndarray:
     if not (math.isfinite(frames) and frames >= 0):
         raise UsageError(f"smoothing over {frames} frames; 0 or more was expected")
     given = np.asarray(pose, np.float64)
-    there: np.ndarray = np.isfinite(given).reshape(len(given), -1).all(1)
+    there = np.asarray(np.isfinite(given).reshape(len(given), -1).all(1))
     points = np.where(there.reshape(-1, *[1] * (given.ndim - 1)), given, 0.0)
     reach = min(math.ceil(3 * frames), len(points) - 1)
     total, weights = np.zeros_like(points), np.zeros(len(points))

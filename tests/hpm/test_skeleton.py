@@ -55,7 +55,57 @@ def _numbered(joints: int) -> np.ndarray:
 def test_order_of_the_files() -> None:
     assert H36M16.parents == (0, 0, 1, 2, 0, 4, 5, 0, 7, 8, 8, 10, 11, 8, 13, 14)
     assert H36M16.swaps == (0, 4, 5, 6, 1, 2, 3, 7, 8, 9, 13, 14, 15, 10, 11, 12)
-    assert [len(SKELETONS[name]) for name in SKELETONS] == [16, 17, 32, 16, 17, 14]
+    assert [len(SKELETONS[name]) for name in SKELETONS] == [16, 17, 32, 16, 17, 14, 25, 26, 133, 33]
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        # Hips, knees, feet, shoulders, elbows, wrists and eyes, right before left, as their sources number them.
+        ("BODY25", "9 12 10 13 11 14 2 5 3 6 4 7 15 16"),
+        ("HALPE26", "12 11 14 13 16 15 6 5 8 7 10 9 2 1"),
+        ("COCO133", "12 11 14 13 16 15 6 5 8 7 10 9 2 1"),
+        ("MEDIAPIPE33", "24 23 26 25 28 27 12 11 14 13 16 15 5 2"),
+    ],
+)
+def test_orders_of_detectors(name: str, numbers: str) -> None:
+    order = SKELETONS[name]
+    parts = ("Hip", "Knee", "Foot", "Shoulder", "Elbow", "Wrist", "Eye")
+    assert [order.index(side + part) for part in parts for side in "RL"] == [int(k) for k in numbers.split()]
+    assert len(order.downward) == len(order) - 1  # all hang together
+    swaps = order.swaps
+    assert [swaps[k] for k in swaps] == list(range(len(order)))
+    to = conversion(order, H36M16)
+    pose = to(_numbered(len(order)))
+    for joint in ("RKnee", "LKnee", "LWrist"):
+        assert pose[H36M16.index(joint), 0] == order.index(joint)
+    halfway = (pose[H36M16.index("Hip")] + pose[H36M16.index("Thorax")]) / 2
+    np.testing.assert_allclose(pose[H36M16.index("Spine")], halfway)
+
+
+def test_hands_and_face_of_the_whole_body() -> None:
+    """COCO-WholeBody: the feet from 17, the face from 23, the left hand from 91, the right from 112."""
+    order = SKELETONS["COCO133"]
+    assert [order.index(name) for name in ("LBigToe", "RHeel", "LHand0", "RHand20")] == [17, 22, 91, 132]
+    face = {
+        23: 39,
+        40: 49,
+        54: 58,
+        59: 68,
+        71: 77,
+        78: 82,
+        80: 80,
+        83: 87,
+        31: 31,
+        85: 85,
+    }  # pairs of the 68, and the middle
+    assert {k: order.swaps[k] for k in face} == face
+    assert [order.joints[order.parents[order.index(f"LHand{k}")]] for k in (0, 1, 4, 5)] == [
+        "LWrist",
+        "LHand0",
+        "LHand3",
+        "LHand0",
+    ]
 
 
 def test_published_orders() -> None:
