@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
+from caffe_compat.cli.groups import gathered
 from caffe_compat.cli.options import device_option, parse_device, say
 
 from ..bridging import Bridging
@@ -16,34 +18,77 @@ from .options import Bars, optimize_option
 __all__ = ["predict"]
 
 
+def _outputs(overlay: str | None, exports: tuple[str, ...], smooth: float, fps: float | None) -> dict[str, Any]:
+    return {"overlay": overlay, "exports": exports, "smooth": smooth, "fps": fps}
+
+
+def _bridging(confidence: float, bridge: int) -> Bridging:
+    return Bridging(confidence, bridge)
+
+
+bridging_options = gathered(
+    "bridging",
+    _bridging,
+    click.option(
+        "--confidence",
+        default=Bridging.threshold,
+        show_default=True,
+        type=click.FloatRange(0),
+        help="From which a joint counts as seen.",
+    ),
+    click.option(
+        "--bridge",
+        default=Bridging.longest,
+        show_default=True,
+        type=click.IntRange(0),
+        help="Frames over which joints that are not seen are bridged, at most.",
+    ),
+)
+
+
+def keypoint_options(command: Callable[..., object]) -> Callable[..., object]:
+    """The file of a detector, and the order of the joints in it."""
+    options = [
+        click.option(
+            "--keypoints",
+            type=click.Path(),
+            help="What a 2D detector found: mmpose's, AlphaPose's, MediaPipe's or COCO's .json, OpenPose's folder, "
+            "VideoPose3D's .npz, or a .npy (frames, joints, 2, or 3 with confidences), pixels.",
+        ),
+        click.option(
+            "--joints",
+            type=click.Choice(list(SKELETONS)),
+            help="Their order. [default: what the file tells; H36M16 in a .npy]",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+output_options = gathered(
+    "outputs",
+    _outputs,
+    click.option("--overlay", type=click.Path(), help="Also draw: .png, .mp4, .gif or .html."),
+    click.option(
+        "--export",
+        "exports",
+        multiple=True,
+        type=click.Path(),
+        help="Also write the refined poses, else the coarse ones, in mm: .npy, .json, or .bvh for animation programs.",
+    ),
+    click.option("--smooth", default=0.0, show_default=True, help="Average overlay and exports over so many frames."),
+    click.option("--fps", type=float, help="Speed of overlay and exports. [default: the video's, 10 of pictures]"),
+)
+
+
 @click.command()
 @click.argument("sources", nargs=-1, required=True, type=click.Path())
 @click.option("--model", required=True, type=click.Path(), help="A .pt; refinement asks for a verified one.")
 @click.option("--save", required=True, type=click.Path(file_okay=False), help="Folder for crops and poses.")
 @click.option("--boxes", type=click.Path(), help="x,y,width,height a line (or .npy): one for all, or one a frame.")
-@click.option(
-    "--keypoints",
-    type=click.Path(),
-    help="What a 2D detector found: mmpose's, AlphaPose's, MediaPipe's or COCO's .json, OpenPose's folder, "
-    "VideoPose3D's .npz, or a .npy (frames, joints, 2, or 3 with confidences), pixels.",
-)
-@click.option(
-    "--joints", type=click.Choice(list(SKELETONS)), help="Their order. [default: what the file tells; H36M16 in a .npy]"
-)
-@click.option(
-    "--confidence",
-    default=Bridging.threshold,
-    show_default=True,
-    type=click.FloatRange(0),
-    help="From which a joint counts as seen.",
-)
-@click.option(
-    "--bridge",
-    default=Bridging.longest,
-    show_default=True,
-    type=click.IntRange(0),
-    help="Frames over which joints that are not seen are bridged, at most.",
-)
+@keypoint_options
+@bridging_options
 @click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Keep one frame in so many.")
 @click.option(
     "--window", default=5, show_default=True, type=click.IntRange(1), help="Frames that the network sees together."
@@ -52,16 +97,7 @@ __all__ = ["predict"]
 @click.option(
     "--allow-unverified", is_flag=True, help="Refine with a model that was not shown to give the same numbers."
 )
-@click.option("--overlay", type=click.Path(), help="Also draw: .png, .mp4, .gif or .html.")
-@click.option(
-    "--export",
-    "exports",
-    multiple=True,
-    type=click.Path(),
-    help="Also write the refined poses, else the coarse ones, in mm: .npy, .json, or .bvh for animation programs.",
-)
-@click.option("--smooth", default=0.0, show_default=True, help="Average overlay and exports over so many frames.")
-@click.option("--fps", type=float, help="Speed of overlay and exports. [default: the video's, 10 of pictures]")
+@output_options
 @click.option(
     "--bounds",
     metavar="CSV|published",
@@ -76,16 +112,12 @@ def predict(
     boxes: str | None,
     keypoints: str | None,
     joints: str | None,
-    confidence: float,
-    bridge: int,
+    bridging: Bridging,
     every: int,
     window: int,
     mode: Any,
     allow_unverified: bool,
-    overlay: str | None,
-    exports: tuple[str, ...],
-    smooth: float,
-    fps: float | None,
+    outputs: dict[str, Any],
     bounds: str | None,
     optimize: bool,
     device: str,
@@ -104,20 +136,17 @@ def predict(
             boxes=boxes,
             keypoints=keypoints,
             joints=joints,
-            bridging=Bridging(confidence, bridge),
+            bridging=bridging,
             every=every,
             window=window,
             mode=mode,
             allow_unverified=allow_unverified,
-            overlay=overlay,
-            exports=exports,
-            smooth=smooth,
-            fps=fps,
+            **outputs,
             bounds=bounds,
             optimize=optimize,
             device=parse_device(device),
             progress=bars.show,
         )
     footage = done.footage
-    written = [str(footage.root), *exports, *([] if overlay is None else [overlay])]
+    written = map(str, [footage.root, *done.exports, *([] if done.overlay is None else [done.overlay])])
     say(f"{footage.frames} frames, {'refined' if footage.refined else 'coarse'}; wrote {', '.join(written)}")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -15,18 +14,18 @@ import torch
 
 from caffe_compat.errors import UsageError
 
-from ..bridging import Bridged, Bridging, bridge
+from ..bridging import Bridged, Bridging
 from ..datasets.layout import make_folder
 from ..files.exports import ENDINGS, export_poses, smoothed
-from ..files.keypoints import Keypoints, read_boxes, read_keypoints
-from ..files.pictures import PictureFiles, frame_rate, picture_names, read_frames
+from ..files.keypoints import read_boxes
+from ..files.pictures import PictureFiles, frame_rate
 from ..model import PoseMachine
 from ..refine import ORIGINAL, Refiner
 from ..scaling import check_agreement
-from ..skeleton import H36M16, skeleton
 from ..visualize import Scene, check_ending, save_scene
 from .bounds import GivenBounds, given_bounds
 from .footage import footage_blocks
+from .footage_poses import frames_with_poses
 from .footage_sinks import Checks, Crops, Footage, PoseFiles, Poses, Sink
 from .models import load
 
@@ -125,16 +124,9 @@ def predict(
     wanted = _Outputs(tuple(map(Path, exports)), None if overlay is None else Path(overlay), smooth, fps)
     named = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     machine = _loaded(model, bounds, optimize, device)
-    frames, pose2d = read_frames(named, every), None
-    if keypoints is not None:
-        found = _keypoints(keypoints, joints, named, every)
-        if found.fractions:
-            frames, size = _of_one_size(frames)
-            found = found.in_pixels(*size)
-        pose2d = bridge(found.points, found.confidence, bridging, whole=found.whole)
-    settings = replace(ORIGINAL, mode=mode)
+    frames, pose2d = frames_with_poses(named, every, keypoints, joints, bridging)
+    settings, poses = replace(ORIGINAL, mode=mode), Poses(machine)
     refiner = None if pose2d is None else machine.refiner(settings, allow_unverified=allow_unverified)
-    poses = Poses(machine)
     footage = predict_footage(
         machine,
         frames,
@@ -149,37 +141,6 @@ def predict(
     speed = fps or frame_rate(named, every) or 10.0
     _export(footage, poses, wanted, speed, Path(named[0]).name, progress)
     return Predicted(footage, wanted.exports, wanted.overlay)
-
-
-def _keypoints(given: _Path | np.ndarray, joints: str | None, sources: Sequence[_Path], every: int) -> Keypoints:
-    if not isinstance(given, np.ndarray):
-        pictures = picture_names(sources, every)
-        video = Path(sources[0]).name if pictures is None else None
-        order = None if joints is None else skeleton(joints)
-        return read_keypoints(given, order, pictures=pictures, video=video)
-    if given.ndim != 3 or given.shape[1] != len(H36M16) or given.shape[2] not in (2, 3):
-        raise UsageError(f"keypoints of shape (frames, {len(H36M16)}, 2 or 3) were expected, found {given.shape}")
-    points = np.asarray(given[..., :2], np.float64)
-    confidence = np.ones(points.shape[:2]) if given.shape[2] == 2 else np.asarray(given[..., 2], np.float64)
-    return Keypoints(points, confidence)
-
-
-def _of_one_size(frames: Iterator[np.ndarray]) -> tuple[Iterator[np.ndarray], tuple[int, int]]:
-    """The same frames, and their width and height. Raises UsageError, when it comes to it, of another size."""
-    first = next(frames, None)
-    if first is None:
-        raise UsageError("no frames")
-
-    def checked() -> Iterator[np.ndarray]:
-        for number, picture in enumerate(chain([first], frames)):
-            if picture.shape != first.shape:
-                raise UsageError(
-                    f"frame {number} has {picture.shape[1]} x {picture.shape[0]} pixels, the first "
-                    f"{first.shape[1]} x {first.shape[0]}: 2D poses in fractions of the picture need one size"
-                )
-            yield picture
-
-    return checked(), (first.shape[1], first.shape[0])
 
 
 def _loaded(model: _Path, bounds: GivenBounds, optimize: bool, device: torch.device | str) -> PoseMachine:

@@ -69,6 +69,7 @@ def test_what_is_exported_has_the_numbers_of_the_files(keypoints: bool, machine:
 
 
 def test_no_pose_is_read_from_a_file(machine: PoseMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hpm.drivers import footage_poses
     from hpm.drivers import predict as driver
 
     def refused(*arguments: object) -> None:
@@ -78,7 +79,7 @@ def test_no_pose_is_read_from_a_file(machine: PoseMachine, tmp_path: Path, monke
     np.save(tmp_path / "k.npy", np.random.RandomState(3).uniform(8, 50, (3, 16, 2)))
     for k, frame in enumerate(random_frames(3)):
         np.save(tmp_path / f"{k}.npy", frame)
-    monkeypatch.setattr(driver, "read_frames", lambda sources, every: iter(random_frames(3)))
+    monkeypatch.setattr(footage_poses, "read_frames", lambda sources, every: iter(random_frames(3)))
     monkeypatch.setattr(hpm.files.lists, "_blocks", refused)
     done = driver.predict(
         "somewhere",
