@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from caffe_compat.formats.weights import write_caffemodel
 from caffe_compat.network.net import CaffeNet
@@ -43,9 +44,9 @@ def _dense(name: str, bottom: str, outputs: int) -> str:
     return _layer(name, "InnerProduct", bottom, name, f"inner_product_param {{ num_output: {outputs} }}")
 
 
-def trunk(batch: int = 1) -> str:
+def trunk(batch: int = 1, size: int = 368) -> str:
     """``conv1_1`` to ``fa_conv_2``: (batch, 3, 368, 368) gives (batch, 128, 10, 10)."""
-    return _input("data", batch, 3, 368, 368) + "".join(_trunk_layers())
+    return _input("data", batch, 3, size, size) + "".join(_trunk_layers())
 
 
 def _trunk_layers() -> Iterator[str]:
@@ -113,6 +114,22 @@ def write_weights(text: str, path: Path, seed: int = 0) -> None:
         shapes = [tuple(b.shape) for b in net.blobs_of(modules[layer.name]).values()] if layer.name in modules else []
         blobs.append([_drawn(rng, shape) for shape in shapes])
     write_caffemodel(path, parsed.message.SerializeToString(), blobs)
+
+
+def draw_weights(net: CaffeNet, seed: int = 0) -> CaffeNet:
+    """``net`` itself, with values that keep activations of about the same size. Statistics are those of noise."""
+    rng = np.random.default_rng(seed)
+    for node in net.nodes_with_blobs():
+        for i, (blob, tensor) in enumerate(net.blobs_of(node.module_name).items()):
+            shape = tuple(tensor.shape)
+            if node.type == "BatchNorm":  # mean, variance, and what both are divided by
+                values = np.full(shape, 0 if i == 0 else 1, np.float32)
+            elif node.type in ("Scale", "Normalize") and i == 0:
+                values = np.full(shape, 1 if node.type == "Scale" else 20, np.float32)
+            else:
+                values = _drawn(rng, shape)
+            net.assign_blob(node.module_name, blob, torch.from_numpy(values))
+    return net
 
 
 def _drawn(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
