@@ -2,11 +2,11 @@
 
     python benchmarks/scaling.py [--rounds 3] [--images 768] [--steps 30]
 
-Extraction: JPEGs, decoded and run through the convolutions of a network of the size of AlexNet, on a Ray of one core and
-on one of two. Training: a small convolutional net on batches that it makes up, so many a process, with gradients
+Extraction: JPEGs, decoded and run through the convolutions of a network of the size of AlexNet, on a Ray of one core
+and on one of two. Training: a small convolutional net on batches that it makes up, so many a process, with gradients
 exchanged after each iteration; the time of an iteration is that of a long run less that of a short one. Both by
-turns; medians of the rounds and their range. Efficiency is the rate of two over twice that of one: on an idle machine with two
-cores or more, whose second core is free.
+turns; medians of the rounds and their range. Efficiency is the rate of two over twice that of one, on an idle machine
+with two cores or more.
 """
 
 from __future__ import annotations
