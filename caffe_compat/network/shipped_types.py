@@ -125,6 +125,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "forks.segmentation": ("Interp", "Upsample"),
     "forks.segmentation_accuracy": ("SegAccuracy",),
     "forks.segmentation_evaluate": ("SegmentationEvaluate",),
+    "forks.selu": ("RandomNoise", "SeLu", "SeLuDropout"),
     "forks.shape": ("Axpy", "Flip", "Reorg", "Reverse", "ShuffleChannel", "Transpose"),
     "forks.smooth_l1": ("SmoothL1Loss", "SmoothL1LossOHEM"),
     "forks.spatial_transformer": ("SpatialTransformer",),

@@ -285,12 +285,17 @@ def _named(says: str, forks: Sequence[str]) -> str:
 # Defaults
 
 
+# Parameters whose default has no bearing where another one is on: statistics that are used as they are given are not
+# those of the batch, which aharley/segaware and synopsys-caffe update or not. (Their ``batch_norm_layer.cpp``)
+_MOOT = {"batch_norm_param.update_global_stats": "batch_norm_param.use_global_stats"}
+
+
 def _differing_defaults(use: Use, dialects: Sequence[str]) -> dict[str, dict[str, list[str]]]:
     """Parameters that the layer leaves to their defaults and that have several: by default, the dialects."""
     found: dict[str, dict[str, list[str]]] = {}
     for dialect in dialects:
         for path, default in _defaults(_string_type(use, dialect), dialect).items():
-            if path not in use.set:
+            if path not in use.set and _MOOT.get(path) not in use.on:
                 found.setdefault(path, {}).setdefault(default, []).append(dialect)
     return {path: values for path, values in found.items() if len(values) > 1}
 

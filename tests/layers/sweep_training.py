@@ -141,6 +141,13 @@ def _losses() -> Iterator[Base]:
     inputs = "".join(f'input: "{name}" input_dim: 2 input_dim: 3 input_dim: 4 input_dim: 5 ' for name in "xt")
     text = 'layers { name: "l" type: SIGMOID_LOSS bottom: "x" bottom: "t" }'
     yield from_text(f"{inputs} force_backward: true {text}", dialect=NORMALS)
+    shape = {"x": (2, 3, 4, 5)}
+    for kind, more in (("RandomNoise", ""), ("RandomNoise", "random_noise_param { adaptive_sigma: true }")):
+        yield from_text(net_text(f'type: "{kind}" top: "y" {more}', **shape), dialect="pulkitag/caffe")
+    for kind in ("SeLu", "SeLuDropout"):
+        maps = np.random.RandomState(1).randn(2, 3, 4, 5).astype(np.float32)
+        text = net_text(f'type: "{kind}" top: "y"', **shape)
+        yield from_text(text, phase="TRAIN", dialect="soeaver/py-RFCN-priv", x=maps)
     for params in ("height: 3 width: 8", "height_scale: 2 width_scale: 3"):
         text = f'type: "Upsample" top: "y" upsample_param {{ {params} }}'
         yield from_text(net_text(text, x=(2, 3, 4, 5)), dialect="Wulingtian/yolov5_caffe")

@@ -385,6 +385,18 @@ def test_forks_with_other_defaults_are_refused() -> None:
     assert doubts(prior_box("clip: false")) == []
 
 
+def test_a_default_without_bearing_is_no_doubt() -> None:
+    """Where given statistics are used, those of the batch are not kept, whatever the default."""
+
+    def normalised(told: str) -> ParsedText:
+        norm = layer("l", "BatchNorm", "x", "y", f"batch_norm_param {{ use_global_stats: {told} }}")
+        resized = layer("i", "Interp", "y", "z", "interp_param { height: 4 width: 4 }")
+        return parsed(input_layer("x", *MAPS) + norm + resized + layer("a", "SegAccuracy", "z x", "rate"))
+
+    assert doubts(normalised("true")) == []
+    assert doubts(normalised("false")) == ["l"]
+
+
 def test_a_number_has_one_spelling() -> None:
     """eps = 1e-05 in one fork's schema and 0.00001 in another's is one default."""
     found = parsed(input_layer("x", *MAPS) + layer("l", "BN", "x", "y", "bn_param { slope_filler { value: 2 } }"))
