@@ -130,6 +130,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "forks.smooth_l1": ("SmoothL1Loss", "SmoothL1LossOHEM"),
     "forks.spatial_transformer": ("SpatialTransformer",),
     "forks.ssd": ("DetectionOutput", "Permute"),
+    "forks.ssd_extended": ("DetectionOutputExtended",),
     "forks.yolo": ("YoloDetectionOutput", "Yolov3DetectionOutput"),
     "forks.yolo_loss": ("GaussianYolov3", "Yolov3"),
     "python.frcnn": ("FrcnnProposal",),

@@ -90,7 +90,12 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
     "BNData": (Meaning(forks.ACTION), Meaning("lxx1991/caffe_mpi", "with a momentum of 0.95", quiet=True)),
     "CTCGreedyDecoder": (
         Meaning(forks.OCR, "a row for each sequence, blank_index", (forks.YUQJ,)),
-        Meaning(forks.CC4, "a row for each sequence, the loss's blank_label"),
+        Meaning(
+            forks.CC4,
+            "a row for each sequence, the loss's blank_label",
+            same=forks.OCR,  # 0 and repetitions that count once, if neither says otherwise
+            when=leaves("ctc_loss_param.blank_label", "ctc_decoder_param"),
+        ),
         Meaning("ChWick/caffe@warp-ctc", "a column for each sequence", fits=bottoms(2, 3)),
         Meaning(forks.TEXT_PLUS, "a row for each sequence, with markers", fits=bottoms(2, 3)),
     ),
@@ -302,6 +307,8 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
         Meaning(forks.SYNOPSYS, quiet=True),
     ),
     "ShuffleChannel": (Meaning("imistyrain/ssd", also=None),),
+    "SeLu": (Meaning(forks.JOLI, also=(forks.PRIV,)),),
+    "SeLuDropout": (Meaning(forks.JOLI, also=(forks.PRIV,)),),
     "SegAccuracy": (
         Meaning(
             forks.SEGAWARE,

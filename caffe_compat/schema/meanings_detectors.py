@@ -76,6 +76,17 @@ DETECTORS: dict[str, tuple[Meaning, ...]] = {
         Meaning(forks.YUQJ, "landmarks", quiet=True),
         Meaning(forks.TEXT_PLUS, "rotated boxes", quiet=True),
     ),
+    "EvalDetection": (
+        Meaning(forks.INTEL, "objects of SSD's data layer, boxes of all classes apart"),
+        Meaning(forks.YOLO9000, "boxes of a class apart", quiet=True),
+        Meaning(forks.YOLO2_GKLZ, "30 objects of five numbers", quiet=True),
+        Meaning("yeahkun/caffe-yolo", "of YOLO's first generation", quiet=True),
+    ),
+    "FrcnnProposal": (
+        Meaning(forks.FRCNN, "one image", ("rickyHong/caffe-rcnn-action-recognition",)),
+        Meaning(forks.DREADLORD[0], "of a batch", forks.DREADLORD[1:], quiet=True),
+        Meaning(forks.PRIV, "frcnn_proposal_param", quiet=True),
+    ),
     "MultiBoxLoss": (
         Meaning(forks.SSD, "", None, bottoms(4)),
         Meaning(

@@ -141,12 +141,12 @@ def _losses() -> Iterator[Base]:
     inputs = "".join(f'input: "{name}" input_dim: 2 input_dim: 3 input_dim: 4 input_dim: 5 ' for name in "xt")
     text = 'layers { name: "l" type: SIGMOID_LOSS bottom: "x" bottom: "t" }'
     yield from_text(f"{inputs} force_backward: true {text}", dialect=NORMALS)
-    shape = {"x": (2, 3, 4, 5)}
+    only = {"x": (2, 3, 4, 5)}
     for kind, more in (("RandomNoise", ""), ("RandomNoise", "random_noise_param { adaptive_sigma: true }")):
-        yield from_text(net_text(f'type: "{kind}" top: "y" {more}', **shape), dialect="pulkitag/caffe")
+        yield from_text(net_text(f'type: "{kind}" top: "y" {more}', **only), dialect="pulkitag/caffe")
     for kind in ("SeLu", "SeLuDropout"):
         maps = np.random.RandomState(1).randn(2, 3, 4, 5).astype(np.float32)
-        text = net_text(f'type: "{kind}" top: "y"', **shape)
+        text = net_text(f'type: "{kind}" top: "y"', **only)
         yield from_text(text, phase="TRAIN", dialect="soeaver/py-RFCN-priv", x=maps)
     for params in ("height: 3 width: 8", "height_scale: 2 width_scale: 3"):
         text = f'type: "Upsample" top: "y" upsample_param {{ {params} }}'
@@ -161,6 +161,15 @@ def _judged() -> Iterator[Base]:
     text = 'type: "FrcnnProposal" top: "y" proposal_param { feat_stride: 8 }'
     info = np.array([[40, 60, 1]], np.float32)
     yield from_text(net_text(text, **bottoms).replace("force_backward: true", ""), dialect="makefile/frcnn", i=info)
+    start = np.random.RandomState(4).uniform(0, 0.6, (24, 2))
+    priors = np.stack([np.concatenate([start, start + 0.3], 1).flatten(), np.full(96, 0.1)])[None].astype(np.float32)
+    shapes = {"o": (2, 3, 4, 8), "s": (2, 48), "p": (1, 2, 96)}
+    for more in ("eta: 0.8", "top_k: 3"):
+        nms = f"nms_param {{ nms_threshold: 0.6 {more} }}"
+        params = f"num_classes: 2 confidence_threshold: 0.4 code_type: CENTER_SIZE keep_top_k: 9 {nms}"
+        text = f'type: "DetectionOutputExtended" top: "y" detection_output_param {{ {params} }}'
+        text = net_text(text, **shapes).replace("force_backward: true", "")
+        yield from_text(text, dialect="openvinotoolkit/training_toolbox_caffe", p=priors)
     for more in ("", "threshold: 0.1 score_type: PROB nms: 0.7"):
         params = f"side: 3 num_class: 2 num_object: 5 {biases} {more}"
         text = f'type: "EvalDetection" top: "y" eval_detection_param {{ {params} }}'

@@ -13,7 +13,7 @@ from ..exporting import insist, rows_or
 from .boxes import decode, suppress
 from .families import CAMBRICON, DREADLORD, SSD, SSD_FIRST
 
-__all__ = ["DetectionOutput", "Permute", "check_predictions"]
+__all__ = ["DetectionOutput", "DetectionSettings", "Permute", "check_predictions", "detection_settings"]
 
 # Lyp100208/Caffe_action has another layer of this name.
 _PERMUTE = (
@@ -108,6 +108,10 @@ class DetectionOutput(Layer):
         rows = self._rows(offsets, scores, priors)
         return rows if self.settings.flat else rows[None, None]
 
+    def more(self, boxes: Tensor) -> Tensor:
+        """What else stands in the rows (detections, any) of these prior boxes (detections,)."""
+        return boxes.new_empty(len(boxes), 0)
+
     @torch.no_grad()
     def _rows(self, offsets: Tensor, scores: Tensor, priors: Tensor) -> Tensor:
         s = self.settings
@@ -135,9 +139,12 @@ class DetectionOutput(Layer):
         labels = torch.tensor(classes, device=scores.device)[number]
         corners = best[image, number, rank]
         head = torch.stack([image.to(scores.dtype), labels.to(scores.dtype), ranked[image, number, rank]], 1)
-        found = torch.cat([head, corners.clamp(0, 1) if s.first else corners], 1)
+        more = self.more(place[image, number, rank]).to(scores.dtype)
+        found = torch.cat([head, corners.clamp(0, 1) if s.first else corners, more], 1)
         first = torch.arange(1 if s.first else images, device=scores.device).to(scores.dtype)[:, None]
-        none = torch.cat([first - 1 if s.first else first, scores.new_full((*first.shape[:1], 6), -1)], 1)
+        none = torch.cat(
+            [first - 1 if s.first else first, scores.new_full((*first.shape[:1], found.shape[1] - 1), -1)], 1
+        )
         return rows_or(found, none)
 
     def _best(self, kept: Tensor, ranked: Tensor, place: Tensor) -> Tensor:
@@ -150,17 +157,17 @@ class DetectionOutput(Layer):
 
 @layer("DetectionOutput", bottoms=(3, 4), tops=1, dialects=[fork for fork in SSD if fork not in _TWO_STAGES])
 def detection_output(spec: LayerSpec) -> Layer:
-    return DetectionOutput(_detection_settings(spec))
+    return DetectionOutput(detection_settings(spec))
 
 
 @layer("DetectionOutput", bottoms=3, tops=1, dialects=_TWO_STAGES)
 def detection_output_of_one_stage(spec: LayerSpec) -> Layer:
-    return DetectionOutput(_detection_settings(spec))
+    return DetectionOutput(detection_settings(spec))
 
 
 @layer("DetectionOutput", bottoms=3, tops=1, dialects=DREADLORD)
 def detection_output_dreadlord(spec: LayerSpec) -> Layer:
-    settings = _detection_settings(spec)
+    settings = detection_settings(spec)
     if settings.threshold >= 1:
         spec.fail("nms_threshold of 1 or more, which takes every box whatever its score, is not supported")
     return DetectionOutput(settings)
@@ -168,15 +175,16 @@ def detection_output_dreadlord(spec: LayerSpec) -> Layer:
 
 @layer("DetectionOutput", bottoms=(3, 4), tops=1, dialects=_FIRST)
 def detection_output_first(spec: LayerSpec) -> Layer:
-    return DetectionOutput(replace(_detection_settings(spec), first=True))
+    return DetectionOutput(replace(detection_settings(spec), first=True))
 
 
 @layer("DetectionOutput", bottoms=3, tops=1, dialects=("luoyetx/mini-caffe",))
 def detection_output_mini(spec: LayerSpec) -> Layer:
-    return DetectionOutput(replace(_detection_settings(spec), flat=True))
+    return DetectionOutput(replace(detection_settings(spec), flat=True))
 
 
-def _detection_settings(spec: LayerSpec) -> DetectionSettings:
+def detection_settings(spec: LayerSpec) -> DetectionSettings:
+    """What ``detection_output_param`` says."""
     params = spec.params("detection_output_param")
     for name in ("save_output_param", "visualize", "visualize_threshold", "save_file"):
         # Files and windows beside the top, which holds the same detections.

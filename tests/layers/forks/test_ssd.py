@@ -15,7 +15,7 @@ from caffe_compat.schema.prototxt import parse_message
 from caffe_compat.schema.upgrade import upgrade_net
 from tests.layers.building import assert_equals, build, precise
 
-SSD = "weiliu89/caffe@ssd"
+SSD, OPENVINO = "weiliu89/caffe@ssd", "openvinotoolkit/training_toolbox_caffe"
 
 
 def test_permute() -> None:
@@ -164,3 +164,50 @@ def test_detection_output_refuses() -> None:
     module = build(text, (1, 8), (1, 4), (1, 2, 8), dialect=SSD)
     with pytest.raises(LayerError, match="a prior box has no area"):
         module(torch.zeros(1, 8), torch.zeros(1, 4), torch.zeros(1, 2, 8))
+
+
+def test_detections_know_their_cell_and_anchor(device: torch.device) -> None:
+    """They are SSD's, with the background that the fork takes for one, and three numbers more."""
+    random, shape = np.random.RandomState(4), (2, 3, 4, 8)  # two anchors in each of 3 x 4 cells
+    start = random.uniform(0, 0.6, (24, 2))
+    priors = np.stack([np.concatenate([start, start + 0.3], 1).flatten(), np.full(96, 0.1)])[None]
+    offsets, scores = random.randn(*shape), random.uniform(size=(2, 24, 2))
+    params = "num_classes: 2 background_label_id: %d confidence_threshold: 0.4 code_type: CENTER_SIZE keep_top_k: 9 "
+    params += "nms_param { nms_threshold: 0.3 top_k: 20 }"
+    text = f'type: "DetectionOutputExtended" detection_output_param {{ {params % -1} }}'
+    module = build(text, shape, (2, 48), priors.shape, dialect=OPENVINO)
+    given = [torch.tensor(x, dtype=torch.float32, device=device) for x in (offsets, scores.reshape(2, 48), priors)]
+    top = module(*given)
+    assert module.infer(*given).shape == (1, 1, 1, 10)
+    plain = build(
+        f'type: "DetectionOutput" detection_output_param {{ {params % 0} }}',
+        (2, 96),
+        (2, 48),
+        priors.shape,
+        dialect=SSD,
+    )(given[0].flatten(1), *given[1:])
+    assert torch.equal(top[..., :7], plain)
+    for image, _, score, *_, anchor, column, row in top[0, 0].tolist():
+        assert scores[int(image), 2 * (4 * int(row) + int(column)) + int(anchor), 1] == pytest.approx(score)
+    none = module(given[0], torch.zeros(2, 48, device=device), given[2])
+    assert none[0, 0].tolist() == [[0, *[-1] * 9], [1, *[-1] * 9]]
+
+
+@pytest.mark.parametrize(
+    ("params", "shape", "problem"),
+    [
+        ("num_classes: 3", (2, 3, 4, 8), "num_classes is 3"),
+        ("num_classes: 2", (2, 96), "values of the anchors"),
+        ("num_classes: 2 share_location: false", (2, 3, 4, 16), "share_location: false"),
+    ],
+)
+def test_extended_detections_refuse(params: str, shape: tuple[int, ...], problem: str) -> None:
+    scores = (2, 72 if "3" in params else 48)
+    with pytest.raises(LayerError, match=problem):
+        build(
+            f'type: "DetectionOutputExtended" detection_output_param {{ {params} }}',
+            shape,
+            scores,
+            (1, 2, 96),
+            dialect=OPENVINO,
+        )
