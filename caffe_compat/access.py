@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .errors import FileAccessError, FileError, located
-from .formats.files import read_file
+from .formats.files import read_file, reason_of
 from .formats.limits import LAYERS_FILE
 
 __all__ = ["FileAccess"]
@@ -89,4 +89,4 @@ class FileAccess:
             with full.open("a" if append else "w", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
-            raise FileError(f"cannot be written: {error.strerror}", path=str(full), layer=layer) from error
+            raise FileError(f"cannot be written: {reason_of(error)}", path=str(full), layer=layer) from error

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from caffe_compat.errors import LayerError, NetworkError, first_line
 from caffe_compat.formats.arrays import read_npz
 from caffe_compat.formats.files import atomic_write
+from caffe_compat.formats.sink import Sink
 from caffe_compat.network.graph import Node
 from caffe_compat.network.net import CaffeNet
 from caffe_compat.network.program import Program
@@ -209,5 +210,7 @@ def write(
     program = program_of(in_precision(net, dtype), axes, state)
     _sums_of_two(program.graph_module)
     with atomic_write(path) as file:
-        torch.export.save(program, file)
+        sink = Sink(file)
+        torch.export.save(program, sink)  # type: ignore[arg-type]  # which asks for no more than Sink has
+        sink.check()
     return state_note(net, state) + unchecked(net)

@@ -21,6 +21,7 @@ from rich.text import Text
 from ..display import shown
 from ..errors import FileError
 from ..extras import require
+from ..formats.files import reason_of
 from ..training.solver import Event, lines_of
 from ..training.solver.events import DebugLine, HeaderLine, IterationShown, NetTested, NetTestStarted, Note, RateShown
 from .glog import glog_prefix
@@ -95,10 +96,19 @@ class CaffeLog:
             else:
                 sys.stderr.write(whole + "\n")
                 sys.stderr.flush()
-        with suppress(OSError):
-            if self._file is not None:
+        if self._file is not None:
+            try:
                 self._file.write(whole + "\n")
                 self._file.flush()
+            except OSError as error:
+                self._give_up(self._file, error)
+
+    def _give_up(self, file: TextIO, error: OSError) -> None:
+        """Go on without the file, and say so."""
+        self._file = None
+        with suppress(OSError):
+            file.close()
+        self.warn(f"{file.name}: the log is not written any further: {reason_of(error)}")
 
     def warn(self, text: str) -> None:
         self.line(text, severity="W")
@@ -161,14 +171,22 @@ def _log_file(folder: str) -> TextIO:
     path = Path(folder) / name
     try:
         file = path.open("w", encoding="utf-8")
+        try:
+            file.write(f"Log file created at: {now:%Y/%m/%d %H:%M:%S}\nRunning on machine: {host}\n")
+            file.write("Log line format: [IWEF]mmdd hh:mm:ss.uuuuuu threadid file:line] msg\n")
+            file.flush()
+        except OSError:
+            with suppress(OSError):  # it tries again
+                file.close()
+            path.unlink()
+            raise
         link = path.with_name("caffe.INFO")
         link.unlink(missing_ok=True)
         with suppress(OSError):  # a file system without links
             link.symlink_to(name)
     except OSError as error:
-        raise FileError(f"the log cannot be written: {error.strerror}; does the folder exist?", path=folder) from error
-    file.write(f"Log file created at: {now:%Y/%m/%d %H:%M:%S}\nRunning on machine: {host}\n")
-    file.write("Log line format: [IWEF]mmdd hh:mm:ss.uuuuuu threadid file:line] msg\n")
+        hint = "" if os.path.isdir(folder) else "; does the folder exist?"
+        raise FileError(f"the log cannot be written: {reason_of(error)}{hint}", path=folder) from error
     return file
 
 
@@ -186,7 +204,7 @@ class Charts:
         try:
             self._writer: Any = SummaryWriter(folder)
         except OSError as error:
-            raise FileError(f"the charts cannot be written: {error.strerror}", path=folder) from error
+            raise FileError(f"the charts cannot be written: {reason_of(error)}", path=folder) from error
         self._iteration = 0
 
     def event(self, event: Event) -> None:

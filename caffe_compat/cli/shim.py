@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ..errors import FileError, UsageError
-from ..formats.files import atomic_write
+from ..formats.files import atomic_write, reason_of
 from .options import say
 from .programs import PROGRAMS
 
@@ -55,7 +55,7 @@ def shim(folder: str) -> None:
                 file.write(text.encode())
             path.chmod(0o755)
     except OSError as error:
-        raise FileError(f"cannot be written: {error.strerror}", path=folder) from error
+        raise FileError(f"cannot be written: {reason_of(error)}", path=folder) from error
     say(f"in {folder}, run by {sys.executable}: {', '.join(paths.values())}")
 
 

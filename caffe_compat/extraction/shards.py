@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import FileError, UsageError
 from ..formats.arrays import read_npz, write_npz
-from ..formats.files import atomic_write, read_file, sha256_of
+from ..formats.files import atomic_write, read_file, reason_of, sha256_of
 
 if sys.platform != "win32":
     import fcntl
@@ -71,7 +71,7 @@ class ShardStore:
             os.makedirs(folder, exist_ok=True)
             self._lock = _claimed(self._path("lock"))
         except OSError as error:
-            raise FileError(f"cannot be written: {error.strerror}", path=folder) from error
+            raise FileError(f"cannot be written: {reason_of(error)}", path=folder) from error
         try:
             self._check_job(dict(job))
             self._bad: dict[int, tuple[BadRow, ...]] = {}
@@ -104,7 +104,7 @@ class ShardStore:
             self._list.flush()
             os.fsync(self._list.fileno())
         except OSError as error:
-            raise FileError(f"cannot be written: {error.strerror}", path=self._path("done.jsonl")) from error
+            raise FileError(f"cannot be written: {reason_of(error)}", path=self._path("done.jsonl")) from error
         self._bad[number] = shard.bad
 
     def read(self, number: int, blobs: list[str]) -> Shard:

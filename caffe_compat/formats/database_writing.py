@@ -5,6 +5,8 @@ The database appears under its name when it is complete; one that is there alrea
 
 from __future__ import annotations
 
+import errno
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from typing import Any
 from ..errors import FileError
 from ..extras import require
 from .databases import Backend
-from .files import staged_folder
+from .files import reason_of, staged_folder
 
 __all__ = ["COMMIT_EVERY", "DatabaseWriter", "new_database"]
 
@@ -72,7 +74,15 @@ def new_database(path: str, backend: Backend) -> Iterator[DatabaseWriter]:
             finally:
                 writer.close()
         except library.Error as error:
-            raise FileError(f"the database cannot be written: {error}", path=path) from error
+            raise FileError(f"the database cannot be written: {_reason(error, folder, path)}", path=path) from error
+
+
+def _reason(error: Exception, folder: str, path: str) -> str:
+    """What a library says of a failure in ``folder``, which will be ``path``; LevelDB's says it in bytes."""
+    told = error.args[0] if error.args else ""
+    text = told.decode("utf-8", "replace") if isinstance(told, bytes) else str(error)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return reason_of(full) if str(full.strerror) in text else text.replace(folder, path)
 
 
 class _LmdbWriter(DatabaseWriter):

@@ -21,7 +21,16 @@ from caffe_compat.formats.limits import WHOLE_FILE, Limit
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Checksum", "atomic_write", "open_file", "read_file", "sha256_of", "staged_files", "staged_folder"]
+__all__ = [
+    "Checksum",
+    "atomic_write",
+    "open_file",
+    "read_file",
+    "reason_of",
+    "sha256_of",
+    "staged_files",
+    "staged_folder",
+]
 
 # Flags of :func:`os.open` that not every system has.
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
@@ -51,7 +60,7 @@ def read_file(path: str | os.PathLike[str], limit: Limit = WHOLE_FILE) -> bytes:
             data = b"".join(parts)
             limit.check(len(data), "the file", name)
     except OSError as error:
-        raise FileError(f"cannot be read: {_reason(error)}", path=name) from error
+        raise FileError(f"cannot be read: {reason_of(error)}", path=name) from error
     finally:
         os.close(handle)
     return data
@@ -64,7 +73,7 @@ def _opened(path: str | os.PathLike[str]) -> tuple[int, int]:
         # Opening a pipe would otherwise wait for its writer.
         handle = os.open(name, os.O_RDONLY | _AT_ONCE)
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise FileError(f"cannot be opened: {_reason(error)}", path=name) from error
+        raise FileError(f"cannot be opened: {reason_of(error)}", path=name) from error
     found = os.fstat(handle)
     if stat.S_ISREG(found.st_mode):
         return handle, found.st_size
@@ -81,7 +90,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
             while size := handle.readinto(buffer):  # type: ignore[attr-defined]
                 digest.update(buffer[:size])
         except OSError as error:
-            raise FileError(f"cannot be read: {_reason(error)}", path=os.fspath(path)) from error
+            raise FileError(f"cannot be read: {reason_of(error)}", path=os.fspath(path)) from error
     return digest.hexdigest()
 
 
@@ -132,7 +141,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 break
             handle.close()
     except (OSError, ValueError) as error:
-        raise FileError(f"cannot be written: {_reason(error)}", path=name) from error
+        raise FileError(f"cannot be written: {reason_of(error)}", path=name) from error
     try:
         with handle:
             yield handle
@@ -146,7 +155,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
-            raise FileError(f"cannot be written: {_reason(error)}", path=name) from error
+            raise FileError(f"cannot be written: {reason_of(error)}", path=name) from error
         raise
 
 
@@ -169,15 +178,18 @@ def staged_files(path: str | os.PathLike[str]) -> Iterator[str]:
         os.mkdir(stage)
         lock = _claimed_folder(stage)
     except (OSError, ValueError) as error:
-        raise FileError(f"cannot be written: {_reason(error)}", path=name) from error
+        raise FileError(f"cannot be written: {reason_of(error)}", path=name) from error
     main = os.path.join(stage, base)
     try:
         yield main
         for other in sorted(set(os.listdir(stage)) - {base}):
             os.replace(os.path.join(stage, other), os.path.join(folder, other))
         os.replace(main, target)
+    except FileError as error:
+        _renamed(error, stage, os.path.dirname(name))
+        raise
     except OSError as error:
-        raise FileError(f"cannot be written: {_reason(error)}", path=name) from error
+        raise FileError(f"cannot be written: {reason_of(error)}", path=name) from error
     finally:
         if lock is not None:
             os.close(lock)
@@ -207,16 +219,25 @@ def staged_folder(path: str | os.PathLike[str]) -> Iterator[str]:
         os.mkdir(stage)
         lock = _claimed_folder(stage)
     except (OSError, ValueError) as error:
-        raise FileError(f"cannot be written: {_reason(error)}", path=name) from error
+        raise FileError(f"cannot be written: {reason_of(error)}", path=name) from error
     try:
         yield stage
         os.rename(stage, target)
+    except FileError as error:
+        _renamed(error, stage, name)
+        raise
     except OSError as error:
-        raise FileError(f"cannot be written: {_reason(error)}", path=name) from error
+        raise FileError(f"cannot be written: {reason_of(error)}", path=name) from error
     finally:
         if lock is not None:
             os.close(lock)
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _renamed(error: FileError, stage: str, place: str) -> None:
+    """Let ``error`` tell the place that a file below ``stage`` was meant for."""
+    if error.path is not None and error.path.startswith(stage + os.sep):
+        error.path = os.path.join(place, os.path.relpath(error.path, stage))
 
 
 def _claimed_folder(stage: str) -> int | None:
@@ -274,7 +295,8 @@ def _remove_leftovers(folder: str, prefix: str) -> None:
                 os.close(descriptor)
 
 
-def _reason(error: OSError | ValueError) -> str:
+def reason_of(error: OSError | ValueError) -> str:
+    """Why the system refused, in words; a full disk is one whatever the library says that met it."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "the disk is full"
     return getattr(error, "strerror", None) or str(error)

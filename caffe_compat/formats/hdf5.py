@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 from ..errors import CaffeCompatError, FileError, first_line
-from .files import open_file
+from .files import open_file, reason_of
 from .guarded import guarded
 from .limits import ARRAYS
 from .sizes import MAX_BLOB_AXES
@@ -113,6 +113,8 @@ def _reading(entry: Entry, what: str = "") -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return reason_of(error).partition("\n")[0]
     return first_line(error).strip("'\"")  # of a KeyError
 
 

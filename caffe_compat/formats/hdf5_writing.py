@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -14,8 +12,9 @@ import numpy as np
 from ..errors import FileError
 from .files import atomic_write
 from .hdf5 import Group, attribute, hdf5_errors, open_hdf5
+from .sink import Sink
 
-__all__ = ["RowFile", "Sink", "create_hdf5", "write_c_string"]
+__all__ = ["RowFile", "create_hdf5", "write_c_string"]
 
 # The attribute by which a RowFile knows another.
 _MARK, _MADE_BY = "made_by", "caffe_compat HDF5Output"
@@ -138,74 +137,3 @@ class RowFile:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-class Sink:
-    """What ``h5py.File`` writes a new file to: another file, whose failures it keeps to itself until someone asks.
-
-    The HDF5 library crashes, or complains on stderr, when it lets go of a file that it could not finish. So after a
-    failure nothing is written any more, zeros are read, and the library finds that all is well.
-
-    Args:
-        file: empty, open for reading and writing. It is left open.
-
-    Attributes:
-        error: the first failure, or None.
-    """
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file: Any = file
-        self._at = self._end = 0
-        self.error: OSError | None = None
-
-    def check(self) -> None:
-        """Raise the first failure, if there was one. Raises OSError."""
-        if self.error is not None:
-            raise self.error
-
-    def tell(self) -> int:
-        """As of any file."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """As of any file."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._end}[whence]
-        return self._at
-
-    def write(self, data: Any) -> int:
-        """As of any file."""
-        size = memoryview(data).nbytes
-        self._try(lambda: self._file.write(data))
-        self._at += size
-        self._end = max(self._end, self._at)
-        return size
-
-    def readinto(self, buffer: Any) -> int:
-        """As of any file."""
-        view = memoryview(buffer).cast("B")
-        view[:] = bytes(view.nbytes)
-        self._try(lambda: self._file.readinto(view))
-        self._at += view.nbytes
-        return view.nbytes
-
-    def truncate(self, size: int) -> int:
-        """As of any file."""
-        self._try(lambda: self._file.truncate(size))
-        self._end = size
-        return size
-
-    def flush(self) -> None:
-        """As of any file."""
-        self._try(lambda: self._file.flush())
-
-    def _try(self, do: Callable[[], object]) -> None:
-        """Do something where this stands, unless something failed before."""
-        if self.error is not None:
-            return
-        try:
-            self._file.seek(self._at)
-            do()
-        except OSError as error:
-            self.error = error
-        except ValueError as error:  # closed: the library lets go of its file when it is collected, in any order
-            self.error = OSError(str(error))

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import FileError, first_line
+from ..errors import FileError, first_line, located
 from ..extras import require
-from .files import read_file
+from .files import atomic_write, read_file
 from .limits import PICTURE
 from .picture_header import FORMATS, jpeg_segments, read_header
 
@@ -86,16 +86,16 @@ def decode_picture(data: bytes, mode: Mode, path: str | None = None) -> np.ndarr
 def write_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
     """Write (height, width) or (height, width, channels), uint8, blue first, in the format that the name ends in.
 
+    Whole or not at all.
+
     Raises:
         FileError: it cannot be written, or OpenCV has no such format. MissingExtraError: OpenCV is not installed.
     """
-    cv2 = opencv()
-    try:
-        written = cv2.imwrite(os.fspath(path), picture)
-    except cv2.error as error:
-        raise FileError(f"the picture cannot be written: {first_line(error)}", path=os.fspath(path)) from error
-    if not written:
-        raise FileError("the picture cannot be written", path=os.fspath(path))
+    name = os.fspath(path)
+    with located(path=name):
+        data = encode_picture(picture, os.path.splitext(name)[1][1:])
+    with atomic_write(name) as file:
+        file.write(data)
 
 
 def encode_picture(picture: np.ndarray, kind: str) -> bytes:

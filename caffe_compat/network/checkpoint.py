@@ -38,6 +38,7 @@ import torch
 from ..access import FileAccess
 from ..errors import CaffeCompatError, FileError, UsageError, first_line, located
 from ..formats.files import Checksum, atomic_write, open_file
+from ..formats.sink import Sink
 from ..inference.choosing import as_chosen
 from ..inference.engines import TORCH
 from ..parity.record import ParityRecord, versions
@@ -126,10 +127,9 @@ def save_checkpoint(
         "choice": choice.to_record() if choice is not None else None,
     }
     with atomic_write(path) as file:
-        try:
-            torch.save(content, file.name)
-        except RuntimeError as error:  # how torch reports a full disk
-            raise FileError(f"cannot be written: {first_line(error)}", path=str(path)) from error
+        sink = Sink(file)
+        torch.save(content, sink)  # type: ignore[arg-type]  # which asks for no more than Sink has
+        sink.check()
 
 
 def check_dtype(net: CaffeNet, dtype: str) -> frozenset[str]:

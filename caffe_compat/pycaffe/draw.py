@@ -12,6 +12,7 @@ from typing import Any
 from ..display import shown
 from ..errors import MissingExtraError, UsageError
 from ..extras import require
+from ..formats.files import atomic_write
 from ..schema.messages import LayerParameter, NetParameter
 from .proto import caffe_pb2
 
@@ -181,4 +182,6 @@ def draw_net_to_file(
 ) -> None:
     """Write the picture to a file whose extension says the format; see :func:`draw_net`."""
     path = Path(filename)
-    path.write_bytes(draw_net(caffe_net, rankdir, path.suffix[1:], phase, display_lrm))
+    picture = draw_net(caffe_net, rankdir, path.suffix[1:], phase, display_lrm)
+    with atomic_write(path) as file:
+        file.write(picture)

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from caffe_compat.errors import FileError, UsageError
-from caffe_compat.formats.files import atomic_write
+from caffe_compat.formats.files import atomic_write, reason_of
 
 from ..files.folders import ACTIONS, PROTOCOLS, DataFolder, protocol
 from ..files.lists import write_list
@@ -154,7 +154,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"the folder cannot be made: {error.strerror}", path=str(path)) from error
+        raise FileError(f"the folder cannot be made: {reason_of(error)}", path=str(path)) from error
 
 
 def remove_lists(paths: Iterable[Path]) -> None:
@@ -164,7 +164,7 @@ def remove_lists(paths: Iterable[Path]) -> None:
             if path.exists():
                 path.unlink()
         except OSError as error:
-            raise FileError(f"cannot be replaced: {error.strerror}", path=str(path)) from error
+            raise FileError(f"cannot be replaced: {reason_of(error)}", path=str(path)) from error
 
 
 def write_lines(path: str | os.PathLike[str], lines: Iterable[str]) -> None:

@@ -31,7 +31,7 @@ from caffe_compat.training.session import open_solver
 from caffe_compat.training.solver import Action, Event, latest_snapshot, read_solver
 
 from ..datasets.heatmaps import HeatMapOptions, HeatMaps
-from ..datasets.layout import TrainingFolder
+from ..datasets.layout import TrainingFolder, make_folder
 from ..networks import ORIGINAL, NetworkOptions, define
 
 __all__ = [
@@ -288,7 +288,7 @@ def _prepare(plan: Phase, folder: Path, weights: str | Path | None, options: Tra
         start = _Start(snapshot=snapshot)
     else:
         start = _Start(weights=_start(plan, folder, weights))
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     for path, text in texts.items():
         with atomic_write(path) as handle:
             handle.write(text.encode())

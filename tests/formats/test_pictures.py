@@ -265,8 +265,8 @@ def test_writing(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     write_picture(tmp_path / "a.png", picture)
     np.testing.assert_array_equal(read_picture(tmp_path / "a.png", "color"), picture)
-    with pytest.raises(FileError, match="the picture cannot be written") as caught:
+    with pytest.raises(FileError, match="cannot be written: there is no folder") as caught:
         write_picture(tmp_path / "gone" / "a.png", picture)
     assert caught.value.path == str(tmp_path / "gone" / "a.png")
-    with pytest.raises(FileError, match=r"a\.odd: the picture cannot be written: .*writer"):
+    with pytest.raises(FileError, match=r"a\.odd: no picture can be encoded as 'odd': "):
         write_picture(tmp_path / "a.odd", picture)

@@ -25,7 +25,7 @@ from torch import Tensor
 from ...errors import FileError, WeightsError, first_line
 from ...formats.arrays import read_npz, write_npz
 from ...formats.blob_proto import BlobView
-from ...formats.files import atomic_write, sha256_of
+from ...formats.files import atomic_write, reason_of, sha256_of
 from ...formats.solverstate import SolverState
 from ...formats.weights import (
     read_solverstate,
@@ -126,7 +126,7 @@ def write_snapshot(
     except FileError as error:  # of a file in the working folder, which has vanished
         raise FileError(f"{error.detail}; earlier snapshots are whole", path=str(paths.model)) from error
     except OSError as error:
-        raise FileError(f"cannot be written: {error.strerror}", path=str(paths.model)) from error
+        raise FileError(f"cannot be written: {reason_of(error)}", path=str(paths.model)) from error
 
 
 def _same(made: Path, there: Path) -> bool:
