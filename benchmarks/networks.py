@@ -129,7 +129,7 @@ def draw_weights(net: CaffeNet, seed: int = 0) -> CaffeNet:
             else:
                 values = _drawn(rng, shape)
             net.assign_blob(node.module_name, blob, torch.from_numpy(values))
-    return net
+    return net.materialize(seed)  # what is no blob, such as the state of an LSTM
 
 
 def _drawn(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
