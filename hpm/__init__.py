@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .model import PoseMachine
     from .refine import RefineSettings
     from .scaling import Bounds, read_bounds
+    from .streaming import Stream
 
 __all__ = [
     "Bounds",
@@ -48,6 +49,7 @@ __all__ = [
     "KthFolder",
     "PoseMachine",
     "RefineSettings",
+    "Stream",
     "coarse_files",
     "convert",
     "draw_action",
@@ -70,6 +72,7 @@ _HOMES = {
     "KthFolder": "files.folders",
     "PoseMachine": "model",
     "RefineSettings": "refine",
+    "Stream": "streaming",
     "coarse_files": "drivers.coarse_files",
     "convert": "drivers.conversion",
     "draw_action": "drivers.visualize",

@@ -52,6 +52,9 @@ __all__ = ["PoseMachine", "Prediction"]
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
+WINDOW = 5
+"""Frames that the original's networks saw together in every phase of their training."""
+
 
 @dataclass(frozen=True)
 class Prediction(Generic[Array]):
@@ -74,6 +77,7 @@ class PoseMachine(Measured):
         parity: the record that ``net`` reproduced its reference.
         sources: the files that ``net`` came from, or what a ``.pt`` recorded of them, for :meth:`save`.
 
+    ``window`` is how many frames the network saw together when it learned: the original's 5, unless set otherwise.
     ``copy.deepcopy``, ``pickle`` and ``torch.save`` keep everything: weights, bounds, the parity record, and what the
     recurrent layers have seen. An optimised machine is optimised anew, with the weights of then.
 
@@ -119,6 +123,8 @@ class PoseMachine(Measured):
         self._needed = layers_for(net, self._wanted)
         self._input_shapes = input_shapes(net, self._needed)
         self._images, self._clip = ends.image_and_clip(net, self._needed, self._input_shapes)
+        self.window = WINDOW
+        self._told_of_window = False
         self.optimized = False
         self._halves = Halves(net, self._needed, self._images, self._wanted)
         self.values = ends.pose_values(net, self.pose_blob)
@@ -283,6 +289,7 @@ class PoseMachine(Measured):
             "sources": self._sources,
             "parity": (self._parity, self._verified_weights),
             "optimized": self.optimized,
+            "window": (self.window, self._told_of_window),
             "seen": (self._fresh, self._told, self._halves.memory()),
         }
 
@@ -290,12 +297,24 @@ class PoseMachine(Measured):
         given = {name: state[name] for name in ("bounds", "pose_blob", "sources")}
         PoseMachine.__init__(self, state["net"], **given)
         self._parity, self._verified_weights = state["parity"]
+        self.window, self._told_of_window = state["window"]
         if state["optimized"]:
             self.optimize()
         self._fresh, self._told, memory = state["seen"]
         self._halves.recall(memory)
 
     # Coarse poses
+
+    def tell_of_window(self, window: int) -> None:
+        """Warn, once, of a window that the model did not learn with."""
+        if window != self.window and not self._told_of_window:
+            self._told_of_window = True
+            warnings.warn(
+                f"windows of {window} frames: {self.name} is taken to have learned with windows of {self.window}, and "
+                "its poses depend on that; if it learned with others, say so (machine.window = ...)",
+                CaffeCompatWarning,
+                stacklevel=3,
+            )
 
     def reset_state(self) -> None:
         """Forget the frames so far, as at the start of a video or an action."""
@@ -362,10 +381,15 @@ class PoseMachine(Measured):
         pixels: Literal["bgr", "preprocessed"] = "bgr",
         unit: Unit = "normalised",
     ) -> Any:
-        """Coarse 3D poses (n, 16, 3) of consecutive frames; see :meth:`predict`. Raises UsageError of a 2D network."""
+        """Coarse 3D poses (n, 16, 3) of consecutive frames; see :meth:`predict`. Raises UsageError of a 2D network.
+
+        Warns:
+            CaffeCompatWarning: once, if the window is not that which the model learned with.
+        """
         if self.values != POSE_3D:
             raise UsageError(f"{self.name} gives 2D poses; ask for them with pose2d()")
         prediction = self.predict(frames, clip, window, pixels=pixels)
+        self.tell_of_window(window)
         return self.in_unit(prediction.pose, unit)
 
     def pose2d(

@@ -8,6 +8,7 @@ that does.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from caffe_compat.parity.record import ParityRecord
 from .files.projector_pickle import is_pickle, read_projector_pickle
 from .projector import LAYERS, Projector
 
-__all__ = ["parity_of", "read_projector", "require_parity", "verified_pickle"]
+__all__ = ["beside", "parity_of", "read_projector", "require_parity", "verified_pickle"]
 
 
 def parity_of(content: Checkpoint) -> ParityRecord | None:
@@ -47,7 +48,8 @@ def read_projector(
     """The correction module and projector in a ``.pt`` or a pickle of 12 arrays, past the gate.
 
     Args:
-        verified_by: for a pickle, a ``.pt`` with a parity record and the same arrays.
+        verified_by: for a pickle, a ``.pt`` with a parity record and the same arrays; None for the one of its name
+            beside it, if there is one.
 
     Raises:
         ParityError: no parity record, or arrays that differ from those of ``verified_by``.
@@ -65,6 +67,8 @@ def read_projector(
         raise UsageError(
             f"{name} is neither a .pt nor a pickle of 12 arrays; 'hpm convert' makes a .pt of a caffemodel"
         )
+    if verified_by is None and not allow_unverified:
+        verified_by = beside(path)
     if verified_by is not None:
         return verified_pickle(path, verified_by)
     if not allow_unverified:
@@ -74,6 +78,12 @@ def read_projector(
             "(allow_unverified=True)"
         )
     return read_projector_pickle(path)
+
+
+def beside(path: str | os.PathLike[str]) -> str | None:
+    """The ``.pt`` beside a pickle that has its name: ``mask3d.pt`` of ``mask3d.pkl``; None if there is none."""
+    other = Path(path).with_suffix(".pt")
+    return str(other) if is_pickle(path) and other != Path(path) and other.is_file() else None
 
 
 def verified_pickle(path: str | os.PathLike[str], verified_by: str | os.PathLike[str]) -> Projector:

@@ -99,7 +99,7 @@ FLOORS_OF_HPM = (
     ("projector", "moments", "refine", "measured", "network_input"),
     ("files", "networks"),
     ("datasets", "visualize", "parity_gate"),
-    ("model",),
+    ("model", "streaming"),
     ("drivers",),
     ("",),
     ("cli", "__main__"),

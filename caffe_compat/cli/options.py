@@ -96,7 +96,9 @@ fill_option = click.option(
     is_flag=True,
     help="Let layers that the weights have nothing for keep their initial values, as Caffe does.",
 )
-device_option = click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...; auto is a GPU where there is one."
+)
 
 
 def check_output(output: str, read: Iterable[str]) -> None:
@@ -129,13 +131,17 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, Shape]:
 
 
 def parse_device(text: str) -> Any:
-    """A torch device that is there.
+    """A torch device that is there; ``auto`` is CUDA's where there is one, which is said, else the processor.
 
     Raises:
         UsageError: no such device.
     """
     import torch
 
+    if text == "auto":
+        text = "cuda" if torch.cuda.is_available() else "cpu"
+        if text == "cuda":
+            note("device: cuda; --device cpu computes on the processor")
     try:
         device = torch.device(text)
         torch.zeros(1, device=device).cpu()

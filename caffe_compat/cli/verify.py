@@ -94,7 +94,7 @@ def verify(
     was recorded with, if it says which; --dialect NAME puts another in its place, and --dialect auto chooses by the
     case's network. Exit status 1 if anything departs.
     """
-    parse_device(device)
+    device = str(parse_device(device))  # said, or refused, once
     if as_json and markdown:
         raise UsageError("either --json or --markdown")
     if cases is not None:

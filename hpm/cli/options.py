@@ -34,7 +34,11 @@ __all__ = [
 ]
 
 data_option = click.option(
-    "--data-dir", required=True, type=click.Path(file_okay=False), help="Folder with gt/test, ours_2d and the like."
+    "--data-dir",
+    "--data_dir",
+    required=True,
+    type=click.Path(file_okay=False),
+    help="Folder with gt/test, ours_2d and the like.",
 )
 layout_option = click.option(
     "--layout",

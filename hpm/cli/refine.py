@@ -71,8 +71,18 @@ settings_options = gathered(
 
 
 @click.command()
-@click.option("--model", required=True, type=click.Path(), help="A verified .pt, or a pickle of 12 arrays.")
-@click.option("--verified-by", type=click.Path(), help="For a pickle: a verified .pt with the same arrays.")
+@click.option(
+    "--model",
+    "--trained_model",
+    required=True,
+    type=click.Path(),
+    help="A verified .pt, or a pickle of 12 arrays.",
+)
+@click.option(
+    "--verified-by",
+    type=click.Path(),
+    help="For a pickle: a verified .pt with the same arrays. [default: the .pt of its name beside it, if there]",
+)
 @click.option(
     "--allow-unverified", is_flag=True, help="Refine with a model that was not shown to give the same numbers."
 )
@@ -81,6 +91,7 @@ settings_options = gathered(
 @click.option("--pose2d", type=click.Choice(["ours", "hourglass", "gt"]), default="ours", show_default=True)
 @click.option(
     "--coarse-3d",
+    "--coarse_3d",
     type=click.Path(file_okay=False),
     help="Folder of result<k>_norm.csv. [default: DATA/ours_3d/mask3d-400000]",
 )
@@ -112,7 +123,8 @@ def refine(
     """Refine the coarse poses of all actions by their 2D poses.
 
     Writes refine3d_<k>.txt (48 mm values per frame) and <rate>mpjp_<k>.txt (errors of the coarse, corrected and refined
-    pose). Finished actions are kept when the command runs again.
+    pose). Finished actions are kept when the command runs again. A line of the original's pred_v2.py works as it is
+    with hpm refine in place of its first two words.
     """
     data = data_folder(data_dir, protocol, layout)
     with Bars() as bars:

@@ -11,7 +11,7 @@ import click
 from caffe_compat.cli.caffe_commands import Signals, amp_option, gradients_option, nan_option
 from caffe_compat.cli.caffe_log import CaffeLog
 from caffe_compat.cli.groups import gathered
-from caffe_compat.cli.options import note, parse_device, say
+from caffe_compat.cli.options import device_option, note, parse_device, say
 from caffe_compat.errors import UsageError
 from caffe_compat.training import parallel
 from caffe_compat.training.solver import Action
@@ -98,7 +98,7 @@ training_options = gathered(
 @click.option("--seed", type=int)
 @click.option("--workers", type=click.IntRange(0), help="Processes that read data; 0 reads in this one.")
 @nan_option
-@click.option("--device", help="cpu, cuda, cuda:1 ... [default: cpu]")
+@device_option
 @click.option("--require-gpu", is_flag=True, help="Train on a GPU, or fail.")
 def train(
     phase: str,
@@ -112,7 +112,7 @@ def train(
     seed: int | None,
     workers: int | None,
     keep_going_on_nan: bool,
-    device: str | None,
+    device: str,
     require_gpu: bool,
 ) -> int:
     """Train PHASE, or go on from its last snapshot in --out; all is the four phases after the 2D pre-training.
@@ -125,7 +125,7 @@ def train(
     """
     options = with_lists(options, phase, protocol=int(protocol), train_list=train_list, pictures=pictures)
     rank = parallel.this_rank()
-    chosen = parse_device(device or ("cuda" if require_gpu else "cpu"))
+    chosen = parse_device("cuda" if require_gpu and device == "auto" else device)
     if require_gpu and chosen.type != "cuda":
         raise UsageError(f"--device {chosen} is no GPU (--require-gpu)")
     where = own_device(chosen, rank)

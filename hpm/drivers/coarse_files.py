@@ -84,7 +84,8 @@ def coarse_files(
             model's own. CaffeCompatError: see :func:`.models.load`.
 
     Warns:
-        CaffeCompatWarning: bounds that do not fit each other, or the labels of a list, with the evidence.
+        CaffeCompatWarning: bounds that do not fit each other, or the labels of a list, with the evidence; a window that
+            the model did not learn with.
 
     Example:
         >>> summary = coarse_files("mask3d.pt", "data", "coarse", actions=[13])
@@ -97,6 +98,7 @@ def coarse_files(
         machine.optimize()
     if machine.values == POSE_3D:
         machine.bounds = choose_bounds(bounds, folder, os.fspath(model), machine.known_bounds, tell).poses
+        machine.tell_of_window(window)
     elif bounds is not None:
         raise UsageError(f"{os.fspath(model)} gives 2D poses, which have no --bounds")
     return predict_actions(

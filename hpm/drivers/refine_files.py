@@ -23,14 +23,14 @@ from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, UsageError
 from caffe_compat.formats.files import atomic_write, sha256_of
 
 from ..datasets.layout import make_folder
-from ..files.action_records import Finished, kept, write_record
+from ..files.action_records import Finished, kept, outdated, write_record
 from ..files.checkpoint_extras import bounds_in
 from ..files.folders import ACTIONS, DataFolder, ResultFolder, known_actions
 from ..files.lists import check_lengths, count_lines, refined_line, stream_list, stream_results
 from ..files.numbers import python2_number
 from ..limbs import LABELS, LimbEvidence, limb_evidence
 from ..metrics import mpjpe_per_frame
-from ..parity_gate import read_projector
+from ..parity_gate import beside, read_projector
 from ..projector import POSE_2D, POSE_3D, RELU_SCALE, project
 from ..refine import ORIGINAL, Refiner, RefineSettings
 from ..scaling import Bounds, denormalise
@@ -112,7 +112,8 @@ def refine_files(
     folder = find_data(data)
     projector = read_projector(model, verified_by=verified_by, allow_unverified=allow_unverified)
     # A pickle holds no bounds; the .pt with the same arrays may.
-    own = bounds_in(model if verified_by is None else verified_by)
+    judge = verified_by if verified_by is not None or allow_unverified else beside(model)
+    own = bounds_in(model if judge is None else judge)
     chosen = choose_bounds(bounds, folder, os.fspath(model), own, tell)
     refiner = Refiner(projector, settings, bounds=chosen.poses or chosen.labels, device=device, dtype=dtype)
     return refine_actions(
@@ -227,6 +228,8 @@ def _one(
     record = folder / f"refine3d_{action}.json"
     if (earlier := kept(record, ActionRefined, made_from, outputs)) is not None:
         return earlier
+    for stale in outdated(record, outputs):
+        stale.unlink(missing_ok=True)
     refiner.reset()
     totals, discarded, finished = np.zeros(3), 0, 0
     evidence_2d, evidence_3d, limbs = LeftRightEvidence(), LeftRightEvidence(), LimbEvidence()

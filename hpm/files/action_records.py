@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from caffe_compat.errors import CaffeCompatError
 from caffe_compat.formats.files import atomic_write, open_file, sha256_of
 
-__all__ = ["Finished", "kept", "write_record"]
+__all__ = ["Finished", "kept", "outdated", "write_record"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,21 @@ def kept(record: Path, kind: type[F], made_from: Mapping[str, Any], outputs: Seq
     except (ValueError, KeyError, TypeError, AttributeError):
         # No record of ours, or half of one: the action is done again.
         return None
+
+
+def outdated(record: Path, outputs: Sequence[Path]) -> list[Path]:
+    """Files beside ``record`` that it says an earlier run wrote, and that are none of ``outputs``.
+
+    Only files that are as that run left them: a record is a file that anyone may have written.
+    """
+    try:
+        with open_file(record) as handle:
+            listed = json.load(handle)["outputs"].items()
+        names = {path.name for path in outputs}
+        found = [(record.parent / Path(name).name, total) for name, total in listed if name not in names]
+        return [path for path, total in found if path.is_file() and sha256_of(path) == total]
+    except (CaffeCompatError, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def write_record(record: Path, done: Finished, made_from: Mapping[str, Any], outputs: Sequence[Path]) -> None:

@@ -45,10 +45,9 @@ def read_projector_pickle(path: str | os.PathLike[str]) -> Projector:
 
 
 def write_projector_pickle(path: str | os.PathLike[str], projector: Projector) -> None:
-    """Write the 12 float32 arrays as a pickle that Python 2 with its numpy reads, as the original does.
+    """Write the 12 float32 arrays as a pickle that Python 2 with its numpy reads, as the original does, and Python 3.
 
-    Written by hand: today's numpy names a module in its pickles that numpy did not have then. Python 3 reads it with
-    ``encoding="latin1"``. Raises FileError.
+    Written by hand: today's numpy names a module in its pickles that numpy did not have then. Raises FileError.
     """
     parts = [b"\x80\x02](", *(_pickled(array.astype("<f4")) for array in projector.arrays()), b"e."]
     with atomic_write(path) as handle:
@@ -56,9 +55,15 @@ def write_projector_pickle(path: str | os.PathLike[str], projector: Projector) -
 
 
 def _pickled(array: np.ndarray) -> bytes:
-    """The instructions of protocol 2 that push a float32 array, as numpy 1 on Python 2 wrote them."""
+    """The instructions of protocol 2 that push a float32 array, as numpy 1 wrote them.
+
+    Bytes are a text that is encoded, as Python 3 writes them in this protocol: Python 3 takes the ``str`` of Python 2
+    for a text, and Python 2 gets a ``str`` by either way.
+    """
     shape = b"(" + b"".join(b"J" + struct.pack("<i", size) for size in array.shape) + b"t"
     raw = array.tobytes()
     empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
     dtype = b"cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-    return empty + b"(K\x01" + shape + dtype + b"\x89T" + struct.pack("<i", len(raw)) + raw + b"tb"
+    text = raw.decode("latin1").encode("utf-8")
+    content = b"c_codecs\nencode\nX" + struct.pack("<I", len(text)) + text + b"X\x06\x00\x00\x00latin1\x86R"
+    return empty + b"(K\x01" + shape + dtype + b"\x89" + content + b"tb"

@@ -60,7 +60,7 @@ def test_it_goes_on_from_the_same_frame_with_the_same_bits(
     machine.to(device)
     if optimized:
         machine.optimize()
-    machine.coarse(FRAMES[:3], window=3)
+    machine.predict(FRAMES[:3], window=3)
     other = way(machine)
     assert other.device == machine.device
     assert other.optimized == optimized

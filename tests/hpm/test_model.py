@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from hpm.parity_gate import read_projector
 from hpm.projector import Affine
 from hpm.refine import Refiner, RefineSettings
 from hpm.scaling import REFINEMENT_BOUNDS, Bounds, denormalise
+from hpm.streaming import Stream
 from tests.hpm.seeded import seeded_net
 from tests.hpm.tiny import SIDE, random_frames
 
@@ -67,6 +69,43 @@ def test_recorded_batches_with_carried_state(tiny: PoseMachine, recorded: Path, 
     np.testing.assert_array_equal(np.concatenate(parts), whole.pose)
 
 
+@pytest.mark.parametrize("sizes", [(13,), (1,) * 13, (4, 0, 7, 2), (5, 5, 3)])
+def test_a_stream_gives_what_all_frames_at_once_give(sizes: tuple[int, ...], tiny: PoseMachine) -> None:
+    frames = random_frames(13)
+    whole = tiny.coarse(frames)
+    stream = Stream(tiny, window=5)
+    found, start = [], 0
+    for size in sizes:
+        found.append(stream.push(frames[start : start + size]))
+        start += size
+        assert len(stream) == start % 5
+        assert sum(map(len, found)) == start - start % 5  # as soon as a window is full
+    found.append(stream.end())
+    np.testing.assert_array_equal(np.concatenate(found), whole)
+    # The next frame begins another sequence.
+    np.testing.assert_array_equal(stream.push(frames[:5]), whole[:5])
+    preprocessed = (torch.from_numpy(frames.transpose(0, 3, 1, 2).copy()).float() - 128) / 256
+    tensors = Stream(tiny, pixels="preprocessed", unit="mm").push(preprocessed[:6])
+    np.testing.assert_allclose(tensors.numpy(), tiny.millimetres(whole[:5]), rtol=1e-5, atol=1e-2)
+    with pytest.raises(UsageError, match="window 0"):
+        Stream(tiny, window=0)
+
+
+def test_another_window_than_the_models_is_said_once(tiny: PoseMachine) -> None:
+    frames = random_frames(3)
+    with pytest.warns(CaffeCompatWarning, match=r"^windows of 3 frames: .* learned with windows of 5") as said:
+        tiny.coarse(frames, window=3)
+    assert len(said) == 1
+    tiny.coarse(frames, window=2)  # warnings are errors in tests
+    tiny.coarse(frames)
+    other = copy.deepcopy(tiny)
+    other.coarse(frames, window=2)
+    fresh = PoseMachine(tiny.net, bounds=REFINEMENT_BOUNDS)
+    fresh.window = 2
+    fresh.coarse(frames, window=2)
+
+
+@pytest.mark.filterwarnings("ignore:windows of:caffe_compat.errors.CaffeCompatWarning")
 def test_the_window_changes_results_and_the_last_may_be_shorter(tiny: PoseMachine) -> None:
     frames = random_frames(7)
     poses = {}

@@ -10,7 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from caffe_compat.cli.options import parse_device
 from caffe_compat.errors import CaffeCompatWarning
 from hpm import cli
 from hpm.cli.options import parse_actions
@@ -115,8 +117,15 @@ def test_lists_to_coarse_to_refined_to_evaluated(
     assert done.out.startswith("4 Greeting: 28 frames")
     assert "hpm: error: 14 WalkDog: " in done.err
     assert done.err.endswith("1 of 2 actions done\n")
+    assert "name a verified .pt" in run("refine", "--model", pickled, *files).error
     done = run("refine", "--model", pickled, "--verified-by", model, *files)
     assert done.status == 0
+    # As the original's line has it, with the .pt of its name beside the pickle.
+    again, theirs = tmp_path / "model.pkl", tmp_path / "srr_results"
+    pickled.rename(again)
+    line = f"--trained_model {again} --protocol 1 --data_dir {synthetic} --coarse_3d {coarse} --save {theirs}"
+    assert run("refine", *line.split(), "--pose2d", "gt", *actions).status == 0
+    assert (theirs / "refine3d_13.txt").read_bytes() == (refined / "refine3d_13.txt").read_bytes()
     assert (refined / "0.00015mpjp_13.txt").exists()
     done = run(
         "evaluate", *data, "--coarse-3d", coarse, "--refined", refined, *actions, "--format", "json", "-o", table
@@ -377,6 +386,28 @@ def test_footage_for_other_programs(run: Run, verified: Path, tmp_path: Path) ->
     points[1:3, 5] = 0
     np.save(keypoints, points)
     assert "2 of 4 frames have joints that were not seen" in run(*command, "--keypoints", keypoints).err
+
+
+def test_a_gpu_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse_device("auto") == torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert parse_device("auto") == torch.device("cpu")
+    capsys.readouterr()
+    asked: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    def zeros(size: int, device: torch.device) -> torch.Tensor:
+        asked.append(device)
+        return torch.ones(size)
+
+    monkeypatch.setattr(torch, "zeros", zeros)
+    assert parse_device("auto") == torch.device("cuda")
+    assert asked == [torch.device("cuda")]
+    assert capsys.readouterr().err == "device: cuda; --device cpu computes on the processor\n"
+    for command in ("coarse", "predict", "refine", "train", "verify"):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        assert "default: auto" in " ".join(capsys.readouterr().out.split())
 
 
 def test_exchanged_keypoints_are_a_warning(reference: Path, tmp_path: Path) -> None:

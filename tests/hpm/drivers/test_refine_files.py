@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import resource
 import signal
@@ -129,6 +130,28 @@ def test_finished_actions_are_kept_until_something_changes(tmp_path: Path) -> No
     _random_action(tmp_path, 1, 6)
     assert not kept()
     assert json.loads((tmp_path / "out" / "refine3d_1.json").read_text())["made_from"]["frames"] == 6
+
+
+def test_other_options_leave_no_file_of_an_earlier_run(tmp_path: Path) -> None:
+    for action in (1, 2):
+        _random_action(tmp_path, action, 5)
+    out = tmp_path / "out"
+
+    def run(rate: float, actions: tuple[int, ...]) -> set[str]:
+        refiner = Refiner(seeded_projector(20, 30), RefineSettings(learning_rate=rate))
+        assert not refine_actions(refiner, DataFolder(tmp_path), tmp_path / "coarse", out, actions=actions).problems
+        return {path.name for path in out.glob("*mpjp*")}
+
+    assert run(0.00015, (1, 2)) == {"0.00015mpjp_1.txt", "0.00015mpjp_2.txt"}
+    assert run(0.001, (1,)) == {"0.001mpjp_1.txt", "0.00015mpjp_2.txt"}
+    # What someone changed since is theirs, and a record names files beside it alone.
+    (out / "0.00015mpjp_2.txt").write_text("mine\n")
+    (tmp_path / "other.txt").write_text("other\n")
+    record = json.loads((out / "refine3d_1.json").read_text())
+    record["outputs"]["../other.txt"] = hashlib.sha256(b"other\n").hexdigest()
+    (out / "refine3d_1.json").write_text(json.dumps(record))
+    assert run(0.002, (1, 2)) == {"0.002mpjp_1.txt", "0.002mpjp_2.txt", "0.00015mpjp_2.txt"}
+    assert (tmp_path / "other.txt").exists()
 
 
 # Kills itself, as from outside, after a block of the second action.

@@ -6,6 +6,7 @@ import datetime
 import io
 import os
 import pickle
+import pickletools
 import struct
 import zipfile
 from pathlib import Path
@@ -203,11 +204,17 @@ def test_projector_pickle_round_trip(tmp_path: Path) -> None:
     for name in LAYERS:
         for ours, theirs in zip(getattr(again, name), getattr(projector, name), strict=True):
             assert torch.equal(ours, theirs)
-    # The original's reader: a list, weights transposed, biases between them.
-    arrays = pickle.loads(path.read_bytes(), encoding="latin1")
+    # The original's reader: a list, weights transposed, biases between them. Python 3 needs no option for it.
+    arrays = pickle.loads(path.read_bytes())
+    np.testing.assert_array_equal(arrays[0], pickle.loads(path.read_bytes(), encoding="bytes")[0])
     assert [a.shape for a in arrays[:4]] == [(48, 5), (5,), (5, 48), (48,)]
     np.testing.assert_array_equal(arrays[0], projector.change_tmp.weight.numpy().T)
     assert b"numpy._core" not in path.read_bytes()
+    # Nothing in it that Python 2 does not know: protocol 2, and names that it and its numpy had.
+    steps = [(code.name, value) for code, value, _ in pickletools.genops(path.read_bytes())]
+    assert max(code.proto for code, _, _ in pickletools.genops(path.read_bytes())) == 2
+    names = {value for name, value in steps if name == "GLOBAL"}
+    assert names == {"numpy.core.multiarray _reconstruct", "numpy ndarray", "numpy dtype", "_codecs encode"}
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 4])

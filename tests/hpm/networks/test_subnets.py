@@ -43,6 +43,7 @@ def test_many_windows_at_once_give_the_same_bits(
 def test_windows_longer_than_memory_likes(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subnets, "_BUDGET", {"cpu": 1})
     machine = PoseMachine(seeded_net(define("deploy", NARROW)))
+    machine.window = 16
     trunk, sizes = machine._halves.trunk, list[int]()
     assert trunk is not None
     trunk.conv1_1.register_forward_hook(lambda module, given, out: sizes.append(len(given[0])))
