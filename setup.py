@@ -49,6 +49,7 @@ setup(
         "dev": [
             *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "coverage>=7.10"),
             *("ruff", "mypy", "build>=1", "setuptools>=70.1"),
+            "pygltflib>=1.16",  # reads what hpm predict exports for animation programs
         ],
     },
     py_modules=["caffe_compat_pytest"],  # outside the packages: pytest imports it in projects that want none of them

@@ -12,14 +12,17 @@ from caffe_compat.cli.options import device_option, parse_device, say
 
 from ..bridging import Bridging
 from ..drivers.predict import predict as predict_poses
+from ..files.motions import BVH_NAMES
 from ..skeleton import SKELETONS
 from .options import Bars, optimize_option
 
 __all__ = ["predict"]
 
 
-def _outputs(overlay: str | None, exports: tuple[str, ...], smooth: float, fps: float | None) -> dict[str, Any]:
-    return {"overlay": overlay, "exports": exports, "smooth": smooth, "fps": fps}
+def _outputs(
+    overlay: str | None, exports: tuple[str, ...], smooth: float, fps: float | None, bvh_names: str
+) -> dict[str, Any]:
+    return {"overlay": overlay, "exports": exports, "smooth": smooth, "fps": fps, "bvh_names": bvh_names}
 
 
 def _bridging(confidence: float, bridge: int) -> Bridging:
@@ -75,7 +78,15 @@ output_options = gathered(
         "exports",
         multiple=True,
         type=click.Path(),
-        help="Also write the refined poses, else the coarse ones, in mm: .npy, .json, or .bvh for animation programs.",
+        help="Also write the refined poses, else the coarse ones, in mm: .npy, .csv, .json, "
+        "VideoPose3D's .npz; .bvh and .glb for animation programs.",
+    ),
+    click.option(
+        "--bvh-names",
+        type=click.Choice(BVH_NAMES),
+        default="bones",
+        show_default=True,
+        help="Of a .bvh's nodes: LHip_LKnee, or LeftUpLeg as animation programs call it.",
     ),
     click.option("--smooth", default=0.0, show_default=True, help="Average overlay and exports over so many frames."),
     click.option("--fps", type=float, help="Speed of overlay and exports. [default: the video's, 10 of pictures]"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -70,22 +71,32 @@ settings_options = gathered(
 )
 
 
+def weights_options(command: Callable[..., object]) -> Callable[..., object]:
+    """The weights to refine with, and what vouches for them."""
+    options = [
+        click.option(
+            "--model",
+            "--trained_model",
+            required=True,
+            type=click.Path(),
+            help="A verified .pt, or a pickle of 12 arrays.",
+        ),
+        click.option(
+            "--verified-by",
+            type=click.Path(),
+            help="For a pickle: a verified .pt with the same arrays. [default: the .pt of its name beside it]",
+        ),
+        click.option(
+            "--allow-unverified", is_flag=True, help="Refine with a model that was not shown to give the same numbers."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.command()
-@click.option(
-    "--model",
-    "--trained_model",
-    required=True,
-    type=click.Path(),
-    help="A verified .pt, or a pickle of 12 arrays.",
-)
-@click.option(
-    "--verified-by",
-    type=click.Path(),
-    help="For a pickle: a verified .pt with the same arrays. [default: the .pt of its name beside it, if there]",
-)
-@click.option(
-    "--allow-unverified", is_flag=True, help="Refine with a model that was not shown to give the same numbers."
-)
+@weights_options
 @protocol_option
 @layout_option
 @click.option("--pose2d", type=click.Choice(["ours", "hourglass", "gt"]), default="ours", show_default=True)

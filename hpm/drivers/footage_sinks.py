@@ -1,7 +1,7 @@
 """What becomes of the blocks of :mod:`.footage`: files, checks, and the poses that pictures and exports are made of.
 
-Millimetres here are the machine's, in double precision; a file then holds as many digits as its kind does (see
-:mod:`hpm.files.numbers`), and so does what is drawn and exported: all that a run leaves tells the same numbers.
+Millimetres here are the machine's, in double precision. The original's text files hold as many digits as their kind
+does (see :mod:`hpm.files.numbers`); what is drawn and exported has all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from caffe_compat.formats.images import write_picture
 from ..bridging import BRIDGED, NONE
 from ..datasets.layout import make_folder
 from ..files.lists import ResultWriter, read_refined, read_results, refined_line
-from ..files.numbers import as_in_results, as_refined
 from ..limbs import PREDICTIONS, LimbEvidence, limb_evidence
 from ..model import PoseMachine
 from ..projector import POSE_3D
@@ -200,7 +199,7 @@ class Checks:
 
 
 class Poses:
-    """Keeps the poses of all frames, with the digits that the files have."""
+    """Keeps the poses of all frames, with all their digits."""
 
     def __init__(self, machine: PoseMachine) -> None:
         self._machine = machine
@@ -213,11 +212,11 @@ class Poses:
         """Keep its poses."""
         millimetres = self._machine.millimetres
         self._rests_on.append(block.rests_on)
-        self._coarse.append(as_in_results(millimetres(block.coarse)))
+        self._coarse.append(millimetres(block.coarse))
         if block.refined is not None:
-            self._refined.append(as_refined(millimetres(block.refined)))
+            self._refined.append(millimetres(block.refined))
         if (flat := _shown_2d(block)) is not None:
-            self._flat.append(as_in_results(flat))
+            self._flat.append(np.asarray(flat, np.float64))
 
     @property
     def stages_mm(self) -> dict[str, np.ndarray]:

@@ -16,8 +16,9 @@ from caffe_compat.errors import UsageError
 
 from ..bridging import Bridged, Bridging
 from ..datasets.layout import make_folder
-from ..files.exports import ENDINGS, export_poses, smoothed
+from ..files.exports import ENDINGS, Motion, export_poses, smoothed
 from ..files.keypoints import read_boxes
+from ..files.motions import BvhNames
 from ..files.pictures import PictureFiles, frame_rate
 from ..model import PoseMachine
 from ..refine import ORIGINAL, Refiner
@@ -51,6 +52,7 @@ class _Outputs:
     overlay: Path | None
     smooth: float
     fps: float | None
+    bvh_names: BvhNames = "bones"
 
     def __post_init__(self) -> None:
         if self.overlay is not None:
@@ -81,6 +83,7 @@ def predict(
     exports: Iterable[_Path] = (),
     smooth: float = 0.0,
     fps: float | None = None,
+    bvh_names: BvhNames = "bones",
     bounds: GivenBounds = None,
     optimize: bool = False,
     device: torch.device | str = "cpu",
@@ -102,7 +105,8 @@ def predict(
         every: keeps the first of so many frames. window: see :meth:`PoseMachine.predict`.
         mode: of the refinement; see :class:`hpm.refine.RefineSettings`.
         overlay: also drawn: ``.png``, ``.mp4``, ``.gif`` or ``.html``.
-        exports: also written, the refined poses or else the coarse ones, mm: ``.npy``, ``.json`` or ``.bvh``.
+        exports: also written, the refined poses or else the coarse ones; see :func:`hpm.files.exports.export_poses`.
+        bvh_names: of a ``.bvh``'s nodes: ``bones``, or ``conventional`` ones.
         smooth: frames that overlay and exports are averaged over.
         fps: speed of overlay and exports; None for the video's, or 10 of pictures.
         bounds: what the poses refer to; None for those that the model holds, or else the released model's.
@@ -121,7 +125,7 @@ def predict(
         >>> done.footage.frames, np.load("walk.npy").shape  # mm
         (20, (20, 16, 3))
     """
-    wanted = _Outputs(tuple(map(Path, exports)), None if overlay is None else Path(overlay), smooth, fps)
+    wanted = _Outputs(tuple(map(Path, exports)), None if overlay is None else Path(overlay), smooth, fps, bvh_names)
     named = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     machine = _loaded(model, bounds, optimize, device)
     frames, pose2d = frames_with_poses(named, every, keypoints, joints, bridging)
@@ -219,7 +223,7 @@ def _export(
     stages = {name: smoothed(pose, wanted.smooth) for name, pose in poses.stages_mm.items()}
     last = list(stages)[-1]
     for export in wanted.exports:
-        export_poses(stages[last], export, fps=fps, stage=last)
+        export_poses(stages[last], export, Motion(fps, last, title, poses.rests_on.tolist(), wanted.bvh_names))
     if wanted.overlay is None:
         return
     scene = Scene(

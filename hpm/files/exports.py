@@ -1,15 +1,18 @@
-"""3D poses for other programs: arrays, JSON, and BVH motions for Blender, Maya and the like; and smoother ones.
+"""3D poses for other programs: arrays, tables, JSON, BVH and glTF motions; and smoother ones.
 
 Poses are (frames, 16, 3) in mm, in the order of :data:`.skeleton.H36M16`, hip-centred, in a camera's axes: x right, y
-down, z away from it. BVH has y up and the front of a body that faces the camera along z, in centimetres.
+down, z away from it; NaN throughout a frame that has none. What is written has all their digits.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,45 +20,106 @@ import numpy as np
 from caffe_compat.errors import UsageError
 from caffe_compat.formats.files import atomic_write
 
-from ..scaling import bone_lengths
 from ..skeleton import H36M16
+from .gltf import to_glb
+from .motions import BvhNames, to_bvh
 
-__all__ = ["ENDINGS", "export_poses", "smoothed", "to_bvh"]
+__all__ = ["ENDINGS", "Motion", "export_poses", "smoothed"]
 
-ENDINGS = (".npy", ".json", ".bvh")
+ENDINGS = (".npy", ".npz", ".csv", ".json", ".bvh", ".glb")
+
+_AXES = "x right, y down, z away from the camera; the hip is the origin"
 
 
-def export_poses(pose_mm: np.ndarray, path: str | os.PathLike[str], *, fps: float, stage: str) -> None:
+@dataclass(frozen=True)
+class Motion:
+    """What is to be told of poses beside the poses."""
+
+    fps: float
+    stage: str
+    """``coarse`` or ``refined``."""
+    name: str = "poses"
+    """Of the footage."""
+    rests_on: Sequence[str] | None = None
+    """What each frame rests on: see :mod:`hpm.bridging`; None if nobody knows."""
+    bvh_names: BvhNames = "bones"
+
+
+def export_poses(pose_mm: np.ndarray, path: str | os.PathLike[str], motion: Motion) -> None:
     """Write poses as what the ending of ``path`` says.
 
-    ``.npy`` is a float32 array (frames, 16, 3). ``.json`` has joints, parents, unit, axes, ``fps``, ``stage`` and the
-    poses as nested lists. A frame without a pose is NaN in the one, null in the other; in ``.bvh``, which knows no such
-    thing, it moves evenly from the pose before to the one after.
+    ``.npy``: float64 (frames, 16, 3), mm, NaN where there is no pose. ``.npz``: VideoPose3D's layout: ``positions_3d``,
+    a dictionary with ``name`` of a dictionary with ``custom`` of an array in metres, and ``metadata``. ``.csv``: a line
+    a frame, its number, what it rests on and 48 values in mm, empty where there is no pose. ``.json``: joints, parents,
+    unit, axes, ``fps``, ``stage``, ``rests_on`` and the poses as nested lists, null where there is none.
+
+    ``.bvh`` (see :mod:`.motions`) and ``.glb`` (:mod:`.gltf`) are motions: where there is no pose they move evenly from
+    the one before to the one after.
 
     Raises:
-        UsageError: another ending, no frames or a speed that is none. FileError: it cannot be written.
+        UsageError: another ending, no frames, no pose in any, or a speed that is none. FileError: it cannot be written.
     """
     ending = Path(path).suffix.lower()
     if ending not in ENDINGS:
         raise UsageError(f"a name that ends in {', '.join(ENDINGS)} was expected", path=os.fspath(path))
-    pose = _checked(pose_mm, fps)
+    pose = _checked(pose_mm, motion)
     with atomic_write(path) as handle:
         if ending == ".npy":
-            np.save(handle, pose.astype(np.float32), allow_pickle=False)
-        elif ending == ".json":
-            content = {
-                "stage": stage,
-                "unit": "mm",
-                "axes": "x right, y down, z away from the camera; the hip is the origin",
-                "fps": fps,
-                "joints": list(H36M16.joints),
-                "parents": list(H36M16.parents),
-                # Without negative zeros.
-                "poses": [None if np.isnan(each).any() else (each.round(3) + 0.0).tolist() for each in pose],
-            }
-            handle.write((json.dumps(content, allow_nan=False) + "\n").encode())
+            np.save(handle, pose, allow_pickle=False)
+        elif ending == ".npz":
+            positions, metadata = _videopose3d(pose, motion)
+            np.savez_compressed(handle, positions_3d=np.array(positions), metadata=np.array(metadata))
+        elif ending == ".glb":
+            there = np.isfinite(pose).all((1, 2))
+            handle.write(to_glb(pose[there], np.flatnonzero(there) / motion.fps))
         else:
-            handle.write(to_bvh(_without_gaps(pose), fps).encode())
+            text = {".csv": _csv, ".json": _json, ".bvh": _bvh}[ending]
+            handle.write(text(pose, motion).encode())
+
+
+def _videopose3d(pose: np.ndarray, motion: Motion) -> tuple[dict[str, object], dict[str, object]]:
+    swaps = H36M16.swaps
+    sides = [[k for k, name in enumerate(H36M16.joints) if swaps[k] != k and name[0] == side] for side in "LR"]
+    metadata: dict[str, object] = {
+        "layout_name": "h36m16",
+        "num_joints": len(H36M16),
+        "keypoints_symmetry": sides,
+        "joints": list(H36M16.joints),
+        "parents": list(H36M16.parents),
+        "fps": motion.fps,
+        "stage": motion.stage,
+        "rests_on": None if motion.rests_on is None else list(map(str, motion.rests_on)),
+    }
+    return {motion.name: {"custom": pose / 1000}}, metadata
+
+
+def _csv(pose: np.ndarray, motion: Motion) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["frame", "rests_on", *(f"{joint}_{axis}" for joint in H36M16.joints for axis in "xyz")])
+    for number, each in enumerate(pose):
+        values = [""] * each.size if np.isnan(each).any() else [repr(value) for value in each.ravel().tolist()]
+        table.writerow([number, "" if motion.rests_on is None else motion.rests_on[number], *values])
+    return text.getvalue()
+
+
+def _json(pose: np.ndarray, motion: Motion) -> str:
+    content = {
+        "stage": motion.stage,
+        "unit": "mm",
+        "axes": _AXES,
+        "fps": motion.fps,
+        "joints": list(H36M16.joints),
+        "parents": list(H36M16.parents),
+        "rests_on": None if motion.rests_on is None else list(map(str, motion.rests_on)),
+        # Without negative zeros.
+        "poses": [None if np.isnan(each).any() else (each + 0.0).tolist() for each in pose],
+    }
+    return json.dumps(content, allow_nan=False) + "\n"
+
+
+def _bvh(pose: np.ndarray, motion: Motion) -> str:
+    return to_bvh(_without_gaps(pose), motion.fps, motion.bvh_names)
 
 
 def _without_gaps(pose: np.ndarray) -> np.ndarray:
@@ -63,8 +127,6 @@ def _without_gaps(pose: np.ndarray) -> np.ndarray:
     there = np.flatnonzero(np.isfinite(pose).all((1, 2)))
     if len(there) == len(pose):
         return pose
-    if not len(there):
-        raise UsageError("no frame has a pose")
     flat, frames = pose.reshape(len(pose), -1), np.arange(len(pose))
     return np.stack([np.interp(frames, there, flat[there, k]) for k in range(flat.shape[1])], 1).reshape(pose.shape)
 
@@ -96,107 +158,14 @@ def smoothed(pose: np.ndarray, frames: float) -> np.ndarray:
     return result
 
 
-def to_bvh(pose_mm: np.ndarray, fps: float) -> str:
-    """A BVH motion.
-
-    Every bone is a node of its own, which lies where the bone begins, so every bone points exactly where it does in the
-    poses. Its length is the mean over the frames: BVH knows no other.
-
-    Raises:
-        UsageError: no frames, or a speed that is none.
-    """
-    pose = _checked(pose_mm, fps)
-    lengths = bone_lengths(pose).mean(0) / 10
-    points = pose * [1, -1, -1]
-    channels = [np.zeros((len(pose), 3))]  # the hip stays at the origin
-    whole = _facing(points)
-    channels.append(_angles(whole))
-    lines = ["HIERARCHY", f"ROOT {H36M16.joints[H36M16.root]}", "{", "OFFSET 0 0 0"]
-    lines.append("CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation")
-
-    def walk(joint: int, turned: np.ndarray) -> Iterator[str]:
-        """The bones that begin in ``joint``, whose parent node is ``turned``."""
-        for child, parent in H36M16.bones:
-            if parent != joint:
-                continue
-            along = points[:, child] - points[:, parent]
-            local = _turning(_REST[child], np.einsum("tji,tj->ti", turned, along))
-            channels.append(_angles(local))
-            begin = np.zeros(3) if joint == H36M16.root else _REST[joint] * lengths[joint]
-            yield f"JOINT {H36M16.joints[parent]}_{H36M16.joints[child]}"
-            yield "{"
-            yield f"OFFSET {_numbers(begin)}"
-            yield "CHANNELS 3 Zrotation Xrotation Yrotation"
-            below = list(walk(child, turned @ local))
-            yield from below or ["End Site", "{", f"OFFSET {_numbers(_REST[child] * lengths[child])}", "}"]
-            yield "}"
-
-    lines += [*walk(H36M16.root, whole), "}", "MOTION", f"Frames: {len(pose)}", f"Frame Time: {1 / fps:.8f}"]
-    depth, indented = 0, []
-    for line in lines:
-        depth -= line == "}"
-        indented.append("\t" * depth + line)
-        depth += line == "{"
-    rows = np.concatenate(channels, 1)
-    return "\n".join([*indented, *(_numbers(row) for row in rows)]) + "\n"
-
-
-# Where bones point when nothing is turned: a body that stands with its arms stretched out to the sides.
-_DIRECTIONS = {"Spine": (0, 1, 0), "Thorax": (0, 1, 0), "Head": (0, 1, 0), "Knee": (0, -1, 0), "Foot": (0, -1, 0)}
-
-
-def _rest(name: str) -> np.ndarray:
-    side = {"L": 1, "R": -1}.get(name[0], 0)
-    return np.array(_DIRECTIONS.get(name) or _DIRECTIONS.get(name[1:]) or (side, 0, 0), np.float64)
-
-
-_REST = [_rest(name) for name in H36M16.joints]
-
-
-def _facing(points: np.ndarray) -> np.ndarray:
-    """(frames, 3, 3): how the hips and the spine turn the body; no turn where they do not tell."""
-    across = points[:, H36M16.index("LHip")] - points[:, H36M16.index("RHip")]
-    up = points[:, H36M16.index("Spine")] - points[:, H36M16.root]
-    front = np.cross(across, up)
-    size = np.linalg.norm(across, axis=-1) * np.linalg.norm(up, axis=-1)
-    tells = np.linalg.norm(front, axis=-1) > 1e-6 * np.maximum(size, 1e-9)
-    x, z = (vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), 1e-12) for vector in (across, front))
-    turned = np.stack([x, np.cross(z, x), z], -1)
-    return np.where(tells[:, None, None], turned, np.eye(3))
-
-
-def _turning(start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """(frames, 3, 3): the least turn of the unit vector ``start`` to the direction of ``end`` (frames, 3)."""
-    size = np.linalg.norm(end, axis=-1, keepdims=True)
-    end = np.where(size > 1e-9, end / np.maximum(size, 1e-9), start)
-    cosine = end @ start
-    axis = np.cross(start, end)
-    cross = np.zeros((len(end), 3, 3))
-    cross[:, [2, 0, 1], [1, 2, 0]] = axis
-    cross[:, [1, 2, 0], [2, 0, 1]] = -axis
-    turn = np.eye(3) + cross + cross @ cross / np.maximum(1 + cosine, 1e-9)[:, None, None]
-    # Half a turn has no least axis: any across will do.
-    across = np.cross(start, np.roll(np.abs(start), 1))
-    half = 2 * np.outer(across, across) - np.eye(3)
-    return np.where((cosine < -1 + 1e-9)[:, None, None], half, turn)
-
-
-def _angles(turn: np.ndarray) -> np.ndarray:
-    """(frames, 3) degrees about z, x and y whose turns, in this order, multiply to ``turn`` (frames, 3, 3)."""
-    z = np.arctan2(-turn[:, 0, 1], turn[:, 1, 1])
-    x = np.arcsin(np.clip(turn[:, 2, 1], -1, 1))
-    y = np.arctan2(-turn[:, 2, 0], turn[:, 2, 2])
-    return np.degrees(np.stack([z, x, y], 1))
-
-
-def _numbers(values: np.ndarray) -> str:
-    return " ".join(f"{value + 0.0:.6f}" for value in values)
-
-
-def _checked(pose_mm: np.ndarray, fps: float) -> np.ndarray:
+def _checked(pose_mm: np.ndarray, motion: Motion) -> np.ndarray:
     pose = np.asarray(pose_mm, np.float64)
     if pose.ndim != 3 or pose.shape[1:] != (len(H36M16), 3) or not len(pose):
         raise UsageError(f"poses of shape (frames, {len(H36M16)}, 3) were expected, found {pose.shape}")
-    if not (math.isfinite(fps) and fps > 0):
-        raise UsageError(f"{fps} frames per second; a number above 0 was expected")
+    if not np.isfinite(pose).all((1, 2)).any():
+        raise UsageError("no frame has a pose")
+    if motion.rests_on is not None and len(motion.rests_on) != len(pose):
+        raise UsageError(f"{len(motion.rests_on)} frames rest on something; there are {len(pose)}")
+    if not (math.isfinite(motion.fps) and motion.fps > 0):
+        raise UsageError(f"{motion.fps} frames per second; a number above 0 was expected")
     return pose

@@ -18,7 +18,7 @@ from hpm.datasets.detections import read_detections
 from hpm.datasets.human36m import read_baseline, read_fetch, read_videopose
 from hpm.datasets.kth_football import read_kth
 from hpm.datasets.mpii import read_mpii
-from hpm.files.exports import export_poses
+from hpm.files.exports import Motion, export_poses
 from hpm.files.keypoints import read_boxes, read_keypoints
 from hpm.files.lists import read_errors, read_list, read_refined, read_results
 from hpm.files.projector_pickle import read_projector_pickle
@@ -57,9 +57,9 @@ def _refined(path: Path) -> None:
     """Poses that were read leave as arrays, JSON and motions; arrays come back as they were."""
     found = read_refined(path)
     frames = found.reshape(len(found), -1, 3)
-    for ending in (".npy", ".json", ".bvh"):
-        export_poses(frames, path.with_name(f"b{ending}"), fps=25, stage="refined")
-    np.testing.assert_array_equal(np.load(path.with_name("b.npy")), frames.astype(np.float32))
+    for ending in (".npy", ".npz", ".csv", ".json", ".bvh", ".glb"):
+        export_poses(frames, path.with_name(f"b{ending}"), Motion(fps=25, stage="refined"))
+    np.testing.assert_array_equal(np.load(path.with_name("b.npy")), frames)
 
 
 def _a_pickle() -> bytes:

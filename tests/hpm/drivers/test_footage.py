@@ -13,8 +13,8 @@ from caffe_compat.formats.cxx_numbers import cxx_rows
 from hpm.drivers.footage import Block, footage_blocks
 from hpm.drivers.footage_sinks import Poses
 from hpm.drivers.predict import predict_footage
-from hpm.files.exports import export_poses
-from hpm.files.lists import read_refined, read_results, refined_line
+from hpm.files.exports import Motion, export_poses
+from hpm.files.lists import read_results, refined_line
 from hpm.files.numbers import as_in_results, as_refined
 from hpm.model import PoseMachine
 from hpm.scaling import REFINEMENT_BOUNDS
@@ -48,24 +48,26 @@ def test_numbers_are_those_that_a_reader_of_the_file_finds() -> None:
 
 
 @pytest.mark.parametrize("keypoints", [False, True])
-def test_what_is_exported_has_the_numbers_of_the_files(keypoints: bool, machine: PoseMachine, tmp_path: Path) -> None:
+def test_what_is_exported_has_all_digits_and_the_files_have_theirs(
+    keypoints: bool, machine: PoseMachine, tmp_path: Path
+) -> None:
     frames, poses = random_frames(7), Poses(machine)
     points = np.random.RandomState(3).uniform(8, 50, (7, 16, 2)) if keypoints else None
     refiner = machine.refiner() if keypoints else None
     footage = predict_footage(machine, frames, tmp_path, pose2d_pixels=points, refiner=refiner, window=3, sinks=[poses])
     assert list(poses.stages_mm) == (["coarse", "refined"] if keypoints else ["coarse"])
+    # What is exported has all digits; the text files have theirs of the same numbers.
+    digits = {"coarse": as_in_results, "refined": as_refined}
     for stage, pose in poses.stages_mm.items():
-        np.testing.assert_array_equal(pose, footage.pose_mm(stage))
+        np.testing.assert_array_equal(digits[stage](pose), footage.pose_mm(stage))
+        assert (pose != footage.pose_mm(stage)).any()
     assert poses.pose2d is not None
-    np.testing.assert_array_equal(poses.pose2d.reshape(7, 32), read_results(tmp_path / "pose2d.csv", 32))
-    export_poses(poses.stages_mm["coarse"], tmp_path / "a.json", fps=10, stage="coarse")
+    flat = as_in_results(poses.pose2d.reshape(7, 32))
+    np.testing.assert_array_equal(flat, read_results(tmp_path / "pose2d.csv", 32))
+    last = list(poses.stages_mm)[-1]
+    export_poses(poses.stages_mm[last], tmp_path / "a.json", Motion(10, last))
     exported = np.array(json.loads((tmp_path / "a.json").read_text())["poses"])
-    coarse = read_results(tmp_path / "coarse_unnorm.csv", 48).reshape(7, 16, 3)
-    np.testing.assert_array_equal(exported, coarse.round(3))
-    if keypoints:
-        np.testing.assert_array_equal(
-            poses.stages_mm["refined"].reshape(7, 48), read_refined(tmp_path / "refined_mm.txt")
-        )
+    np.testing.assert_array_equal(exported, poses.stages_mm[last])
 
 
 def test_no_pose_is_read_from_a_file(machine: PoseMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pygltflib import GLTF2
+from scipy.spatial.transform import Rotation
 
 from caffe_compat.errors import UsageError
-from hpm.files.exports import export_poses, smoothed, to_bvh
+from hpm.files.exports import Motion, export_poses, smoothed
 from hpm.files.lists import read_list
+from hpm.files.motions import to_bvh
+from hpm.files.npz import read_npz
 from hpm.scaling import bone_lengths, denormalise, read_bounds
 from hpm.skeleton import H36M16
 
@@ -117,23 +122,116 @@ def test_bvh_of_poses_that_tell_no_direction() -> None:
     )
 
 
-def test_arrays_and_json(walk: np.ndarray, tmp_path: Path) -> None:
-    for name in ("a.npy", "a.json", "a.bvh"):
-        export_poses(walk, tmp_path / name, fps=10, stage="refined")
-    array = np.load(tmp_path / "a.npy", allow_pickle=False)
-    assert (array.shape, array.dtype) == (walk.shape, np.float32)
-    np.testing.assert_allclose(array, walk, atol=1e-3)
+def test_conventional_names_of_the_same_motion(walk: np.ndarray) -> None:
+    """Those of CMU's motions; where the nodes are, and how they turn, does not change."""
+    ours, theirs = to_bvh(walk, 10).splitlines(), to_bvh(walk, 10, "conventional").splitlines()
+    names = [line.split()[1] for line in theirs if line.split()[0] in ("ROOT", "JOINT")]
+    sides = [
+        side + part for side in ("Right", "Left") for part in ("Hip", "UpLeg", "Leg", "Shoulder", "Arm", "ForeArm")
+    ]
+    assert sorted(names) == sorted(["Hips", "Spine", "Spine1", "Neck", *sides])
+    differ = [(a.split(), b.split()) for a, b in zip(ours, theirs, strict=True) if a != b]
+    assert len(differ) == 16
+    assert (["JOINT", "LHip_LKnee"], ["JOINT", "LeftUpLeg"]) in differ
+
+
+def _accessor(file: GLTF2, number: int) -> np.ndarray:
+    """The rows of an accessor, by the numbers that glTF gives to types."""
+    accessor = file.accessors[number]
+    view = file.bufferViews[accessor.bufferView]
+    kind, width = {5126: "<f4", 5123: "<u2"}[accessor.componentType], {"SCALAR": 1, "VEC3": 3, "VEC4": 4}[accessor.type]
+    values = np.frombuffer(file.binary_blob(), kind, accessor.count * width, view.byteOffset)
+    rows = values.reshape(accessor.count, width)
+    np.testing.assert_array_equal(rows.min(0), np.float32(accessor.min))
+    np.testing.assert_array_equal(rows.max(0), np.float32(accessor.max))
+    return rows
+
+
+def test_a_reader_of_gltf_finds_the_poses(walk: np.ndarray, tmp_path: Path) -> None:
+    pose = walk.copy()
+    pose[3] = np.nan  # a frame without a pose has no key
+    export_poses(pose, tmp_path / "a.glb", Motion(12.5, "refined"))
+    file = GLTF2().load(str(tmp_path / "a.glb"))
+    nodes = {node.name: k for k, node in enumerate(file.nodes)}
+    (animation,) = file.animations
+    tracks = {}
+    for channel in animation.channels:
+        sampler = animation.samplers[channel.sampler]
+        assert sampler.interpolation == "LINEAR"
+        times = _accessor(file, sampler.input)[:, 0]
+        np.testing.assert_allclose(times, np.delete(np.arange(len(walk)), 3) / 12.5, rtol=1e-6)
+        tracks[channel.target.node, channel.target.path] = _accessor(file, sampler.output).astype(np.float64)
+    expected = np.delete(walk, 3, 0) * [1, -1, -1] / 1000
+
+    def place(node: int) -> np.ndarray:
+        """Where a joint's node is: joints only move, they do not turn."""
+        above = [k for k, other in enumerate(file.nodes) if node in (other.children or [])]
+        return tracks[node, "translation"] + (place(above[0]) if above else 0)
+
+    assert file.scenes[file.scene].nodes == [nodes["Hip"]]
+    for k, name in enumerate(H36M16.joints):
+        np.testing.assert_allclose(place(nodes[name]), expected[:, k], atol=1e-5)
+    # The spindle's tip, turned and scaled, lies on the joint.
+    for child, parent in H36M16.bones:
+        bone = nodes[f"{H36M16.joints[parent]}_{H36M16.joints[child]}"]
+        assert bone in file.nodes[nodes[H36M16.joints[parent]]].children
+        turn = Rotation.from_quat(tracks[bone, "rotation"])
+        tip = turn.apply(tracks[bone, "scale"] * [0, 1, 0])
+        np.testing.assert_allclose(tip, expected[:, child] - expected[:, parent], atol=1e-5)
+        (primitive,) = file.meshes[file.nodes[bone].mesh].primitives
+        assert _accessor(file, primitive.attributes.POSITION)[:, 1].max() == 1
+        assert _accessor(file, primitive.indices).max() == 5
+
+
+def test_a_bone_that_points_down_half_a_turn(walk: np.ndarray, tmp_path: Path) -> None:
+    down = np.zeros((2, 16, 3))
+    down[:, 1:, 1] = 100.0 * np.arange(1, 16)  # y is down in a camera's axes
+    export_poses(down, tmp_path / "a.glb", Motion(10, "coarse"))
+    file = GLTF2().load(str(tmp_path / "a.glb"))
+    for node in file.nodes:
+        if node.rotation is not None:
+            tip = Rotation.from_quat(node.rotation).apply([0, node.scale[1], 0])
+            assert tip[1] == pytest.approx(-node.scale[1], abs=1e-6)
+
+
+def test_arrays_tables_and_json_have_all_digits(walk: np.ndarray, tmp_path: Path) -> None:
+    pose = walk.copy()
+    pose[2] = np.nan
+    rests_on = ["seen"] * len(walk)
+    rests_on[2] = "none"
+    motion = Motion(10, "refined", "walk.mp4", rests_on)
+    for name in ("a.npy", "a.npz", "a.csv", "a.json", "a.bvh"):
+        export_poses(pose, tmp_path / name, motion)
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy", allow_pickle=False), pose)
     content = json.loads((tmp_path / "a.json").read_text())
-    np.testing.assert_allclose(content["poses"], walk, atol=1e-3)
+    assert content["poses"].pop(2) is None
+    np.testing.assert_array_equal(content["poses"], np.delete(pose, 2, 0))
     assert (content["stage"], content["unit"], content["fps"]) == ("refined", "mm", 10)
     assert content["joints"][content["parents"][3]] == "RKnee"
-    assert (tmp_path / "a.bvh").read_text() == to_bvh(walk, 10)
-    with pytest.raises(UsageError, match=r"a.fbx: a name that ends in .npy, .json, .bvh"):
-        export_poses(walk, tmp_path / "a.fbx", fps=10, stage="refined")
+    assert content["rests_on"] == rests_on
+    arrays = read_npz(tmp_path / "a.npz")
+    np.testing.assert_array_equal(arrays["positions_3d"]["walk.mp4"]["custom"], pose / 1000)
+    assert arrays["metadata"]["keypoints_symmetry"] == [[4, 5, 6, 10, 11, 12], [1, 2, 3, 13, 14, 15]]
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[1]["LWrist_y"]) == pose[1, H36M16.index("LWrist"), 1]
+    assert (rows[2]["frame"], rows[2]["rests_on"], rows[2]["Hip_x"]) == ("2", "none", "")
+    motions = (tmp_path / "a.bvh").read_text().partition("Frame Time")[2].splitlines()[1:]
+    middle = (walk[1] + walk[3]) / 2
+    assert motions[2] == to_bvh(np.concatenate([walk[:2], middle[None], walk[3:]]), 10).splitlines()[-len(walk) + 2]
+
+
+def test_what_cannot_be_exported(walk: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"a.fbx: a name that ends in .npy, .npz, .csv, .json, .bvh, .glb"):
+        export_poses(walk, tmp_path / "a.fbx", Motion(10, "refined"))
     with pytest.raises(UsageError, match=r"found \(0, 16, 3\)"):
-        export_poses(walk[:0], tmp_path / "b.npy", fps=10, stage="refined")
+        export_poses(walk[:0], tmp_path / "b.npy", Motion(10, "refined"))
     with pytest.raises(UsageError, match="0 frames per second"):
-        to_bvh(walk, 0)
+        export_poses(walk, tmp_path / "b.npy", Motion(0, "refined"))
+    with pytest.raises(UsageError, match="no frame has a pose"):
+        export_poses(np.full_like(walk, np.nan), tmp_path / "b.bvh", Motion(10, "refined"))
+    with pytest.raises(UsageError, match="1 frames rest on something"):
+        export_poses(walk, tmp_path / "b.bvh", Motion(10, "refined", rests_on=["seen"]))
 
 
 def test_smoothing() -> None:
