@@ -21,7 +21,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -104,11 +103,12 @@ def read_detected(
 _KNOWN = "mmpose's, AlphaPose's, OpenPose's, MediaPipe's or COCO results"
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path) -> object:
     try:
-        return json.loads(read_file(path))
+        content: object = json.loads(read_file(path))
     except (ValueError, RecursionError) as error:
         raise FileError(f"is no JSON: {str(error)[:100]}", path=str(path)) from error
+    return content
 
 
 def _order(given: Skeleton | None, told: Skeleton | None, path: str) -> Skeleton:
@@ -134,7 +134,7 @@ def _numbers(values: object, shape: tuple[int, ...], what: str, place: str) -> n
     return array
 
 
-def _list(value: object, what: str, place: str) -> list[Any]:
+def _list(value: object, what: str, place: str) -> list[object]:
     if not isinstance(value, list):
         raise FileError(f"{what} in a list were expected, found {type(value).__name__}", path=place)
     return value
@@ -167,7 +167,7 @@ def _mmpose(entries: object, told: Skeleton | None, joints: Skeleton | None, pat
     return Detected(order, _in_order({number - first: people for number, people in frames.items()}, path))
 
 
-def _instance(entry: Any, order: Skeleton, place: str) -> Person:
+def _instance(entry: object, order: Skeleton, place: str) -> Person:
     if not isinstance(entry, Mapping):
         raise FileError("an instance with keypoints was expected", path=place)
     points = _numbers(entry.get("keypoints"), (len(order), 2), f"keypoints of {order.name}", place)
@@ -190,7 +190,7 @@ def _in_order(frames: Mapping[int, list[Person]], path: str) -> list[list[Person
 # AlphaPose, and results as COCO's evaluation takes them
 
 
-def _results(entries: list[Any], joints: Skeleton | None, pictures: Sequence[str] | None, path: str) -> Detected:
+def _results(entries: list[object], joints: Skeleton | None, pictures: Sequence[str] | None, path: str) -> Detected:
     by_id: dict[int | str, list[Person]] = {}
     order: Skeleton | None = None
     for k, entry in enumerate(entries):
@@ -259,7 +259,7 @@ def _openpose_folder(folder: Path, joints: Skeleton | None) -> Detected:
     return Detected(order, [_openpose(_json(found[key]), order, str(found[key])) for key in sorted(found)])
 
 
-def _openpose(content: Any, order: Skeleton, path: str) -> list[Person]:
+def _openpose(content: object, order: Skeleton, path: str) -> list[Person]:
     people = _list(content.get("people") if isinstance(content, Mapping) else None, "people", path)
     persons = []
     for entry in people:
@@ -272,7 +272,7 @@ def _openpose(content: Any, order: Skeleton, path: str) -> list[Person]:
 # MediaPipe
 
 
-def _mediapipe(frames: Iterable[Any], joints: Skeleton | None, path: str) -> Detected:
+def _mediapipe(frames: Iterable[object], joints: Skeleton | None, path: str) -> Detected:
     order = _order(joints, MEDIAPIPE33, path)
     people = []
     for number, entry in enumerate(frames):
@@ -285,9 +285,13 @@ def _mediapipe(frames: Iterable[Any], joints: Skeleton | None, path: str) -> Det
     return Detected(order, people, fractions=True)
 
 
-def _landmarks(marks: list[Any], order: Skeleton, place: str) -> Person:
-    if len(marks) != len(order) or not all(isinstance(mark, Mapping) and {"x", "y"} <= mark.keys() for mark in marks):
+def _landmarks(marks: list[object], order: Skeleton, place: str) -> Person:
+    rows = [
+        [mark["x"], mark["y"], mark.get("visibility", 1.0)]
+        for mark in marks
+        if isinstance(mark, Mapping) and {"x", "y"} <= mark.keys()
+    ]
+    if len(marks) != len(order) or len(rows) != len(order):
         raise FileError(f"{len(order)} landmarks with x and y were expected ({_KNOWN})", path=place)
-    rows = [[mark["x"], mark["y"], mark.get("visibility", 1.0)] for mark in marks]
     flat = _numbers(rows, (len(order), 3), "landmarks", place)
     return Person(flat[:, :2], _sure(flat[:, :2], flat[:, 2]))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,9 @@ from ..joint_orders import Skeleton
 from ..skeleton import H36M16
 
 __all__ = ["to_glb"]
+
+Entry = dict[str, object]
+"""An object of the file's JSON."""
 
 _FLOAT, _UNSIGNED_SHORT = 5126, 5123
 _ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
@@ -32,13 +34,13 @@ class _Buffer:
 
     def __init__(self) -> None:
         self.data = bytearray()
-        self.views: list[dict[str, Any]] = []
-        self.accessors: list[dict[str, Any]] = []
+        self.views: list[Entry] = []
+        self.accessors: list[Entry] = []
 
     def add(self, values: np.ndarray, kind: str, component: int, target: int | None = None) -> int:
         """The number of the accessor of an array of rows (SCALAR, VEC3 or VEC4)."""
         raw = np.ascontiguousarray(values).tobytes()
-        view: dict[str, Any] = {"buffer": 0, "byteOffset": len(self.data), "byteLength": len(raw)}
+        view: Entry = {"buffer": 0, "byteOffset": len(self.data), "byteLength": len(raw)}
         if target is not None:
             view["target"] = target
         self.views.append(view)
@@ -67,9 +69,9 @@ def to_glb(pose_mm: np.ndarray, times: np.ndarray, joints: Skeleton = H36M16) ->
     points = (np.asarray(pose_mm, np.float64) * [1, -1, -1] / 1000).astype(np.float64)
     buffer, nodes, channels, samplers = (
         _Buffer(),
-        list[dict[str, Any]](),
-        list[dict[str, Any]](),
-        list[dict[str, Any]](),
+        list[Entry](),
+        list[Entry](),
+        list[Entry](),
     )
     clock = buffer.add(np.asarray(times, np.float32), "SCALAR", _FLOAT)
 
@@ -78,6 +80,7 @@ def to_glb(pose_mm: np.ndarray, times: np.ndarray, joints: Skeleton = H36M16) ->
         samplers.append({"input": clock, "output": output, "interpolation": "LINEAR"})
         channels.append({"sampler": len(samplers) - 1, "target": {"node": node, "path": path}})
 
+    below: list[list[int]] = [[] for _ in joints.joints]
     for k, name in enumerate(joints.joints):
         parent = joints.parents[k]
         place = points[:, k] - (0 if parent == k else points[:, parent])
@@ -97,10 +100,13 @@ def to_glb(pose_mm: np.ndarray, times: np.ndarray, joints: Skeleton = H36M16) ->
                 "scale": size[0].tolist(),
             }
         )
-        nodes[parent].setdefault("children", []).extend([child, len(nodes) - 1])
+        below[parent] += [child, len(nodes) - 1]
         moves(len(nodes) - 1, "rotation", turn, "VEC4")
         moves(len(nodes) - 1, "scale", size, "VEC3")
-    content = {
+    for node, children in zip(nodes, below, strict=False):
+        if children:
+            node["children"] = children
+    content: Entry = {
         "asset": {"version": "2.0", "generator": "hpm"},
         "scene": 0,
         "scenes": [{"nodes": [joints.root]}],
@@ -114,7 +120,7 @@ def to_glb(pose_mm: np.ndarray, times: np.ndarray, joints: Skeleton = H36M16) ->
     return _packed(content, bytes(buffer.data))
 
 
-def _meshes(buffer: _Buffer) -> dict[str, Any]:
+def _meshes(buffer: _Buffer) -> Entry:
     """The spindle in each side's colour."""
     position = buffer.add(_SPINDLE, "VEC3", _FLOAT, _ARRAY_BUFFER)
     faces = buffer.add(_FACES.ravel(), "SCALAR", _UNSIGNED_SHORT, _ELEMENT_ARRAY_BUFFER)
@@ -139,7 +145,7 @@ def _turns(along: np.ndarray) -> np.ndarray:
     return turn
 
 
-def _packed(content: dict[str, Any], data: bytes) -> bytes:
+def _packed(content: Entry, data: bytes) -> bytes:
     text = json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(data), 0x004E4942) + data
