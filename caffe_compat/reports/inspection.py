@@ -78,7 +78,10 @@ class SolverStateInspection:
 
 @dataclass(frozen=True)
 class CheckpointInspection:
-    """What a ``.pt`` says of itself, beside its network and tensors; see :mod:`caffe_compat.network.checkpoint`."""
+    """What a ``.pt`` says of itself, beside its network and tensors; see :mod:`caffe_compat.network.checkpoint`.
+
+    ``choice`` is what was measured for engine ``"auto"``, in words.
+    """
 
     dtype: str
     optimized: bool
@@ -88,6 +91,8 @@ class CheckpointInspection:
     extra: dict[str, str]
     written_by: str
     unfilled: tuple[str, ...] = ()
+    engine: str = "torch"
+    choice: str = ""
 
 
 @dataclass(frozen=True)
@@ -370,6 +375,8 @@ def _inspect_checkpoint(path: str, size: int) -> Inspection:
         {name: _plain_extra(value) for name, value in content.extra.items()},
         content.written_by,
         content.unfilled,
+        content.engine,
+        "" if content.choice is None else str(content.choice),
     )
     warnings = [*network.warnings, *(w for row in rows.layers for w in row_warnings(row))]
     return Inspection(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import caffe_compat
 from caffe_compat import CaffeNet
+from caffe_compat.cli import main
 from caffe_compat.errors import MissingExtraError, UsageError
 from caffe_compat.inference import choosing, engines
 from caffe_compat.inference.choice import Choice
@@ -35,6 +36,7 @@ layer { name: "x" type: "Input" top: "x" top: "cont"
 layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "cont" top: "h" recurrent_param { num_output: 5
   weight_filler { type: "uniform" } bias_filler { type: "uniform" } } }
 """
+FORMATS = Path(__file__).parents[2] / "reference_outputs" / "formats"
 EVERY = sorted(engines.engines())
 
 
@@ -209,3 +211,20 @@ def test_a_choice_in_a_file_is_checked() -> None:
     for wrong in ({"engine": 1}, {"milliseconds": {"torch": "fast"}}, {"threads": 0}, {"runtimes": [1]}, {"more": 1}):
         with pytest.raises((TypeError, ValueError)):
             Choice.from_record({**choice.to_record(), **wrong})
+
+
+def status_of(*words: object) -> object:
+    with pytest.raises(SystemExit) as ended:
+        main(list(map(str, words)))
+    return ended.value.code
+
+
+def test_the_command_line_stores_and_tells_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [FORMATS / "v1net.prototxt", FORMATS / "v1net.caffemodel"]
+    for engine, told in (("auto", "runs in engine "), ("openvino", "runs in openvino\n")):
+        out = tmp_path / f"{engine}.pt"
+        assert status_of("convert", *files, "-o", out, "--optimize", "--engine", engine) == 0
+        assert status_of("inspect", out) == 0
+        assert told in capsys.readouterr().out
+    assert status_of("convert", *files, "-o", tmp_path / "x.pt", "--engine", "auto") == 2
+    assert "--engine auto is for --optimize" in capsys.readouterr().err
