@@ -12,6 +12,7 @@ from typing import Any
 from caffe_compat import CaffeNet, Conversion, UsageError
 from caffe_compat.formats.files import staged_files
 from caffe_compat.inference.optimization import InferenceNet
+from caffe_compat.network.checkpoint import check_dtype
 
 from .dynamic import dynamic_axes
 from .pixels import pixels_of
@@ -70,9 +71,9 @@ def export(
         options: those of the format, see :attr:`Target.options`; ``dtype`` is the precision of the weights.
 
     Raises:
-        UsageError: no such format or option, or the net is an inference form. NetworkError: the network has something
-            that the format cannot express. ParityError: the file does not give what the net gives. MissingExtraError: a
-            package is not installed. FileError: ``path`` cannot be written.
+        UsageError: no such format or option, or the net is an inference form or has no values yet. NetworkError: the
+            network has something that the format cannot express. ParityError: the file does not give what the net
+            gives. MissingExtraError: a package is not installed. FileError: ``path`` cannot be written.
     """
     found = target_of(path) if format is None else find_target(format)
     found.check(options)
@@ -81,6 +82,7 @@ def export(
         raise UsageError("the inference form of a net suits this library alone; export the net it was made of")
     if outputs is not None:
         net = net.part(outputs)
+    check_dtype(net, "float32")
     facts = {name: getattr(model, name) for name in found.keeps} if isinstance(model, Conversion) else {}
     asked = {**facts, **options}
     settings = found.settings(asked)

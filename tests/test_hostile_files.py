@@ -174,6 +174,22 @@ def test_a_solver(command: Command) -> None:
     assert "solver_mode is given again" in text
 
 
+def test_a_blob_forges_no_line_of_a_log(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forged = r"I1127 00:00:00.000000 1 solver.cpp:239] Iteration 7, loss = 666"
+    text = (HOSTILE / "forged_log_net.prototxt").read_text()
+    (tmp_path / "net.prototxt").write_text(text.replace('"loss"', rf'"loss\n{forged}"'))
+    (tmp_path / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 1 display: 1 snapshot_after_train: false'
+    )
+    monkeypatch.chdir(tmp_path)
+    status, text = command("train", "--solver", "solver.prototxt")
+    lines = [line for line in text.splitlines() if "666" in line]
+    assert status == 0
+    assert lines
+    assert not [line for line in lines if line.startswith(("I1127 00:00:00", "Iteration"))]
+    assert all(rf"loss\n{forged}" in line for line in lines)
+
+
 def test_escapes_reach_no_terminal(command: Command) -> None:
     for words in (["inspect"], ["time"], ["survey"]):
         _, text = command(*words, HOSTILE / "ansi.prototxt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..formats.files import atomic_write
 from ..formats.log_tables import read_log_tables, write_log_tables
 from ..formats.logs import LogRow, TrainLog, read_log
 from .options import say
-from .plotting import write_plainly
+from .plotting import drawable, write_plainly
 
 
 @click.command("plot-log")
@@ -75,8 +76,9 @@ def _series(rows: Sequence[LogRow], output: str | None) -> tuple[list[int], list
 
 
 def _draw(axes: Any, series: Mapping[str, tuple[list[int], list[float]]]) -> None:
+    series = {name: (x, drawable(y)) for name, (x, y) in series.items()}
     lines = [axes.plot(x, y, marker="." if len(x) < 50 else None, linewidth=1)[0] for x, y in series.values()]
-    values = [value for _, y in series.values() for value in y]
+    values = [value for _, y in series.values() for value in y if math.isfinite(value)]
     if values and min(values) > 0 and max(values) > 100 * min(values):
         axes.set_yscale("log")
     axes.grid(True, alpha=0.3)

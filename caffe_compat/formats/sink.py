@@ -40,6 +40,10 @@ class Sink(io.RawIOBase):
         """As of any file."""
         return True
 
+    def seekable(self) -> bool:
+        """As of any file."""
+        return True
+
     def tell(self) -> int:
         """As of any file."""
         return self._at

@@ -136,7 +136,7 @@ def check_dtype(net: CaffeNet, dtype: str) -> frozenset[str]:
     """The entries of the state dict that ``net`` keeps in float32 whatever its precision.
 
     Raises:
-        UsageError: not a dtype, or one in which a weight would become infinite.
+        UsageError: not a dtype, or one in which a weight would become infinite; or a blob has no values yet.
     """
     if dtype not in DTYPES:
         raise UsageError(f"dtype {dtype!r}: one of {', '.join(DTYPES)} was expected")
@@ -145,6 +145,8 @@ def check_dtype(net: CaffeNet, dtype: str) -> frozenset[str]:
     )
     largest = torch.finfo(DTYPES[dtype]).max
     for name, tensor in net.state_dict().items():
+        if tensor.is_meta:
+            raise UsageError(f"the net has no values for {name} yet; load weights, or call net.materialize() first")
         if dtype == "float32" or name in wide or not tensor.is_floating_point() or tensor.numel() == 0:
             continue
         peak = tensor.abs().nan_to_num(0.0, 0.0, 0.0).amax()
@@ -159,8 +161,6 @@ def _as_stored(net: CaffeNet, dtype: torch.dtype, wide: frozenset[str]) -> dict[
     made: dict[tuple[Any, ...], torch.Tensor] = {}
     stored = {}
     for name, tensor in net.state_dict().items():
-        if tensor.is_meta:
-            raise UsageError(f"the net has no values for {name} yet; load weights, or call net.materialize() first")
         kind = torch.float32 if name in wide else dtype
         place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype, kind)
         if not tensor.numel() or place not in made:

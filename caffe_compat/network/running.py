@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..access import FileAccess
+from ..errors import UsageError, first_line
 from ..schema.messages import NetParameter
 from .graph import Graph
 from .pickling import PicklableNet
@@ -95,11 +96,7 @@ class ProgramNet(PicklableNet):
         """
         wanted = self.program.wanted(blobs)
         device, dtype = self.device_and_dtype()
-        given = {
-            # Torch takes no array that must not be written to, such as a mapped file.
-            name: torch.as_tensor(np.require(x, None, ("C", "W")) if isinstance(x, np.ndarray) else x).to(device, dtype)
-            for name, x in (inputs or {}).items()
-        }
+        given = {name: _as_input(name, x, device, dtype) for name, x in (inputs or {}).items()}
         with torch.no_grad():
             values = self.program.execute(self, self.program.place((), given), keep=blobs is not None)
         named = blobs is not None and blobs != "all"
@@ -168,3 +165,13 @@ class ProgramNet(PicklableNet):
 
     def extra_repr(self) -> str:
         return f"{self.message.name!r}, phase={self.graph.state.phase}, dialect={self.dialect}"
+
+
+def _as_input(name: str, x: Any, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """An array or tensor as the net takes it. Raises UsageError, also for a tensor without values (of ``meta``)."""
+    try:
+        # Torch takes no array that must not be written to, such as a mapped file.
+        whole = np.require(x, None, ("C", "W")) if isinstance(x, np.ndarray) else x
+        return torch.as_tensor(whole).to(device, dtype)
+    except (RuntimeError, TypeError, ValueError) as error:  # of which NotImplementedError is the first
+        raise UsageError(f"input {name!r} cannot be taken to {device} as {dtype}: {first_line(error)}") from error

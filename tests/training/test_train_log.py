@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from caffe_compat.cli.plotting import drawable
+from caffe_compat.cli.programs.plot_training_log import main as plot_training_log
 from caffe_compat.errors import FileError
 from caffe_compat.formats.logs import parse_log, read_log
 from tests.training.tiny_training import caffe_compat, train, write_training
@@ -122,6 +124,20 @@ def test_plots(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: p
     assert "wrote loss.png: 2 iterations and 2 tests" in capfd.readouterr().out
     assert caffe_compat("plot-log", "train.log", "-o", "loss.doc") == 2
     assert "can be written" in capfd.readouterr().err
+
+
+def test_losses_too_large_for_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of numbers that no training has, a library's arithmetic overflows."""
+    monkeypatch.chdir(tmp_path)
+    losses = ("1e308", "-1e308", "nan", "inf", "1e400", "3e38", "-3e38", "0.5")
+    (tmp_path / "train.log").write_text(
+        "".join(
+            f"I0101 00:00:0{i}.000000 1 solver.cpp:239] Iteration {i}, loss = {loss}\n" for i, loss in enumerate(losses)
+        )
+    )
+    assert caffe_compat("plot-log", "train.log", "-o", "loss.png") == 0
+    assert plot_training_log(["6", "6.png", "train.log"]) == 0
+    assert drawable([1e308, -1e39, 3e38]) == pytest.approx([math.nan, math.nan, 3e38], nan_ok=True)
 
 
 def test_charts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from ...errors import FileError, UsageError
 from ...extras import require
 from ...formats.files import atomic_write
 from ...formats.logs import LogRow, TrainLog, read_log
-from ..plotting import write_plainly
+from ..plotting import drawable, write_plainly
 from .common import usage
 
 __all__ = ["main"]
@@ -53,7 +53,7 @@ def main(words: list[str]) -> int:
         x, y = _series(read_log(path), number)
         if not x:
             raise FileError(f"tells nothing of {_CHARTS[number].partition('  ')[0].lower()}", path=path)
-        lines += axes.plot(x, y, marker=".", linewidth=0.75)
+        lines += axes.plot(x, drawable(y), marker=".", linewidth=0.75)
     legend = axes.legend(lines, list(map(str, range(len(lines)))), loc="lower right" if number < 2 else "upper right")
     for text, path in zip(legend.get_texts(), logs, strict=True):
         write_plainly(text, os.path.basename(path).removesuffix(".log"))
