@@ -28,6 +28,7 @@ class Choice:
         truth_too: whether true boxes are proposals as well. neither_too: whether what is neither object nor background
             makes up for what is missing. drawn: whether boxes at random do, too; else there is one where there is
             no other.
+        padded: whether true boxes of image -1 are none.
         least: boxes whose common part is narrower or lower, in pixels, do not overlap.
     """
 
@@ -40,6 +41,7 @@ class Choice:
     truth_too: bool = True
     neither_too: bool = True
     drawn: bool = True
+    padded: bool = False
     least: float = 0.0
 
 
@@ -49,8 +51,8 @@ class ProposalTarget(Layer):
     boxes (K, 6: class, corners, overlap), and what each proposal counts for (K, 1), all with two axes of 1 behind.
 
     True boxes are proposals, too. First come objects, then background; where there are too few, what is neither, and
-    then boxes at random. Adjustments count where the overlap is within ``counted``; true boxes of image -1 are none.
-    Draws are of this library, not the fork's. No gradient. Sources: zhaoweicai/mscnn and zhaoweicai/cascade-rcnn,
+    then boxes at random. Adjustments count where the overlap is within ``counted``. Draws are of this library, not the
+    fork's. No gradient. Sources: zhaoweicai/mscnn and zhaoweicai/cascade-rcnn,
     ``proposal_target_layer.cpp``.
     """
 
@@ -87,7 +89,8 @@ class ProposalTarget(Layer):
         device = proposals.device
         proposals, truth = proposals.flatten(1).cpu(), truth.flatten(1).cpu()
         generator = self.randomness.generator(self.layer_name, "cpu")
-        truth = truth[truth[:, 0].trunc() != -1]
+        if self.choice.padded:
+            truth = truth[truth[:, 0].trunc() != -1]
         boxes = torch.cat([proposals, truth[:, :5]]) if self.choice.truth_too else proposals
         match, overlap = _matches(boxes, truth, self.choice.least)
         objects, others = self._sampled(match, overlap, truth, generator)
@@ -198,7 +201,12 @@ def proposal_target_of_cascade(spec: LayerSpec) -> Layer:
     spec.shaped(1, "boxes", "values >= 7", ones=True)
     params = spec.params("proposal_target_param")
     choice = Choice(
-        *_choice(spec), truth_too=params.append_gtbox, neither_too=params.pickup_discard, drawn=False, least=1
+        *_choice(spec),
+        truth_too=params.append_gtbox,
+        neither_too=params.pickup_discard,
+        drawn=False,
+        padded=True,
+        least=1,
     )
     return _proposal_target(spec, choice, (params.bbox_thr_lw, params.bbox_thr_hg))
 
