@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..formats.sizes import MAX_BLOB_AXES
 from ..network.registry import Shape
 from ..reports.blobs import BlobRow, WeightsInspection
 from ..reports.inspection import (
@@ -171,4 +172,6 @@ def _print_pair(pair: PairInspection) -> None:
 
 
 def _shape(shape: Shape) -> str:
+    if len(shape) > MAX_BLOB_AXES:  # a file may say it, and no blob has it
+        return f"{'x'.join(map(str, shape[:4]))}... ({len(shape)} axes)"
     return "x".join(map(str, shape)) or "scalar"
