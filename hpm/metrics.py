@@ -17,9 +17,11 @@ from .skeleton import KTH14, Skeleton
 
 __all__ = [
     "PCP_PARTS",
+    "acceleration_error",
     "auc",
     "mpjpe",
     "mpjpe_per_frame",
+    "mpjpe_per_joint",
     "mpjve",
     "n_mpjpe",
     "n_mpjpe_per_frame",
@@ -155,6 +157,45 @@ def mpjve(pose_mm: np.ndarray, truth_mm: np.ndarray, starts: np.ndarray | None =
             raise UsageError(f"starts of shape {starts.shape} for {len(pose)} frames")
         error = error[~np.asarray(starts, bool)[1:]]
     return float(error.mean()) if error.size else float("nan")
+
+
+def acceleration_error(pose_mm: np.ndarray, truth_mm: np.ndarray, starts: np.ndarray | None = None) -> float:
+    """Mean per-joint acceleration error, mm per frame squared: MPJPE of second differences. Kanazawa et al., CVPR 2019.
+
+    Args:
+        starts: (frames,) booleans, True where a sequence starts: three frames count only if they are of one. None for
+            one sequence.
+
+    Returns:
+        NaN if no three frames follow one another.
+
+    Example:
+        >>> truth = np.zeros((3, 1, 3))
+        >>> pose = truth + [[[0, 0, 5]], [[0, 0, 5]], [[0, 0, 9]]]
+        >>> acceleration_error(pose, truth), acceleration_error(pose + pose, truth)
+        (4.0, 8.0)
+    """
+    pose, truth = _checked(pose_mm, truth_mm)
+    error = np.linalg.norm(np.diff(pose, 2, axis=0) - np.diff(truth, 2, axis=0), axis=-1)
+    if starts is not None:
+        if starts.shape != (len(pose),):
+            raise UsageError(f"starts of shape {starts.shape} for {len(pose)} frames")
+        begins = np.asarray(starts, bool)
+        error = error[~(begins[1:-1] | begins[2:])]
+    return float(error.mean()) if error.size else float("nan")
+
+
+def mpjpe_per_joint(pose_mm: np.ndarray, truth_mm: np.ndarray) -> np.ndarray:
+    """(joints,): the mean distance of each joint over the frames, mm.
+
+    Example:
+        >>> truth = np.zeros((2, 3, 3))
+        >>> pose = truth.copy()
+        >>> pose[0, 1] = 3, 4, 0
+        >>> mpjpe_per_joint(pose, truth).tolist()
+        [0.0, 2.5, 0.0]
+    """
+    return _distances(pose_mm, truth_mm).mean(0)
 
 
 def pck(pose_mm: np.ndarray, truth_mm: np.ndarray, threshold_mm: float = 150.0) -> float:

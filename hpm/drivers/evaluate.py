@@ -8,7 +8,7 @@ from typing import overload
 
 from ..files.folders import DataFolder, KthFolder
 from .bounds import GivenBounds, Tell, label_bounds, warn
-from .evaluate_actions import Evaluation, evaluate_actions
+from .evaluate_actions import Evaluation, Root, evaluate_actions
 from .evaluate_kth import PcpTable, evaluate_pcp
 from .models import find_data
 
@@ -26,6 +26,7 @@ def evaluate(
     bounds: GivenBounds = None,
     actions: Iterable[int] | None = None,
     allow_short: bool = False,
+    root: Root = "as-is",
     progress: Callable[[int, int], None] | None = None,
     tell: Tell = warn,
 ) -> PcpTable: ...
@@ -38,6 +39,7 @@ def evaluate(
     bounds: GivenBounds = None,
     actions: Iterable[int] | None = None,
     allow_short: bool = False,
+    root: Root = "as-is",
     progress: Callable[[int, int], None] | None = None,
     tell: Tell = warn,
 ) -> Evaluation | PcpTable: ...
@@ -49,6 +51,7 @@ def evaluate(
     bounds: GivenBounds = None,
     actions: Iterable[int] | None = None,
     allow_short: bool = False,
+    root: Root = "as-is",
     progress: Callable[[int, int], None] | None = None,
     tell: Tell = warn,
 ) -> Evaluation | PcpTable:
@@ -62,6 +65,7 @@ def evaluate(
         bounds: what the labels are normalised by; None for those of the folder, or else the released model's.
         actions: their numbers, or those of cameras; None for all.
         allow_short: results may have fewer frames than the labels, whose rest is left out.
+        root: of Human3.6M: which part the hip has in the errors; see :data:`.evaluate_actions.ROOTS`.
         progress: called with actions done and actions in all.
         tell: told which bounds were assumed.
 
@@ -86,5 +90,5 @@ def evaluate(
     if isinstance(folder, KthFolder):
         return evaluate_pcp(folder, coarse, refined, bounds=chosen, cameras=wanted, allow_short=allow_short)
     return evaluate_actions(
-        folder, coarse, refined, bounds=chosen, actions=wanted, allow_short=allow_short, progress=progress
+        folder, coarse, refined, bounds=chosen, actions=wanted, allow_short=allow_short, root=root, progress=progress
     )

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -20,23 +21,29 @@ from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, UsageError
 from ..files.folders import ACTIONS, DataFolder, ResultFolder, known_actions, protocol
 from ..files.lists import check_lengths, read_list, read_refined, read_results
 from ..limbs import LABELS, limb_evidence
-from ..metrics import auc, mpjpe, mpjve, n_mpjpe, p_mpjpe, pck
+from ..metrics import acceleration_error, auc, mpjpe, mpjpe_per_joint, mpjve, n_mpjpe, p_mpjpe, pck
 from ..projector import POSE_3D
-from ..scaling import REFINEMENT_BOUNDS, Bounds, bone_variation, denormalise
+from ..scaling import REFINEMENT_BOUNDS, Bounds, bone_variation, centre_on_root, denormalise
 from ..skeleton import H36M16, left_right_suspect
 
-__all__ = ["STAGES", "Evaluation", "Row", "evaluate_actions", "measure", "read_stage"]
+__all__ = ["ROOTS", "STAGES", "UNITS", "Evaluation", "Root", "Row", "evaluate_actions", "measure", "read_stage"]
 
 STAGES = ("coarse", "change", "refined")
 
-_UNITS = {
+UNITS = {
     "mpjpe": "mm",
     "p_mpjpe": "mm",
     "n_mpjpe": "mm",
     "mpjve": "mm/frame",
     "pck": "share in 150 mm",
     "auc": "share",
+    "accel": "mm/frame²",
 }
+"""The measures, and what they are in."""
+
+Root = Literal["as-is", "aligned", "left-out"]
+ROOTS: tuple[Root, ...] = ("as-is", "aligned", "left-out")
+"""Poses as they are, the original's way; moved so that hips lie on each other; and then without counting the hip."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,9 @@ class Row:
     mpjve: float
     pck: float
     auc: float
+    accel: float
+    joints: tuple[float, ...] = ()
+    """MPJPE of each joint that counts, mm, in the order of H36M16."""
 
 
 @dataclass
@@ -74,14 +84,15 @@ class Evaluation:
         for stage in STAGES:
             rows = [row for row in self.rows if row.stage == stage]
             if rows:
-                errors = {name: float(np.mean([getattr(row, name) for row in rows])) for name in _UNITS}
+                errors = {name: float(np.mean([getattr(row, name) for row in rows])) for name in UNITS}
                 label = f"mean of {len(rows)} action{'s' * (len(rows) != 1)}"
-                means.append(Row(label, stage, sum(row.frames for row in rows), **errors))
+                joints = tuple(np.mean([row.joints for row in rows], 0).tolist())
+                means.append(Row(label, stage, sum(row.frames for row in rows), **errors, joints=joints))
         return means
 
     def to_csv(self) -> str:
         """One line per row and average, a header first."""
-        names = [f.name for f in fields(Row)]
+        names = [f.name for f in fields(Row) if f.name != "joints"]
         lines = [",".join(names)]
         for row in [*self.rows, *self.averages()]:
             lines.append(",".join(_text(getattr(row, name)) for name in names))
@@ -96,7 +107,7 @@ class Evaluation:
         content = {
             "protocol": self.protocol,
             "test_subjects": list(protocol(self.protocol).test),
-            "units": _UNITS,
+            "units": UNITS,
             "rows": [plain(row) for row in self.rows],
             "averages": [plain(row) for row in self.averages()],
             "label_bone_variation": self.label_bone_variation,
@@ -107,11 +118,11 @@ class Evaluation:
     def to_markdown(self) -> str:
         """A table and, below it, what could not be evaluated."""
         header = ["action", "stage", "frames"] + [
-            f"{name.upper().replace('_', '-')} ({u})" for name, u in _UNITS.items()
+            f"{name.upper().replace('_', '-')} ({u})" for name, u in UNITS.items()
         ]
         lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
         for row in [*self.rows, *self.averages()]:
-            errors = [f"{getattr(row, name):.{1 if unit.startswith('mm') else 3}f}" for name, unit in _UNITS.items()]
+            errors = [f"{getattr(row, name):.{1 if unit.startswith('mm') else 3}f}" for name, unit in UNITS.items()]
             lines.append("| " + " | ".join([row.action, row.stage, str(row.frames), *errors]) + " |")
         subjects = " and ".join(protocol(self.protocol).test)
         lines += ["", f"Protocol {self.protocol}: test subjects {subjects}."]
@@ -121,9 +132,18 @@ class Evaluation:
 
 
 def measure(
-    action: str, stage: str, pose_mm: np.ndarray, truth_mm: np.ndarray, starts: np.ndarray | None = None
+    action: str,
+    stage: str,
+    pose_mm: np.ndarray,
+    truth_mm: np.ndarray,
+    starts: np.ndarray | None = None,
+    root: Root = "as-is",
 ) -> Row:
-    """All errors of poses (frames, 16, 3) in mm."""
+    """All errors of poses (frames, 16, 3) in mm; ``root`` is of :data:`ROOTS`."""
+    if root != "as-is":
+        pose_mm, truth_mm = centre_on_root(pose_mm), centre_on_root(truth_mm)
+    if root == "left-out":
+        pose_mm, truth_mm = (np.delete(pose, H36M16.root, axis=1) for pose in (pose_mm, truth_mm))
     return Row(
         action,
         stage,
@@ -134,6 +154,8 @@ def measure(
         mpjve(pose_mm, truth_mm, starts),
         pck(pose_mm, truth_mm),
         auc(pose_mm, truth_mm),
+        acceleration_error(pose_mm, truth_mm, starts),
+        tuple(mpjpe_per_joint(pose_mm, truth_mm).tolist()),
     )
 
 
@@ -145,6 +167,7 @@ def evaluate_actions(
     bounds: Bounds = REFINEMENT_BOUNDS,
     actions: Iterable[int] = ACTIONS,
     allow_short: bool = False,
+    root: Root = "as-is",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate the results in two folders against the labels; what is missing or broken is named and the rest goes on.
@@ -154,6 +177,7 @@ def evaluate_actions(
         refined: the folder of ``refine3d_<k>.txt``.
         bounds: what the labels are normalised by.
         allow_short: results may have fewer frames than the labels, whose rest is left out.
+        root: which part the hip has in the errors; see :data:`ROOTS`.
         progress: called with actions done and actions in all.
 
     Warns:
@@ -161,10 +185,12 @@ def evaluate_actions(
             evidence.
 
     Raises:
-        UsageError: neither folder is given, or an action other than 1 to 15.
+        UsageError: neither folder is given, an action other than 1 to 15, or another ``root``.
     """
     if coarse is None and refined is None:
         raise UsageError("nothing to evaluate: give a folder of coarse results, of refined results, or both")
+    if root not in ROOTS:
+        raise UsageError(f"root {root!r}; there are {', '.join(ROOTS)}")
     evaluation = Evaluation(data.protocol)
     wanted = known_actions(actions)
     for number, action in enumerate(wanted):
@@ -187,6 +213,9 @@ def evaluate_actions(
                 stacklevel=2,
             )
         starts = None if labels.clip is None else labels.clip == 0
+        if not any_result(coarse, refined, action):
+            evaluation.problems.append(f"action {name}: no results")
+            continue
         for stage in STAGES:
             try:
                 found = read_stage(stage, coarse, refined, action, bounds)
@@ -196,7 +225,7 @@ def evaluate_actions(
                 n = len(pose_mm)
                 counts = {str(path): n, str(data.ground_truth(action)): len(truth_mm)}
                 check_lengths(counts, str(path), allow_short=allow_short)
-                row = measure(name, stage, pose_mm, truth_mm[:n], None if starts is None else starts[:n])
+                row = measure(name, stage, pose_mm, truth_mm[:n], None if starts is None else starts[:n], root)
                 evaluation.rows.append(row)
                 for reason in left_right_suspect(pose_mm, H36M16, truth_mm[:n]).reasons:
                     warnings.warn(
@@ -209,6 +238,17 @@ def evaluate_actions(
     if progress is not None:
         progress(len(wanted), len(wanted))
     return evaluation
+
+
+def any_result(coarse: str | os.PathLike[str] | None, refined: str | os.PathLike[str] | None, action: int) -> bool:
+    """Whether the folders hold any file of an action: else one line says so, not one for each of its stages."""
+    paths = []
+    if coarse is not None:
+        files = ResultFolder(Path(coarse))
+        paths += [files.coarse_mm(action), files.normalised(action), files.change_mm(action)]
+    if refined is not None:
+        paths.append(ResultFolder(Path(refined)).refined_mm(action))
+    return any(path.exists() for path in paths)
 
 
 def read_stage(

@@ -6,12 +6,14 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from caffe_compat.errors import CaffeCompatWarning, UsageError
-from hpm.drivers.evaluate_actions import evaluate_actions
+from caffe_compat.errors import CaffeCompatWarning, FileError, UsageError
+from hpm.drivers.evaluate_actions import Row, evaluate_actions
+from hpm.drivers.paper_table import paper_table, read_published
 from hpm.files.folders import DataFolder, ResultFolder
 from hpm.files.lists import ResultWriter, format_list_line, refined_line, write_list
 from hpm.scaling import REFINEMENT_BOUNDS, denormalise, normalise
@@ -118,13 +120,78 @@ def test_formats_say_the_same(tmp_path: Path) -> None:
     assert len(lines) == len(content["rows"]) + len(content["averages"]) == len(markdown) - 1 == 6
     for line, row, cells in zip(lines, content["rows"] + content["averages"], markdown[1:], strict=True):
         assert line["stage"] == row["stage"] == cells[1]
-        for k, name in enumerate(("mpjpe", "p_mpjpe", "n_mpjpe", "mpjve", "pck", "auc")):
+        for k, name in enumerate(("mpjpe", "p_mpjpe", "n_mpjpe", "mpjve", "pck", "auc", "accel")):
             assert float(line[name]) == pytest.approx(row[name], rel=1e-5)
             assert float(cells[3 + k]) == pytest.approx(row[name], abs=0.051)
     assert content["test_subjects"] == ["S9", "S11"]
     assert "MPJPE (mm) | P-MPJPE (mm)" in table.to_markdown()
     # Random labels have bones of any length.
     assert content["label_bone_variation"] > 0.1
+
+
+def test_the_table_of_a_paper(tmp_path: Path) -> None:
+    _action(tmp_path, 1, 6, {"coarse": 64, "refined": 16})
+    for action in range(2, 16):
+        _action(tmp_path, action, 4, {"coarse": 32} if action == 13 else {"coarse": 32, "refined": 16})
+    results = tmp_path / "results"
+    results.joinpath("result8_unnorm.csv").unlink()
+    results.joinpath("refine3d_8.txt").unlink()
+    found = evaluate_actions(DataFolder(tmp_path), results, None)
+    header = ",".join(["method", *(f"a{k}" for k in range(15))])
+    row = ",".join(["A & B", "", *(str(50.5 + k) for k in range(14))])
+    (tmp_path / "others.csv").write_text(f"{header}\n{row}\n")
+    published = read_published(tmp_path / "others.csv")
+    assert published == [("A & B", {k: 48.5 + k for k in range(2, 16)})]
+    table = paper_table(found, "mpjpe", published)
+    rows = list(csv.reader(io.StringIO(table.to_csv())))
+    assert rows[0][0] == "MPJPE (mm)"
+    assert (rows[0][1], rows[0][13], rows[0][16]) == ("Direct.", "Walk", "Avg.")
+    assert [row[0] for row in rows[1:]] == ["A & B (as published)", "coarse"]
+    assert float(rows[2][1]) == pytest.approx(60, abs=0.02)
+    assert float(rows[2][13]) == pytest.approx(30, abs=0.02)
+    # A mean over some of the actions is no mean.
+    assert (rows[2][8], rows[2][16], rows[1][1], rows[1][16]) == ("", "", "", "")
+    assert [note for note in table.notes if "Sitting:" in note] == ["action 8 Sitting: no results"]
+    markdown = table.to_markdown().splitlines()
+    assert markdown[3].split(" | ")[1] == "60.0"
+    assert markdown[3].split(" | ")[8] == "-"
+    latex = table.to_latex().splitlines()
+    assert latex[0] == r"\begin{tabular}{lrrrrrrrrrrrrrrrr}"
+    assert latex[4].startswith(r"A \& B (as published) & -- & 50.5 & ")
+    assert latex[5].startswith("coarse & 60.0 & 30.0 & ")
+    assert all(line.endswith(r" \\") for line in (latex[2], latex[4], latex[5]))
+    with pytest.raises(UsageError, match="measure 'x'; there are mpjpe, "):
+        paper_table(found, "x")
+    for text, message in (("a,1,2\n", "line 1: 3 cells"), ("", "holds no row"), ("h" + ",1" * 14 + ",x\n" * 2, "x")):
+        (tmp_path / "others.csv").write_text(text)
+        with pytest.raises(FileError, match=message):
+            read_published(tmp_path / "others.csv")
+
+
+def test_a_mean_of_all_actions(tmp_path: Path) -> None:
+    for action in range(1, 16):
+        _action(tmp_path, action, 3, {"refined": 16 * (1 + action % 2)})
+    table = paper_table(evaluate_actions(DataFolder(tmp_path), None, tmp_path / "results"))
+    (row,) = list(csv.reader(io.StringIO(table.to_csv())))[1:]
+    assert float(row[16]) == pytest.approx(np.mean([float(cell) for cell in row[1:16]]))
+    assert float(row[16]) == pytest.approx(15 * (8 * 2 + 7) / 15, abs=0.02)
+
+
+def test_what_part_the_hip_has(tmp_path: Path) -> None:
+    """Poses that lie 32 mm aside with all joints, but the hip."""
+    _action(tmp_path, 1, 5, {"refined": 32})
+
+    def row(root: Any) -> Row:
+        (found,) = evaluate_actions(DataFolder(tmp_path), None, tmp_path / "results", actions=[1], root=root).rows
+        return found
+
+    assert row("as-is").mpjpe == row("aligned").mpjpe == pytest.approx(30, abs=0.01)
+    assert row("left-out").mpjpe == pytest.approx(32, abs=0.01)
+    assert row("as-is").joints == pytest.approx([0, *[32] * 15], abs=0.01)
+    assert row("left-out").joints == pytest.approx([32] * 15, abs=0.01)
+    assert row("as-is").accel == pytest.approx(0, abs=0.01)
+    with pytest.raises(UsageError, match="root 'hip'; there are as-is, aligned, left-out"):
+        row("hip")
 
 
 def test_one_frame_has_no_velocity(tmp_path: Path) -> None:
