@@ -57,7 +57,8 @@ def export_poses(pose_mm: np.ndarray, path: str | os.PathLike[str], motion: Moti
     the one before to the one after.
 
     Raises:
-        UsageError: another ending, no frames, no pose in any, or a speed that is none. FileError: it cannot be written.
+        UsageError: another ending, no frames, no pose in any, joints a kilometre away, or a speed that is none.
+        FileError: it cannot be written.
     """
     ending = Path(path).suffix.lower()
     if ending not in ENDINGS:
@@ -164,6 +165,9 @@ def _checked(pose_mm: np.ndarray, motion: Motion) -> np.ndarray:
         raise UsageError(f"poses of shape (frames, {len(H36M16)}, 3) were expected, found {pose.shape}")
     if not np.isfinite(pose).all((1, 2)).any():
         raise UsageError("no frame has a pose")
+    # A kilometre: what lies farther out is no pose, and motions are written in single precision.
+    if (farthest := float(np.nanmax(np.abs(pose)))) > 1e6:
+        raise UsageError(f"a joint {farthest:g} mm from the hip; are these millimetres?")
     if motion.rests_on is not None and len(motion.rests_on) != len(pose):
         raise UsageError(f"{len(motion.rests_on)} frames rest on something; there are {len(pose)}")
     if not (math.isfinite(motion.fps) and motion.fps > 0):

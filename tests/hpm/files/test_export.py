@@ -230,6 +230,8 @@ def test_what_cannot_be_exported(walk: np.ndarray, tmp_path: Path) -> None:
         export_poses(walk, tmp_path / "b.npy", Motion(0, "refined"))
     with pytest.raises(UsageError, match="no frame has a pose"):
         export_poses(np.full_like(walk, np.nan), tmp_path / "b.bvh", Motion(10, "refined"))
+    with pytest.raises(UsageError, match=r"a joint 1e\+300 mm from the hip"):
+        export_poses(np.full_like(walk, 1e300), tmp_path / "b.glb", Motion(10, "refined"))
     with pytest.raises(UsageError, match="1 frames rest on something"):
         export_poses(walk, tmp_path / "b.bvh", Motion(10, "refined", rests_on=["seen"]))
 
