@@ -11,8 +11,8 @@ EXTRAS = {
     "plots": ["matplotlib>=3.8", "pillow>=10", "imageio-ffmpeg>=0.5"],
     "tensorboard": ["tensorboard>=2.14"],
     "draw": ["pydot>=3"],  # pycaffe's pictures of networks; graphviz itself comes from the system
-    "onnx": ["onnx>=1.16", "onnxruntime>=1.18"],  # writing .onnx, and running it to see that it is right
-    "openvino": ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4"],
+    "onnx": ["onnx>=1.16", "onnxruntime>=1.20"],  # writing .onnx, and running it to see that it is right
+    "openvino": ["onnx>=1.16", "onnxruntime>=1.20", "openvino>=2024.4"],
     "safetensors": ["safetensors>=0.4.3"],  # weights of other libraries, and of plain PyTorch source
     "parquet": ["pyarrow>=15"],  # features of images as tables
     "cluster": ["ray>=2.9"],  # features of images on many machines

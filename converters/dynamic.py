@@ -27,7 +27,8 @@ def dynamic_axes(net: CaffeNet, *, dynamic_batch: bool = False, dynamic_size: Se
     """The axes that these options make dynamic; empty where they ask for nothing.
 
     The batch is the first axis of the inputs, and the second, the streams, of those that a recurrent layer reads.
-    Inputs of another number of items than the first input (regions, say) have a size of their own.
+    Inputs of another number of items than the first input (regions, say) have a size of their own, unless a layer
+    needs that number (one set of prior boxes, say).
 
     Args:
         dynamic_size: blob names of inputs (images, channels, height, width) whose height and width may vary.
@@ -41,7 +42,10 @@ def dynamic_axes(net: CaffeNet, *, dynamic_batch: bool = False, dynamic_size: Se
         places = {name: int(_is_sequence(net, name)) for name, shape in shapes.items() if len(shape) > 1}
         first = next((shapes[name][axis] for name, axis in places.items()), 0)
         for name, axis in places.items():
-            axes[name] = {axis: "batch" if shapes[name][axis] == first else f"{name}_items"}
+            if shapes[name][axis] == first:
+                axes[name] = {axis: "batch"}
+            elif _varies(net, own := {name: {axis: f"{name}_items"}}):
+                axes |= own
     for name in dynamic_size:
         if name not in shapes:
             raise UsageError(f"no input {name!r} to be of any size; the net's inputs are {', '.join(shapes) or 'none'}")
@@ -96,6 +100,14 @@ def rebuilt(net: CaffeNet, shapes: Mapping[str, Shape]) -> CaffeNet:
                     type=node.type,
                 )
     return other
+
+
+def _varies(net: CaffeNet, axes: Axes) -> bool:
+    try:
+        rebuilt(net, other_shapes(net, axes))
+    except LayerError:
+        return False
+    return True
 
 
 def _is_sequence(net: CaffeNet, name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -34,13 +35,17 @@ def run_onnxruntime(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list
     """Run a file in onnxruntime, on the CPU, as it is given: without fusing anything that would round otherwise."""
     onnxruntime = require("onnxruntime", "onnx")
 
+    from .onnx_graph.reading import graph_of_file
+
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()
-    # No second copy of the weights for the sake of speed: the file runs a few times.
+    # The weights are mapped from the file, and there is no copy of them for the sake of speed: it runs a few times.
+    folder = os.path.dirname(os.path.abspath(path))
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(graph_of_file(path), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return [dict(zip(names, session.run(names, dict(given)), strict=True)) for given in runs]
 
@@ -142,10 +147,17 @@ def write(
 
 
 def _check(path: str) -> None:
-    """Whether onnx itself finds the file well formed, shapes included."""
+    """Whether onnx itself finds the file well formed, by its graph alone: it would have the weights twice."""
     from onnx import checker
 
+    from .onnx_graph.reading import graph_of_file
+
+    graph = f"{path}.graph"
+    with open(graph, "wb") as file:
+        file.write(graph_of_file(path))
     try:
-        checker.check_model(path)
+        checker.check_model(graph)
     except Exception as error:  # the checker raises several kinds
         raise NetworkError(f"onnx finds the file malformed: {first_line(error)}") from error
+    finally:
+        os.remove(graph)

@@ -18,6 +18,7 @@ from caffe_compat.layers.bvlc.activation import (
 )
 from caffe_compat.layers.bvlc.dropout import Dropout
 from caffe_compat.layers.bvlc.prelu import PReLU
+from caffe_compat.layers.forks.activation import Mish
 from caffe_compat.layers.forks.convolution import ReLU6, SpatialDropout
 
 from .emitters import emits
@@ -83,6 +84,11 @@ def clip(site: Site) -> str:
 def swish(site: Site) -> str:
     x, beta = site.bottoms[0], site.module.beta
     return site.op("Mul", x, site.op("Sigmoid", x if beta == 1 else site.op("Mul", x, site.floats(beta))))
+
+
+@emits(Mish)
+def mish(site: Site) -> str:
+    return site.op("Mul", site.bottoms[0], site.op("Tanh", site.op("Softplus", site.bottoms[0])))
 
 
 @emits(Threshold)

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from .graph import Site
+from .sizes import Size
 
 __all__ = [
     "Measure",
     "corners",
     "decoded",
+    "fixed",
     "kept_places",
+    "numbered",
     "pixel_overlap",
     "ratio",
     "rows_or",
@@ -59,6 +62,8 @@ def suppressed(site: Site, boxes: str, candidates: str, threshold: float, limit:
     Args:
         boxes: (rows, boxes, 4), the best first. candidates: (rows, boxes), truths.
     """
+    if threshold < 0:
+        site.fail(f"lets no two boxes stay, by a threshold of {threshold:g}, which NonMaxSuppression does not take")
     shape = site.op("Shape", candidates)
     count = site.op("Shape", candidates, start=1, end=2)
     # Scores that only say the order, so that none are equal.
@@ -109,7 +114,7 @@ def suppressed_in_a_loop(
     count = site.op("Squeeze", site.op("Shape", candidates, start=1, end=2), site.ints([0]))
     # What goes from round to round: the most that a box overlaps a kept one, the thresholds, and how many are kept.
     state = [
-        site.op("Expand", site.floats(0), site.op("Shape", candidates)),
+        site.op("Expand", site.floats(-np.inf), site.op("Shape", candidates)),
         site.op("Expand", site.floats(threshold), rows),
         site.op("Expand", site.ints(0), rows),
     ]
@@ -223,3 +228,18 @@ def rows_or(site: Site, rows: str, instead: str) -> str:
     none = site.op("Equal", count, site.ints([0]))
     end = site.op("Where", none, site.op("Shape", instead, start=0, end=1), site.ints([0]))
     return site.op("Concat", rows, site.op("Slice", instead, site.ints([0]), end, site.ints([0])), axis=0)
+
+
+def numbered(site: Site, images: int | Size, values: int = 6) -> str:
+    """For every image a row (image, -1 ...), with as many -1 as there are ``values``."""
+    number = site.op("Range", site.ints(0), site.op("Squeeze", site.size(images), site.ints([0])), site.ints(1))
+    first = site.op("Unsqueeze", site.cast(number, np.float32), site.ints([1]))
+    rest = site.op("Expand", site.floats(-1), site.op("Concat", site.size(images), site.ints([values]), axis=0))
+    return site.op("Concat", first, rest, axis=1)
+
+
+def fixed(site: Site, size: int | Size) -> int:
+    """A size that a layer needs as a number; LayerError if it varies."""
+    if isinstance(size, Size):
+        site.fail("makes boxes in a number that varies with the input")
+    return size

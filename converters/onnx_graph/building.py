@@ -26,7 +26,18 @@ __all__ = ["Built", "build_graph"]
 
 # Every file that registers emitters or translations.
 for _name in (
-    *("activations", "arithmetic", "boxes", "detection", "kernels", "moving", "openpose", "pooling", "rearranging"),
+    *(
+        "activations",
+        "arithmetic",
+        "boxes",
+        "center_grid",
+        "detection",
+        "kernels",
+        "moving",
+        "openpose",
+        "pooling",
+        "rearranging",
+    ),
     *("proposals", "recurrent", "regions", "sources", "windows"),
 ):
     importlib.import_module(f"{__package__}.{_name}")

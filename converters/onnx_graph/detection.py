@@ -16,7 +16,9 @@ from caffe_compat.layers.forks.yolo import YoloDetectionOutput, Yolov3DetectionO
 from .boxes import (
     corners,
     decoded,
+    fixed,
     kept_places,
+    numbered,
     pixel_overlap,
     ratio,
     rows_or,
@@ -25,7 +27,7 @@ from .boxes import (
 )
 from .emitters import emits
 from .graph import Site
-from .sizes import Size, is_fixed
+from .sizes import is_fixed
 
 __all__: list[str] = []
 
@@ -33,9 +35,12 @@ __all__: list[str] = []
 @emits(DetectionOutput, wide=True)
 def detection_output(site: Site) -> str:
     s = site.module.settings
-    images, boxes = site.bottom_sizes[0][0], _fixed(site, site.bottom_sizes[2][2]) // 4
+    images, boxes = site.bottom_sizes[0][0], fixed(site, site.bottom_sizes[2][2]) // 4
     classes = [c for c in range(s.classes) if c != s.background]
     count = boxes if s.top_k < 0 else min(s.top_k, boxes)
+    none = site.floats(np.full((1, 7), -1)) if s.first else numbered(site, images)
+    if count == 0:
+        return none if s.flat else site.op("Unsqueeze", none, site.ints([0, 1]))
     own = _decoded_boxes(site, boxes)
     scores = site.reshape(site.bottoms[1], (), (images, boxes, s.classes))
     wanted = site.op("Gather", site.op("Transpose", scores, perm=[0, 2, 1]), site.ints(classes), axis=1)
@@ -67,7 +72,6 @@ def detection_output(site: Site) -> str:
     label = site.op("Gather", site.floats(classes), number, axis=0)
     score = site.op("Unsqueeze", site.op("GatherND", ranked, at), site.ints([1]))
     listed = site.op("Concat", site.cast(image, np.float32), label, score, box, axis=1)
-    none = site.floats(np.full((1, 7), -1)) if s.first else _numbered(site, images)
     top = rows_or(site, listed, none)
     return top if s.flat else site.op("Unsqueeze", top, site.ints([0, 1]))
 
@@ -105,26 +109,12 @@ def _best_of_images(site: Site, kept: str, ranked: str, keep: int, boxes: int) -
     return site.op("And", flat, chosen)
 
 
-def _numbered(site: Site, images: int | Size) -> str:
-    """For every image a row (image, -1 ...)."""
-    number = site.op("Range", site.ints(0), site.op("Squeeze", site.size(images), site.ints([0])), site.ints(1))
-    first = site.op("Unsqueeze", site.cast(number, np.float32), site.ints([1]))
-    rest = site.op("Expand", site.floats(-1), site.op("Concat", site.size(images), site.ints([6]), axis=0))
-    return site.op("Concat", first, rest, axis=1)
-
-
-def _fixed(site: Site, size: int | Size) -> int:
-    if isinstance(size, Size):
-        site.fail("makes boxes in a number that varies with the input")
-    return size
-
-
 @emits(Proposal, wide=True)
 def proposal(site: Site) -> str | list[str]:
     s = site.module.settings
     if not is_fixed(site.bottom_sizes[0]):
         site.fail("makes boxes in a number that varies with the input")
-    height, width = (_fixed(site, n) for n in site.bottom_sizes[0][2:])
+    height, width = (fixed(site, n) for n in site.bottom_sizes[0][2:])
     count = len(s.anchors)
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     places = np.float32(s.anchors) + np.stack([x, y, x, y], -1)[:, :, None] * np.float32(s.stride)
@@ -175,7 +165,7 @@ def proposal(site: Site) -> str | list[str]:
 def box_output(site: Site) -> str | list[str]:
     m = site.module
     grouped = isinstance(m, BoxGroupOutput)
-    images = _fixed(site, site.bottom_sizes[0][0]) // (len(m.fields[0]) if grouped else 1)
+    images = fixed(site, site.bottom_sizes[0][0]) // (len(m.fields[0]) if grouped else 1)
     parts: list[list[tuple[str, str]]] = [[] for _ in range(images)]
     for i in range(len(m.fields)):
         low, high, score, fits = (_of_group if grouped else _of_map)(site, i, images)
@@ -198,7 +188,7 @@ def box_output(site: Site) -> str | list[str]:
 def _of_map(site: Site, i: int, images: int) -> tuple[str, str, str, str]:
     """First and last corners, scores and which fit, of one bottom of BoxOutput: (images, height, width, ...)."""
     m, s = site.module, site.module.settings
-    channels, height, width = (_fixed(site, n) for n in site.bottom_sizes[i][1:])
+    channels, height, width = (fixed(site, n) for n in site.bottom_sizes[i][1:])
     x, stride = site.bottoms[i], m.strides[i]
     background, classes, offsets = site.ops("Split", x, site.ints([1, channels - 5, 4]), outputs=3, axis=1)
     change = site.op("Transpose", offsets, perm=[0, 2, 3, 1])
@@ -214,7 +204,7 @@ def _of_group(site: Site, i: int, images: int) -> tuple[str, str, str, str]:
     """The same of BoxGroupOutput: (images, fields, height, width, ...)."""
     m, s = site.module, site.module.settings
     fields, stride = m.fields[i], m.strides[i]
-    height, width = (_fixed(site, n) for n in site.bottom_sizes[2 * i][2:])
+    height, width = (fixed(site, n) for n in site.bottom_sizes[2 * i][2:])
     prob = site.op("Slice", site.bottoms[2 * i], site.ints([0]), site.ints([1]), site.ints([1]))
     score = site.op("Reshape", prob, site.ints([images, len(fields), height, width]))
     offsets = site.op("Reshape", site.bottoms[2 * i + 1], site.ints([images, len(fields), 4, height, width]))
@@ -287,7 +277,7 @@ def _chosen(site: Site, image: int, parts: list[tuple[str, str]], grouped: bool)
 @emits(FrcnnOutput, wide=True)
 def frcnn_output(site: Site) -> str:
     m = site.module
-    classes = int(np.prod([_fixed(site, n) for n in site.bottom_sizes[0][1:]]))
+    classes = int(np.prod([fixed(site, n) for n in site.bottom_sizes[0][1:]]))
     prob = site.op("Reshape", site.bottoms[0], site.ints([-1, classes]))
     boxes = site.op("Reshape", site.bottoms[2], site.ints([-1, _row_length(site, 2)]))
     before = site.op("Slice", boxes, site.ints([1]), site.ints([5]), site.ints([1]))
@@ -324,7 +314,7 @@ def frcnn_output(site: Site) -> str:
 
 
 def _row_length(site: Site, bottom: int) -> int:
-    return int(np.prod([_fixed(site, n) for n in site.bottom_sizes[bottom][1:]]))
+    return int(np.prod([fixed(site, n) for n in site.bottom_sizes[bottom][1:]]))
 
 
 def _adjusted(site: Site, boxes: str, change: str) -> tuple[str, str]:
@@ -379,7 +369,7 @@ def yolo_detection_output(site: Site) -> str:
     columns = [site.op("Unsqueeze", x, site.ints([1])) for x in (label, site.op("Gather", ranked, places, axis=0))]
     rows = site.op("Concat", *columns, site.op("Gather", boxes, places, axis=0), axis=1)
     rows = site.op("Pad", rows, site.ints([0, 1, 0, 0]), site.floats(0))
-    top = rows_or(site, rows, _numbered(site, site.bottom_sizes[0][0]))
+    top = rows_or(site, rows, numbered(site, site.bottom_sizes[0][0]))
     return site.op("Unsqueeze", top, site.ints([0, 1]))
 
 
@@ -387,7 +377,7 @@ def _yolo_candidates(site: Site, i: int, x: str) -> tuple[str, str, str]:
     """Corners (K, 4), confidences (K,) and classes (K,), in the order of images, rows, columns and anchors."""
     m, anchors = site.module, np.float32(site.module.anchors[i])
     images = site.bottom_sizes[i][0]
-    channels, height, width = (_fixed(site, n) for n in site.bottom_sizes[i][1:])
+    channels, height, width = (fixed(site, n) for n in site.bottom_sizes[i][1:])
     each = channels // len(anchors)
     split = site.reshape(x, (), (images, len(anchors), each, height, width))
     cells = site.op("Transpose", split, perm=[0, 3, 4, 1, 2])

@@ -156,6 +156,15 @@ def unfold(o: Operation, x: Traced, axis: int, size: int, step: int) -> str:
     return o.op("Transpose", y, perm=[*order, axis % x.rank + 1])
 
 
+@translates("diag_embed")
+def diag_embed(o: Operation, x: Traced) -> str:
+    count = x.sizes[-1]
+    if isinstance(count, Size):
+        o.site.fail("puts values on a diagonal whose length varies")
+    across = o.op("Unsqueeze", x.name, o.ints([-1]))
+    return o.op("Where", o.site.graph.constant(np.eye(count, dtype=np.bool_)), across, o.constant(0, x.kind))
+
+
 # Picking
 
 

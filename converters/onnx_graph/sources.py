@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from caffe_compat.layers.bvlc.source import DummyData, Parameter
+from caffe_compat.layers.forks.ctc_loss import ContinuationIndicator
 from caffe_compat.layers.forks.prior_box import PriorBox
 
 from .emitters import emits
@@ -34,3 +35,8 @@ def prior_box(site: Site) -> str:
         site.fail("makes its boxes beforehand, which pictures of any size do not allow")
     bottoms = [torch.empty([1, 1, *[int(n) for n in s[2:] if isinstance(n, int)]]) for s in site.bottom_sizes]
     return site.floats(site.module(*bottoms))
+
+
+@emits(ContinuationIndicator)
+def continuation_indicator(site: Site) -> str:
+    return site.floats(site.module())

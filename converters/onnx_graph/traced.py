@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from caffe_compat.errors import LayerError, first_line
+from caffe_compat.layers.bvlc.python_layer import Python
 
 from ..unchecked import CHECK_LABELS
 from .graph import Site
@@ -67,6 +68,8 @@ def emit_traced(site: Site) -> list[str]:
     Raises:
         LayerError: one of them has no translation, or the layer decides by values what it does.
     """
+    if isinstance(site.module, Python):
+        site.fail("runs Python code, which a file cannot hold")
     shapes = [_shape(sizes, larger=False) for sizes in site.bottom_sizes]
     plain = _record(site, shapes, seed=0)
     if _differ(plain, _record(site, shapes, seed=1)):
@@ -101,8 +104,8 @@ def _record(site: Site, shapes: Sequence[tuple[int, ...]], *, seed: int) -> _Rec
     try:
         with torch.no_grad(), recorder:
             result = module(*bottoms)
-    except LayerError:
-        raise
+    except LayerError as error:
+        site.fail(f"cannot be run to see what it does: {error.detail}")
     except _ByValue:
         site.fail("decides by values what it does, which a file cannot")
     except Exception as error:  # a user's own layer may raise anything
@@ -120,7 +123,7 @@ def _differ(first: _Recorded, second: _Recorded) -> bool:
             return True
         for made, run in ((a.made, known[0]), (b.made, known[1])):
             run.update(id(x) for x in made)
-    return any((id(x) in known[0]) != (id(y) in known[1]) for x, y in zip(first.tops, second.tops, strict=True))
+    return any(not _same(x, y, *known) for x, y in zip(first.tops, second.tops, strict=True))
 
 
 def _same(a: Any, b: Any, known: set[int], other: set[int]) -> bool:

@@ -19,15 +19,15 @@ from caffe_compat.formats.varint import varint
 from .building import Built
 from .graph import OPSET
 
-__all__ = ["EXTERNAL_ABOVE", "add_metadata", "write_model"]
+__all__ = ["EXTERNAL_ABOVE", "GRAPH", "INITIALIZER", "RAW_DATA", "add_metadata", "field_key", "write_model"]
 
 # Protobuf ends at 2 GiB; beyond, weights are in a file beside the graph's.
 EXTERNAL_ABOVE = 2**31 - 2**24
 _ALIGNED = 4096
 
 # Field numbers of onnx.proto.
-_GRAPH, _INITIALIZER, _METADATA = 7, 5, 14
-_DIMS, _TYPE, _NAME, _RAW = 1, 2, 8, 9
+GRAPH, INITIALIZER, _METADATA = 7, 5, 14
+_DIMS, _TYPE, _NAME, RAW_DATA = 1, 2, 8, 9
 _IR_VERSION = 10  # of ONNX 1.16, which every opset up to 21 goes with
 
 _TYPES: dict[type, int] = {np.float32: 1, np.float16: 10}
@@ -55,14 +55,14 @@ def write_model(
     heads = [_head(key, tensor, kind) for key, (tensor, kind) in weights.items()]
     sizes = [tensor.numel() * np.dtype(kind).itemsize for tensor, kind in weights.values()]
     framed = [
-        _key(_INITIALIZER) + varint(len(head) + len(_raw_key(size)) + size) + head + _raw_key(size)
+        field_key(INITIALIZER) + varint(len(head) + len(_raw_key(size)) + size) + head + _raw_key(size)
         for head, size in zip(heads, sizes, strict=True)
     ]
     length = sum(len(frame) + size for frame, size in zip(framed, sizes, strict=True))
     with atomic_write(path) as file:
         file.write(shell.SerializeToString())
         # A second piece of the graph.
-        file.write(_key(_GRAPH) + varint(length))
+        file.write(field_key(GRAPH) + varint(length))
         for frame, (tensor, kind) in zip(framed, weights.values(), strict=True):
             file.write(frame)
             _write_values(file, tensor, kind)
@@ -74,7 +74,7 @@ def add_metadata(path: str, key: str, text: str) -> None:
 
     entry = StringStringEntryProto(key=key, value=text).SerializeToString()
     with open(path, "ab") as file:
-        file.write(_key(_METADATA) + varint(len(entry)) + entry)
+        file.write(field_key(_METADATA) + varint(len(entry)) + entry)
         file.flush()
         os.fsync(file.fileno())
 
@@ -103,20 +103,21 @@ def _shell(built: Built, name: str, metadata: Mapping[str, str]) -> Any:
     return model
 
 
-def _key(number: int) -> bytes:
+def field_key(number: int) -> bytes:
+    """What a field begins with that has a length."""
     return varint(number << 3 | 2)
 
 
 def _raw_key(size: int) -> bytes:
-    return _key(_RAW) + varint(size)
+    return field_key(RAW_DATA) + varint(size)
 
 
 def _head(name: str, tensor: torch.Tensor, kind: type) -> bytes:
     """A TensorProto but for its values."""
     dims = b"".join(varint(n) for n in tensor.shape)
     text = name.encode()
-    packed = _key(_DIMS) + varint(len(dims)) + dims if dims else b""
-    return packed + varint(_TYPE << 3) + varint(_TYPES[kind]) + _key(_NAME) + varint(len(text)) + text
+    packed = field_key(_DIMS) + varint(len(dims)) + dims if dims else b""
+    return packed + varint(_TYPE << 3) + varint(_TYPES[kind]) + field_key(_NAME) + varint(len(text)) + text
 
 
 def _write_values(file: BinaryIO, tensor: torch.Tensor, kind: type) -> None:

@@ -33,7 +33,6 @@ REFUSED = {
     "CenterLoss": "by values",
     "CoordsToBboxesMasks": "it needs torch's randint|by values",
     "DetectionEvaluate": "has the background's class|computes outside of torch|by values",
-    "ExpMax": "writes into parts",
     "FocalLoss": "by values",
     "GaussianYolov3": "by values",
     "GeneralContrastiveLoss": "by values",

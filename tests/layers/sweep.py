@@ -184,7 +184,7 @@ def outcome(base: Base, message: Any) -> Outcome:
         net.materialize(seed=0)
         net.randomness.seed = 0
         out: Outcome = {f"initial {name}": tensor.detach().clone() for name, tensor in net.state_dict().items()}
-        _fill(net, base)
+        fill_from(net, base)
         inputs = {}
         for name, shape in net.input_shapes.items():
             values = base.inputs.get(name)
@@ -219,7 +219,8 @@ def _gradients(net: CaffeNet, values: list[torch.Tensor | None], inputs: list[to
     return {f"gradient {i}": gradient for i, gradient in enumerate(found)}
 
 
-def _fill(net: CaffeNet, base: Base) -> None:
+def fill_from(net: CaffeNet, base: Base) -> None:
+    """Give ``net`` the weights that the case has stored, where their shapes are those of the net."""
     for node in net.nodes_with_blobs():
         for i, (name, blob) in enumerate(net.blobs_of(node.module_name).items()):
             stored = base.params.get((node.name, i))

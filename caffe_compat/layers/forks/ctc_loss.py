@@ -27,13 +27,13 @@ class ContinuationIndicator(Layer):
 
     def __init__(self, steps: int, streams: int) -> None:
         super().__init__()
-        self.register_buffer("marks", torch.ones(steps, streams), persistent=False)
+        self.register_buffer("marks", torch.zeros(steps, streams), persistent=False)
 
     def infer(self, *bottoms: Tensor) -> Tensor:
         return self.marks
 
     def forward(self, *bottoms: Tensor) -> Tensor:
-        return self.marks.index_fill(0, torch.zeros((), dtype=torch.long, device=self.marks.device), 0)
+        return torch.ones_like(self.marks).index_fill(0, torch.zeros((), dtype=torch.long, device=self.marks.device), 0)
 
 
 def _marks(spec: LayerSpec, steps: int, streams: int) -> Layer:

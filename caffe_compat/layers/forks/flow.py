@@ -190,8 +190,8 @@ class ExpMax(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         y = widened(x)
-        largest = torch.zeros_like(y[:, :1])
-        largest[:1] = y.detach()[:1].amax(1, keepdim=True)
+        first = torch.arange(len(y), device=y.device).reshape(-1, 1, 1, 1) == 0
+        largest = torch.where(first, y.detach().amax(1, keepdim=True), 0)
         return (((y - largest) * self.inner).exp() * self.outer).to(x.dtype)
 
 

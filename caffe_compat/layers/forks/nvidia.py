@@ -59,6 +59,7 @@ class NvidiaBatchNorm(BatchNorm):
         self.old_order = old_order
         self.divides = divides
         self.scale_bias = scale_bias
+        self.is_scaled = scale_bias is not None
         self.passes = 0
         super().__init__(channels, fraction, max(eps, _LEAST_EPS), True if phase == "TEST" else None)
 
@@ -85,7 +86,7 @@ class NvidiaBatchNorm(BatchNorm):
         return [stored.index(name) for name in self.blob_names]
 
     def divisor(self) -> Tensor:
-        if self.divides and self.scale_bias is None:
+        if self.divides and not self.is_scaled:
             return self.scale_factor
         return torch.ones_like(self.scale_factor)
 

@@ -1,0 +1,64 @@
+"""A file without its weights: the graph as bytes, in which each weight is a reference to its place in the file.
+
+A runtime that is given these maps the weights into memory, where one that reads the file itself has them twice while it
+loads: as messages of protobuf and as tensors.
+"""
+
+from __future__ import annotations
+
+import os
+
+from caffe_compat.formats.varint import varint
+from caffe_compat.formats.wire import BYTES, Source
+
+from .writing import GRAPH, INITIALIZER, RAW_DATA, field_key
+
+__all__ = ["graph_of_file"]
+
+# Smaller ones stay where they are: constants that a runtime looks at.
+_LARGE = 1 << 16
+
+
+def graph_of_file(path: str) -> bytes:
+    """The model in the file at ``path``, with references to ``os.path.basename(path)``.
+
+    Raises:
+        FileError: it cannot be read, or is no message of protobuf.
+    """
+    source = Source(path)
+    return _without_weights(source, 0, source.size, (GRAPH, INITIALIZER))
+
+
+def _without_weights(source: Source, position: int, end: int, within: tuple[int, ...]) -> bytes:
+    """The message from ``position`` to ``end``; ``within`` it lie tensors, as fields of fields of these numbers."""
+    if not within:
+        return _tensor(source, position, end)
+    pieces = []
+    while position < end:
+        begin = position
+        number, wire, start, position = source.field(position, end)
+        if number == within[0] and wire == BYTES:
+            inner = _without_weights(source, start, position, within[1:])
+            pieces += [field_key(number), varint(len(inner)), inner]
+        else:
+            pieces.append(source.bytes(begin, position))
+    return b"".join(pieces)
+
+
+def _tensor(source: Source, position: int, end: int) -> bytes:
+    """A TensorProto, whose values are elsewhere if they are many."""
+    from onnx import TensorProto
+
+    pieces = []
+    while position < end:
+        begin = position
+        number, wire, start, position = source.field(position, end)
+        if number == RAW_DATA and wire == BYTES and position - start >= _LARGE:
+            there = TensorProto(data_location=TensorProto.EXTERNAL)
+            place = {"location": os.path.basename(source.path), "offset": start, "length": position - start}
+            for key, value in place.items():
+                there.external_data.add(key=key, value=str(value))
+            pieces.append(there.SerializeToString())
+        else:
+            pieces.append(source.bytes(begin, position))
+    return b"".join(pieces)
