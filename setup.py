@@ -37,7 +37,7 @@ setup(
         "torch>=2.6",  # weights_only loading is unsafe before
         "numpy>=1.26",
         "protobuf>=4.22,<8",  # message_factory.GetMessageClass and unknown_fields
-        "h5py>=3.5",  # opening read-only files without locks
+        "h5py>=3.8",  # opening read-only files without locks; the oldest that installs on Python 3.11
         "scipy>=1.11",
         "click>=8.1",  # the command line
         "rich>=13",  # its tables and progress bars
@@ -47,7 +47,7 @@ setup(
         **EXTRAS,
         "all": sorted({package for packages in EXTRAS.values() for package in packages}),
         "dev": [
-            *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "coverage>=7.10"),
+            *("pytest>=8.1", "pytest-xdist>=3.6", "hypothesis>=6.100", "coverage>=7.10"),
             *("ruff", "mypy", "build>=1", "setuptools>=70.1"),
             "pygltflib>=1.16",  # reads what hpm predict exports for animation programs
         ],

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from caffe_compat.extras import require
 from caffe_compat.inference.engines import Arrays, Engine, Session
 from caffe_compat.network.net import CaffeNet
 from caffe_compat.network.registry import Shape
@@ -52,7 +53,7 @@ def _computed(net: CaffeNet) -> list[str]:
 
 
 def _in_onnxruntime(net: CaffeNet, shapes: Mapping[str, Shape], threads: int) -> Session:
-    import onnxruntime
+    onnxruntime = require("onnxruntime", "onnx")
 
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()
@@ -69,7 +70,7 @@ def _in_onnxruntime(net: CaffeNet, shapes: Mapping[str, Shape], threads: int) ->
 
 
 def _in_openvino(net: CaffeNet, shapes: Mapping[str, Shape], threads: int) -> Session:
-    import openvino
+    openvino = require("openvino", "openvino")
 
     core = openvino.Core()
     hints: dict[str, Any] = {

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from caffe_compat import cli
-from caffe_compat.errors import FileError
-from caffe_compat.formats.hdf5 import find, open_hdf5, read_array
+from caffe_compat.errors import FileError, UsageError
+from caffe_compat.formats.hdf5 import find, members, names_in, open_hdf5, read_array
 from caffe_compat.formats.images import read_picture
+from caffe_compat.formats.settings import read_settings
+from caffe_compat.testing.suite import read_suite
 from caffe_compat.training.solver.snapshot import read_snapshot
 from hpm.datasets.detections import read_detections
 from hpm.datasets.human36m import read_cdf, read_fetch
@@ -26,6 +28,8 @@ HOSTILE = Path(__file__).with_name("hostile")
 Command = Callable[..., tuple[int, str]]
 WINDOWS = """layer { name: "data" type: "WindowData" top: "data" top: "label" transform_param { crop_size: 8 }
   window_data_param { source: "list.txt" batch_size: 1 } }"""
+ROWS = 'layer { name: "d" type: "HDF5Data" top: "data" hdf5_data_param { source: "list.txt" batch_size: 1 } }'
+PICTURES = 'layer { name: "d" type: "ImageData" top: "data" image_data_param { source: "list.txt" batch_size: 1 } }'
 DATABASE = """layer { name: "data" type: "Data" top: "data" top: "label"
   data_param { source: "db" batch_size: 1 backend: LMDB } }"""
 
@@ -195,3 +199,28 @@ def test_escapes_reach_no_terminal(command: Command) -> None:
         _, text = command(*words, HOSTILE / "ansi.prototxt")
         assert "\x1b" not in text
         assert "\nERROR: all fine" not in text
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    """What lists the entries of such a file asks for texts."""
+    with open_hdf5(HOSTILE / "hdf5_name_no_text.h5") as file:
+        for ask in (members, names_in):
+            with pytest.raises(FileError, match=r"the name b'dat\\xff' in it is no text"):
+                ask(file)
+    (tmp_path / "list.txt").write_text(str(HOSTILE / "hdf5_name_no_text.h5"))
+    with pytest.raises(FileError, match=r"hdf5_name_no_text\.h5: the name b'dat\\xff' in it is no text"):
+        source_of(ROWS, tmp_path)
+
+
+def test_numbers_of_thousands_of_digits() -> None:
+    text = (HOSTILE / "settings_digits.yml").read_text()
+    with pytest.raises(FileError, match="line 1: a number of 5000 digits; 1000 are the most that are read"):
+        read_settings(text, "settings_digits.yml")
+    with pytest.raises(UsageError, match=r"parity_digits\.toml: no TOML: "):
+        read_suite(HOSTILE / "parity_digits.toml")
+
+
+def test_a_name_of_a_file_that_no_system_takes(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a" * 20_000 + ".png 1\n")
+    with pytest.raises(FileError, match=r"line 1: a file name of 20004 bytes; 4096 were expected at most$"):
+        source_of(PICTURES, tmp_path)

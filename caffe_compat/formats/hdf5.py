@@ -12,7 +12,7 @@ import math
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, NoReturn, TypeAlias
@@ -187,14 +187,25 @@ def _walk_attribute(found: Any, path: str) -> None:
 def members(group: Group) -> dict[str, Entry]:
     """The groups and data sets that lie in ``group`` itself, not behind a soft link or in another file."""
     with _reading(group):
-        found = {name: group[name] for name in group if isinstance(group.get(name, getlink=True), h5py.HardLink)}
+        links = _texts(group, group)
+        found = {name: group[name] for name in links if isinstance(group.get(name, getlink=True), h5py.HardLink)}
     return {name: entry for name, entry in found.items() if isinstance(entry, (h5py.Group, h5py.Dataset))}
 
 
 def names_in(group: Group) -> list[str]:
     """The names of all that is in ``group``, whatever it is."""
     with _reading(group):
-        return list(group)
+        return _texts(group, group)
+
+
+def _texts(names: Iterable[str | bytes], entry: Entry) -> list[str]:
+    """Names as h5py gives them: bytes where they are no UTF-8. Raises FileError for those."""
+    found = []
+    for name in names:
+        if not isinstance(name, str):
+            raise FileError(f"the name {name!r} in it is no text", path=entry.file.filename)
+        found.append(name)
+    return found
 
 
 def address(group: Group) -> int:
@@ -257,7 +268,7 @@ def find(group: Group, path: str, *, _links: int = _MAX_SOFT_LINKS) -> Entry | N
 def attribute_names(entry: Entry) -> list[str]:
     """The names of an entry's attributes."""
     with _reading(entry):
-        return list(entry.attrs)
+        return _texts(entry.attrs, entry)
 
 
 def attribute(entry: Entry, name: str, default: Any = None) -> Any:

@@ -19,6 +19,8 @@ __all__ = ["Setting", "named_settings", "read_settings"]
 Setting: TypeAlias = "bool | int | float | str | list[Setting] | tuple[Setting, ...] | dict[Setting, Setting] | None"
 
 MAX_DEPTH = 20
+# More than any number needs, and Python itself refuses some thousands.
+_MOST_DIGITS = 1000
 
 _WORDS = {
     **dict.fromkeys(("true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"), True),
@@ -320,6 +322,8 @@ def _scalar(line: _Line, word: str, path: str | None) -> Setting:
     if word in _WORDS:
         return _WORDS[word]
     if _WHOLE.fullmatch(word):
+        if len(word) > _MOST_DIGITS:
+            raise line.error(f"a number of {len(word)} digits; {_MOST_DIGITS} are the most that are read", path)
         return int(word.replace("_", ""))
     if re.fullmatch(r"[-+]?0[0-9]+", word):
         raise line.error(f"{word} is another number in YAML than elsewhere; quote it, or leave out its zeros", path)

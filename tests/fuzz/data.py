@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tempfile
 from pathlib import Path
 
@@ -28,10 +29,12 @@ from caffe_compat.training.solver.snapshot import _read_resume, read_snapshot
 from tests.fuzz import mutators
 from tests.fuzz.target import FORMATS, HOSTILE, REFERENCE, Target, contents
 from tests.training.data.helpers import source_of
+from tests.training.solver.recorded import recorded_case
 
 __all__ = ["data"]
 
-_LOG = b"""I1123 10:00:00.000000 1 solver.cpp:218] Iteration 0 (0 iter/s, 0s/20 iters), loss = 2.5
+_LOG = b"""I1123 10:00:00.000000 1 solver.cpp:280] Solving tiny
+I1123 10:00:00.000000 1 solver.cpp:218] Iteration 0 (0 iter/s, 0s/20 iters), loss = 2.5
 I1123 10:00:00.000000 1 solver.cpp:237]     Train net output #0: loss = 2.5 (* 1 = 2.5 loss)
 I1123 10:00:00.000000 1 sgd_solver.cpp:105] Iteration 0, lr = 0.01
 I1123 10:00:01.000000 1 solver.cpp:330] Iteration 0, Testing net (#0)
@@ -46,14 +49,15 @@ def data() -> list[Target]:
 
 def _trainings() -> list[Target]:
     solvers = REFERENCE / "solvers"
-    facts = json.dumps({"version": 2, "seed": 1, "losses": [1.0], "smoothed_loss": 1.0}).encode()
-    packed = io.BytesIO()
-    np.savez(packed, facts=np.frombuffer(facts, np.uint8))
-    resume = [packed.getvalue(), *contents(*HOSTILE.glob("resume_*.npz"))]
+    with tempfile.TemporaryDirectory() as folder:
+        state = recorded_case("adam", Path(folder)).snapshot()
+        assert state is not None
+        resume = contents(*Path(folder).glob("*.resume.npz"), *HOSTILE.glob("resume_*.npz"))
     states = contents(*sorted(solvers.glob("*.solverstate")))
     hdf5 = contents(*solvers.glob("*.solverstate.h5"))
     model = (FORMATS / "v1net.caffemodel").read_bytes()
-    beside = dict.fromkeys(("a.caffemodel", "_iter_5.caffemodel"), model)
+    named = {name.decode() for state in states for name in re.findall(rb"[\w.]+\.caffemodel", state)}
+    beside = dict.fromkeys(sorted(named), model)
     return [
         Target("solver", "a.prototxt", read_solver, mutators.of_text, contents(*sorted(solvers.glob("*.prototxt")))),
         Target("solverstate", "a.solverstate", read_solverstate, mutators.of_wire, states),
@@ -77,7 +81,10 @@ def _lists() -> list[Target]:
             [b"a.png 1\nb c.jpg 0\n"],
         ),
         Target("windows", "a.txt", lambda path: _read_windows(str(path), 0.5, 0.5), mutators.of_text, [windows]),
-        Target("image-data", "list.txt", _image_data, mutators.of_text, [b"a.png 1\nb.png 0\n"], _two_pictures()),
+        Target(
+            "image-data", "list.txt", _image_data, mutators.of_text, [b"a.png 1\nb.png 0\n"], _two_pictures(),
+            names_files=True,
+        ),
         Target(
             "hdf5-data", "a.h5", _hdf5_data, mutators.of_hdf5,
             [packed.getvalue(), *contents(HOSTILE / "hdf5_external_storage.h5")], {"list.txt": b"a.h5\n"},

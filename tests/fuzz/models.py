@@ -41,7 +41,7 @@ def _definitions() -> list[Target]:
     proto = b"""syntax = "proto2"; package caffe;
 message LayerParameter { optional WarpParameter warp_param = 9001; }
 message WarpParameter { enum Mode { A = 0; B = 7; } optional Mode mode = 1 [default = B]; repeated float x = 2; }"""
-    suite = b"""[[model]]
+    suite = b"""[[models]]
 prototxt = "a.prototxt"
 weights = "a.caffemodel"
 reference = "a.h5"
@@ -144,7 +144,7 @@ def _reference() -> bytes:
     given = {name: np.ones(shape, np.float32) for name, shape in net.input_shapes.items()}
     with h5py.File(packed, "w") as file:
         for name, value in given.items():
-            file[f"inputs/{name}"] = value
+            file[f"one/blob/{name}"] = value
         for name, tensor in net.run(given).items():
-            file[f"blobs/{name}"] = tensor.numpy()
+            file[f"one/blob/{name}"] = tensor.numpy()
     return packed.getvalue()

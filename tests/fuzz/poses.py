@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from caffe_compat.formats.guarded import guarded
 from hpm.datasets.cdf import read_pose
@@ -20,8 +20,9 @@ from hpm.datasets.kth_football import read_kth
 from hpm.datasets.mpii import read_mpii
 from hpm.files.exports import Motion, export_poses
 from hpm.files.keypoints import read_boxes, read_keypoints
-from hpm.files.lists import read_errors, read_list, read_refined, read_results
-from hpm.files.projector_pickle import read_projector_pickle
+from hpm.files.lists import format_list_line, read_errors, read_list, read_refined, read_results
+from hpm.files.projector_pickle import read_projector_pickle, write_projector_pickle
+from hpm.projector import Affine, Projector
 from hpm.scaling import read_bounds, read_limbs
 from tests.fuzz import mutators
 from tests.fuzz.target import HOSTILE, REFERENCE, Target, contents
@@ -37,19 +38,21 @@ def poses() -> list[Target]:
 
 def _of_the_original() -> list[Target]:
     chance = np.random.RandomState(0)
-    row = " ".join(f"{value:.4f}" for value in chance.uniform(0, 1, 80))
-    listed = f"a/000001.jpg {row} 0\na/000002.jpg {row} 0\n".encode()
-    results = "".join(",".join(f"{v:.6g}" for v in chance.uniform(-1, 1, 48)) + "\n" for _ in range(3)).encode()
+    rows = chance.uniform(0, 1, (2, 80))
+    listed = "".join(format_list_line(f"a/{k}.jpg", row[:32], row[32:], k) for k, row in enumerate(rows)).encode()
+    values = chance.uniform(-1, 1, (3, 48))
+    results = "".join("," + ",".join(f"{v:.6g}" for v in row) + "\n" for row in values).encode()
+    refined = results.replace(b"\n,", b"\n")[1:]
+    limbs = b"0," + b",".join(b"%d.5" % (100 + k) for k in range(15))
     bounds = contents(REFERENCE / "max_min.csv")
-    pickled = contents(*sorted((REFERENCE / "synthetic_pose").rglob("*.pkl")))
     return [
         Target("pose-list", "a.txt", read_list, mutators.of_text, [listed]),
         Target("results", "a.csv", partial(read_results, width=48), mutators.of_text, [results]),
-        Target("refined", "a.csv", _refined, mutators.of_text, [results]),
-        Target("errors", "a.csv", read_errors, mutators.of_text, [b"1.5\n2.5\n"]),
+        Target("refined", "a.csv", _refined, mutators.of_text, [refined]),
+        Target("errors", "a.csv", read_errors, mutators.of_text, [b"1.5,2.5,3.5\n4,5,6\n"]),
         Target("bounds", "a.csv", read_bounds, mutators.of_text, bounds),
-        Target("limbs", "a.csv", read_limbs, mutators.of_text, bounds),
-        Target("projector", "a.pkl", read_projector_pickle, mutators.of_bytes, pickled or [_a_pickle()]),
+        Target("limbs", "a.csv", read_limbs, mutators.of_text, [limbs]),
+        Target("projector", "a.pkl", read_projector_pickle, mutators.of_bytes, [_made(_a_projector)]),
     ]
 
 
@@ -62,9 +65,12 @@ def _refined(path: Path) -> None:
     np.testing.assert_array_equal(np.load(path.with_name("b.npy")), frames)
 
 
-def _a_pickle() -> bytes:
-    chance = np.random.RandomState(0)
-    return pickle.dumps({f"w{k}": chance.uniform(-1, 1, (4, 3)) for k in range(3)}, protocol=2)
+def _a_projector(folder: Path) -> Path:
+    """Narrow: 5 and 7 values in the hidden layers."""
+    shapes = ((5, 48), (48, 5), (7, 48), (7, 7), (7, 7), (32, 7))
+    layers = (Affine(torch.ones(shape), torch.ones(shape[0])) for shape in shapes)
+    write_projector_pickle(folder / "a.pkl", Projector(*layers))
+    return folder / "a.pkl"
 
 
 def _of_detectors() -> list[Target]:

@@ -139,7 +139,8 @@ def _child(target: Target, first: int, end: int, deadline: float | None, pipe: i
         signal.signal(signal.SIGALRM, _too_slow)
         held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_DATA, (held + SPARE_BYTES, resource.RLIM_INFINITY))
-        fence = Fence([folder / "tmp", folder / "inputs"], ROOT, runs_files=target.runs_files)
+        code = Path("/") if target.names_files else ROOT
+        fence = Fence([folder / "tmp", folder / "inputs"], code, runs_files=target.runs_files)
         for number in range(first, end):
             if deadline is not None and time.monotonic() > deadline:
                 break

@@ -29,6 +29,7 @@ class Target:
         seeds: contents to be damaged.
         beside: other files below that folder, and what they hold.
         seconds: how long one may take, on a machine that does other things too.
+        names_files: whether it may name files anywhere, which are read, as a list of pictures does.
         runs_files: whether it hands files to another runtime, which may start processes and unpickle what it wrote.
     """
 
@@ -39,6 +40,7 @@ class Target:
     seeds: Sequence[bytes]
     beside: Mapping[str, bytes] = field(default_factory=dict)
     seconds: float = 20.0
+    names_files: bool = False
     runs_files: bool = False
 
 

@@ -14,6 +14,7 @@ from ...formats.files import read_file
 __all__ = ["ImageList", "read_image_list", "read_lines"]
 
 _WHOLE = re.compile(rb"[+-]?\d{1,10}")
+_LONGEST_NAME = 4096  # bytes of a path that Linux takes, the longest of all systems
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
@@ -88,6 +89,10 @@ def read_image_list(path: str, label_dim: int | None) -> ImageList:
         name = name.rstrip()
         if not name:
             raise FileError(f"a file name, a space and {_wanted(label_dim)} were expected", path=path, line=number)
+        if len(name) > _LONGEST_NAME:
+            raise FileError(
+                f"a file name of {len(name)} bytes; {_LONGEST_NAME} were expected at most", path=path, line=number
+            )
         if label_dim is None:
             if not _WHOLE.fullmatch(text):
                 raise FileError(f"the label must be one whole number, found {_shown(text)}", path=path, line=number)

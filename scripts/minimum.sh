@@ -1,0 +1,16 @@
+#!/bin/sh
+# The tests with the oldest versions that setup.py allows, in an environment of its own: scripts/minimum.sh FOLDER [tests].
+# Makes FOLDER if it is not there; some gigabytes. PYTHON chooses the interpreter, of which constraints-minimum.txt says
+# what it has: 3.11. Older ones are checked without being run: ruff's target version, and mypy's.
+set -eu
+cd "$(dirname "$0")/.."
+[ $# -gt 0 ] || { echo "usage: scripts/minimum.sh FOLDER [pytest arguments]" >&2; exit 2; }
+folder=$1
+shift
+if [ ! -x "$folder/bin/python" ]; then
+    "${PYTHON:-python3}" -m venv "$folder"
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir -c constraints-minimum.txt \
+        -e ".[all]" pytest pytest-xdist hypothesis
+fi
+"$folder/bin/python" -m pip check
+exec "$folder/bin/python" -m pytest -p no:cacheprovider "$@"
