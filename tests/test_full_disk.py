@@ -22,7 +22,7 @@ from caffe_compat.formats.files import atomic_write, staged_folder
 from caffe_compat.formats.hdf5_writing import RowFile, create_hdf5
 from caffe_compat.formats.images import write_picture
 from converters.registry import targets
-from hpm.files.exports import export_poses
+from hpm.files.exports import Motion, export_poses
 from hpm.scaling import Bounds, write_bounds
 from tests.full_disk import files_of_at_most
 from tests.networks import filled, input_layer, ip
@@ -51,7 +51,7 @@ def write_rows(path: Path) -> None:
 
 
 def write_poses(path: Path) -> None:
-    export_poses(np.random.default_rng(0).normal(0, 100, (50, 16, 3)), path, fps=25, stage="refined")
+    export_poses(np.random.default_rng(0).normal(0, 100, (50, 16, 3)), path, Motion(25, "refined"))
 
 
 def write_bounds_of_millimetres(path: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import CaffeCompatError, MissingExtraError
+from ..errors import CaffeCompatError, MissingExtraError, ParityError
 from ..network.running import ProgramNet
 from ..parity.compare import BlobResult, compare
-from ..parity.tolerance import Tolerance
+from ..parity.tolerance import NET_TOLERANCE, Tolerance
 from .choice import Choice
 from .engine_net import EngineNet
 from .engines import TORCH, engines, find_engine
@@ -24,22 +24,47 @@ __all__ = ["as_chosen", "choose", "in_engine", "processor", "surroundings"]
 
 # How far outputs of an engine may be off, relative to the largest: what the inference form of torch keeps to, too.
 TOLERANCE = Tolerance(1e-7, 1e-5)
+# The same of an engine that was named: what rounding adds up to in deep nets, no more.
+NAMED_TOLERANCE = NET_TOLERANCE
 # What measuring may take: rounds in which every engine runs once, and seconds in all.
 ROUNDS, SECONDS = 30, 3.0
 
 
 def in_engine(net: ProgramNet, name: str) -> InferenceNet:
-    """The inference form of ``net`` in the engine ``name``.
+    """The inference form of ``net`` in the engine ``name``, after it has given what the net gives on seeded inputs.
 
     Raises:
         UsageError: no such engine, or a net that it cannot have. MissingExtraError: it is not installed.
-        NetworkError: it cannot run the net.
+        NetworkError: it cannot run the net. ParityError: it gives something else.
     """
     if name == TORCH:
         return optimize(net)
+    form = _opened(net, name)
+    inputs, expected = _tried(net)
+    bad = next((r for r in _compared(form(**inputs), expected, NAMED_TOLERANCE) if not r.passed), None)
+    if bad is not None:
+        raise ParityError(
+            f"in {find_engine(name).runtime()}, {bad.name} departs from the net: "
+            f"{bad.problem or f'off by {bad.max_rel:.1e} of the largest value'}; engine={TORCH} keeps to it"
+        )
+    return form
+
+
+def _opened(net: ProgramNet, name: str) -> EngineNet:
+    """As :func:`in_engine`, not compared with anything."""
     engine = find_engine(name)
     check_optimizable(net)
     return EngineNet(net.part(net.output_names), engine)
+
+
+def _tried(net: ProgramNet) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Seeded inputs, and what the net itself gives for them."""
+    inputs = {name: torch.from_numpy(x) for name, x in next(iter(engines().values())).inputs(net).items()}
+    net.reset_state()
+    with torch.no_grad():
+        expected = net(**inputs)
+    net.reset_state()
+    return inputs, expected
 
 
 def as_chosen(net: ProgramNet, engine: str, choice: Choice | None) -> InferenceNet:
@@ -80,21 +105,17 @@ def choose(net: ProgramNet) -> InferenceNet:
     if net.device_and_dtype() == (torch.device("cpu"), torch.float32):
         for name in engines():
             try:
-                forms[name] = in_engine(net, name)
+                forms[name] = _opened(net, name)
             except CaffeCompatError as error:
                 refused[name] = "is not installed" if isinstance(error, MissingExtraError) else str(error)
     if len(forms) == 1:
         forms[TORCH].choice = Choice(TORCH, {}, {}, refused, *surroundings(forms))
         return forms[TORCH]
-    drawn = next(iter(engines().values())).inputs(net)
-    inputs = {name: torch.from_numpy(x) for name, x in drawn.items()}
-    net.reset_state()
-    with torch.no_grad():
-        expected = net(**inputs)
+    inputs, expected = _tried(net)
     off = {}
     for name in list(forms):
         try:
-            results = _compared(forms[name](**inputs), expected)
+            results = _compared(forms[name](**inputs), expected, TOLERANCE)
         except CaffeCompatError as error:
             if name == TORCH:
                 raise
@@ -107,7 +128,6 @@ def choose(net: ProgramNet) -> InferenceNet:
             refused[name] = f"{bad.name}: {bad.problem or f'off by {bad.max_rel:.1e} of the largest value'}"
             del forms[name]
     took = _measured(forms, inputs)
-    net.reset_state()
     best = min(took, key=took.__getitem__)
     forms[best].choice = Choice(best, took, off, refused, *surroundings(forms))
     return forms[best]
@@ -134,8 +154,8 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _compared(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[BlobResult]:
-    return [compare(name, found.get(name), reference.numpy(), TOLERANCE) for name, reference in expected.items()]
+def _compared(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: Tolerance) -> list[BlobResult]:
+    return [compare(name, found.get(name), reference.numpy(), tolerance) for name, reference in expected.items()]
 
 
 def _measured(forms: Mapping[str, InferenceNet], inputs: Mapping[str, Tensor]) -> dict[str, float]:

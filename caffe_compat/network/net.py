@@ -304,7 +304,8 @@ class CaffeNet(ProgramNet):
         Raises:
             UsageError: a net of phase TRAIN or in training mode, or without weights; a pass or an engine that there is
                 not; passes for another engine than torch; a net that the engine cannot have. MissingExtraError: the
-                engine is not installed. NetworkError: it cannot run the net.
+                engine is not installed. NetworkError: it cannot run the net. ParityError: it gives something else than
+                the net, on seeded inputs.
         """
         if engine == TORCH:
             return optimize(self, PASSES if passes is None else find_passes(passes))

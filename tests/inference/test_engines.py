@@ -15,7 +15,7 @@ from torch import Tensor
 import caffe_compat
 from caffe_compat import CaffeNet
 from caffe_compat.cli import main
-from caffe_compat.errors import MissingExtraError, UsageError
+from caffe_compat.errors import MissingExtraError, ParityError, UsageError
 from caffe_compat.inference import choosing, engines
 from caffe_compat.inference.choice import Choice
 from caffe_compat.network.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
@@ -171,13 +171,15 @@ class TestAuto:
 
         def wrong(net: CaffeNet, shapes: Mapping[str, tuple[int, ...]], threads: int) -> engines.Session:
             session = right.open(net, shapes, threads)
-            return lambda inputs: {name: x * 1.0001 for name, x in session(inputs).items()}
+            return lambda inputs: {name: x * 1.001 for name, x in session(inputs).items()}
 
         monkeypatch.setitem(engines.engines(), "openvino", dataclasses.replace(right, open=wrong))
         choice = net.optimize(engine="auto").choice
         assert choice is not None
         assert "openvino" not in choice.milliseconds
-        assert choice.refused["openvino"].endswith("e-04 of the largest value")
+        assert choice.refused["openvino"].endswith("e-03 of the largest value")
+        with pytest.raises(ParityError, match=r"in openvino .* departs from the net: off by .*; engine=torch keeps to"):
+            net.optimize(engine="openvino")
 
     def test_a_net_that_no_engine_runs_is_torchs(self, tmp_path: Path) -> None:
         (tmp_path / "lstm.prototxt").write_text(LSTM)
