@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -104,7 +105,7 @@ device_option = click.option(
 def check_output(output: str, read: Iterable[str]) -> None:
     """Raise UsageError if writing ``output`` would replace one of the files that are read."""
     for source in read:
-        if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
+        if os.path.exists(output) and os.path.exists(source) and Path(output).samefile(source):
             raise UsageError(f"-o {output} would overwrite {source}, which is read")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -18,7 +19,7 @@ from .options import dialect_option, note, say
 @dialect_option
 def upgrade(old: str, new: str, dialect: str) -> None:
     """Bring OLD (prototxt, solver or caffemodel of any age) to the current generation and write it to NEW."""
-    if Path(new).exists() and Path(old).exists() and Path(new).samefile(old):
+    if os.path.exists(new) and os.path.exists(old) and Path(new).samefile(old):
         raise UsageError(f"{new} would overwrite its own source")
     write = upgrade_prototxt if is_text(old) else upgrade_caffemodel
     for text in write(old, new, None if dialect == "auto" else dialect).notes:

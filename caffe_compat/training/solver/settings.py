@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ class NetSource:
             FileError, PrototxtError, NetworkError: the network cannot be read.
         """
         if self.path is not None:
-            if not self.path.exists():
+            if not os.path.exists(self.path):
                 raise FileError(
                     "there is no such file; names in a solver file start from the working directory, as in Caffe",
                     path=str(self.path),

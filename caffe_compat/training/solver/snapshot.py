@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...display import short_words
 from ...errors import FileError, WeightsError, first_line
 from ...formats.arrays import read_npz, write_npz
 from ...formats.blob_proto import BlobView
@@ -255,12 +256,14 @@ def read_snapshot(path: str | Path, base: Path = Path()) -> Snapshot:
     if not state.learned_net:
         raise FileError("names no model (learned_net), so there are no weights to go on with", path=str(path))
     model = base / state.learned_net
-    if not model.exists():
+    if not os.path.exists(model):
         model = path.parent / Path(state.learned_net).name
-    if not model.exists():
-        raise FileError(f"its model {state.learned_net} is neither in {base.resolve()} nor beside it", path=str(path))
+    if not os.path.exists(model):
+        raise FileError(
+            f"its model {short_words(state.learned_net)} is neither in {base.resolve()} nor beside it", path=str(path)
+        )
     beside = resume_file_of(path)
-    if beside is None or not beside.exists():
+    if beside is None or not os.path.exists(beside):
         return Snapshot(path, state, model, None)
     resume = _read_resume(beside, path)
     return Snapshot(path, state, model, resume, None if resume is not None else beside)

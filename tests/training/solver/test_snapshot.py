@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from caffe_compat.errors import FileAccessError, FileError, WeightsError
-from caffe_compat.formats.weights import read_solverstate, read_weights
+from caffe_compat.formats.weights import read_solverstate, read_weights, write_solverstate
 from caffe_compat.network.definition import read_definition
 from caffe_compat.network.filling import fill_net
 from caffe_compat.network.graph import NetState
@@ -373,6 +373,12 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "a_iter_10.solverstate").write_bytes((FILES / "adam_iter_10.solverstate").read_bytes())
     with pytest.raises(FileError, match=r"its model adam_iter_10\.caffemodel is neither in"):
         read_snapshot(tmp_path / "a_iter_10.solverstate", tmp_path)
+
+
+def test_a_model_of_a_name_that_no_system_has(tmp_path: Path) -> None:
+    write_solverstate(tmp_path / "a.solverstate", 3, "x" * 5000, 0, [])
+    with pytest.raises(FileError, match=r"its model x{200}\.\.\. is neither in"):
+        read_snapshot(tmp_path / "a.solverstate", tmp_path)
 
 
 def npz_of_facts(path: Path, **changes: Any) -> bytes:
