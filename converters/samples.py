@@ -69,6 +69,8 @@ def _drawer(net: CaffeNet, node: Node, place: int, shapes: Mapping[str, Shape]) 
         return _whole(net.shapes[node.bottoms[0]][getattr(module, "axis", 1)]) if place == 1 else None
     if ("ROI" in node.type or node.type == "DecodeBBox") and place == len(node.bottoms) - 1 and place:
         return _regions(net, module)
+    if node.type in ("DetectionOutput", "DetectionOutputExtended") and place == 2:
+        return _priors
     proposes = node.type in ("Proposal", "BoxOutput", "FrcnnOutput") or isinstance(module, ProposalLayer)
     if proposes and place == 2:
         return lambda rng, shape: np.resize([*_picture(net), 1.0], shape)
@@ -77,6 +79,14 @@ def _drawer(net: CaffeNet, node: Node, place: int, shapes: Mapping[str, Shape]) 
 
 def _whole(below: int) -> Draw:
     return lambda rng, shape: rng.randint(0, below, shape)
+
+
+def _priors(rng: np.random.RandomState, shape: Shape) -> np.ndarray:
+    """Prior boxes within an image of side 1, and their variances: (..., 2, 4 x boxes)."""
+    low, high = np.sort(rng.uniform(0, 1, (2, *shape[:-2], shape[-1] // 4, 2)), 0)
+    boxes = np.concatenate([low, high + 0.01], -1).reshape(*shape[:-2], 1, shape[-1])
+    variances = np.resize((0.1, 0.1, 0.2, 0.2), boxes.shape)
+    return np.concatenate([boxes, variances], -2)
 
 
 def _picture(net: CaffeNet) -> tuple[int, int]:

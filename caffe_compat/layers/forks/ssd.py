@@ -110,7 +110,7 @@ class DetectionOutput(Layer):
 
     def more(self, boxes: Tensor) -> Tensor:
         """What else stands in the rows (detections, any) of these prior boxes (detections,)."""
-        return boxes.new_empty(len(boxes), 0)
+        return boxes.new_empty(boxes.shape[0], 0)  # not len(), which has to be a number when a net is traced
 
     @torch.no_grad()
     def _rows(self, offsets: Tensor, scores: Tensor, priors: Tensor) -> Tensor:
