@@ -23,7 +23,7 @@ from sample_exports import fill, small
 from torch import Tensor
 
 from caffe_compat import CaffeCompatError, CaffeNet
-from caffe_compat.errors import first_line
+from caffe_compat.errors import ParityError, first_line
 from caffe_compat.inference.choosing import TOLERANCE
 from caffe_compat.inference.engines import TORCH, engines
 from caffe_compat.network.definition import read_definition
@@ -96,6 +96,9 @@ def swept(net: CaffeNet, seconds: float) -> Iterator[tuple[str, str, str]]:
         try:
             form = net.optimize(engine=engine)
             found = fresh(form, inputs)
+        except ParityError as error:
+            yield engine, "off", first_line(error)
+            continue
         except CaffeCompatError as error:
             yield engine, "failed" if engine == TORCH else "refused", first_line(error)
             continue

@@ -91,7 +91,9 @@ def test_a_value_beyond_the_end_of_a_database(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mpii_segfault.mat", "mpii_sigbus.mat"])
 def test_matlab_files(name: str) -> None:
-    with pytest.raises(FileError, match=f"{name}: cannot be read: SIG(SEGV|BUS) ended its reader"):
+    # What lies where a damaged pointer leads differs from run to run.
+    ends = r"cannot be read: SIG(SEGV|BUS) ended its reader|is not MPII's release"
+    with pytest.raises(FileError, match=f"{name}: ({ends})"):
         read_mpii(HOSTILE / name)
 
 

@@ -292,7 +292,9 @@ def outlets(path: Path) -> set[str]:
     return found
 
 
-_WRITES = re.compile(r"print|click\.(echo|secho)|sys\.(stdout|stderr)(\.buffer)?\.write|(self\._)?console\.print")
+_WRITES = re.compile(
+    r"print|click\.(echo|secho)|sys\.(stdout|stderr)(\.buffer)?\.write|(self\._)?console\.print|_Console\(.*\)\.print"
+)
 
 
 def _own(function: ast.AST) -> Iterator[ast.AST]:

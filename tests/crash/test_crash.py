@@ -30,7 +30,7 @@ def test_a_file_that_is_written_in_place_is_found() -> None:
         with open("a.bin", "wb") as file:
             file.write(content[:4])
             file.flush()
-            Path("mark").touch()  # an event amid its writing
+            open("mark", "wb").close()  # an event amid its writing, whether it is there or not
             file.write(content[4:])
 
     job = Job("careless", lambda folder: None, lambda: write(b"12345678"), ("a.bin",), lambda: write(b"abcdefgh"))

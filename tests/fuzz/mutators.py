@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from random import Random
@@ -239,7 +240,8 @@ def of_zip(content: bytes, chance: Random) -> bytes:
         members.append((chance.choice(("extra.npy", "archive/data.pkl")), chance.randbytes(50)))
     packed = io.BytesIO()
     method = chance.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
-    with zipfile.ZipFile(packed, "w", method) as archive:
+    with warnings.catch_warnings(), zipfile.ZipFile(packed, "w", method) as archive:
+        warnings.simplefilter("ignore", UserWarning)  # two members of one name are meant
         for name, data in members:
             archive.writestr(zipfile.ZipInfo(name), data, method)
     return packed.getvalue()

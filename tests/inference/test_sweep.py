@@ -48,4 +48,4 @@ def test_one_that_is_off_is_found(net: CaffeNet, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(engines.engines(), "openvino", dataclasses.replace(right, open=wrong))
     kind, told = next(row[1:] for row in swept(net, 0.0) if row[0] == "openvino")
     assert kind == "off"
-    assert told.startswith("conv: by 1.0e-03 of")
+    assert "conv departs from the net: off by 1.0e-03 of" in told

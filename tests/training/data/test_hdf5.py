@@ -170,7 +170,7 @@ def test_output_on_a_full_disk(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == 2 * "out.h5: cannot be written as HDF5: [Errno 27] File too large\n"
+    assert done.stdout == 2 * "out.h5: cannot be written as HDF5: File too large\n"
     assert not (tmp_path / "out.h5").exists()
 
 
