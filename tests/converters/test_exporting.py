@@ -279,7 +279,7 @@ OVER_THE_INPUT = {
 }
 
 
-@pytest.mark.parametrize("format", ["onnx", "pt2"])
+@pytest.mark.parametrize("format", ["onnx", pytest.param("pt2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("text", OVER_THE_INPUT.values(), ids=OVER_THE_INPUT.keys())
 def test_an_output_that_writes_over_an_input(text: str, format: str, tmp_path: Path) -> None:
     """Names of values differ in ONNX, so the output has another name, which is said and verified."""

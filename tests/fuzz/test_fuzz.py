@@ -185,6 +185,7 @@ def Fuzz():
 """
 
 
+@pytest.mark.slow
 def test_atheris_is_given_seeds_and_mutators(tmp_path: Path) -> None:
     """A stand-in for it: what it is told, and that inputs of its own are read."""
     (tmp_path / "atheris.py").write_text(ATHERIS)

@@ -43,7 +43,7 @@ max_iter: 6 display: 1 snapshot_prefix: "none" random_seed: 0
         pytest.param("2d_to_3d", 6, marks=pytest.mark.slow),
         pytest.param("3d_to_2d", 6, marks=pytest.mark.slow),
         pytest.param("finetune_whole", 3, marks=pytest.mark.slow),  # chaotic in float32 afterwards
-        ("mask3d", 6),
+        pytest.param("mask3d", 6, marks=pytest.mark.slow),
     ],
 )
 def test_six_steps(phase: str, steps: int, reference: Path, device: torch.device, tmp_path: Path) -> None:

@@ -349,6 +349,7 @@ TRAINING = TrainingOptions(
 )
 
 
+@pytest.mark.slow
 def test_it_learns_to_look_at_the_picture(data: Path, tmp_path: Path, device: torch.device) -> None:
     """The loss falls below that of the mean maps: the best that a network can do which ignores the picture."""
     network = replace(NETWORK, channels=(8, 8, 12, 16, 16, 14))
