@@ -40,6 +40,10 @@ class Choice:
     def from_record(cls, record: Any) -> Choice:
         """What :meth:`to_record` gave. Raises TypeError or ValueError for anything else."""
         choice = cls(**record)
+        if not all(isinstance(named, dict) for named in (choice.milliseconds, choice.off, choice.refused)):
+            raise TypeError("numbers and reasons by engine were expected")
+        if not isinstance(choice.runtimes, list | tuple):
+            raise TypeError("a list of runtimes was expected")
         texts = (choice.engine, choice.processor, *choice.runtimes, *choice.refused, *choice.refused.values())
         numbers = (*choice.milliseconds.values(), *choice.off.values())
         named = (*choice.milliseconds, *choice.off)

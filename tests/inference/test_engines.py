@@ -210,7 +210,15 @@ class TestAuto:
 def test_a_choice_in_a_file_is_checked() -> None:
     choice = Choice("torch", {"torch": 1.5}, {"torch": 0.0}, {"x": "no"}, "some processor", 2, ("torch 2.6",))
     assert Choice.from_record(choice.to_record()) == choice
-    for wrong in ({"engine": 1}, {"milliseconds": {"torch": "fast"}}, {"threads": 0}, {"runtimes": [1]}, {"more": 1}):
+    for wrong in (
+        {"engine": 1},
+        {"milliseconds": {"torch": "fast"}},
+        {"threads": 0},
+        {"runtimes": [1]},
+        {"runtimes": 5},
+        {"off": 5},
+        {"more": 1},
+    ):
         with pytest.raises((TypeError, ValueError)):
             Choice.from_record({**choice.to_record(), **wrong})
 
