@@ -144,7 +144,7 @@ def _signalled(
             if left and number == signal.SIGINT:
                 outcome.bad.append(f"{moment}: {', '.join(sorted(left))} are left")
             if status == 0:  # it was through before the signal came; some refuse to write what is there
-                _afresh(job, folder, outcome)
+                _prepared(job, root)
         until(job.run, folder)
         _check_end(job, folder, expected, None, outcome)
 
