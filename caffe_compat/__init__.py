@@ -9,7 +9,6 @@ outputs = net(data=x)
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
@@ -30,6 +29,7 @@ from .errors import (
     WeightsError,
     WireError,
 )
+from .importing import import_quietly as _import_quietly
 
 if TYPE_CHECKING:
     from .access import FileAccess
@@ -93,7 +93,7 @@ def __getattr__(name: str) -> Any:
     """A public name, imported when it is first asked for."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(_import_quietly(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Of the checkout: what an earlier build left, and what is in neither file.
 LEFT_OUT = (".*", "__pycache__", "build", "dist", "*.egg-info", "tests", "reference_outputs", "benchmarks")
 PACKAGES = ("caffe_compat", "converters", "hpm")
+PLUGIN = "caffe_compat_pytest.py"  # pytest's, outside the packages
 
 
 def main() -> None:
@@ -57,7 +58,7 @@ def build(out: Path) -> Path:
 
 
 def check_contents(wheel: Path) -> None:
-    """The wheel holds every file of the packages, and nothing else but what describes it."""
+    """The wheel holds every file of the packages, pytest's plugin, and nothing else but what describes it."""
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     there = {
@@ -65,7 +66,7 @@ def check_contents(wheel: Path) -> None:
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
-    }
+    } | {PLUGIN}
     if packed != there:
         raise SystemExit(f"missing: {sorted(there - packed)}; too many: {sorted(packed - there)}")
 

@@ -10,6 +10,7 @@ import functools
 import importlib
 import pkgutil
 
+from ..importing import import_quietly
 from .shipped_types import PYTHON_CLASSES, SHIPPED_TYPES
 
 __all__ = ["LAYERS", "bring_all", "bring_python_classes", "bring_type"]
@@ -22,21 +23,21 @@ LAYERS = f"{__package__.rpartition('.')[0]}.layers"
 def bring_type(name: str) -> None:
     """Have every meaning of layer type ``name`` that ships registered; nothing happens where none does."""
     for module in _homes().get(name, ()):
-        importlib.import_module(f"{LAYERS}.{module}")
+        import_quietly(f"{LAYERS}.{module}")
 
 
 @functools.cache
 def bring_python_classes() -> None:
     """Have every class of a ``Python`` layer that is built in registered."""
     for module in PYTHON_CLASSES:
-        importlib.import_module(f"{LAYERS}.{module}")
+        import_quietly(f"{LAYERS}.{module}")
 
 
 @functools.cache
 def bring_all() -> None:
     """Have every type and class registered: whoever lists them needs them all."""
     for found in pkgutil.walk_packages(importlib.import_module(LAYERS).__path__, f"{LAYERS}."):
-        importlib.import_module(found.name)
+        import_quietly(found.name)
 
 
 @functools.cache
