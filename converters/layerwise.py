@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from caffe_compat.errors import ParityError
 from caffe_compat.layers.forks.ssd import DetectionOutput
+from caffe_compat.layers.forks.ssd_extended import DetectionOutputExtended
 from caffe_compat.layers.forks.yolo import YoloDetectionOutput, Yolov3DetectionOutput
 from caffe_compat.network.graph import Node
 from caffe_compat.network.net import CaffeNet
@@ -35,9 +36,10 @@ from .state import set_states
 
 __all__ = ["layer_by_layer"]
 
-# Layers whose tops are lists of rows (image, label, score, box), and the columns that these are ordered by.
+# Layers whose tops are lists of rows (image, label, score, box ...), and the columns that these are ordered by.
 _LISTS: dict[type[nn.Module], tuple[int, ...]] = {
     DetectionOutput: (0, 1, 2),
+    DetectionOutputExtended: (0, 1, 2),
     YoloDetectionOutput: (2,),
     Yolov3DetectionOutput: (2,),
 }
@@ -82,7 +84,7 @@ def _made(net: CaffeNet) -> list[str]:
 def _in_order_of(
     found: np.ndarray | None, expected: np.ndarray, tolerance: Tolerance, ordered: tuple[int, ...]
 ) -> np.ndarray:
-    """Rows (image, label, score, box) in the order of those in ``found``, as far as their scores are as good as equal.
+    """Rows (image, label, score, box ...) in the order of those in ``found``, as far as their scores are all but equal.
 
     Scores are results of exponentials, whose last bit is each runtime's own; it decides which of two rows comes first.
 
@@ -91,7 +93,7 @@ def _in_order_of(
     """
     if found is None or found.shape != expected.shape or not expected.size:
         return expected
-    rows, theirs = expected.reshape(-1, 7), found.reshape(-1, 7)
+    rows, theirs = (x.reshape(-1, expected.shape[-1]) for x in (expected, found))
     allowed = tolerance.absolute + tolerance.relative * np.abs(rows).max(0)
     by = list(ordered)
     if (np.abs(rows - theirs)[:, by] > allowed[by]).any():

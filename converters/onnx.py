@@ -26,7 +26,7 @@ from .registry import target
 from .state import check_state, state_note
 from .unchecked import unchecked
 
-__all__ = ["metadata_of", "onnxruntime_version", "run_onnxruntime", "write"]
+__all__ = ["onnxruntime_version", "run_onnxruntime", "write"]
 
 _KINDS = {"float32": np.float32, "float16": np.float16}
 
@@ -57,7 +57,7 @@ def onnxruntime_version() -> str:
     return f"onnxruntime {onnxruntime.__version__}"
 
 
-def metadata_of(
+def _metadata(
     net: CaffeNet,
     *,
     preprocess: Preprocess | None,
@@ -140,7 +140,7 @@ def write(
         pixels=pixels_of(plain, preprocess) if embed_preprocess else None,
         state=state,
     )
-    facts = metadata_of(net, preprocess=preprocess, sources=sources, parity=parity, embedded=embed_preprocess)
+    facts = _metadata(net, preprocess=preprocess, sources=sources, parity=parity, embedded=embed_preprocess)
     write_model(built, str(path), name=net.message.name, metadata=facts)
     _check(str(path))
     return state_note(net, state) + overwritten_note(net) + unchecked(net)

@@ -12,10 +12,8 @@ import numpy as np
 
 from caffe_compat.errors import NetworkError, UsageError, first_line
 from caffe_compat.extras import require
-from caffe_compat.formats.files import Checksum, atomic_write
-from caffe_compat.inference.preprocess import Preprocess
+from caffe_compat.formats.files import atomic_write
 from caffe_compat.network.net import CaffeNet
-from caffe_compat.parity.record import ParityRecord
 
 from . import onnx
 from .registry import target
@@ -52,24 +50,15 @@ def openvino_version() -> str:
     cannot=("what an ONNX file cannot hold", "operations that OpenVINO's converter does not know"),
     run=run_openvino,
     runtime=openvino_version,
+    options_of=onnx.write,
+    beside=(".bin",),
 )
-def write(
-    net: CaffeNet,
-    path: str | Path,
-    *,
-    dtype: str = "float32",
-    dynamic_batch: bool = False,
-    dynamic_size: Sequence[str] = (),
-    embed_preprocess: bool = False,
-    state: str = "reset",
-    preprocess: Preprocess | None = None,
-    sources: Sequence[Checksum] = (),
-    parity: ParityRecord | None = None,
-) -> list[str]:
+def write(net: CaffeNet, path: str | Path, *, dtype: str = "float32", **options: Any) -> list[str]:
     """Write ``net`` to ``path`` (``.xml``) and its weights beside it (``.bin``), whole or not at all.
 
     Args:
-        dtype: of the weights: OpenVINO compresses them. Others as of :func:`converters.onnx.write`.
+        dtype: of the weights: OpenVINO compresses them. options: of :func:`converters.onnx.write`, which writes the
+            file that OpenVINO reads; the metadata of that is kept, too.
 
     Raises:
         UsageError, NetworkError: as :func:`converters.onnx.write`, or OpenVINO cannot read the ONNX file. FileError:
@@ -77,25 +66,18 @@ def write(
     """
     openvino = require("openvino", "openvino")
 
+    from .onnx_graph.reading import metadata_of_file
+
     if dtype not in ("float32", "float16"):
         raise UsageError(f"dtype {dtype!r}: one of float32, float16 was expected, which is what OpenVINO stores")
     with tempfile.TemporaryDirectory() as folder:
         between, made = os.path.join(folder, "net.onnx"), os.path.join(folder, "net.xml")
-        notes: list[str] = onnx.write(
-            net,
-            between,
-            dynamic_batch=dynamic_batch,
-            dynamic_size=dynamic_size,
-            embed_preprocess=embed_preprocess,
-            state=state,
-            preprocess=preprocess,
-        )
+        notes: list[str] = onnx.write(net, between, **options)
         try:
             model = openvino.Core().read_model(between)
         except Exception as error:  # the converter raises several kinds
             raise NetworkError(f"OpenVINO cannot read the net: {first_line(error)}") from error
-        facts = onnx.metadata_of(net, preprocess=preprocess, sources=sources, parity=parity, embedded=embed_preprocess)
-        for key, text in facts.items():
+        for key, text in metadata_of_file(between).items():
             model.set_rt_info(text, ["caffe_compat", key])
         openvino.save_model(model, made, compress_to_fp16=dtype == "float16")
         for suffix in (".bin", ".xml"):

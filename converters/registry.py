@@ -5,10 +5,11 @@
         ...
 
 The function writes ``net`` to ``path``, whole or not at all, and leaves ``net`` as it was, but for its recurrent state,
-which is forgotten. It may return lines that the user should see. Its keyword arguments are what may be asked for;
-anything else is refused before work begins. Those that are called like facts of a :class:`caffe_compat.Conversion`
-(``preprocess``, ``sources``, ``parity``) come from it unless they are given. What a format needs beyond torch it
-imports when it writes: this package is imported to see what formats there are.
+which is forgotten. It may return lines that the user should see. Its keyword arguments are what may be asked for (or
+with ``options_of`` those of another format's function, to which it hands them on); anything else is refused before work
+begins. Those that are called like facts of a :class:`caffe_compat.Conversion` (``preprocess``, ``sources``,
+``parity``) come from it unless they are given. What a format needs beyond torch it imports when it writes: this package
+is imported to see what formats there are.
 
 Some options mean the same in every format that has them, and have a file each: ``dtype`` (:mod:`.precision`),
 ``dynamic_batch`` and ``dynamic_size`` (:mod:`.dynamic`), ``embed_preprocess`` (:mod:`.pixels`), ``state``
@@ -53,7 +54,8 @@ class Target:
 
     Attributes:
         name: what ``--format`` calls it. suffix: of its files, with the dot. title: what such a file is, in words.
-        write: ``write(net, path, **options)``.
+        write: ``write(net, path, **options)``. options_of: the function whose keyword arguments are the options:
+            ``write``, unless that hands them on to another.
         needs: package -> the optional dependency of this distribution that installs it (``caffe-compat[...]``).
         cannot: what such a file has no way to hold, in words.
         run: ``run(path, runs)`` runs the file in the format's own runtime, once for each of ``runs``, one after the
@@ -69,6 +71,7 @@ class Target:
     suffix: str
     title: str
     write: Write
+    options_of: Write
     needs: Mapping[str, str]
     cannot: tuple[str, ...]
     run: Run | None = None
@@ -79,9 +82,8 @@ class Target:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """What may be asked for: the keyword arguments of ``write``."""
-        parameters = inspect.signature(self.write).parameters.values()
-        return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+        """What may be asked for."""
+        return tuple(self._defaults())
 
     @property
     def keeps(self) -> tuple[str, ...]:
@@ -90,8 +92,11 @@ class Target:
 
     def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """``options`` with the defaults of those that were not given."""
-        parameters = inspect.signature(self.write).parameters
-        return {name: parameters[name].default for name in self.options} | dict(options)
+        return self._defaults() | dict(options)
+
+    def _defaults(self) -> dict[str, Any]:
+        parameters = inspect.signature(self.options_of).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
     def check(self, options: Iterable[str]) -> None:
         """Whether a file can be written with these options on this machine.
@@ -118,6 +123,7 @@ def target(
     *,
     suffix: str,
     title: str,
+    options_of: Write | None = None,
     needs: Mapping[str, str] | None = None,
     cannot: Sequence[str] = (),
     run: Run | None = None,
@@ -145,7 +151,9 @@ def target(
             raise ValueError(f"suffix {suffix!r} is registered twice")
         named = runtime or (lambda: "")
         needed, cannot_ = dict(needs or {}), tuple(cannot)
-        _TARGETS[name] = Target(name, suffix, title, write, needed, cannot_, run, named, annotate, exact, tuple(beside))
+        _TARGETS[name] = Target(
+            name, suffix, title, write, options_of or write, needed, cannot_, run, named, annotate, exact, tuple(beside)
+        )
         return write
 
     return register

@@ -5,6 +5,7 @@ from __future__ import annotations
 from caffe_compat.layers.bvlc.accuracy import Accuracy
 from caffe_compat.layers.bvlc.loss import HingeLoss, MultinomialLogisticLoss
 from caffe_compat.layers.bvlc.softmax_loss import InfogainLoss, SoftmaxWithLoss
+from caffe_compat.layers.forks.distances import InnerDistance
 from caffe_compat.layers.forks.rpn import Proposal
 from caffe_compat.network.net import CaffeNet
 
@@ -19,7 +20,7 @@ def unchecked(net: CaffeNet) -> list[str]:
     lines = []
     for node in net.program.nodes():
         module = net.get_submodule(node.module_name)
-        if isinstance(module, CHECK_LABELS):
+        if isinstance(module, CHECK_LABELS) or (isinstance(module, InnerDistance) and module.own_only):
             said = "the file takes any label, the net refuses what is no class"
         elif isinstance(module, Proposal):
             said = (

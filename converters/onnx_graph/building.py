@@ -32,6 +32,7 @@ for _name in (
         "boxes",
         "center_grid",
         "detection",
+        "distances",
         "kernels",
         "moving",
         "openpose",

@@ -6,11 +6,14 @@ As everywhere in this library, boxes of equal scores keep their order; where a f
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from caffe_compat.layers.forks.proposals import BoxGroupOutput, BoxOutput, FrcnnOutput, ScaleRoute
 from caffe_compat.layers.forks.rpn import Proposal
 from caffe_compat.layers.forks.ssd import DetectionOutput
+from caffe_compat.layers.forks.ssd_extended import DetectionOutputExtended
 from caffe_compat.layers.forks.yolo import YoloDetectionOutput, Yolov3DetectionOutput
 
 from .boxes import (
@@ -34,11 +37,36 @@ __all__: list[str] = []
 
 @emits(DetectionOutput, wide=True)
 def detection_output(site: Site) -> str:
+    return _detections(site)
+
+
+@emits(DetectionOutputExtended, wide=True)
+def detection_output_extended(site: Site) -> str:
+    m = site.module
+
+    def anchor_and_cell(place: str) -> str:
+        rest, around = _divided(site, place, m.anchors)
+        row, column = _divided(site, rest, m.width)
+        return site.op("Concat", around, column, row, axis=1)
+
+    return _detections(site, 3, anchor_and_cell)
+
+
+def _divided(site: Site, x: str, by: int) -> tuple[str, str]:
+    """The quotient of whole numbers, and what is left."""
+    return site.op("Div", x, site.ints(by)), site.op("Mod", x, site.ints(by))
+
+
+def _detections(site: Site, more: int = 0, described: Callable[[str], str] | None = None) -> str:
+    """Rows (image, class, score, box) and ``more`` values, which ``described`` makes of the places of prior boxes.
+
+    Both the places and what is made of them are whole numbers: (detections, 1) and (detections, more).
+    """
     s = site.module.settings
     images, boxes = site.bottom_sizes[0][0], fixed(site, site.bottom_sizes[2][2]) // 4
     classes = [c for c in range(s.classes) if c != s.background]
     count = boxes if s.top_k < 0 else min(s.top_k, boxes)
-    none = site.floats(np.full((1, 7), -1)) if s.first else numbered(site, images)
+    none = site.floats(np.full((1, 7), -1)) if s.first else numbered(site, images, 6 + more)
     if count == 0:
         return none if s.flat else site.op("Unsqueeze", none, site.ints([0, 1]))
     own = _decoded_boxes(site, boxes)
@@ -71,8 +99,11 @@ def detection_output(site: Site) -> str:
     image, number, _ = site.ops("Split", at, site.ints([1, 1, 1]), outputs=3, axis=1)
     label = site.op("Gather", site.floats(classes), number, axis=0)
     score = site.op("Unsqueeze", site.op("GatherND", ranked, at), site.ints([1]))
-    listed = site.op("Concat", site.cast(image, np.float32), label, score, box, axis=1)
-    top = rows_or(site, listed, none)
+    columns = [site.cast(image, np.float32), label, score, box]
+    if described is not None:
+        prior = site.op("Unsqueeze", site.op("GatherND", place, at), site.ints([1]))
+        columns.append(site.cast(described(prior), np.float32))
+    top = rows_or(site, site.op("Concat", *columns, axis=1), none)
     return top if s.flat else site.op("Unsqueeze", top, site.ints([0, 1]))
 
 

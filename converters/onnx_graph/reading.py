@@ -13,7 +13,7 @@ from caffe_compat.formats.wire import BYTES, Source
 
 from .writing import GRAPH, INITIALIZER, RAW_DATA, field_key
 
-__all__ = ["graph_of_file"]
+__all__ = ["graph_of_file", "metadata_of_file"]
 
 # Smaller ones stay where they are: constants that a runtime looks at.
 _LARGE = 1 << 16
@@ -27,6 +27,17 @@ def graph_of_file(path: str) -> bytes:
     """
     source = Source(path)
     return _without_weights(source, 0, source.size, (GRAPH, INITIALIZER))
+
+
+def metadata_of_file(path: str) -> dict[str, str]:
+    """What the file at ``path`` says of itself, as text by key.
+
+    Raises:
+        FileError: it cannot be read, or is no message of protobuf.
+    """
+    from onnx import ModelProto
+
+    return {entry.key: entry.value for entry in ModelProto.FromString(graph_of_file(path)).metadata_props}
 
 
 def _without_weights(source: Source, position: int, end: int, within: tuple[int, ...]) -> bytes:

@@ -14,7 +14,9 @@ from caffe_compat.layers.bvlc.shape import Filter
 from caffe_compat.layers.forks.proposals import BoxGroupOutput, BoxOutput, FrcnnOutput, ScaleRoute
 from caffe_compat.layers.forks.rpn import Proposal
 from caffe_compat.layers.forks.ssd import DetectionOutput
+from caffe_compat.layers.forks.ssd_extended import DetectionOutputExtended
 from caffe_compat.layers.forks.yolo import YoloDetectionOutput, Yolov3DetectionOutput
+from caffe_compat.layers.python.frcnn import FrcnnProposal
 from caffe_compat.layers.python.proposal import ProposalLayer
 from caffe_compat.network.graph import Node
 from caffe_compat.network.net import CaffeNet
@@ -40,8 +42,10 @@ _ROWS = {
     BoxGroupOutput: 0,
     BoxOutput: 0,
     DetectionOutput: 2,
+    DetectionOutputExtended: 2,
     Filter: 0,
     FrcnnOutput: 0,
+    FrcnnProposal: 0,
     Proposal: 0,
     ProposalLayer: 0,
     ScaleRoute: 0,

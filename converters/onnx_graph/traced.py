@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from caffe_compat.errors import LayerError, first_line
 from caffe_compat.layers.bvlc.python_layer import Python
@@ -40,13 +42,22 @@ class _ByValue(Exception):
     """A layer looks at a value to decide what it does."""
 
 
-class _Recorder(TorchDispatchMode):
-    """Keeps what is run below. The tensors stay alive, so that none takes the identity of another."""
+class _Outside(Exception):
+    """A layer takes values out of torch."""
 
-    def __init__(self, *, may_look: bool) -> None:
+
+class _Recorder(TorchDispatchMode):
+    """Keeps what is run below. The tensors stay alive, so that none takes the identity of another.
+
+    Attributes:
+        follow: identities of the tensors that depend on the bottoms.
+    """
+
+    def __init__(self, bottoms: Sequence[Tensor], *, may_look: bool) -> None:
         super().__init__()
         self.may_look = may_look
         self.operations: list[_Operation] = []
+        self.follow = {id(x) for x in bottoms}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func)
@@ -59,7 +70,24 @@ class _Recorder(TorchDispatchMode):
         made = [x for x in listed if isinstance(x, Tensor)]
         if made:  # others tell a size or a type, which is a number by now
             self.operations.append(_Operation(name, args, kwargs or {}, made))
+            if any(id(x) in self.follow for x in tree_leaves((args, kwargs))):
+                self.follow.update(map(id, made))
         return result
+
+
+class _Guard(TorchFunctionMode):
+    """Sees values of the bottoms leave torch, where nothing that is done with them is recorded."""
+
+    _WAYS = (Tensor.numpy, Tensor.tolist, Tensor.__array__)
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self._WAYS and id(args[0]) in self.recorder.follow:
+            raise _Outside
+        return func(*args, **(kwargs or {}))
 
 
 def emit_traced(site: Site) -> list[str]:
@@ -100,12 +128,14 @@ def _record(site: Site, shapes: Sequence[tuple[int, ...]], *, seed: int) -> _Rec
     # Not zeros: a layer may look whether what it was given makes sense.
     generator = torch.Generator().manual_seed(seed)
     bottoms = [torch.rand(shape, generator=generator).to(device) for shape in shapes]
-    recorder = _Recorder(may_look=type(module) in CHECK_LABELS)
+    recorder = _Recorder(bottoms, may_look=type(module) in CHECK_LABELS)
     try:
-        with torch.no_grad(), recorder:
+        with torch.no_grad(), recorder, _Guard(recorder):
             result = module(*bottoms)
     except LayerError as error:
         site.fail(f"cannot be run to see what it does: {error.detail}")
+    except _Outside:
+        site.fail("computes outside of torch, which a file cannot")
     except _ByValue:
         site.fail("decides by values what it does, which a file cannot")
     except Exception as error:  # a user's own layer may raise anything

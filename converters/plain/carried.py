@@ -40,6 +40,8 @@ _REFUSED = {
 }
 # What a net gives its layers, and a file of its own has not.
 WITHOUT_PLACE = {"files": "touches files", "randomness": "draws at random"}
+# What a file may import besides Python's own modules; numpy comes with torch.
+_PACKAGES = {"torch", "numpy", *sys.stdlib_module_names}
 # Functions that draw in training alone.
 _ONLY_IN_TRAINING = ("_pool",)
 
@@ -84,7 +86,7 @@ def _bound_by(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.Import | ast.ImportFrom):
         return [alias.asname or alias.name.partition(".")[0] for alias in node.names]
     targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+    return [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
 
 
 def names_in(node: ast.AST) -> list[str]:
@@ -145,6 +147,7 @@ class Carried:
             return
         if isinstance(node, ast.Import):
             alias = next(a for a in node.names if (a.asname or a.name.partition(".")[0]) == name)
+            _check_package(alias.name)
             self.imports[f"import {alias.name}" + (f" as {alias.asname}" if alias.asname else "")] = None
         elif isinstance(node, ast.ImportFrom):
             self._follow(module, node, name)
@@ -160,6 +163,8 @@ class Carried:
             for attribute in (n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)):
                 if attribute in WITHOUT_PLACE and name not in _ONLY_IN_TRAINING:
                     raise NetworkError(f"it {WITHOUT_PLACE[attribute]}")
+            for package in _imported_within(node):
+                _check_package(package)
             for needed in names_in(node):
                 if needed != name:
                     self.add(module, needed)
@@ -186,11 +191,28 @@ class Carried:
         base = package[: len(package) - node.level + 1] if node.level else []
         source = ".".join([*base, *([node.module] if node.module else [])])
         if source.partition(".")[0] != _PACKAGE:
+            _check_package(source)
             self.imports[f"from {source} import {alias.name}" + (f" as {alias.asname}" if alias.asname else "")] = None
             return
         if alias.asname:
             raise NetworkError(f"its code calls {alias.name} by another name")
         self.add(_home(source, alias.name), alias.name)
+
+
+def _imported_within(node: ast.AST) -> Iterator[str]:
+    """Modules that code imports when it runs; an empty name for one of this package."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Import):
+            yield from (alias.name for alias in inner.names)
+        elif isinstance(inner, ast.ImportFrom):
+            yield "" if inner.level else inner.module or ""
+
+
+def _check_package(module: str) -> None:
+    """Raises NetworkError for what a file of plain PyTorch cannot expect to be there."""
+    package = module.partition(".")[0]
+    if package not in _PACKAGES:
+        raise NetworkError(f"its code needs {package or _PACKAGE}")
 
 
 def _home(module: str, name: str) -> str:

@@ -91,6 +91,26 @@ def test_a_missing_package_is_named() -> None:
         del _TARGETS["odd"]
 
 
+def test_a_format_may_hand_its_options_on(tmp_path: Path) -> None:
+    def inner(net: caffe_compat.CaffeNet, path: str, *, size: int = 3, sources: Any = ()) -> None:
+        Path(path).write_text(f"{size} {sources}")
+
+    @converters.target("outer", suffix=".outer", title="a wrapped file", options_of=inner)
+    def write(net: caffe_compat.CaffeNet, path: str, **options: Any) -> None:
+        inner(net, path, **options)
+
+    try:
+        outer = converters.find_target("outer")
+        assert (outer.options, outer.keeps) == (("size", "sources"), ("sources",))
+        assert outer.settings({"size": 4}) == {"size": 4, "sources": ()}
+        converters.export(filled(NET), tmp_path / "m.outer", size=5)
+        assert (tmp_path / "m.outer").read_text() == "5 ()"
+        with pytest.raises(UsageError, match="options has no place in a wrapped file, which takes size, sources"):
+            converters.export(filled(NET), tmp_path / "m.outer", options=1)
+    finally:
+        del _TARGETS["outer"]
+
+
 @pytest.mark.parametrize(("name", "suffix"), [("pt2", ".x"), ("x", ".pt2"), ("pt", ".x"), ("x", ".pt")])
 def test_no_format_takes_the_place_of_another(name: str, suffix: str) -> None:
     with pytest.raises(ValueError, match="is registered twice"):

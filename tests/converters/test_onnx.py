@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
+import openvino
 import pytest
 
 import caffe_compat
@@ -188,6 +189,26 @@ def test_an_openvino_model(tmp_path: Path) -> None:
     assert exported.verification is not None
     assert exported.verification.runtime.startswith("openvino ")
     assert exported.verification.worst_rel < 1e-5
+
+
+def test_an_openvino_model_has_the_options_and_the_metadata_of_the_onnx_file(tmp_path: Path) -> None:
+    assert converters.find_target("openvino").options == converters.find_target("onnx").options
+    conversion = caffe_compat.convert(
+        FORMATS / "v1net.prototxt",
+        FORMATS / "v1net.caffemodel",
+        reference=f"{FORMATS.parent / 'formats.h5'}:v1net",
+        preprocess="order=bgr,mean=104:117:123",
+    )
+    converters.export(conversion, tmp_path / "a.onnx")
+    converters.export(conversion, tmp_path / "a.xml", dtype="float16")
+    model = openvino.Core().read_model(tmp_path / "a.xml")
+    entries = _entries(tmp_path / "a.onnx")
+    assert entries.pop("verification")
+    assert {key: model.get_rt_info(["caffe_compat", key]).astype(str) for key in entries} == entries
+    with pytest.raises(UsageError, match="dtype 'bfloat16': one of float32, float16 was expected, which is what Open"):
+        converters.export(conversion, tmp_path / "b.xml", dtype="bfloat16")
+    with pytest.raises(UsageError, match="state 'carry'"):
+        converters.export(conversion, tmp_path / "b.xml", state="carry")
 
 
 def test_a_tiny_pose_network(reference: Path, tmp_path: Path) -> None:
