@@ -170,6 +170,34 @@ def _of_single_forks() -> Iterator[Base]:
         assert base is not None
         base.message.layer[-1].multibox_loss_param.overlap_threshold = 0.1
         yield base
+    yield _hard_examples_apart()
+
+
+def _hard_examples_apart() -> Base:
+    """By prior boxes the second crowds out the first; by what the network finds, the fourth the third."""
+    priors = np.array([[0.1, 0.1, 0.4, 0.4], [0.12, 0.1, 0.42, 0.4], [0.6, 0.6, 0.9, 0.9], [0.6, 0.1, 0.9, 0.4]])
+    offsets = np.zeros((4, 4))
+    offsets[1, [1, 3]] = 5
+    offsets[2] = (priors[3] - priors[2]) / 0.1
+    text = (
+        "num_classes: 2 overlap_threshold: 0.9 code_type: CORNER mining_type: HARD_EXAMPLE sample_size: 3 "
+        "nms_param { nms_threshold: 0.5 top_k: 9 } use_prior_for_nms: true"
+    )
+    return from_text(
+        _net(
+            f'type: "MultiBoxLoss" top: "y" multibox_loss_param {{ {text} }}',
+            l=(1, 16),
+            c=(1, 8),
+            p=(1, 2, 16),
+            t=(1, 1, 1, 8),
+        ),
+        phase="TRAIN",
+        dialect="weiliu89/caffe@ssd",
+        l=offsets.reshape(1, 16),
+        c=np.array([[0.0, 0.0, 0.0, 1.5, 0.5, 0.0, 0.0, 1.0]]),
+        p=np.stack([priors.reshape(16), np.full(16, 0.1)])[None],
+        t=np.array([0, 1, 0, 0.1, 0.1, 0.4, 0.4, 0]).reshape(1, 1, 1, 8),
+    )
 
 
 def _older_normalize() -> Iterator[Base]:

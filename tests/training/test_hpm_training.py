@@ -42,14 +42,19 @@ max_iter: 6 display: 1 snapshot_prefix: "none" random_seed: 0
     [
         pytest.param("2d_to_3d", 6, marks=pytest.mark.slow),
         pytest.param("3d_to_2d", 6, marks=pytest.mark.slow),
-        pytest.param("finetune_whole", 3, marks=pytest.mark.slow),  # chaotic in float32 afterwards
+        pytest.param("finetune_whole", 4, marks=pytest.mark.slow),  # chaotic in float32 afterwards
         pytest.param("mask3d", 6, marks=pytest.mark.slow),
     ],
 )
-def test_six_steps(phase: str, steps: int, reference: Path, device: torch.device, tmp_path: Path) -> None:
+def test_six_steps(
+    phase: str, steps: int, reference: Path, device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Losses within 1e-3; of the sampled weights 99% within 1e-3 of their blob's standard deviation, and every one
-    within two learning rates a step, since a gradient near zero may flip Adam's sign.
+    within two learning rates a step, since a gradient near zero may flip Adam's sign. oneDNN's kernels, which differ
+    from processor to processor, round enough otherwise to be 4e-3 away after three steps of the whole; without them it
+    is 2e-6.
     """
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     folder = tmp_path / "train_data"  # the networks write there
     shutil.copytree(reference / "train_data", folder)
     with h5py.File(reference / "hpm_training.h5") as file:

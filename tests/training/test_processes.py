@@ -141,7 +141,9 @@ def test_killed_at_random_moments(form: str, tmp_path: Path) -> None:
     """Whatever moment a training dies at, the last snapshot is whole, and going on from it ends as if nothing was."""
     write_training(tmp_path, f"max_iter: 30 snapshot: 3 random_seed: 5 stepsize: 20 snapshot_format: {form}")
     command = ("train", "-solver=solver.prototxt", "--workers=1")
-    assert start(tmp_path, *command).wait(120) == 0
+    undisturbed = start(tmp_path, *command)
+    _, error = undisturbed.communicate(timeout=120)
+    assert undisturbed.returncode == 0, error
     for path in tmp_path.glob("snap_iter_*"):
         if "_30." in path.name:
             path.rename(path.with_name(path.name.replace("snap", "straight")))
