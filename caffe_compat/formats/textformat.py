@@ -32,6 +32,15 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _BLANKS = re.compile(_BLANK)
+# A field with one value as nearly all are written, in one piece: name, then a word, a number or a string.
+_PLAIN = re.compile(
+    rf"""{_BLANK}([A-Za-z_$][\w$]*){_SPACE}:{_SPACE}(?:
+    ([A-Za-z_$][\w$]*)
+  | ([0-9](?:[eE][+-]|[\w.])*)
+  | ("[^"\\\n]*"|'[^'\\\n]*')
+    )""",
+    re.VERBOSE,
+)
 _CLOSER = {"{": "}", "<": ">"}
 _ESCAPES = {"n": 10, "t": 9, "r": 13, "a": 7, "b": 8, "f": 12, "v": 11, "\\": 92, "'": 39, '"': 34, "?": 63}
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
@@ -139,6 +148,8 @@ class _Parser:
                     line, column = self.tree.place(at)
                     self.fail(f"{closer!r} that closes {name!r} opened at line {line}, column {column}")
                 return self.tree
+            if self.kind == "name" and self.plain_fields(fields):
+                continue
             name, at = self.field_name()
             had_colon = self.token == ":" and self.kind == "mark"
             if had_colon:
@@ -163,6 +174,38 @@ class _Parser:
                 self.skip_separator()
             else:
                 self.fail(f"':' or '{{' after {name!r}")
+
+    def plain_fields(self, fields: list[Field]) -> bool:
+        """Take fields that are written plainly, as many as follow one another; whether there were any.
+
+        The short way to what the steps of :meth:`parse` come to: most of a network is such fields.
+        """
+        text, end = self.text, self.at
+        match = last = _PLAIN.match(text, end)
+        while match is not None:
+            last, which = match, match.lastindex
+            assert which is not None  # one of three
+            value, at = match[which], match.start(which)
+            if which == 4:
+                scalar = Value("string", self.unescaped(value[1:-1], at), [], at)
+            else:
+                scalar = Value("name" if which == 2 else "number", value, [], at)
+            fields.append(Field(match[1], scalar, match.start(1)))
+            end = match.end()
+            match = _PLAIN.match(text, end)
+        if last is None:
+            return False
+        self.end = end
+        self.advance()
+        if self.kind == "string" and last.lastindex == 4:  # it goes on in a second pair of quotes
+            fields.pop()
+            self.end = last.start(1)
+            self.advance()
+            name, at = self.field_name()
+            self.advance()  # the colon
+            fields.append(Field(name, self.scalar(), at))
+        self.skip_separator()
+        return True
 
     def open_message(
         self,

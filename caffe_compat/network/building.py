@@ -127,7 +127,7 @@ def build_modules(
             unread.check_spelling(node.message)  # a misspelt name is why something is missing
             raise
         if isinstance(built.module, Layer):
-            built.module.randomness, built.module.files = randomness, files
+            vars(built.module).update(randomness=randomness, files=files)  # see Layer.__init__
         values.update(zip(node.tops, built.tops, strict=True))
         shapes.update((value, tuple(top.shape)) for value, top in zip(node.tops, built.tops, strict=True))
         modules[node.module_name] = built.module
@@ -270,7 +270,7 @@ def build_layer(
     )
     module = _module(spec, entry)
     if isinstance(module, Layer):
-        module.layer_name = node.name
+        vars(module)["layer_name"] = node.name
     module.train(spec.phase == "TRAIN")
     tops = _infer_tops(module, spec, bottoms)
     if len(tops) != len(node.tops):
@@ -344,7 +344,7 @@ def _infer_tops(module: nn.Module, spec: LayerSpec, bottoms: Sequence[Tensor]) -
             f"does not fit its bottoms {shapes or '(none)'}: {first_line(error)}", layer=spec.name, type=spec.type
         ) from error
     tops = (result,) if isinstance(result, Tensor) else tuple(result)
-    return tuple(top.to("meta") for top in tops)
+    return tuple(top if top.is_meta else top.to("meta") for top in tops)
 
 
 def _infer_foreign(module: nn.Module, bottoms: Sequence[Tensor]) -> Any:

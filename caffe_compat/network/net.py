@@ -109,7 +109,7 @@ class CaffeNet(ProgramNet):
             error.within(path=path)
             raise
         self._adopt(built)
-        self.train(graph.state.phase == "TRAIN")
+        self.training = graph.state.phase == "TRAIN"  # as each layer was told when it was built
 
     def _adopt(self, built: BuiltNet) -> None:
         self.program, self.warnings, self.notes = built.program, built.warnings, built.notes

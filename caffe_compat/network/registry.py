@@ -79,12 +79,15 @@ class Layer(nn.Module):
     carried: tuple[str, ...] = ()
     any_axes_of_one: bool = False
     layer_name: str = ""
+    randomness: Randomness
+    files: FileAccess
 
     def __init__(self) -> None:
         super().__init__()
-        self.fillers: dict[str, Params] = {}
-        self.randomness = Randomness()
-        self.files = FileAccess()
+        self.fillers: dict[str, Params]
+        # Past torch's __setattr__, which asks of every attribute whether it is a parameter: that is most of what making
+        # a small layer takes.
+        vars(self).update(fillers={}, randomness=Randomness(), files=FileAccess())
 
     def blob(self, name: str, shape: Sequence[int], filler: Params | None = None, *, learned: bool = True) -> None:
         """Declare the next blob: a parameter, or a buffer where Caffe never learns it."""

@@ -131,11 +131,6 @@ def inspect_network(definition: Definition, how: Asked, weights: str | Path | No
     guesses = _guesses(definition, how, weights)
     input_shapes = {**{guess.blob: guess.shape for guess in guesses}, **how.input_shapes}
     try:
-        graph = phase_graph(message, state, dialect, input_shapes)
-    except GraphError as error:
-        rows = [_unwired_row(layer) for layer in message.layer if _may_be_included(layer, state)]
-        return replace(_summary(definition, state, None, rows), problem=str(error))
-    try:
         net = net_of(
             message,
             state,
@@ -145,11 +140,26 @@ def inspect_network(definition: Definition, how: Asked, weights: str | Path | No
             ignore_fields=how.ignore_fields,
         )
     except CaffeCompatError as error:
-        found = _summary(definition, state, graph, _rows_one_by_one(graph))
-        return replace(found, problem=str(error), guessed=guesses)
-    found = _summary(definition, state, graph, layer_rows(net))
+        found = _as_far_as_it_goes(definition, state, input_shapes)
+        return replace(found, problem=found.problem or str(error), guessed=guesses)
+    found = _summary(definition, state, net.graph, layer_rows(net))
     warnings = (*found.warnings, *net.warnings)
     return replace(found, notes=(*found.notes, *net.notes), warnings=warnings, guessed=guesses)
+
+
+def _as_far_as_it_goes(definition: Definition, state: NetState, input_shapes: Mapping[str, Shape]) -> NetworkInspection:
+    """A network that cannot be built, or not even be wired.
+
+    Raises:
+        UsageError: shapes are given for a blob that is no input.
+    """
+    message = definition.message
+    try:
+        graph = phase_graph(message, state, definition.schema.name, input_shapes)
+    except GraphError as error:
+        rows = [_unwired_row(layer) for layer in message.layer if _may_be_included(layer, state)]
+        return replace(_summary(definition, state, None, rows), problem=str(error))
+    return _summary(definition, state, graph, _rows_one_by_one(graph))
 
 
 def _guesses(definition: Definition, how: Asked, weights: str | Path | None) -> tuple[Guess, ...]:
