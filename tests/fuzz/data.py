@@ -52,9 +52,9 @@ def _trainings() -> list[Target]:
     with tempfile.TemporaryDirectory() as folder:
         state = recorded_case("adam", Path(folder)).snapshot()
         assert state is not None
-        resume = contents(*Path(folder).glob("*.resume.npz"), *HOSTILE.glob("resume_*.npz"))
+        resume = contents(*sorted(Path(folder).glob("*.resume.npz")), *sorted(HOSTILE.glob("resume_*.npz")))
     states = contents(*sorted(solvers.glob("*.solverstate")))
-    hdf5 = contents(*solvers.glob("*.solverstate.h5"))
+    hdf5 = contents(*sorted(solvers.glob("*.solverstate.h5")))
     model = (FORMATS / "v1net.caffemodel").read_bytes()
     named = {name.decode() for state in states for name in re.findall(rb"[\w.]+\.caffemodel", state)}
     beside = dict.fromkeys(sorted(named), model)
@@ -152,7 +152,7 @@ def _database(backend: Backend, record: bytes) -> list[Target]:
             beside = {other: data for other, data in files.items() if other != name}
             seeds = [content]
             if backend == "LMDB":
-                seeds += contents(FORMATS / "datum_lmdb" / "data.mdb", *HOSTILE.glob("*.mdb"))
+                seeds += contents(FORMATS / "datum_lmdb" / "data.mdb", *sorted(HOSTILE.glob("*.mdb")))
             kind = name.rpartition("/")[2].partition("-")[0].lower()
             label = "lmdb" if backend == "LMDB" else f"leveldb-{kind}"
             targets.append(Target(label, name, read, mutators.of_bytes, seeds, beside))

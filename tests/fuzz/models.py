@@ -36,7 +36,7 @@ def models() -> list[Target]:
 
 
 def _definitions() -> list[Target]:
-    texts = [FORMATS / "v0net.prototxt", FORMATS / "v1net.prototxt", *HOSTILE.glob("*.prototxt")]
+    texts = [FORMATS / "v0net.prototxt", FORMATS / "v1net.prototxt", *sorted(HOSTILE.glob("*.prototxt"))]
     texts.append(REFERENCE / "tiny_mask3d" / "deploy.prototxt")
     proto = b"""syntax = "proto2"; package caffe;
 message LayerParameter { optional WarpParameter warp_param = 9001; }
@@ -75,7 +75,7 @@ def _printed(path: Path) -> None:
 
 def _weights() -> list[Target]:
     binary = contents(*(FORMATS / f"v{k}net{kind}.caffemodel" for k in (0, 1) for kind in ("", ".upgraded")))
-    binary += contents(*HOSTILE.glob("*.caffemodel"))
+    binary += contents(*sorted(HOSTILE.glob("*.caffemodel")))
     hdf5 = contents(FORMATS / "v0net.caffemodel.h5", FORMATS / "v1net.caffemodel.h5")
     return [
         Target("caffemodel", "a.caffemodel", _filled, mutators.of_wire, binary),
@@ -121,14 +121,14 @@ def _exported(suffix: str) -> bytes:
 
 
 def _recordings() -> list[Target]:
-    cases = io.BytesIO()
+    cases, endless = io.BytesIO(), sorted(HOSTILE.glob("reference*.h5"))
     with h5py.File(REFERENCE / "bvlc_layers.h5") as file, h5py.File(cases, "w") as few:
         for name in [*file][:: max(1, len(file) // 3)]:
             file.copy(name, few)
     return [
         Target("reference", "a.h5", _recorded, mutators.of_hdf5, [_reference()]),
         # Of which the HDF5 library itself makes no copy: one keeps it busy for ever.
-        Target("reference-bytes", "a.h5", _recorded, mutators.of_bytes, contents(*HOSTILE.glob("reference*.h5"))),
+        Target("reference-bytes", "a.h5", _recorded, mutators.of_bytes, contents(*endless)),
         Target("cases", "a.h5", lambda path: list(run_cases(path)), mutators.of_hdf5, [cases.getvalue()]),
     ]
 

@@ -100,7 +100,7 @@ def _data_sets() -> list[Target]:
     kth = {"positions2d.txt": b"5 7 " * 42, "positions3d.txt": b"0 " * 42, "cameras.txt": b"0 0 0 0 0 0 5 7 " * 3}
     return [
         Target("persons", "a.json", read_mpii, mutators.of_text, [persons.encode()]),
-        Target("persons-mat", "a.mat", read_mpii, mutators.of_bytes, contents(*HOSTILE.glob("*.mat"))),
+        Target("persons-mat", "a.mat", read_mpii, mutators.of_bytes, contents(*sorted(HOSTILE.glob("*.mat")))),
         Target("cdf", "a.cdf", lambda path: guarded(read_pose, str(path)), mutators.of_bytes, _cdfs()),
         Target(
             "videopose", "a.npz", lambda path: list(read_videopose(path)), mutators.of_zip, [_made(few.videopose)]
@@ -124,7 +124,7 @@ def _data_sets() -> list[Target]:
 
 
 def _cdfs() -> list[bytes]:
-    return contents(*HOSTILE.glob("*.cdf"))
+    return contents(*sorted(HOSTILE.glob("*.cdf")))
 
 
 def _root_of(path: Path, name: str) -> Path:

@@ -28,7 +28,7 @@ class Target:
         read: raises CaffeCompatError for what it refuses, AssertionError if what it accepts is wrong.
         seeds: contents to be damaged.
         beside: other files below that folder, and what they hold.
-        seconds: how long one may take, on a machine that does other things too.
+        seconds: of the processor that one may take; it is ended after six times as long by the clock.
         names_files: whether it may name files anywhere, which are read, as a list of pictures does.
         runs_files: whether it hands files to another runtime, which may start processes and unpickle what it wrote.
     """
