@@ -16,6 +16,7 @@ EXTRAS = {
     "safetensors": ["safetensors>=0.4.3"],  # weights of other libraries, and of plain PyTorch source
     "parquet": ["pyarrow>=15"],  # features of images as tables
     "cluster": ["ray>=2.9"],  # features of images on many machines
+    "detect": ["ai-edge-litert>=1.4", "onnxruntime>=1.20", "opencv-python-headless>=4.8"],  # 2D poses for hpm predict
     "h36m": ["cdflib>=1.2"],  # the official Human3.6M files
 }
 

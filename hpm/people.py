@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
-__all__ = ["Person", "Track", "largest_track", "overlap", "tracks_of"]
+from caffe_compat.errors import UsageError
+
+__all__ = ["People", "Person", "Track", "chosen_tracks", "largest_track", "overlap", "tracks_of"]
+
+People = Literal["largest", "all"] | int
+"""Whoever fills most of the frames, everybody, or so many of those who fill most."""
 
 # Boxes of one person in two frames overlap by more than this share of what they cover together.
 _SAME = 0.2
 # Frames after which someone who was lost is not looked for any more.
 _LOST = 30
+# Frames in which somebody must be found to be one of all; fewer are a detector's mistake, or a passer-by.
+_STAYS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,3 +117,19 @@ def tracks_of(frames: Sequence[Sequence[Person]]) -> list[Track]:
 def largest_track(frames: Sequence[Sequence[Person]]) -> Track:
     """Whoever fills most of the frames; an empty track if there is nobody."""
     return next(iter(tracks_of(frames)), Track())
+
+
+def chosen_tracks(frames: Sequence[Sequence[Person]], people: People) -> list[Track]:
+    """The tracks of those who are asked for, the one that fills most of the frames first; none if there is nobody.
+
+    ``all`` are those who are found in 10 frames, or in all if there are fewer than 10.
+
+    Raises:
+        UsageError: another word, or a number below 1.
+    """
+    if people not in ("largest", "all") and (type(people) is not int or people < 1):
+        raise UsageError(f"people {people!r}: largest, all or a number from 1 was expected")
+    tracks = tracks_of(frames)
+    if people == "all":
+        return [track for track in tracks if len(track.people) >= min(_STAYS, len(frames))]
+    return tracks[: 1 if people == "largest" else people]

@@ -98,7 +98,7 @@ FLOORS_OF_HPM = (
     ("arrays", "joint_orders", "skeleton", "bridging", "people", "scaling", "metrics", "limbs"),
     ("projector", "moments", "refine", "measured", "network_input"),
     ("files", "networks"),
-    ("datasets", "visualize", "parity_gate"),
+    ("datasets", "detectors", "visualize", "parity_gate"),
     ("model", "streaming"),
     ("drivers",),
     ("",),

@@ -27,7 +27,7 @@ _COMMANDS = {
         "evaluate",
         "Errors per action of the coarse, corrected and refined poses: MPJPE, P-MPJPE, N-MPJPE, MPJVE, PCK, AUC.",
     ),
-    "predict": ("predict", "3D poses of one person in SOURCES: a video, a folder of pictures, or pictures."),
+    "predict": ("predict", "3D poses of people in SOURCES: a video, a folder of pictures, or pictures."),
     "prepare": ("prepare", "Make lists, bounds and square pictures out of a data set."),
     "refine": ("refine", "Refine the coarse poses of all actions by their 2D poses."),
     "train": (

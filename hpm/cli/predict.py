@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -11,8 +10,10 @@ from caffe_compat.cli.groups import gathered
 from caffe_compat.cli.options import device_option, parse_device, say
 
 from ..bridging import Bridging
+from ..detectors import KINDS, Detector, open_detector
 from ..drivers.predict import predict as predict_poses
 from ..files.motions import BVH_NAMES
+from ..people import People
 from ..skeleton import SKELETONS
 from .options import Bars, optimize_option
 
@@ -49,26 +50,65 @@ bridging_options = gathered(
 )
 
 
-def keypoint_options(command: Callable[..., object]) -> Callable[..., object]:
-    """The file of a detector, and the order of the joints in it."""
-    options = [
-        click.option(
-            "--keypoints",
-            type=click.Path(),
-            help="What a 2D detector found: mmpose's, AlphaPose's, MediaPipe's or COCO's .json, OpenPose's folder, "
-            "VideoPose3D's .npz, or a .npy (frames, joints, 2, or 3 with confidences), pixels.",
-        ),
-        click.option(
-            "--joints",
-            type=click.Choice(list(SKELETONS)),
-            help="Their order. [default: what the file tells; H36M16 in a .npy]",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+detector_options = gathered(
+    "detector",
+    open_detector,
+    click.option(
+        "--detect",
+        "kind",
+        type=click.Choice(KINDS),
+        default="none",
+        show_default=True,
+        help="Find 2D poses, with networks of MediaPipe's (.tflite) or RTMDet and RTMPose (.onnx).",
+    ),
+    click.option("--person-model", type=click.Path(), help="File of the network that finds people."),
+    click.option("--pose-model", type=click.Path(), help="File of the network that finds their joints."),
+)
 
 
+def _found(keypoints: str | None, joints: str | None, people: People) -> dict[str, Any]:
+    return {"keypoints": keypoints, "joints": joints, "people": people}
+
+
+class _PeopleType(click.ParamType):
+    """``largest``, ``all`` or a number."""
+
+    name = "largest|all|N"
+
+    def convert(self, value: People | str, param: click.Parameter | None, ctx: click.Context | None) -> People:
+        if isinstance(value, int):
+            return value
+        if value == "largest":
+            return "largest"
+        if value == "all":
+            return "all"
+        if not value.isdecimal() or int(value) < 1:
+            self.fail(f"{value!r}: largest, all or a number from 1 was expected", param, ctx)
+        return int(value)
+
+
+found_options = gathered(
+    "found",
+    _found,
+    click.option(
+        "--keypoints",
+        type=click.Path(),
+        help="What a 2D detector found: mmpose's, AlphaPose's, MediaPipe's or COCO's .json, OpenPose's folder, "
+        "VideoPose3D's .npz, or a .npy (frames, joints, 2, or 3 with confidences), pixels.",
+    ),
+    click.option(
+        "--joints",
+        type=click.Choice(list(SKELETONS)),
+        help="Their order. [default: what the file tells; H36M16 in a .npy]",
+    ),
+    click.option(
+        "--people",
+        type=_PeopleType(),
+        default="largest",
+        show_default=True,
+        help="Whose poses: of several, each has a folder of its own below --save.",
+    ),
+)
 output_options = gathered(
     "outputs",
     _outputs,
@@ -98,7 +138,8 @@ output_options = gathered(
 @click.option("--model", required=True, type=click.Path(), help="A .pt; refinement asks for a verified one.")
 @click.option("--save", required=True, type=click.Path(file_okay=False), help="Folder for crops and poses.")
 @click.option("--boxes", type=click.Path(), help="x,y,width,height a line (or .npy): one for all, or one a frame.")
-@keypoint_options
+@found_options
+@detector_options
 @bridging_options
 @click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Keep one frame in so many.")
 @click.option(
@@ -121,8 +162,8 @@ def predict(
     model: str,
     save: str,
     boxes: str | None,
-    keypoints: str | None,
-    joints: str | None,
+    found: dict[str, Any],
+    detector: Detector | None,
     bridging: Bridging,
     every: int,
     window: int,
@@ -133,9 +174,10 @@ def predict(
     optimize: bool,
     device: str,
 ) -> None:
-    """3D poses of one person in SOURCES: a video, a folder of pictures, or pictures.
+    """3D poses of people in SOURCES: a video, a folder of pictures, or pictures.
 
-    Crops are squares about --boxes, else about --keypoints, else whole frames. With --keypoints poses are refined.
+    Crops are squares about --boxes, else about 2D poses, else whole frames. With 2D poses, from --keypoints or found by
+    --detect, poses are refined.
     Boxes and keypoints count the frames that --every keeps. A frame with too few joints gets no pose; frames.csv says
     what each pose rests on.
     """
@@ -145,8 +187,8 @@ def predict(
             model,
             save,
             boxes=boxes,
-            keypoints=keypoints,
-            joints=joints,
+            **found,
+            detector=detector,
             bridging=bridging,
             every=every,
             window=window,
@@ -158,6 +200,7 @@ def predict(
             device=parse_device(device),
             progress=bars.show,
         )
-    footage = done.footage
-    written = map(str, [footage.root, *done.exports, *([] if done.overlay is None else [done.overlay])])
-    say(f"{footage.frames} frames, {'refined' if footage.refined else 'coarse'}; wrote {', '.join(written)}")
+    for each in (done, *done.others):
+        footage = each.footage
+        written = map(str, [footage.root, *each.exports, *([] if each.overlay is None else [each.overlay])])
+        say(f"{footage.frames} frames, {'refined' if footage.refined else 'coarse'}; wrote {', '.join(written)}")

@@ -15,18 +15,17 @@ import numpy as np
 from caffe_compat.errors import UsageError, located
 
 from ..bridging import NONE, SEEN, Bridged, bridge
-from ..datasets.cameras import Crop, square_crops
+from ..datasets.cameras import Crop
 from ..datasets.crops import crop_picture
 from ..model import PoseMachine
 from ..projector import POSE_2D, POSE_3D
 from ..refine import Refiner
 from ..skeleton import H36M16
+from .footage_squares import squares_about
 
 __all__ = ["Block", "footage_blocks"]
 
 _BLOCK = 60
-# Frames over which a square may lie between those of the frames around.
-_SHORT = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +74,7 @@ def footage_blocks(
     refiner: Refiner | None = None,
     window: int = 5,
     margin: float = 0.125,
+    steady: float = 0.0,
 ) -> Iterator[Block]:
     """Predict consecutive frames of one person, block by block; frames are asked for when their block's turn comes.
 
@@ -87,6 +87,7 @@ def footage_blocks(
             :func:`hpm.bridging.bridge` gives them; with ``refiner``.
         refiner: of :meth:`PoseMachine.refiner`, which has the parity gate.
         window: see :meth:`PoseMachine.predict`.
+        steady: frames (a standard deviation) that squares about 2D poses are averaged over.
 
     Raises:
         UsageError: a 2D network, boxes or 2D poses of another form or number than the frames, or far larger than the
@@ -98,7 +99,7 @@ def footage_blocks(
         raise UsageError("2D poses and a refiner go together: without one the other has no use")
     _check_boxes(boxes)
     poses = _checked(pose2d_pixels)
-    return _Footage(machine, boxes, poses, refiner, window, margin).blocks(frames)
+    return _Footage(machine, boxes, poses, refiner, window, margin, steady).blocks(frames)
 
 
 class _Footage:
@@ -112,10 +113,12 @@ class _Footage:
         refiner: Refiner | None,
         window: int,
         margin: float,
+        steady: float,
     ) -> None:
         self._machine, self._boxes, self._poses, self._refiner = machine, boxes, poses, refiner
         self._window = window
-        self._squares = _squares_about(poses, margin) if boxes is None and poses is not None else None
+        about_poses = boxes is None and poses is not None
+        self._squares = squares_about(poses, margin, steady) if about_poses and poses is not None else None
 
     def blocks(self, frames: Iterable[np.ndarray]) -> Iterator[Block]:
         """One block after the other."""
@@ -223,35 +226,6 @@ def _checked(points: np.ndarray | Bridged | None) -> Bridged | None:
     if len(posed) and float((np.nanmax(posed, axis=1) - np.nanmin(posed, axis=1)).max()) < 2:
         raise UsageError("no 2D pose is two pixels large; are they fractions of the picture? Pixels were expected")
     return poses
-
-
-def _squares_about(poses: Bridged, margin: float) -> Crop:
-    """The square of each frame: about its joints if all were seen, or in a long stretch in which some were not; else
-    between the squares of the frames before and after, which a joint that was bridged past its turn does not shift."""
-    posed = poses.rests_on != NONE
-    own = np.asarray(poses.seen.all(1))
-    for first, last in _stretches(~own):
-        if last - first > _SHORT or first == 0 or last == len(poses):
-            own[first:last] = posed[first:last]
-    frames = np.flatnonzero(own & posed)
-    if not len(frames):
-        return Crop(np.zeros((0, 2)), np.zeros(0))
-    points = poses.pixels[frames]
-    # A joint that lacks lies amid the others.
-    points = np.where(np.isfinite(points), points, np.nanmean(points, axis=1, keepdims=True))
-    squares, every = square_crops(points, margin), np.arange(len(poses))
-    centre = squares.corner + squares.side[:, None] / 2
-    side = np.interp(every, frames, squares.side)
-    middle = np.stack([np.interp(every, frames, centre[:, axis]) for axis in (0, 1)], 1)
-    corner = middle - side[:, None] / 2
-    corner[frames], side[frames] = squares.corner, squares.side
-    return Crop(corner, side)
-
-
-def _stretches(mask: np.ndarray) -> list[tuple[int, int]]:
-    """First and one past the last of every run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def _outside(points: np.ndarray, pictures: list[np.ndarray]) -> int:

@@ -1,9 +1,9 @@
-"""Frames of one's own footage with the 2D poses of the person in them."""
+"""Frames of one's own footage with the 2D poses of the people in them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -12,43 +12,73 @@ import numpy as np
 from caffe_compat.errors import UsageError
 
 from ..bridging import Bridged, Bridging, bridge
-from ..files.keypoints import Keypoints, read_keypoints
+from ..detectors import Detector, detect
+from ..files.keypoints import Keypoints, people_in, read_people
 from ..files.pictures import picture_names, read_frames
+from ..people import People
 from ..skeleton import H36M16, skeleton
 
-__all__ = ["frames_with_poses"]
+__all__ = ["find_people", "frames_with_poses"]
 
 _Path = str | os.PathLike[str]
 
 
-def frames_with_poses(
+def find_people(
     sources: Sequence[_Path],
     every: int,
     keypoints: _Path | np.ndarray | None,
     joints: str | None,
-    bridging: Bridging | None,
-) -> tuple[Iterator[np.ndarray], Bridged | None]:
-    """The frames, read when they are asked for, and the 2D poses in them, bridged; see :func:`.predict.predict`.
+    detector: Detector | None,
+    people: People,
+    progress: Callable[[int], None] | None = None,
+) -> list[Keypoints]:
+    """The 2D poses of those who are asked for, as a file tells them or a detector finds them; see
+    :func:`.predict.predict`. An empty list if there is neither.
 
     Raises:
-        UsageError, FileError: keypoints that cannot be; pictures of several sizes with keypoints in fractions of them.
+        UsageError, FileError: keypoints that cannot be, keypoints and a detector, or nobody.
+    """
+    if keypoints is not None and detector is not None:
+        raise UsageError("2D poses come from a file (--keypoints) or from a detector (--detect), not from both")
+    if detector is not None:
+        if joints is not None:
+            raise UsageError(f"--joints goes with --keypoints; the detector's joints are {detector.joints.name}")
+        name = Path(sources[0]).name
+        detected = detect(read_frames(sources, every), detector, progress)
+        found = people_in(detected, people, name)
+        if not found:
+            raise UsageError(f"the detector finds nobody in the {len(detected.frames)} frames of {name}")
+        return found
+    if keypoints is None:
+        if people != "largest":
+            raise UsageError("who is who needs 2D poses: --people goes with --detect or --keypoints")
+        return []
+    if isinstance(keypoints, np.ndarray):
+        return [_in_array(keypoints)]
+    pictures = picture_names(sources, every)
+    video = Path(sources[0]).name if pictures is None else None
+    order = None if joints is None else skeleton(joints)
+    return read_people(keypoints, people, order, pictures=pictures, video=video)
+
+
+def frames_with_poses(
+    sources: Sequence[_Path], every: int, found: Keypoints | None, bridging: Bridging | None
+) -> tuple[Iterator[np.ndarray], Bridged | None]:
+    """The frames, read when they are asked for, and one person's 2D poses in them, bridged.
+
+    Raises:
+        UsageError: pictures of several sizes with keypoints in fractions of them. FileError: see the reader.
     """
     frames = read_frames(sources, every)
-    if keypoints is None:
+    if found is None:
         return frames, None
-    found = _keypoints(keypoints, joints, sources, every)
     if found.fractions:
         frames, size = _of_one_size(frames)
         found = found.in_pixels(*size)
     return frames, bridge(found.points, found.confidence, bridging, whole=found.whole)
 
 
-def _keypoints(given: _Path | np.ndarray, joints: str | None, sources: Sequence[_Path], every: int) -> Keypoints:
-    if not isinstance(given, np.ndarray):
-        pictures = picture_names(sources, every)
-        video = Path(sources[0]).name if pictures is None else None
-        order = None if joints is None else skeleton(joints)
-        return read_keypoints(given, order, pictures=pictures, video=video)
+def _in_array(given: np.ndarray) -> Keypoints:
     if given.ndim != 3 or given.shape[1] != len(H36M16) or given.shape[2] not in (2, 3):
         raise UsageError(f"keypoints of shape (frames, {len(H36M16)}, 2 or 3) were expected, found {given.shape}")
     points = np.asarray(given[..., :2], np.float64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,23 +15,27 @@ from caffe_compat.errors import UsageError
 
 from ..bridging import Bridged, Bridging
 from ..datasets.layout import make_folder
-from ..files.exports import ENDINGS, Motion, export_poses, smoothed
-from ..files.keypoints import read_boxes
+from ..detectors import Detector
+from ..files.keypoints import Keypoints, read_boxes, save_keypoints
 from ..files.motions import BvhNames
-from ..files.pictures import PictureFiles, frame_rate
+from ..files.pictures import frame_rate
 from ..model import PoseMachine
-from ..refine import ORIGINAL, Refiner
+from ..people import People
+from ..refine import ORIGINAL, Refiner, RefineSettings
 from ..scaling import check_agreement
-from ..visualize import Scene, check_ending, save_scene
 from .bounds import GivenBounds, given_bounds
 from .footage import footage_blocks
-from .footage_poses import frames_with_poses
+from .footage_poses import find_people, frames_with_poses
 from .footage_sinks import Checks, Crops, Footage, PoseFiles, Poses, Sink
 from .models import load
+from .predict_outputs import Outputs, write_outputs
 
 __all__ = ["Predicted", "predict", "predict_footage"]
 
 _Path = str | os.PathLike[str]
+
+# Frames that squares about a detector's 2D poses are averaged over.
+_STEADY = 2.0
 
 
 @dataclass(frozen=True)
@@ -42,28 +45,8 @@ class Predicted:
     footage: Footage
     exports: tuple[Path, ...] = ()
     overlay: Path | None = None
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """What is made of the poses beside their text files."""
-
-    exports: tuple[Path, ...]
-    overlay: Path | None
-    smooth: float
-    fps: float | None
-    bvh_names: BvhNames = "bones"
-
-    def __post_init__(self) -> None:
-        if self.overlay is not None:
-            check_ending(self.overlay, "--overlay")
-        for export in self.exports:
-            if export.suffix.lower() not in ENDINGS:
-                raise UsageError(f"--export {export}: a name that ends in {', '.join(ENDINGS)} was expected")
-        if not (self.smooth >= 0 and math.isfinite(self.smooth)):
-            raise UsageError(f"--smooth {self.smooth}: a number of frames, 0 or more, was expected")
-        if self.fps is not None and not (self.fps > 0 and math.isfinite(self.fps)):
-            raise UsageError(f"--fps {self.fps}: a number above 0 was expected")
+    others: tuple[Predicted, ...] = ()
+    """The same of the people after the first, if several were asked for."""
 
 
 def predict(
@@ -74,6 +57,8 @@ def predict(
     boxes: _Path | np.ndarray | None = None,
     keypoints: _Path | np.ndarray | None = None,
     joints: str | None = None,
+    detector: Detector | None = None,
+    people: People = "largest",
     bridging: Bridging | None = None,
     every: int = 1,
     window: int = 5,
@@ -89,10 +74,10 @@ def predict(
     device: torch.device | str = "cpu",
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Predicted:
-    """3D poses of one person in a video, a folder of pictures, or pictures: what ``hpm predict`` does.
+    """3D poses of people in a video, a folder of pictures, or pictures: what ``hpm predict`` does.
 
-    Crops are squares about ``boxes``, else about ``keypoints``, else whole frames; both count the frames that ``every``
-    keeps. With keypoints, poses are refined.
+    Crops are squares about ``boxes``, else about 2D poses, else whole frames; boxes and keypoints count the frames that
+    ``every`` keeps. With 2D poses, from ``keypoints`` or a ``detector``, poses are refined.
 
     Args:
         model: a ``.pt``; refinement asks for a verified one, unless ``allow_unverified``.
@@ -101,6 +86,10 @@ def predict(
         keypoints: (frames, 16, 2) or, with confidences, (frames, 16, 3), pixels, in the order of H36M16; or the file of
             a detector's, see :func:`hpm.files.keypoints.read_keypoints`.
         joints: the order of the joints in that file; None for what its kind tells.
+        detector: finds 2D poses, see :mod:`hpm.detectors`; what it found is then ``keypoints.npy`` beside the poses,
+            and squares are averaged over 2 frames.
+        people: ``largest``, who fills most of the frames; ``all``, or a number: each of these with an own recurrent
+            state, in ``save/person1`` and so on, with exports and overlay of that name.
         bridging: what counts as seen, and how far gaps are bridged; None for the defaults.
         every: keeps the first of so many frames. window: see :meth:`PoseMachine.predict`.
         mode: of the refinement; see :class:`hpm.refine.RefineSettings`.
@@ -125,26 +114,73 @@ def predict(
         >>> done.footage.frames, np.load("walk.npy").shape  # mm
         (20, (20, 16, 3))
     """
-    wanted = _Outputs(tuple(map(Path, exports)), None if overlay is None else Path(overlay), smooth, fps, bvh_names)
+    wanted = Outputs(tuple(map(Path, exports)), None if overlay is None else Path(overlay), smooth, fps, bvh_names)
     named = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    if boxes is not None and people != "largest":
+        raise UsageError("boxes are those of one person; several have squares about their 2D poses")
     machine = _loaded(model, bounds, optimize, device)
-    frames, pose2d = frames_with_poses(named, every, keypoints, joints, bridging)
-    settings, poses = replace(ORIGINAL, mode=mode), Poses(machine)
-    refiner = None if pose2d is None else machine.refiner(settings, allow_unverified=allow_unverified)
-    footage = predict_footage(
-        machine,
-        frames,
-        save,
-        boxes=boxes if boxes is None or isinstance(boxes, np.ndarray) else read_boxes(boxes),
-        pose2d_pixels=pose2d,
-        refiner=refiner,
-        window=window,
-        sinks=[poses] if wanted.exports or wanted.overlay else [],
-        progress=None if progress is None else lambda done: progress("frames", done, None),
-    )
-    speed = fps or frame_rate(named, every) or 10.0
-    _export(footage, poses, wanted, speed, Path(named[0]).name, progress)
-    return Predicted(footage, wanted.exports, wanted.overlay)
+    settings = replace(ORIGINAL, mode=mode)
+    if keypoints is not None or detector is not None:
+        machine.refiner(settings, allow_unverified=allow_unverified)  # is it allowed at all? Detecting takes long.
+    found = find_people(named, every, keypoints, joints, detector, people, _told(progress, "detected"))
+    squares = boxes if boxes is None or isinstance(boxes, np.ndarray) else read_boxes(boxes)
+    steady = 0.0 if detector is None else _STEADY
+    run = _Run(machine, named, every, squares, bridging, window, settings, allow_unverified, steady, progress)
+    if people == "largest":
+        return run.of(found[0] if found else None, Path(save), wanted, "frames")
+    return run.of_all(found, Path(save), wanted)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What is the same for all people; see :func:`predict`."""
+
+    machine: PoseMachine
+    sources: list[_Path]
+    every: int
+    boxes: np.ndarray | None
+    bridging: Bridging | None
+    window: int
+    settings: RefineSettings
+    allow_unverified: bool
+    steady: float
+    progress: Callable[[str, int, int | None], None] | None
+
+    def of_all(self, found: list[Keypoints], root: Path, outputs: Outputs) -> Predicted:
+        """Predict one after the other, each to a folder."""
+        first, *others = (
+            self.of(person, root / f"person{k}", outputs.of_person(k), f"person {k}")
+            for k, person in enumerate(found, 1)
+        )
+        return replace(first, others=tuple(others))
+
+    def of(self, person: Keypoints | None, root: Path, outputs: Outputs, what: str) -> Predicted:
+        """Predict one person, or whoever the pictures show if nobody knows 2D poses."""
+        frames, pose2d = frames_with_poses(self.sources, self.every, person, self.bridging)
+        poses, refiner = Poses(self.machine), None
+        if pose2d is not None:
+            refiner = self.machine.refiner(self.settings, allow_unverified=self.allow_unverified)
+        footage = predict_footage(
+            self.machine,
+            frames,
+            root,
+            boxes=self.boxes,
+            pose2d_pixels=pose2d,
+            refiner=refiner,
+            window=self.window,
+            steady=self.steady,
+            sinks=[poses] if outputs.exports or outputs.overlay else [],
+            progress=_told(self.progress, what),
+        )
+        if self.steady > 0 and person is not None:
+            save_keypoints(root / "keypoints.npy", person)
+        speed = outputs.fps or frame_rate(self.sources, self.every) or 10.0
+        write_outputs(footage, poses, outputs, speed, Path(self.sources[0]).name, self.progress)
+        return Predicted(footage, outputs.exports, outputs.overlay)
+
+
+def _told(progress: Callable[[str, int, int | None], None] | None, what: str) -> Callable[[int], None] | None:
+    return None if progress is None else lambda done: progress(what, done, None)
 
 
 def _loaded(model: _Path, bounds: GivenBounds, optimize: bool, device: torch.device | str) -> PoseMachine:
@@ -167,13 +203,14 @@ def predict_footage(
     refiner: Refiner | None = None,
     window: int = 5,
     margin: float = 0.125,
+    steady: float = 0.0,
     sinks: Iterable[Sink] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Footage:
     """Predict consecutive frames of one person to a folder: crops, and the files of :class:`.footage_sinks.PoseFiles`.
 
     Args:
-        frames, boxes, pose2d_pixels, refiner, window, margin: see :func:`.footage.footage_blocks`.
+        frames, boxes, pose2d_pixels, refiner, window, margin, steady: see :func:`.footage.footage_blocks`.
         sinks: what else takes the blocks.
         progress: told how many frames are done.
 
@@ -192,6 +229,7 @@ def predict_footage(
         refiner=refiner,
         window=window,
         margin=margin,
+        steady=steady,
     )
     root, count = Path(save), 0
     make_folder(root)
@@ -207,30 +245,3 @@ def predict_footage(
     checks.warn()
     crops.end(count)
     return Footage(root, count, refiner is not None)
-
-
-def _export(
-    footage: Footage,
-    poses: Poses,
-    wanted: _Outputs,
-    fps: float,
-    title: str,
-    progress: Callable[[str, int, int | None], None] | None,
-) -> None:
-    """Write exports and overlay."""
-    if not wanted.exports and wanted.overlay is None:
-        return
-    stages = {name: smoothed(pose, wanted.smooth) for name, pose in poses.stages_mm.items()}
-    last = list(stages)[-1]
-    for export in wanted.exports:
-        export_poses(stages[last], export, Motion(fps, last, title, poses.rests_on.tolist(), wanted.bvh_names))
-    if wanted.overlay is None:
-        return
-    scene = Scene(
-        pictures=PictureFiles([footage.crop(k) for k in range(footage.frames)]),
-        pose2d_normalised=poses.pose2d,
-        coarse=stages["coarse"],
-        refined=stages.get("refined"),
-    )
-    show = None if progress is None else lambda done, total: progress("frames", done, total)
-    save_scene(scene, wanted.overlay, fps=fps, title=title, progress=show)

@@ -12,14 +12,14 @@ import numpy as np
 
 from caffe_compat.errors import CaffeCompatWarning, FileError
 from caffe_compat.formats.arrays import read_npy
-from caffe_compat.formats.files import read_file
+from caffe_compat.formats.files import atomic_write, read_file
 from caffe_compat.formats.sniff import decode_text
 
-from ..people import Track, largest_track
+from ..people import People, Track, chosen_tracks
 from ..skeleton import H36M16, MEDIAPIPE33, Skeleton, conversion
 from .detector_files import Detected, read_detected
 
-__all__ = ["Keypoints", "keypoints_of", "read_boxes", "read_keypoints"]
+__all__ = ["Keypoints", "keypoints_of", "people_in", "read_boxes", "read_keypoints", "read_people", "save_keypoints"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,19 +65,54 @@ def read_keypoints(
     Warns:
         CaffeCompatWarning: there are several people.
     """
+    return read_people(path, "largest", joints, pictures=pictures, video=video)[0]
+
+
+def read_people(
+    path: str | os.PathLike[str],
+    people: People,
+    joints: Skeleton | None = None,
+    *,
+    pictures: Sequence[str] | None = None,
+    video: str | None = None,
+) -> list[Keypoints]:
+    """As :func:`read_keypoints`, the 2D poses of whom ``people`` asks for; whoever fills most of the frames first.
+
+    Raises:
+        FileError: another file. UsageError: no such choice of people.
+
+    Warns:
+        CaffeCompatWarning: there are others than those who are asked for, or fewer.
+    """
     if Path(path).suffix.lower() == ".npy":
-        return _in_npy(path, H36M16 if joints is None else joints)
+        return [_in_npy(path, H36M16 if joints is None else joints)]
     detected = read_detected(path, joints, pictures=pictures, video=video)
-    if (most := max(map(len, detected.frames), default=0)) > 1:
-        warnings.warn(
-            f"{os.fspath(path)}: up to {most} people in a frame; the one who fills most of the frames is taken",
-            CaffeCompatWarning,
-            stacklevel=2,
-        )
-    track = largest_track(detected.frames)
-    if not track.people:
+    found = people_in(detected, people, os.fspath(path))
+    if not found:
         raise FileError("tells of nobody", path=os.fspath(path))
-    return keypoints_of(track, detected)
+    return found
+
+
+def people_in(detected: Detected, people: People, name: str) -> list[Keypoints]:
+    """The 2D poses of whom ``people`` asks for, by :func:`hpm.people.chosen_tracks`; an empty list of nobody.
+
+    Args:
+        name: of what was looked at, for warnings.
+
+    Warns:
+        CaffeCompatWarning: there are others than those who are asked for, or fewer.
+    """
+    tracks = chosen_tracks(detected.frames, people)
+    most = max(map(len, detected.frames), default=0)
+    if people == "largest" and most > 1:
+        _warn(f"{name}: up to {most} people in a frame; the one who fills most of the frames is taken")
+    if isinstance(people, int) and 0 < len(tracks) < people:
+        _warn(f"{name}: {people} people were asked for, and there {'is' if len(tracks) == 1 else 'are'} {len(tracks)}")
+    return [keypoints_of(track, detected) for track in tracks]
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, CaffeCompatWarning, stacklevel=4)
 
 
 def keypoints_of(track: Track, detected: Detected) -> Keypoints:
@@ -88,6 +123,14 @@ def keypoints_of(track: Track, detected: Detected) -> Keypoints:
     for number, person in track.people.items():
         points[number], confidence[number] = person.points, person.confidence
     return Keypoints(to(points), to.confidence(confidence), detected.whole, detected.fractions)
+
+
+def save_keypoints(path: str | os.PathLike[str], keypoints: Keypoints) -> None:
+    """Write (frames, 16, 3): pixels and confidences, as :func:`read_keypoints` takes them. Raises FileError."""
+    lost = keypoints.confidence[..., None] <= 0
+    values = np.concatenate([np.where(lost, 0.0, keypoints.points), keypoints.confidence[..., None]], -1)
+    with atomic_write(path) as handle:
+        np.save(handle, values, allow_pickle=False)
 
 
 def _in_npy(path: str | os.PathLike[str], joints: Skeleton) -> Keypoints:

@@ -7,7 +7,7 @@ import pytest
 
 from caffe_compat.errors import UsageError
 from hpm.bridging import Bridging, bridge
-from hpm.people import Person, largest_track, overlap, tracks_of
+from hpm.people import Person, chosen_tracks, largest_track, overlap, tracks_of
 from hpm.skeleton import H36M16
 
 
@@ -88,6 +88,11 @@ def test_people_are_followed() -> None:
     tracks = tracks_of(frames)
     assert [len(track.people) for track in tracks] == [12, 10, 1]
     assert [track.people[9].box[0] for track in tracks] == [155, 55, 400]
+    assert [len(chosen_tracks(frames, people)) for people in ("largest", "all", 1, 3, 9)] == [1, 2, 1, 3, 3]
+    assert chosen_tracks([], "all") == []
+    for wrong in (0, -1, True, "both"):
+        with pytest.raises(UsageError, match="largest, all or a number from 1 was expected"):
+            chosen_tracks(frames, wrong)  # type: ignore[arg-type]
     assert largest_track(frames).people[11].box.tolist() == [145, 120, 60, 120]
     assert largest_track([]).people == {}
     assert overlap(np.array([0, 0, 2, 2.0]), np.array([1, 0, 2, 2.0])) == pytest.approx(1 / 3)
