@@ -1,5 +1,5 @@
 #!/bin/sh
-# The whole pose chain on the synthetic model that ships: convert, verify, coarse, refine, evaluate, picture and page.
+# The whole pose chain on the synthetic model that ships: convert, verify, coarse, refine, evaluate, film, picture, page.
 # Writes below pose_tour/, which it renews, or below the new folder given as argument. HPM_BIN chooses another hpm
 # command, split at spaces. Run scripts/setup.sh first.
 set -eu
@@ -44,6 +44,10 @@ for mode in faithful independent; do
         -o "$out/errors_$mode.md"
     cat "$out/errors_$mode.md"
 done
+
+say "predict: pictures of a walk as a film, the frames beside the poses"
+$hpm predict "$data/h36m/images/S9_Walking_1_cam1" --model "$out/synthetic_pose.pt" --save "$out/predicted" \
+    --overlay "$out/side_by_side.mp4"
 
 say "visualize: a picture and a page with a 3D view to turn"
 for picture in walking.png walking.html; do

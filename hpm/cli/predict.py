@@ -21,9 +21,16 @@ __all__ = ["predict"]
 
 
 def _outputs(
-    overlay: str | None, exports: tuple[str, ...], smooth: float, fps: float | None, bvh_names: str
+    overlay: str | None, truth: str | None, exports: tuple[str, ...], smooth: float, fps: float | None, bvh_names: str
 ) -> dict[str, Any]:
-    return {"overlay": overlay, "exports": exports, "smooth": smooth, "fps": fps, "bvh_names": bvh_names}
+    return {
+        "overlay": overlay,
+        "truth": truth,
+        "exports": exports,
+        "smooth": smooth,
+        "fps": fps,
+        "bvh_names": bvh_names,
+    }
 
 
 def _bridging(confidence: float, bridge: int) -> Bridging:
@@ -112,7 +119,10 @@ found_options = gathered(
 output_options = gathered(
     "outputs",
     _outputs,
-    click.option("--overlay", type=click.Path(), help="Also draw: .png, .mp4, .gif or .html."),
+    click.option(
+        "--overlay", type=click.Path(), help="Also draw, whole frames beside the poses: .png, .mp4, .gif or .html."
+    ),
+    click.option("--truth", type=click.Path(), help="Ground truth for the drawing: .npy (frames, 16, 3), mm."),
     click.option(
         "--export",
         "exports",

@@ -65,6 +65,10 @@ class Crop:
         """Pixels (frames, joints, 2) as fractions of the crop's side."""
         return (pixels - self.corner[:, None]) / self.side[:, None, None]
 
+    def pixels(self, fractions: np.ndarray) -> np.ndarray:
+        """Fractions of the crop's side (frames, joints, 2) as pixels of the picture."""
+        return np.asarray(self.corner[:, None] + fractions * self.side[:, None, None])
+
 
 def square_crops(pixels: np.ndarray, margin: float = 0.125) -> Crop:
     """The square about each frame's joints (frames, joints, 2): their bounding box's centre, its longer side, and

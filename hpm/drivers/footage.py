@@ -53,6 +53,8 @@ class Block:
     """Frames of which most joints of the given 2D poses lie outside the picture."""
     given: Bridged | None = None
     """Those 2D poses in pixels of the picture, and what they rest on; None without."""
+    squares: Crop | None = None
+    """Where the crops lie in their pictures."""
 
     @property
     def rests_on(self) -> np.ndarray:
@@ -131,7 +133,7 @@ class _Footage:
             squares = self._crop(pictures, part)
             crops = _crops(pictures, squares, self._machine.image_size[0], count)
             if not posed:
-                yield self._without_poses(count, crops, given)
+                yield self._without_poses(count, crops, given, squares)
             else:
                 if not posed_before:
                     self._machine.reset_state()
@@ -170,16 +172,16 @@ class _Footage:
         found = self._machine.predict(crops, None, self._window)
         projected = None if found.change is None else self._machine.project(found.change).reshape(-1, POSE_2D)
         if given is None or self._refiner is None:
-            return Block(first, crops, found.pose, found.change, projected, None, None, 0)
+            return Block(first, crops, found.pose, found.change, projected, None, None, 0, squares=squares)
         flat = squares.fractions(given.pixels).reshape(-1, POSE_2D)
         if projected is not None:
             # Where a joint lacks, nothing pulls at the projected one.
             flat = np.where(np.isfinite(flat), flat, projected)
         refined = self._refiner.refine(found.pose, flat).pose
         outside = _outside(given.pixels, pictures)
-        return Block(first, crops, found.pose, found.change, projected, flat, refined, outside, given)
+        return Block(first, crops, found.pose, found.change, projected, flat, refined, outside, given, squares)
 
-    def _without_poses(self, first: int, crops: list[np.ndarray], given: Bridged | None) -> Block:
+    def _without_poses(self, first: int, crops: list[np.ndarray], given: Bridged | None, squares: Crop) -> Block:
         nothing_3d, nothing_2d = (np.full((len(crops), width), np.nan, np.float32) for width in (POSE_3D, POSE_2D))
         correction = self._machine.has_correction
         return Block(
@@ -192,6 +194,7 @@ class _Footage:
             nothing_3d,
             0,
             given,
+            squares,
         )
 
 

@@ -206,6 +206,7 @@ class Poses:
         self._coarse: list[np.ndarray] = []
         self._refined: list[np.ndarray] = []
         self._flat: list[np.ndarray] = []
+        self._pixels: list[np.ndarray] = []
         self._rests_on: list[np.ndarray] = []
 
     def take(self, block: Block) -> None:
@@ -217,6 +218,8 @@ class Poses:
             self._refined.append(millimetres(block.refined))
         if (flat := _shown_2d(block)) is not None:
             self._flat.append(np.asarray(flat, np.float64))
+            if block.squares is not None:
+                self._pixels.append(block.squares.pixels(self._flat[-1].reshape(-1, len(H36M16), 2)))
 
     @property
     def stages_mm(self) -> dict[str, np.ndarray]:
@@ -233,6 +236,11 @@ class Poses:
     def pose2d(self) -> np.ndarray | None:
         """(frames, 16, 2), fractions of the crop's side: the 2D poses given, else the projected ones, if any."""
         return np.concatenate(self._flat).reshape(-1, len(H36M16), 2) if self._flat else None
+
+    @property
+    def pose2d_pixels(self) -> np.ndarray | None:
+        """(frames, 16, 2): the same in pixels of the pictures that the crops were cut from."""
+        return np.concatenate(self._pixels) if self._pixels else None
 
 
 def _shown_2d(block: Block) -> np.ndarray | None:

@@ -18,7 +18,6 @@ from ..datasets.layout import make_folder
 from ..detectors import Detector
 from ..files.keypoints import Keypoints, read_boxes, save_keypoints
 from ..files.motions import BvhNames
-from ..files.pictures import frame_rate
 from ..model import PoseMachine
 from ..people import People
 from ..refine import ORIGINAL, Refiner, RefineSettings
@@ -28,7 +27,7 @@ from .footage import footage_blocks
 from .footage_poses import find_people, frames_with_poses
 from .footage_sinks import Checks, Crops, Footage, PoseFiles, Poses, Sink
 from .models import load
-from .predict_outputs import Outputs, write_outputs
+from .predict_outputs import Outputs, outputs_of, write_outputs
 
 __all__ = ["Predicted", "predict", "predict_footage"]
 
@@ -65,6 +64,7 @@ def predict(
     mode: Literal["faithful", "independent"] = "faithful",
     allow_unverified: bool = False,
     overlay: _Path | None = None,
+    truth: _Path | np.ndarray | None = None,
     exports: Iterable[_Path] = (),
     smooth: float = 0.0,
     fps: float | None = None,
@@ -91,12 +91,11 @@ def predict(
         people: ``largest``, who fills most of the frames; ``all``, or a number: each of these with an own recurrent
             state, in ``save/person1`` and so on, with exports and overlay of that name.
         bridging: what counts as seen, and how far gaps are bridged; None for the defaults.
-        every: keeps the first of so many frames. window: see :meth:`PoseMachine.predict`.
-        mode: of the refinement; see :class:`hpm.refine.RefineSettings`.
-        overlay: also drawn: ``.png``, ``.mp4``, ``.gif`` or ``.html``.
+        every: keeps the first of so many frames. window: see :meth:`PoseMachine.predict`. mode: of the refinement.
+        overlay: also drawn, whole frames beside the poses: ``.png``, ``.mp4``, ``.gif`` or ``.html``.
+        truth: ground truth in the drawing: (frames, 16, 3), mm, hip-centred, camera's axes, or its ``.npy``.
         exports: also written, the refined poses or else the coarse ones; see :func:`hpm.files.exports.export_poses`.
-        bvh_names: of a ``.bvh``'s nodes: ``bones``, or ``conventional`` ones.
-        smooth: frames that overlay and exports are averaged over.
+        bvh_names: of a ``.bvh``'s nodes. smooth: frames that overlay and exports are averaged over.
         fps: speed of overlay and exports; None for the video's, or 10 of pictures.
         bounds: what the poses refer to; None for those that the model holds, or else the released model's.
         optimize: convolutions in their inference form: faster, and other rounding.
@@ -114,10 +113,10 @@ def predict(
         >>> done.footage.frames, np.load("walk.npy").shape  # mm
         (20, (20, 16, 3))
     """
-    wanted = Outputs(tuple(map(Path, exports)), None if overlay is None else Path(overlay), smooth, fps, bvh_names)
+    wanted = outputs_of(exports, overlay, smooth, fps, bvh_names, truth)
     named = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-    if boxes is not None and people != "largest":
-        raise UsageError("boxes are those of one person; several have squares about their 2D poses")
+    if (boxes is not None or truth is not None) and people != "largest":
+        raise UsageError("boxes and ground truth are those of one person")
     machine = _loaded(model, bounds, optimize, device)
     settings = replace(ORIGINAL, mode=mode)
     if keypoints is not None or detector is not None:
@@ -174,8 +173,7 @@ class _Run:
         )
         if self.steady > 0 and person is not None:
             save_keypoints(root / "keypoints.npy", person)
-        speed = outputs.fps or frame_rate(self.sources, self.every) or 10.0
-        write_outputs(footage, poses, outputs, speed, Path(self.sources[0]).name, self.progress)
+        write_outputs(footage, poses, outputs, self.sources, self.every, self.progress)
         return Predicted(footage, outputs.exports, outputs.overlay)
 
 

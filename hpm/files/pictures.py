@@ -12,7 +12,7 @@ from caffe_compat.errors import UsageError
 from caffe_compat.formats.images import read_picture
 from caffe_compat.formats.videos import frames_per_second, video_frames
 
-__all__ = ["PictureFiles", "frame_rate", "picture_names", "read_frames"]
+__all__ = ["FramesInOrder", "PictureFiles", "frame_names", "frame_rate", "picture_names", "read_frames"]
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -28,6 +28,45 @@ class PictureFiles:
 
     def __getitem__(self, index: int) -> np.ndarray:
         return read_picture(self._paths[index], "color")
+
+
+class FramesInOrder:
+    """The frames of :func:`read_frames` by number, one at a time in memory: fast when they are asked for in order.
+
+    Args:
+        sources, every: see :func:`read_frames`. count: how many frames there are.
+
+    Raises:
+        UsageError, FileError: when a frame is asked for; see :func:`read_frames`.
+    """
+
+    def __init__(self, sources: Sequence[str | os.PathLike[str]], every: int, count: int) -> None:
+        self._sources, self._every, self._count = list(sources), every, count
+        self._frames: Iterator[np.ndarray] = iter(())
+        self._number, self._last = -1, np.zeros((0, 0, 3), np.uint8)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        if index < self._number or self._number < 0:
+            self._frames, self._number = read_frames(self._sources, self._every), -1
+        while self._number < index:
+            picture = next(self._frames, None)
+            if picture is None:
+                raise UsageError(f"{self._number + 1} frames, and there were {self._count} when they were read before")
+            self._number, self._last = self._number + 1, picture
+        return self._last
+
+
+def frame_names(sources: Sequence[str | os.PathLike[str]], every: int, count: int) -> list[str]:
+    """What the frames of :func:`read_frames` are called: a video's by their own numbers, pictures by their files."""
+    paths = picture_names(sources, every)
+    if paths is None:
+        return [f"frame {number * every}" for number in range(count)]
+    return [f"frame {number * every}: {Path(path).name}" for number, path in enumerate(paths[:count])]
 
 
 def read_frames(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> Iterator[np.ndarray]:

@@ -221,16 +221,24 @@
       dot(pen, { x: x(state.frame), y: y(pose.errors[state.frame]) }, HUES[pose.key].right, 3.5);
     }
     limb(pen, { x: x(state.frame), y: 2 }, { x: x(state.frame), y: height - 2 }, "rgba(0, 0, 0, 0.25)", 1);
-    pen.fillStyle = "#777777";
     pen.font = "11px system-ui, sans-serif";
-    pen.fillText(`MPJPE, 0 to ${highest.toFixed(0)} mm`, 8, 13);
+    pen.textAlign = "left";
+    let right = 8;
+    const write = (text, style) => {
+      pen.fillStyle = style;
+      pen.fillText(text, right, 13);
+      right += pen.measureText(text).width + 14;
+    };
+    write(`MPJPE, 0 to ${highest.toFixed(0)} mm`, "#777777");
+    for (const pose of rated) if (pose.shown) write(`\u2014 ${pose.label}`, HUES[pose.key].right);
   };
 
   // Everything else of the page, and what it tells scripts and tests: data attributes of the body.
 
   const writeTexts = () => {
     byId("name").textContent = data.names[state.frame];
-    byId("counter").textContent = `${state.frame + 1} / ${data.count}`;
+    const thinned = data.step > 1 ? ` (every ${data.step} of ${data.total})` : "";
+    byId("counter").textContent = `${state.frame + 1} / ${data.count}${thinned}`;
     byId("slider").value = state.frame;
     byId("play").textContent = state.playing ? "Pause" : "Play";
     byId("play").setAttribute("aria-label", byId("play").textContent);

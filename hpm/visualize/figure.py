@@ -44,7 +44,9 @@ class Figure:
         matplotlib = require("matplotlib.figure", "plots")
         agg = require("matplotlib.backends.backend_agg", "plots")
         self._scene = scene
-        panels = scene.has_flat + len(scene.poses)
+        # In heights of a panel: a wide picture has a wide one.
+        wide = [_flat_width(scene)] * scene.has_flat + [1.0] * len(scene.poses)
+        panels = sum(wide)
         dpi = 100 * height / 420
         width, height = (2 * round(size / 2) for size in (panels * 0.95 * height, height))
         self._figure = matplotlib.Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor="white")
@@ -52,7 +54,7 @@ class Figure:
         self._title = self._figure.text(
             0.5, 0.985, "", ha="center", va="top", fontsize=10, color="#333333", parse_math=False
         )
-        boxes = [(k / panels, 0.0, 1 / panels, 0.9) for k in range(panels)]
+        boxes = [(sum(wide[:k]) / panels, 0.0, part / panels, 0.9) for k, part in enumerate(wide)]
         self._flat = _FlatPanel(self._figure, boxes.pop(0), scene) if scene.has_flat else None
         self._panels = [
             _PosePanel(self._figure, box, scene, name) for box, name in zip(boxes, scene.poses, strict=True)
@@ -74,6 +76,12 @@ class Figure:
             panel.show(index)
         self._canvas.draw()
         return np.asarray(self._canvas.buffer_rgba())[..., :3].copy()
+
+
+def _flat_width(scene: Scene) -> float:
+    """Width of the picture's panel in heights, by the first frame: 1 to 2."""
+    width, height = scene.flat(0).size
+    return min(2.0, max(1.0, width / height))
 
 
 class _FlatPanel:

@@ -26,7 +26,10 @@ from caffe_compat.formats.files import atomic_write
 from .figure import Progress
 from .scene import LABELS, SIDE_COLOURS, Scene, sides
 
-__all__ = ["page_html", "save_page"]
+__all__ = ["FRAMES", "page_html", "save_page"]
+
+FRAMES = 1500
+"""Of a page, at most."""
 
 
 def save_page(
@@ -51,11 +54,12 @@ def page_html(
     picture_side: int = 368,
     quality: int = 80,
     progress: Progress | None = None,
+    most: int = FRAMES,
 ) -> str:
     """The page as text. ``#frame=12`` behind its address opens it at frame 12.
 
-    A frame takes about 0.3 kB for each 3D pose of 16 joints and, with pictures, some 20 kB: the page holds it all in
-    memory, so leave the pictures out of scenes with thousands of frames.
+    A frame takes about 0.3 kB for each 3D pose of 16 joints and, with pictures, some 20 kB, and the page holds it all
+    in memory. So it thins out: of more than ``most`` frames it has every second, third and so on, and says so.
 
     Args:
         title: shown above, and in the browser's tab.
@@ -63,12 +67,15 @@ def page_html(
         picture_side: larger pictures are scaled down to this many pixels on their longer side.
         quality: of the pictures' JPEG compression, 1 to 95.
         progress: told how many frames are ready, and of how many.
+        most: frames, of which pictures take some 30 MB.
 
     Raises:
         UsageError: settings or pictures that cannot be. MissingExtraError: there are pictures, and no Pillow.
     """
     if not 0.1 <= fps <= 1000:
         raise UsageError(f"{fps} frames per second; from 0.1 to 1000 are possible")
+    if most < 1:
+        raise UsageError(f"a page of at most {most} frames")
     if picture_side < 16 or not 1 <= quality <= 95:
         raise UsageError(
             f"pictures of {picture_side} pixels and quality {quality}; at least 16, and 1 to 95, are possible"
@@ -80,16 +87,19 @@ def page_html(
         "script": script,
         "style_hash": _hash(style),
         "script_hash": _hash(script),
-        "data": _json(_data(scene, fps, picture_side, quality, progress)),
+        "data": _json(_data(scene, fps, picture_side, quality, progress, -(-len(scene) // most))),
     }
     # One pass: what is put in is not searched for further places.
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _resource("visualize_page.html"))
 
 
-def _data(scene: Scene, fps: float, picture_side: int, quality: int, progress: Progress | None) -> dict[str, Any]:
+def _data(
+    scene: Scene, fps: float, picture_side: int, quality: int, progress: Progress | None, step: int
+) -> dict[str, Any]:
     """What the script reads. Arrays are float32, little-endian, C order, base64."""
     pictures, sizes, flat = [], [], []
-    for index in range(len(scene)):
+    kept = range(0, len(scene), step)
+    for index in kept:
         picture, size, pose = scene.flat(index)
         sizes.append(size)
         if picture is not None:
@@ -103,16 +113,18 @@ def _data(scene: Scene, fps: float, picture_side: int, quality: int, progress: P
         {
             "key": name,
             "label": LABELS[name],
-            "points": _base64(pose),
-            "errors": _base64(scene.errors[name]) if name in scene.errors else None,
+            "points": _base64(pose[::step]),
+            "errors": _base64(scene.errors[name][::step]) if name in scene.errors else None,
         }
         for name, pose in scene.poses.items()
     ]
     points = _base64(np.stack(flat)) if flat else None
     return {
-        "count": len(scene),
-        "fps": fps,
-        "names": [shown(scene.name(index)) for index in range(len(scene))],
+        "count": len(kept),
+        "total": len(scene),
+        "step": step,
+        "fps": fps / step,
+        "names": [shown(scene.name(index)) for index in kept],
         "joints": scene.joints.joints,
         "bones": scene.joints.bones,
         "sides": sides(scene.joints),

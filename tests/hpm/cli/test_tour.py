@@ -46,6 +46,7 @@ def test_the_tour_ends_with_tables_a_picture_and_a_page(tmp_path: Path) -> None:
     for action in ACTIONS:
         assert read_results(out / "coarse" / f"result{action}_norm.csv", POSE_3D).shape == (40, 48)
         assert read_refined(out / "refined_faithful" / f"refine3d_{action}.txt").shape == (40, 48)
+    assert (out / "side_by_side.mp4").read_bytes()[4:8] == b"ftyp"
     assert (out / "walking.png").read_bytes().startswith(b"\x89PNG")
     assert "<canvas" in (out / "walking.html").read_text()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -71,7 +72,6 @@ def test_what_is_exported_has_all_digits_and_the_files_have_theirs(
 
 
 def test_no_pose_is_read_from_a_file(machine: PoseMachine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hpm.drivers import footage_poses
     from hpm.drivers import predict as driver
 
     def refused(*arguments: object) -> None:
@@ -79,12 +79,12 @@ def test_no_pose_is_read_from_a_file(machine: PoseMachine, tmp_path: Path, monke
 
     machine.save(tmp_path / "m.pt")
     np.save(tmp_path / "k.npy", np.random.RandomState(3).uniform(8, 50, (3, 16, 2)))
+    (tmp_path / "somewhere").mkdir()
     for k, frame in enumerate(random_frames(3)):
-        np.save(tmp_path / f"{k}.npy", frame)
-    monkeypatch.setattr(footage_poses, "read_frames", lambda sources, every: iter(random_frames(3)))
+        assert cv2.imwrite(str(tmp_path / "somewhere" / f"{k}.png"), frame)
     monkeypatch.setattr(hpm.files.lists, "_blocks", refused)
     done = driver.predict(
-        "somewhere",
+        tmp_path / "somewhere",
         tmp_path / "m.pt",
         tmp_path / "out",
         keypoints=tmp_path / "k.npy",

@@ -109,7 +109,7 @@ def test_what_does_not_go_together(model: Path, pictures: Path, tmp_path: Path) 
         predict(pictures, model, out, detector=_Two(), keypoints=points)
     with pytest.raises(UsageError, match="--people goes with --detect or --keypoints"):
         predict(pictures, model, out, people="all")
-    with pytest.raises(UsageError, match="boxes are those of one person"):
+    with pytest.raises(UsageError, match="boxes and ground truth are those of one person"):
         predict(pictures, model, out, detector=_Two(), people=2, boxes=np.array([0, 0, 9, 9]))
     with pytest.raises(UsageError, match="the detector's joints are H36M16"):
         predict(pictures, model, out, detector=_Two(), joints="COCO17")

@@ -73,6 +73,21 @@ def test_embedded_data() -> None:
     assert told == [(k, scenes.FRAMES) for k in range(1, scenes.FRAMES + 1)]
 
 
+def test_a_long_scene_is_thinned_out() -> None:
+    scene = scenes.scene(160, 120)
+    data = Parsed(page_html(scene, fps=12, most=3)).data
+    assert (data["count"], data["total"], data["step"], data["fps"]) == (3, scenes.FRAMES, 3, 4)
+    # What is left keeps its own names, and everything is of the same frames.
+    assert data["names"] == ["walk/0000.jpg", "walk/0003.jpg", "walk/0006.jpg"]
+    assert len(data["flat"]["pictures"]) == len(data["flat"]["sizes"]) == 3
+    coarse = floats(data["poses"][1]["points"]).reshape(3, 16, 3)
+    np.testing.assert_array_equal(coarse, scene.coarse[::3].astype(np.float32))
+    np.testing.assert_array_equal(floats(data["poses"][1]["errors"]), scene.errors["coarse"][::3].astype(np.float32))
+    assert Parsed(page_html(scene, most=scenes.FRAMES)).data["step"] == 1
+    with pytest.raises(UsageError, match="at most 0 frames"):
+        page_html(scene, most=0)
+
+
 def test_embedded_pictures_keep_colours_and_shrink() -> None:
     data = Parsed(page_html(scenes.scene(160, 120), picture_side=80, quality=95)).data
     pictures = [Image.open(io.BytesIO(base64.b64decode(text))) for text in data["flat"]["pictures"]]
