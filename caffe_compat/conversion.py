@@ -170,6 +170,7 @@ def save(
     *,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     optimized: bool | str = False,
+    computed: Literal["float32", "bfloat16"] = "float32",
     preprocess: Preprocess | None = None,
 ) -> None:
     """Write a ``.pt`` that :func:`load` reads, whole or not at all: plain tensors and strings, nothing that could run.
@@ -187,6 +188,7 @@ def save(
     Args:
         dtype: precision that floating-point weights are stored in, and the net has when it is loaded.
         optimized: whether loading gives the inference form (``net.optimize()``), or in which engine (``"auto"``).
+        computed: what that form computes in.
         preprocess: how pixels become input; of a conversion, instead of what it knows.
 
     Raises:
@@ -203,6 +205,7 @@ def save(
         parity=None if conversion is None else conversion.parity,
         dtype=dtype,
         optimized=optimized,
+        computed=computed,
     )
 
 

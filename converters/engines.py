@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from caffe_compat.errors import UsageError
 from caffe_compat.extras import require
 from caffe_compat.inference.engines import Arrays, Engine, Session
+from caffe_compat.inference.processor import processor
+from caffe_compat.layers.bvlc.recurrent import remember, remembered
 from caffe_compat.network.net import CaffeNet
-from caffe_compat.network.registry import Shape
+from caffe_compat.network.registry import Layer, Shape
 
 from . import onnx
 from .dynamic import rebuilt
@@ -20,6 +24,7 @@ from .openvino import openvino_version
 from .overwritten import OVERWRITTEN, overwritten
 from .registry import find_target
 from .samples import sample_inputs
+from .state import AFTER, states_of
 
 __all__ = ["ONNXRUNTIME", "OPENVINO"]
 
@@ -36,13 +41,52 @@ def _at(net: CaffeNet, shapes: Mapping[str, Shape]) -> CaffeNet:
     return other.eval()
 
 
-def _file(net: CaffeNet, shapes: Mapping[str, Shape], folder: str) -> str:
+def _file(net: CaffeNet, folder: str) -> str:
     path = str(Path(folder, "net.onnx"))
-    onnx.write(_at(net, shapes), path)
+    onnx.write(net, path, state="inputs")
     return path
 
 
-def _renamed(net: CaffeNet, outputs: dict[str, Any]) -> Arrays:
+class _State:
+    """What passes from run to run: an input of the file, an output of it, and in between in the buffers of ``net``.
+
+    Args:
+        streams: of each state by name, which the file was made for.
+    """
+
+    def __init__(self, net: CaffeNet, streams: Mapping[str, int]) -> None:
+        self._net, self._streams = net, streams
+
+    def before(self) -> dict[str, np.ndarray]:
+        return {
+            name: remembered(*self._buffer(name), streams, torch.float32).numpy()
+            for name, streams in self._streams.items()
+        }
+
+    def after(self, outputs: Mapping[str, np.ndarray]) -> None:
+        for name in self._streams:
+            remember(*self._buffer(name), torch.from_numpy(outputs[name + AFTER]))
+
+    def _buffer(self, name: str) -> tuple[Layer, str]:
+        path, _, buffer = name.rpartition(".")
+        layer = self._net.get_submodule(path)
+        assert isinstance(layer, Layer)
+        return layer, buffer
+
+
+def _session(net: CaffeNet, at: CaffeNet, runs: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> Session:
+    """A session for ``net`` of a file that was made of ``at``; ``runs`` gives the outputs of the file by name."""
+    state = _State(net, {name: len(x) for name, x in states_of(at).items()})
+
+    def run(inputs: Arrays) -> Arrays:
+        outputs = runs({**inputs, **state.before()})
+        state.after(outputs)
+        return _renamed(net, outputs)
+
+    return run
+
+
+def _renamed(net: CaffeNet, outputs: dict[str, np.ndarray]) -> Arrays:
     """Outputs under their blobs' names, where the file has to call them otherwise."""
     return {name: outputs[name + OVERWRITTEN if name in overwritten(net) else name] for name in _computed(net)}
 
@@ -59,36 +103,50 @@ def _in_onnxruntime(net: CaffeNet, shapes: Mapping[str, Shape], threads: int) ->
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    at = _at(net, shapes)
     with tempfile.TemporaryDirectory() as folder:
-        session = onnxruntime.InferenceSession(_file(net, shapes, folder), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(_file(at, folder), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
-    def run(inputs: Arrays) -> Arrays:
-        return _renamed(net, dict(zip(names, session.run(names, dict(inputs)), strict=True)))
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(names, session.run(names, inputs), strict=True))
 
-    return run
+    return _session(net, at, run)
 
 
-def _in_openvino(net: CaffeNet, shapes: Mapping[str, Shape], threads: int) -> Session:
+def _in_openvino(net: CaffeNet, shapes: Mapping[str, Shape], threads: int, precision: str = "f32") -> Session:
     openvino = require("openvino", "openvino")
 
     core = openvino.Core()
     hints: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
     }
+    at = _at(net, shapes)
     with tempfile.TemporaryDirectory() as folder:
-        compiled = core.compile_model(core.read_model(_file(net, shapes, folder)), "CPU", hints)
+        compiled = core.compile_model(core.read_model(_file(at, folder)), "CPU", hints)
     request = compiled.create_infer_request()
     names = [output.get_any_name() for output in compiled.outputs]
 
-    def run(inputs: Arrays) -> Arrays:
-        made = request.infer(dict(inputs), share_inputs=True, share_outputs=False)
-        return _renamed(net, {name: np.asarray(made[i]) for i, name in enumerate(names)})
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        made = request.infer(inputs, share_inputs=True, share_outputs=False)
+        return {name: np.asarray(made[i]) for i, name in enumerate(names)}
 
-    return run
+    return _session(net, at, run)
+
+
+def _in_openvino_in_bfloat16(net: CaffeNet, shapes: Mapping[str, Shape], threads: int) -> Session:
+    openvino = require("openvino", "openvino")
+
+    # Where the processor lacks it, OpenVINO takes the hint and computes in float32.
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise UsageError(f"dtype bfloat16: OpenVINO does not compute in it on this processor ({processor()})")
+    return _in_openvino(net, shapes, threads, "bf16")
 
 
 ONNXRUNTIME = Engine("onnxruntime", find_target("onnx").needs, onnx.onnxruntime_version, sample_inputs, _in_onnxruntime)
-OPENVINO = Engine("openvino", find_target("openvino").needs, openvino_version, sample_inputs, _in_openvino)
+OPENVINO = Engine(
+    *("openvino", find_target("openvino").needs, openvino_version, sample_inputs, _in_openvino),
+    open_in_bfloat16=_in_openvino_in_bfloat16,
+)

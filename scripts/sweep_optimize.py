@@ -3,10 +3,11 @@
     python scripts/sweep_optimize.py FOLDER --count 20
 
 Networks are taken in an order drawn from --seed until --count of them were built, as scripts/sample_exports.py takes
-them, with drawn weights. For each, what ``optimize()`` gives in torch and in every engine that is installed is compared
-with the net, to 1e-5 of the largest value of each output; and torch's form is timed next to the net, by turns. The exit
-status is 1 if an output is off, or if a form is slower than the net with the whole spread of the ratios (half of them)
-below 1. An engine that cannot have a net is listed, and no failure.
+them, with drawn weights. For each, what ``optimize()`` gives in torch, in every engine that is installed and in the one
+that ``auto`` takes is compared with the net, to 1e-5 of the largest value of each output; and the forms of torch and of
+``auto`` are timed next to the net, by turns. The exit status is 1 if an output is off, or if what ``auto`` takes is
+slower than the net with the whole spread of the ratios (half of them) below 1. An engine that cannot have a net is
+listed, and no failure.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
 from peers import Spread, by_turns, drop
 
+AUTO = "auto"
 # Networks of less than this say more of the clock than of themselves: seconds of a run.
 _TOO_SHORT = 2e-4
 
@@ -92,7 +94,7 @@ def swept(net: CaffeNet, seconds: float) -> Iterator[tuple[str, str, str]]:
     except CaffeCompatError as error:
         yield "the net", "failed", str(error)
         return
-    for engine in (TORCH, *engines()):
+    for engine in (TORCH, *engines(), AUTO):
         try:
             form = net.optimize(engine=engine)
             found = fresh(form, inputs)
@@ -100,7 +102,7 @@ def swept(net: CaffeNet, seconds: float) -> Iterator[tuple[str, str, str]]:
             yield engine, "off", first_line(error)
             continue
         except CaffeCompatError as error:
-            yield engine, "failed" if engine == TORCH else "refused", first_line(error)
+            yield engine, "failed" if engine in (TORCH, AUTO) else "refused", first_line(error)
             continue
         results = [compare(name, found.get(name), x.numpy(), TOLERANCE) for name, x in expected.items()]
         bad = next((result for result in results if not result.passed), None)
@@ -108,9 +110,11 @@ def swept(net: CaffeNet, seconds: float) -> Iterator[tuple[str, str, str]]:
             yield engine, "off", f"{bad.name}: {bad.problem or f'by {bad.max_rel:.1e} of the largest value'}"
             continue
         told = f"off by at most {max((float(result.max_rel) for result in results), default=0.0):.1e}"
-        if engine == TORCH:
+        if engine in (TORCH, AUTO):
             kind, ratio = speed(net, form, inputs, seconds)
-            yield engine, kind, f"{told}, {ratio} times as fast"
+            taken = f" in {form.engine}" if engine == AUTO else ""
+            # Where torch's form is slower, auto has to take another.
+            yield engine, kind if engine == AUTO else "equal", f"{told}, {ratio} times as fast{taken}"
         else:
             yield engine, "equal", told
 

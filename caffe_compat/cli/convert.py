@@ -38,6 +38,11 @@ from .verify import load_inputs, print_report
 @click.option(
     "--engine", help="With --optimize: what runs it: torch, onnxruntime, openvino, or auto for the fastest here."
 )
+@click.option(
+    "--compute",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="With --optimize: in which precision; how far bfloat16 is off is measured, and stored.",
+)
 @click.option("--report", "page", type=click.Path(), help="Write all there is to say as a page of HTML, too.")
 @click.option("--quiet", is_flag=True, help="No table.")
 @device_option
@@ -54,6 +59,7 @@ def convert(
     preprocess: str | None,
     optimize: bool,
     engine: str | None,
+    compute: str | None,
     page: str | None,
     quiet: bool,
     device: str,
@@ -61,10 +67,11 @@ def convert(
 ) -> int:
     """Convert MODEL (a prototxt, or a caffemodel with its own network) and WEIGHTS to a verified .pt, or to others."""
     torch_device = parse_device(device)
-    if engine is not None and not optimize:
-        raise UsageError(f"--engine {engine} is for --optimize")
-    optimized = engine or optimize
-    files = planned(outputs_to, formats, _asked({**asked, "optimized": optimized, "preprocess": preprocess}))
+    for option, value in (("--engine", engine), ("--compute", compute)):
+        if value is not None and not optimize:
+            raise UsageError(f"{option} {value} is for --optimize")
+    more = {"optimized": engine or optimize, "computed": compute, "preprocess": preprocess}
+    files = planned(outputs_to, formats, _asked({**asked, **more}))
     given = parse_pairs(inputs, "--input")
     if given and reference is None:
         raise UsageError(f"--input {inputs[0]} is for --reference")

@@ -138,6 +138,8 @@ def _print_checkpoint(checkpoint: CheckpointInspection) -> None:
     say(f"weights in {checkpoint.dtype}{', loads in its inference form' if checkpoint.optimized else ''}")
     if checkpoint.engine != "torch":
         say(f"runs in {checkpoint.choice or checkpoint.engine}")
+    if checkpoint.reduced:
+        say(f"computes in {checkpoint.reduced}")
     for source in checkpoint.sources:
         say(f"made from {source['name']} (sha256 {source['sha256']})")
     if checkpoint.preprocess:

@@ -28,9 +28,10 @@ _FLAGS = {
     "state": "--state",
     "preprocess": "--preprocess",
     "optimized": "--optimize",
+    "computed": "--compute",
 }
 # What a .pt has a place for.
-_OF_PT = ("dtype", "preprocess", "optimized")
+_OF_PT = ("dtype", "preprocess", "optimized", "computed")
 
 
 class _Format(click.ParamType):

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ..errors import CaffeCompatError, NetworkError, UsageError, first_line
 from ..network.program import Program, Step
 from ..network.registry import Shape
-from .engines import Engine, Session, find_engine, state_of
+from .engines import Engine, Session, find_engine
 from .optimization import InferenceNet
+from .reduced import FLOAT32
 
 if TYPE_CHECKING:
     from ..network.running import ProgramNet
@@ -31,28 +32,27 @@ class EngineNet(InferenceNet):
 
     It is called and run like the net it was made from. Its weights are those of the net, in the same memory, so its
     state dict is the net's; the runtime has made its own of them when it began, so what becomes of them later changes
-    nothing. A pickle holds the net, and the runtime begins anew where it is read.
+    nothing. Recurrent state lies in the layers' own buffers, from where it goes into each run. A pickle holds the net,
+    and the runtime begins anew where it is read.
     """
 
-    def __init__(self, net: ProgramNet, engine: Engine) -> None:
+    def __init__(self, net: ProgramNet, engine: Engine, dtype: str = FLOAT32) -> None:
         """
         Args:
-            net: a net that is nobody else's, as :meth:`CaffeNet.part` gives one.
+            net: a net that is nobody else's, as :meth:`CaffeNet.part` gives one. dtype: what the runtime computes in.
 
         Raises:
-            UsageError: the net is not on the CPU in single precision, or carries state from run to run. NetworkError:
-                the runtime cannot run it.
+            UsageError: the net is not on the CPU in single precision, or the runtime or the processor has no ``dtype``.
+            NetworkError: the runtime cannot run it.
         """
         nn.Module.__init__(self)
         if net.device_and_dtype() != (torch.device("cpu"), torch.float32):
-            device, dtype = net.device_and_dtype()
-            raise UsageError(f"engine {engine.name} runs nets on the cpu in float32; this one is {dtype} on {device}")
-        if names := state_of(net):
-            raise UsageError(f"engine {engine.name} keeps nothing from run to run, and the net has {', '.join(names)}")
+            device, own = net.device_and_dtype()
+            raise UsageError(f"engine {engine.name} runs nets on the cpu in float32; this one is {own} on {device}")
         self.randomness, self.files = net.randomness, net.files
         self.warnings, self.notes = list(net.warnings), list(net.notes)
         self.engine = engine.name
-        runner = _Runner(net, engine.name)
+        runner = _Runner(net, engine.name, dtype)
         program = net.program
         needed = set(program.needed_inputs)
         values = dict(zip(program.input_names, program.inputs, strict=True))
@@ -87,8 +87,8 @@ class EngineNet(InferenceNet):
 class _Runner:
     """The only step of such a net: bottoms to tensors of the outputs. Sessions are opened as shapes come."""
 
-    def __init__(self, net: ProgramNet, engine: str) -> None:
-        self._net, self._engine = net, engine
+    def __init__(self, net: ProgramNet, engine: str, dtype: str) -> None:
+        self._net, self._engine, self._dtype = net, engine, dtype
         names = net.program.needed_inputs
         self.inputs = tuple(names)
         self.outputs = tuple(net.graph.blobs[v] for v in net.program.outputs if v not in net.program.inputs)
@@ -105,7 +105,7 @@ class _Runner:
             self._sessions.move_to_end(key)
             return self._sessions[key]
         try:
-            session = find_engine(self._engine).open(self._net, shapes, threads)
+            session = find_engine(self._engine).opener(self._dtype)(self._net, shapes, threads)
         except CaffeCompatError:
             raise
         except Exception as error:  # whatever a runtime raises

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,13 @@ from torch.nn import functional as F
 from ..layers.bvlc.convolution import Convolution
 from ..layers.bvlc.inner_product import InnerProduct
 from ..network.registry import Shape
+from .processor import has_bfloat16
 from .winograd import Winograd
 
 __all__ = ["Fused", "has_fused_kernels"]
+
+# How far two sums in half precision may be apart, relative to the largest, for having been rounded once or twice.
+_ROUNDING = 0.03
 
 
 class Fused(nn.Module):
@@ -28,21 +32,33 @@ class Fused(nn.Module):
         layer: makes one top from one bottom, in memory of its own. It belongs to this module from now on.
         bottom: the shape to prepare for; others work.
         slope: the ReLU's for negative values.
-        packs: on a CPU with oneDNN's fused kernels, a float32 Convolution of images or InnerProduct gives its weight up
-            for a copy in the order that the kernels like best; moved elsewhere, or to another precision, it takes it
-            back. Such a convolution returns its top with channels last in memory.
+        packs: on a CPU with oneDNN's fused kernels, a Convolution of images or InnerProduct (float32, or bfloat16 where
+            the processor has that) gives its weight up for a copy in the order that the kernels like best; moved
+            elsewhere, or to another precision, it takes it back. Such a convolution returns its top with channels last
+            in memory, and so does one in half precision on a GPU, where cuDNN may compute it with the sum and the ReLU.
         winograd: there, the convolution, one of 3x3 with stride 1, is computed as
             :mod:`caffe_compat.inference.winograd` says.
+        reduced: bottoms of another precision than the weight's are brought to it.
     """
 
     packed: Tensor | None
 
-    def __init__(self, layer: nn.Module, bottom: Shape, slope: float | None, *, packs: bool, winograd: bool) -> None:
+    def __init__(
+        self,
+        layer: nn.Module,
+        bottom: Shape,
+        slope: float | None,
+        *,
+        packs: bool,
+        winograd: bool,
+        reduced: bool = False,
+    ) -> None:
         super().__init__()
         self.layer = layer
         self.bottom = bottom
         self.slope = slope
-        self.packs, self.uses_winograd = packs, winograd
+        self.packs, self.uses_winograd, self.reduced = packs, winograd, reduced
+        self.in_cudnn = False
         self.register_buffer("packed", None, persistent=False)
         self.winograd: Winograd | None = None
         if packs and isinstance(layer, InnerProduct) and layer.transpose:
@@ -51,10 +67,15 @@ class Fused(nn.Module):
         self._pack()
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        if self.reduced:
+            x = x.to(torch.bfloat16)
+            other = None if other is None else other.to(torch.bfloat16)
         if self.winograd is not None:
             return self._finish(self.winograd(x), other)
         if self.packed is not None:
             return self._run_packed(x, other)
+        if self.in_cudnn and (y := self._run_cudnn(x, other)) is not None:
+            return y
         return self._finish(self.layer(x), other)
 
     def _finish(self, y: Tensor, other: Tensor | None) -> Tensor:
@@ -82,8 +103,38 @@ class Fused(nn.Module):
             y = kernels._convolution_pointwise(x, *how, *unary, "")
         return y if other is None else self._finish(y, other)
 
+    def _run_cudnn(self, x: Tensor, other: Tensor | None) -> Tensor | None:
+        """All in one kernel, or None where cuDNN has none for these sizes."""
+        layer = self.layer
+        assert isinstance(layer, Convolution)
+        how = (layer.bias, layer.stride, layer.pad, layer.dilation, layer.group)
+        try:
+            if other is None:
+                return torch.cudnn_convolution_relu(x, layer.weight, *how)
+            other = other.contiguous(memory_format=torch.channels_last)
+            return torch.cudnn_convolution_add_relu(x, layer.weight, other, 1, *how)
+        except RuntimeError:
+            self.in_cudnn = False
+            return None
+
+    def _cudnn_agrees(self) -> bool:
+        """Whether cuDNN's fused kernels give what the layer gives on the bottom that it was prepared for."""
+        generator = torch.Generator().manual_seed(0)
+        weight = self.layer.weight
+        assert isinstance(weight, Tensor)
+        x = torch.randn(self.bottom, generator=generator).to(weight.device, weight.dtype)
+        with torch.no_grad():
+            y = self.layer(x)
+            for other in (None, torch.randn(y.shape, generator=generator).to(y)):
+                found = self._run_cudnn(x, other)
+                expected = (y if other is None else y + other).relu()
+                if found is None or float((found - expected).abs().max()) > _ROUNDING * float(expected.abs().max()):
+                    return False
+        return True
+
     def _pack(self) -> None:
         layer = self.layer
+        self.in_cudnn = False
         if type(layer) not in (Convolution, InnerProduct) or not (self.packs or self.uses_winograd):
             return
         assert isinstance(layer, (Convolution, InnerProduct))
@@ -91,12 +142,14 @@ class Fused(nn.Module):
         if self.packs and weight.is_cuda and weight.dim() == 4 and weight.dtype in (torch.float16, torch.bfloat16):
             # The layout in which tensor cores take images; the tops of a convolution follow its weight.
             layer.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
-        if weight.device.type != "cpu" or weight.dtype != torch.float32 or not has_fused_kernels():
+            self.in_cudnn = type(layer) is Convolution and layer.direct and self.slope == 0
+            self.in_cudnn = self.in_cudnn and self._cudnn_agrees()
+        if weight.device.type != "cpu" or not _can_be_packed(weight.dtype):
             return
         packed = None
         # Where a kernel does not take these sizes, the layer runs as it is.
         with contextlib.suppress(RuntimeError):
-            if self.uses_winograd:
+            if self.uses_winograd and weight.dtype == torch.float32:
                 assert isinstance(layer, Convolution)
                 self.winograd = Winograd(weight, layer.bias, layer.pad)
             elif isinstance(layer, InnerProduct):
@@ -125,8 +178,12 @@ class Fused(nn.Module):
         The weight goes as an array: a tensor made for the pickle alone would be gone, with the memory that it shares,
         before a spawned process takes it.
         """
-        weight = None if self.packed is None else self.packed.to_dense().numpy()
-        return _repacked, (self.layer, weight, self.bottom, self.slope, self.packs, self.uses_winograd)
+        weight = None
+        if self.packed is not None:
+            plain = self.packed.to_dense()
+            weight = (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()
+        how = {"packs": self.packs, "winograd": self.uses_winograd, "reduced": self.reduced}
+        return _repacked, (self.layer, weight, self.bottom, self.slope, how)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Fused:
         """Every move and cast of a module goes through here, and packed weights allow neither."""
@@ -140,11 +197,20 @@ class Fused(nn.Module):
 
 
 def _repacked(
-    layer: nn.Module, weight: np.ndarray | None, bottom: Shape, slope: float | None, packs: bool, winograd: bool
+    layer: nn.Module, weight: np.ndarray | None, bottom: Shape, slope: float | None, how: Mapping[str, bool]
 ) -> Fused:
     if weight is not None:
-        layer._parameters["weight"] = nn.Parameter(torch.from_numpy(weight), requires_grad=False)
-    return Fused(layer, bottom, slope, packs=packs, winograd=winograd)
+        plain = torch.from_numpy(weight)
+        # NumPy has no bfloat16.
+        plain = plain.view(torch.bfloat16) if plain.dtype == torch.int16 else plain
+        layer._parameters["weight"] = nn.Parameter(plain, requires_grad=False)
+    return Fused(layer, bottom, slope, **how)
+
+
+def _can_be_packed(dtype: torch.dtype) -> bool:
+    if dtype == torch.bfloat16:
+        return has_bfloat16(torch.device("cpu")) and has_fused_kernels()
+    return dtype == torch.float32 and has_fused_kernels()
 
 
 def _reorder_convolution_weight(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from ..layers.bvlc import activation
@@ -43,6 +44,9 @@ _ANY_LAYOUT = (
     Split,
 )
 
+# These lose no more digits in bfloat16 than their bottoms have lost. Other layers are given single precision.
+_ANY_PRECISION = (activation.ReLU, Concat, Dropout, EltwiseMax, EltwiseSum, Pooling, Slice, Split)
+
 
 def group_module(plan: Plan, group: Group, memo: dict[int, Any]) -> nn.Module:
     """The module that runs ``group``.
@@ -54,9 +58,14 @@ def group_module(plan: Plan, group: Group, memo: dict[int, Any]) -> nn.Module:
         LayerError: a layer that cannot be copied.
     """
     made = _copied(plan, group, memo)
-    if group.packed or group.winograd or group.other is not None or group.slope is not None:
+    if group.reduced:
+        made = made.to(torch.bfloat16)
+    if plan.reduced and not group.reduced and type(made) not in _ANY_PRECISION:
+        made.register_forward_pre_hook(_in_single_precision)
+    if group.packed or group.winograd or group.reduced or group.other is not None or group.slope is not None:
         bottom = plan.net.shapes[group.bottoms[0]]
-        return Fused(made, bottom, group.slope, packs=group.packed, winograd=group.winograd)
+        how = {"packs": group.packed, "winograd": group.winograd, "reduced": group.reduced}
+        return Fused(made, bottom, group.slope, **how)
     if plan.channels_last and type(made) not in _ANY_LAYOUT:
         made.register_forward_pre_hook(_in_rows)
     return made
@@ -82,6 +91,10 @@ def _copied_kernel(kernel: Kernel, node: Node, affine: AffineMap | None, memo: d
     layer = copied_layer(kernel, node, {**memo, id(kernel.weight): weight})
     layer._parameters["bias"] = bias
     return layer
+
+
+def _in_single_precision(module: nn.Module, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(x.float() if x.dtype == torch.bfloat16 else x for x in bottoms)
 
 
 def _in_rows(module: nn.Module, bottoms: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -31,6 +31,7 @@ class Group:
         other: the value that is added then. slope: of the ReLU behind that. None if there is none.
         packed: whether the weight is kept in the order that the processor's kernels like best.
         winograd: whether the convolution may be computed as :mod:`caffe_compat.inference.winograd` says.
+        reduced: whether it computes in bfloat16. recorded: whether it may be part of a CUDA graph.
     """
 
     nodes: list[Node]
@@ -42,6 +43,8 @@ class Group:
     slope: float | None = None
     packed: bool = False
     winograd: bool = False
+    reduced: bool = False
+    recorded: bool = False
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -61,6 +64,7 @@ class Plan:
         aliases: values that nobody makes any more because they are another value, and that value.
         in_place: whether a module may write into memory that another module of the form made.
         channels_last: whether tops may lie in memory with the channels of an image last.
+        reduced: whether tops may be of bfloat16.
     """
 
     def __init__(self, net: ProgramNet) -> None:
@@ -68,6 +72,7 @@ class Plan:
         self.aliases: dict[int, int] = {}
         self.in_place = False
         self.channels_last = False
+        self.reduced = False
         nodes = enumerate(net.graph.computed)
         self._groups = {place: Group([node], place, node.bottoms, node.tops) for place, node in nodes}
         self._readers: dict[int, list[Group]] = {}
@@ -146,7 +151,7 @@ class Plan:
             [Step(group.nodes[0].module_name, group.reads, group.tops) for group in self.groups],
             outputs=self.net.program.outputs,
             aliases=self.aliases,
-            detached=self.in_place or self.channels_last,
+            detached=self.in_place or self.channels_last or self.reduced,
             absence="is folded away; ask the net that optimize() was called on for it",
         )
 

@@ -22,6 +22,8 @@ unfilled      names of layers that the weights file had nothing for; may be miss
 guessed       [{"blob", "shape", "why"}]: inputs whose shape no file told; may be missing
 engine        what runs the inference form (see CaffeNet.optimize), "auto" included; "torch" where it is missing
 choice        what was measured for "auto", and where (see caffe_compat.inference.choice), or None; may be missing
+reduced       {"dtype", "off"}: what the inference form computes in where that is not float32, and how far each output
+              is off (see caffe_compat.inference.reduced), or None; may be missing
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ from ..formats.files import Checksum, atomic_write, open_file
 from ..formats.sink import Sink
 from ..inference.choosing import as_chosen
 from ..inference.engines import TORCH
+from ..inference.reduced import FLOAT32
 from ..parity.record import ParityRecord, versions
 from ..schema import portable_dialect
 from ..schema.printing import format_message
@@ -72,6 +75,7 @@ def save_checkpoint(
     extra: Mapping[str, torch.Tensor | str] | None = None,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     optimized: bool | str = False,
+    computed: Literal["float32", "bfloat16"] = "float32",
 ) -> None:
     """Write ``net`` to ``path``, whole or not at all.
 
@@ -83,6 +87,7 @@ def save_checkpoint(
         optimized: whether loading gives the inference form, or the engine that it gives it in; with ``"auto"`` the
             engines are measured now, and loading takes the fastest without measuring again where the processor and the
             runtimes are the same. What is stored is ``net`` itself all the same.
+        computed: what the inference form computes in; how far that is off is measured now.
 
     Raises:
         FileError: a source cannot be read, or ``path`` cannot be written. UsageError: ``net`` is an inference form
@@ -94,7 +99,10 @@ def save_checkpoint(
         raise UsageError("only a net of phase TEST has an inference form; convert it with phase test")
     wide = check_dtype(net, dtype)
     engine = optimized if isinstance(optimized, str) else TORCH
-    choice = net.optimize(engine=engine).choice if engine != TORCH else None
+    if computed != FLOAT32 and not optimized:
+        raise UsageError(f"{computed} is what an inference form computes in; ask for one (optimized)")
+    form = net.optimize(engine=engine, dtype=computed) if (engine, computed) != (TORCH, FLOAT32) else None
+    choice, reduced = (None, None) if form is None else (form.choice, form.reduced)
     checksums = [source if isinstance(source, Checksum | Mapping) else Checksum(source) for source in sources]
     dialect, dialect_text = portable_dialect(net.dialect)
     content = {
@@ -125,6 +133,7 @@ def save_checkpoint(
         "guessed": [{**asdict(guess), "shape": list(guess.shape)} for guess in net.guessed],
         "engine": engine,
         "choice": choice.to_record() if choice is not None else None,
+        "reduced": reduced.to_record() if reduced is not None else None,
     }
     with atomic_write(path) as file:
         sink = Sink(file)
@@ -267,4 +276,5 @@ def load_checkpoint(
         net.to(DTYPES[content.dtype])
     if not content.optimized:
         return net
-    return cast(CaffeNet, as_chosen(net, content.engine, content.choice))
+    computed = FLOAT32 if content.reduced is None else content.reduced.dtype
+    return cast(CaffeNet, as_chosen(net, content.engine, content.choice, computed))

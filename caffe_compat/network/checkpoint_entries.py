@@ -11,6 +11,7 @@ import torch
 from ..errors import FileError, UsageError
 from ..inference.choice import Choice
 from ..inference.engines import TORCH
+from ..inference.reduced import Reduced
 from ..parity.record import ParityRecord
 from ..schema import keep_dialect, ships
 from .graph import NetState
@@ -52,6 +53,7 @@ class Checkpoint:
     guessed: tuple[Guess, ...] = ()
     engine: str = TORCH
     choice: Choice | None = None
+    reduced: Reduced | None = None
 
     @property
     def accepted_fields(self) -> tuple[str, ...]:
@@ -192,4 +194,5 @@ _READERS: dict[str, Callable[[Mapping[Any, Any]], Any]] = {
     "guessed": lambda content: _guesses(content.get("guessed", [])),
     "engine": lambda content: _typed(content.get("engine", TORCH), str),
     "choice": lambda content: Choice.from_record(content["choice"]) if content.get("choice") is not None else None,
+    "reduced": lambda content: Reduced.from_record(content["reduced"]) if content.get("reduced") is not None else None,
 }

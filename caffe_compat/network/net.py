@@ -14,6 +14,7 @@ from ..inference.choosing import choose, in_engine
 from ..inference.engines import TORCH
 from ..inference.optimization import InferenceNet, optimize
 from ..inference.passes import PASSES, find_passes
+from ..inference.reduced import FLOAT32
 from ..schema.messages import NetParameter
 from .building import BuiltNet, Gradients, build_modules
 from .fillers import fill
@@ -284,7 +285,9 @@ class CaffeNet(ProgramNet):
         net.reset_state()
         return net
 
-    def optimize(self, passes: Sequence[str] | None = None, *, engine: str = TORCH) -> InferenceNet:
+    def optimize(
+        self, passes: Sequence[str] | None = None, *, engine: str = TORCH, dtype: str = FLOAT32
+    ) -> InferenceNet:
         """A copy that gives the same outputs faster and can do nothing else, see :mod:`caffe_compat.inference`.
 
         >>> import caffe_compat
@@ -298,20 +301,25 @@ class CaffeNet(ProgramNet):
         Args:
             passes: names of what is to be done, out of :data:`caffe_compat.inference.passes.PASSES`; all by default.
             engine: what runs it: ``"torch"``; another runtime that is installed (``"onnxruntime"``, ``"openvino"``), on
-                the CPU in single precision; or ``"auto"``, the fastest of them, measured here and now on inputs of the
-                shapes that the net was built for, of those that give the net's numbers.
+                the CPU in single precision; ``"plain"``, the layers one by one; or ``"auto"``, the fastest of them,
+                measured here and now on inputs of the shapes that the net was built for, of those that give the net's
+                numbers.
+            dtype: ``"bfloat16"`` computes what takes most of the time in it, where the processor can (engines torch and
+                openvino, and auto); inputs and outputs stay float32, and :attr:`.InferenceNet.reduced` says how far
+                each output is off.
 
         Raises:
-            UsageError: a net of phase TRAIN or in training mode, or without weights; a pass or an engine that there is
-                not; passes for another engine than torch; a net that the engine cannot have. MissingExtraError: the
-                engine is not installed. NetworkError: it cannot run the net. ParityError: it gives something else than
-                the net, on seeded inputs.
+            UsageError: a net of phase TRAIN or in training mode, or without weights; a pass, an engine or a dtype that
+                there is not; passes for another engine than torch, or with another dtype; a net that the engine cannot
+                have; a processor without bfloat16. MissingExtraError: the engine is not installed. NetworkError: it
+                cannot run the net. ParityError: it gives something else than the net, on seeded inputs.
         """
-        if engine == TORCH:
+        if engine == TORCH and dtype == FLOAT32:
             return optimize(self, PASSES if passes is None else find_passes(passes))
         if passes is not None:
-            raise UsageError(f"passes are what is done for torch; engine {engine!r} has its own")
-        return choose(self) if engine == "auto" else in_engine(self, engine)
+            what = f"engine {engine!r} has its own" if engine != TORCH else f"for dtype {dtype!r} all are needed"
+            raise UsageError(f"passes are what is done for torch; {what}")
+        return choose(self, dtype) if engine == "auto" else in_engine(self, engine, dtype)
 
 
 def _initial(

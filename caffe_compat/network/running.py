@@ -78,7 +78,7 @@ class ProgramNet(PicklableNet):
             UsageError: inputs that there are not, that are missing, or with another number of axes than the net was
                 built for. LayerError: a layer that fails, by name.
         """
-        values = self.program.execute(self, self.program.place(positional, inputs), keep=False)
+        values = self._execute(self.program.place(positional, inputs), keep=False)
         return self.program.result(values, self.program.wanted(None))
 
     def run(
@@ -98,13 +98,17 @@ class ProgramNet(PicklableNet):
         device, dtype = self.device_and_dtype()
         given = {name: _as_input(name, x, device, dtype) for name, x in (inputs or {}).items()}
         with torch.no_grad():
-            values = self.program.execute(self, self.program.place((), given), keep=blobs is not None)
+            values = self._execute(self.program.place((), given), keep=blobs is not None)
         named = blobs is not None and blobs != "all"
         return self.program.result(values, wanted, complete=named)
 
     def values(self, inputs: Mapping[str, Tensor]) -> list[Tensor | None]:
         """Every value of the graph, in order, with gradients where asked for. For training and for checks."""
-        return self.program.execute(self, self.program.place((), inputs), keep=True)
+        return self._execute(self.program.place((), inputs), keep=True)
+
+    def _execute(self, values: list[Tensor | None], *, keep: bool) -> list[Tensor | None]:
+        """:meth:`.program.Program.execute`. Override where steps are run in another way."""
+        return self.program.execute(self, values, keep=keep)
 
     def as_module(self, inputs: Sequence[str] | None = None, outputs: Sequence[str] | None = None) -> PositionalNet:
         """A module with positional inputs and a tuple of outputs, as exporters, tracers, compilers and DDP take it.

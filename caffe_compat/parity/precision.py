@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["ieee_float32"]
+__all__ = ["ieee_float32", "precision_settings"]
 
 
 @contextlib.contextmanager
@@ -24,6 +24,11 @@ def ieee_float32() -> Iterator[None]:
     finally:
         for (owner, name, _), value in zip(switches, before, strict=True):
             setattr(owner, name, value)
+
+
+def precision_settings() -> tuple[object, ...]:
+    """How torch is set to trade precision for speed: equal where results are."""
+    return tuple(getattr(owner, name) for owner, name, _ in _precision_switches())
 
 
 def _precision_switches() -> list[tuple[Any, str, Any]]:

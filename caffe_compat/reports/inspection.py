@@ -80,7 +80,8 @@ class SolverStateInspection:
 class CheckpointInspection:
     """What a ``.pt`` says of itself, beside its network and tensors; see :mod:`caffe_compat.network.checkpoint`.
 
-    ``choice`` is what was measured for engine ``"auto"``, in words.
+    ``choice`` is what was measured for engine ``"auto"``, ``reduced`` what the inference form computes in if not in
+    float32, and how far that is off, both in words.
     """
 
     dtype: str
@@ -93,6 +94,7 @@ class CheckpointInspection:
     unfilled: tuple[str, ...] = ()
     engine: str = "torch"
     choice: str = ""
+    reduced: str = ""
 
 
 @dataclass(frozen=True)
@@ -377,6 +379,7 @@ def _inspect_checkpoint(path: str, size: int) -> Inspection:
         content.unfilled,
         content.engine,
         "" if content.choice is None else str(content.choice),
+        "" if content.reduced is None else str(content.reduced),
     )
     warnings = [*network.warnings, *(w for row in rows.layers for w in row_warnings(row))]
     return Inspection(

@@ -18,6 +18,7 @@ from caffe_compat.cli import main
 from caffe_compat.errors import MissingExtraError, ParityError, UsageError
 from caffe_compat.inference import choosing, engines
 from caffe_compat.inference.choice import Choice
+from caffe_compat.inference.processor import processor
 from caffe_compat.network.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 
 NET = """
@@ -53,6 +54,18 @@ def drawn(batch: int = 2, size: int = 12) -> dict[str, Tensor]:
         "data": torch.randn(batch, 3, size, size, generator=generator),
         "scale": torch.randn(batch, 4, size // 2, size // 2, generator=generator),
     }
+
+
+@pytest.fixture
+def lstm(tmp_path: Path) -> CaffeNet:
+    (tmp_path / "lstm.prototxt").write_text(LSTM)
+    return caffe_compat.load(tmp_path / "lstm.prototxt", seed=1).requires_grad_(False)
+
+
+def steps(seed: int, streams: int) -> dict[str, Tensor]:
+    """Inputs of the LSTM that go on from those before."""
+    generator = torch.Generator().manual_seed(seed)
+    return {"x": torch.randn(3, streams, 4, generator=generator), "cont": torch.ones(3, streams)}
 
 
 def assert_alike(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -121,10 +134,28 @@ class TestEngine:
             copy.deepcopy(net).double().optimize(engine=engine)
         with pytest.raises(UsageError, match="has its own"):
             net.optimize(["drop-idle"], engine=engine)
-        (tmp_path / "lstm.prototxt").write_text(LSTM)
-        lstm = caffe_compat.load(tmp_path / "lstm.prototxt", seed=1)
-        with pytest.raises(UsageError, match=r"keeps nothing from run to run, and the net has lstm\.hidden"):
-            lstm.optimize(engine=engine)
+
+    def test_state_goes_on_as_in_the_net(self, lstm: CaffeNet, engine: str) -> None:
+        form = lstm.optimize(engine=engine)
+        lstm.reset_state()
+        for run, streams in enumerate((1, 1, 3, 2, 3)):  # with more streams than before all begin anew, as in Caffe
+            assert_alike(form(**steps(run, streams)), lstm(**steps(run, streams)))
+        others = pickle.loads(pickle.dumps(form)), copy.deepcopy(form)
+        expected = lstm(**steps(7, 3))
+        for other in (*others, form):
+            assert_alike(other(**steps(7, 3)), expected)
+        lstm.reset_state()
+        form.reset_state()
+        anew = lstm(**steps(7, 3))
+        assert_alike(form(**steps(7, 3)), anew)
+        assert not torch.allclose(anew["h"], expected["h"])
+
+    def test_what_the_net_remembers_is_left_to_it(self, lstm: CaffeNet, engine: str) -> None:
+        lstm(**steps(0, 1))
+        before = lstm.lstm.hidden.clone()
+        assert lstm.optimize(engine=engine).lstm.hidden.abs().max() == 0
+        lstm.optimize(engine="auto")
+        assert torch.equal(lstm.lstm.hidden, before)
 
     def test_a_pt_opens_in_it(self, net: CaffeNet, engine: str, tmp_path: Path) -> None:
         save_checkpoint(net, tmp_path / "net.pt", optimized=engine)
@@ -135,7 +166,7 @@ class TestEngine:
 
 
 def test_an_engine_that_there_is_not(net: CaffeNet) -> None:
-    with pytest.raises(UsageError, match="no engine 'warp'; known are auto, torch, onnxruntime, openvino"):
+    with pytest.raises(UsageError, match="no engine 'warp'; known are auto, plain, torch, onnxruntime, openvino"):
         net.optimize(engine="warp")
 
 
@@ -151,7 +182,7 @@ def test_an_engine_that_is_not_installed(net: CaffeNet, monkeypatch: pytest.Monk
 
 class TestAuto:
     def test_it_takes_the_fastest(self, net: CaffeNet, monkeypatch: pytest.MonkeyPatch) -> None:
-        took = {"torch": 3.0, "onnxruntime": 2.0, "openvino": 1.0}
+        took = {"torch": 3.0, "plain": 4.0, "onnxruntime": 2.0, "openvino": 1.0}
         monkeypatch.setattr(choosing, "_measured", lambda forms, inputs: {name: took[name] for name in forms})
         form = net.optimize(engine="auto")
         assert form.engine == "openvino"
@@ -163,7 +194,7 @@ class TestAuto:
     def test_it_measures(self, net: CaffeNet) -> None:
         choice = net.optimize(engine="auto").choice
         assert choice is not None
-        assert sorted(choice.milliseconds) == ["onnxruntime", "openvino", "torch"]
+        assert sorted(choice.milliseconds) == ["onnxruntime", "openvino", "plain", "torch"]
         assert all(ms > 0 for ms in choice.milliseconds.values())
 
     def test_an_engine_that_is_wrong_is_left_out(self, net: CaffeNet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,12 +212,27 @@ class TestAuto:
         with pytest.raises(ParityError, match=r"in openvino .* departs from the net: off by .*; engine=torch keeps to"):
             net.optimize(engine="openvino")
 
-    def test_a_net_that_no_engine_runs_is_torchs(self, tmp_path: Path) -> None:
-        (tmp_path / "lstm.prototxt").write_text(LSTM)
-        form = caffe_compat.load(tmp_path / "lstm.prototxt", seed=1).optimize(engine="auto")
-        assert form.engine == "torch"
+    def test_the_net_as_it_is_may_be_the_fastest(
+        self, net: CaffeNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(choosing, "_measured", lambda forms, inputs: {n: float(n != "plain") for n in forms})
+        form = net.optimize(engine="auto")
+        assert (form.engine, form.passes) == ("plain", ())
+        expected = net(**drawn())
+        for name, x in form(**drawn()).items():
+            assert torch.equal(x, expected[name])
+        with pytest.raises(UsageError, match="cannot be trained"):
+            form.train()
+        save_checkpoint(net, tmp_path / "net.pt", optimized="auto")
+        assert load_checkpoint(tmp_path / "net.pt").engine == "plain"
+        assert net.optimize(engine="plain").engine == "plain"
+
+    def test_a_net_that_no_engine_runs(self, net: CaffeNet, monkeypatch: pytest.MonkeyPatch) -> None:
+        form = net.double().optimize(engine="auto")
         assert form.choice is not None
-        assert sorted(form.choice.refused) == EVERY
+        assert sorted(form.choice.milliseconds) == ["plain", "torch"]
+        monkeypatch.setattr(choosing, "engines", dict)
+        assert sorted(net.float().optimize(engine="auto").choice.milliseconds) == ["plain", "torch"]
 
     def test_a_pt_remembers_what_was_chosen(
         self, net: CaffeNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -203,7 +249,7 @@ class TestAuto:
             assert (form.engine, form.choice) == ("onnxruntime", stored)
         form = load_checkpoint(tmp_path / "net.pt")  # on another processor
         assert form.choice is not None
-        assert form.choice.processor == choosing.processor()
+        assert form.choice.processor == processor()
         assert "measured anew, as the file's choice, onnxruntime, was made on some processor" in form.notes[-1]
 
 

@@ -9,20 +9,22 @@ from collections.abc import Iterable
 
 from ...errors import UsageError
 from .base import Pass, PassRun, rewrite
+from .bfloat16 import BFLOAT16
 from .drop_idle import DROP_IDLE
 from .fold_affine import FOLD_AFFINE
 from .join_relu import JOIN_RELU
 from .join_sum import JOIN_SUM
 from .pack_weights import PACK_WEIGHTS
+from .record import RECORD
 from .winograd import WINOGRAD
 
-__all__ = ["PASSES", "PORTABLE", "Pass", "PassRun", "find_passes", "rewrite"]
+__all__ = ["BFLOAT16", "PASSES", "PORTABLE", "Pass", "PassRun", "find_passes", "rewrite"]
 
 # What helps wherever a net goes: behind these, every module is still a layer, and exporters can take it.
 PORTABLE = (DROP_IDLE, FOLD_AFFINE)
 
-# All: the others are for running here.
-PASSES = (*PORTABLE, JOIN_SUM, JOIN_RELU, PACK_WEIGHTS, WINOGRAD)
+# All that keep to the numbers: the others are for running here. BFLOAT16, which does not, has to be asked for.
+PASSES = (*PORTABLE, JOIN_SUM, JOIN_RELU, PACK_WEIGHTS, WINOGRAD, RECORD)
 
 
 def find_passes(names: Iterable[str]) -> tuple[Pass, ...]:
