@@ -73,7 +73,7 @@ def test_there_are_modules() -> None:
 FLOORS = (
     ("display", "importing"),
     ("errors",),
-    ("access", "extras", "formats", "parity.compare", "parity.record", "parity.tolerance"),
+    ("access", "extras", "formats", "parity.compare", "parity.precision", "parity.record", "parity.tolerance"),
     ("schema",),
     ("network", "network.randomness", "network.plugins", "network.rules", "network.names"),
     ("network.registry", "network.fillers"),

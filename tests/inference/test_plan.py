@@ -78,7 +78,8 @@ def test_passes_are_chosen_by_name_and_run_in_their_order() -> None:
 def test_a_form_says_what_was_done() -> None:
     optimized = residual().optimize()
     assert [str(run) for run in optimized.passes] == [
-        *("drop-idle (1)", "fold-affine (4)", "join-sum (2)", "join-relu (1)", "pack-weights (3)", "winograd (0)")
+        *("drop-idle (1)", "fold-affine (4)", "join-sum (2)", "join-relu (1)", "pack-weights (3)", "winograd (0)"),
+        "record (3)",
     ]
     assert "passes: drop-idle (1), fold-affine (4), join-sum (2), join-relu (1)" in repr(optimized)
 

@@ -78,7 +78,7 @@ def test_only_plain_data(net: CaffeNet, tmp_path: Path) -> None:
     assert set(content) == {
         *("format", "version", "network", "dialect", "state", "input_shapes", "dtype", "optimized", "state_dict"),
         *("dialect_text", "sources", "preprocess", "parity", "extra", "written_by", "outputs", "ignored", "unfilled"),
-        *("guessed", "engine", "choice"),
+        *("guessed", "engine", "choice", "reduced"),
     }
     assert sorted(content["state_dict"])[0] == "a%2Eb.bias"
 
