@@ -85,7 +85,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
         "SigmoidCrossEntropyBalanceLoss",
         "SimilaryEuclideanLoss",
     ),
-    "forks.lstm": ("Lstm",),
+    "forks.lstm": ("LSTMNew", "Lstm"),
     "forks.margins": ("LabelSpecificAdd", "LargeMarginInnerProduct", "MarginInnerProduct"),
     "forks.metric_losses": (
         "BatchContrastiveLoss",
@@ -98,9 +98,11 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "forks.mscnn_targets": ("ProposalTarget",),
     "forks.multibox": ("MultiBoxLoss",),
     "forks.nd": ("NdConvolution", "NdPooling"),
+    "forks.norm_scale": ("BatchNormScale",),
     "forks.normalize": ("Normalize",),
     "forks.nvidia": ("BatchNorm",),
     "forks.openpose": ("ImResize", "Maximum", "Nms"),
+    "forks.p3d": ("Pooling3D",),
     "forks.patches": ("CropPatchFromMaxFeaturePosition", "ResizeWithMap"),
     "forks.pose_action": (
         "ArgMaxC",
@@ -131,8 +133,10 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "forks.spatial_transformer": ("SpatialTransformer",),
     "forks.ssd": ("DetectionOutput", "Permute"),
     "forks.ssd_extended": ("DetectionOutputExtended",),
+    "forks.warping": ("Warping",),
     "forks.yolo": ("YoloDetectionOutput", "Yolov3DetectionOutput"),
     "forks.yolo_loss": ("GaussianYolov3", "Yolov3"),
+    "forks.yolo_second": ("DetectionOutput", "Region"),
     "python.frcnn": ("FrcnnProposal",),
     "ssl3d.evaluation": ("MPJPEEvaluation", "PosePDJAccuracy", "SavePath"),
     "ssl3d.heatmaps": (

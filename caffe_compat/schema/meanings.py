@@ -44,7 +44,7 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
         Meaning(
             forks.PSPNET,
             "four blobs, slope, bias, mean and variance",
-            ("BassyKuo/PSPNET-cudnn5", forks.XIONG, "yjxiong/caffe@interp", forks.BANNY),
+            ("BassyKuo/PSPNET-cudnn5", forks.XIONG, "yjxiong/caffe@interp", forks.BANNY, forks.P3D),
             blobs=4,
         ),
         Meaning(forks.SYNOPSYS, "SegNet's, or PSPNet's if icnet", quiet=True),
@@ -260,6 +260,7 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
     "Pooling3D": (
         Meaning(forks.C3D_NEW),
         Meaning("CV-IP/3DObject-detection"),
+        Meaning(forks.P3D, "windows and padding of three sizes"),
         Meaning(forks.SYNOPSYS, quiet=True),
         Meaning(forks.FRCNN_3D, quiet=True),
         Meaning(forks.POSE_ACTION),

@@ -71,7 +71,8 @@ DETECTORS: dict[str, tuple[Meaning, ...]] = {
         ),
         Meaning(forks.MS_SSD, "corners cut off at the image", (forks.RMPE, forks.TEXT, *forks.CAMBRICON), quiet=True),
         Meaning(forks.MINI, "rows without the axes before them", quiet=True),
-        Meaning(forks.YOLO2, "of YOLO 2", (forks.YOLO2_GKLZ,), bottoms(1)),
+        Meaning(forks.YOLO2, "of YOLO 2", fits=bottoms(1)),
+        Meaning(forks.YOLO2_GKLZ, "of YOLO 2, with num_classes", fits=bottoms(1)),
         Meaning(forks.YOLO9000, quiet=True),
         Meaning(forks.YUQJ, "landmarks", quiet=True),
         Meaning(forks.TEXT_PLUS, "rotated boxes", quiet=True),
@@ -112,6 +113,12 @@ DETECTORS: dict[str, tuple[Meaning, ...]] = {
         Meaning(forks.RMPE, "sizes in fractions of a pixel", (forks.YOLO9000,), quiet=True),
         Meaning(forks.DREADLORD[0], "no boxes of max_size", forks.DREADLORD[1:], quiet=True),
         Meaning(forks.YUQJ, "kinds of boxes of its own", quiet=True),
+        Meaning(
+            forks.TEXT_PLUS,
+            "each size a second time with denser_prior_boxes",
+            same=forks.SSD,
+            when=leaves("prior_box_param.denser_prior_boxes"),
+        ),
     ),
     "Proposal": (
         Meaning(forks.PVANET, "four numbers of image information", fits=numbers(2, 4)),

@@ -15,6 +15,7 @@ from caffe_compat.layers.bvlc.lrn import AcrossChannels, WithinChannel
 from caffe_compat.layers.bvlc.scale import Bias, Scale
 from caffe_compat.layers.forks.bn import MovingAverageBN
 from caffe_compat.layers.forks.convolution import DepthwiseConvolution
+from caffe_compat.layers.forks.norm_scale import BatchNormScale
 from caffe_compat.layers.forks.nvidia import NvidiaBatchNorm
 
 from .emitters import emits
@@ -71,7 +72,7 @@ def embed(site: Site) -> str:
     return rows if site.module.bias is None else site.op("Add", rows, site.weight("bias"))
 
 
-@emits(BatchNorm, NvidiaBatchNorm)
+@emits(BatchNorm, BatchNormScale, NvidiaBatchNorm)
 def batch_norm(site: Site) -> str | None:
     m = site.module
     if m.use_global_stats is False:

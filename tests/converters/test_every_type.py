@@ -134,6 +134,7 @@ REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
             *(
                 "CenterLoss",
                 "CoordsToBboxesMasks",
+                "DetectionOutput of BirdeeChen/caffe_yolo_v2",
                 "LABEL_DROPOUT",
                 "DetectionLoss",
                 "FocalLoss",

@@ -13,6 +13,8 @@ from tests.networks import input_layer, layer
 ACTION, POSE_ACTION = "Lyp100208/Caffe_action", "zimenglan-sysu-512/pose_action_caffe"
 CTC, OCR, CC4 = "xmfbit/warpctc-caffe", "senlinuc/caffe_ocr", "dlunion/CC4.0"
 JOLI, YUQJ, SYNOPSYS = "jolibrain/caffe", "yuqj1991/caffe_train", "foss-for-synopsys-dwc-arc-processors/synopsys-caffe"
+P3D, YOLO_SECOND = "ZhaofanQiu/pseudo-3d-residual-networks", "BirdeeChen/caffe_yolo_v2"
+OPENCV = "weiliu89/caffe@ssd+opencv/opencv"
 MSCNN, CASCADE = "zhaoweicai/mscnn", "zhaoweicai/cascade-rcnn"
 NORMALS, OPENPOSE = "xiaolonw/caffe-3dnormal_joint_pose", "CMU-Perceptual-Computing-Lab/caffe_rtpose"
 # Index, width, height, scale, flipped: of pictures of 16 x 12 and 15 x 13.
@@ -30,6 +32,8 @@ def single_fork_bases() -> Iterator[Base]:
     yield from _of_regions()
     yield from _of_detectors()
     yield from _of_cells()
+    yield from _of_yolo()
+    yield from _of_norms_and_volumes()
 
 
 def _of_any_map() -> Iterator[Base]:
@@ -177,3 +181,50 @@ def _of_cells() -> Iterator[Base]:
     crop = "crop_patch_from_max_feature_position_param { crop_factor: 0.4 match_channel: false match_channel: true }"
     for kind, more in (("CropPatchFromMaxFeaturePosition", crop), ("ResizeWithMap", "")):
         yield from_text(inputs + between + layer("l", kind, "data peaks data other", "a b", more), dialect=POSE_ACTION)
+
+
+def _of_yolo() -> Iterator[Base]:
+    """Of the second generation."""
+    maps = np.random.RandomState(1).randn(1, 14, 3, 3).astype(np.float32)
+    text = 'type: "Region" top: "y" region_param { classes: 2 coords: 4 boxes_of_each_grid: 2 softmax: true }'
+    yield from_text(net_text(text, x=maps.shape), dialect=YOLO_SECOND, x=maps)
+    box = "side: 3 classes: 2 num_box: 2 biases: 1.5 biases: 2 biases: 3 biases: 1"
+    text = f'{box} confidence_threshold: 0.2 nms_threshold: 0.3 coords: 4 label_map_file: "a"'
+    text = f'type: "DetectionOutput" top: "y" detection_output_param {{ {text} }}'
+    yield from_text(net_text(text, x=maps.shape), dialect=YOLO_SECOND, x=maps)
+    prior = "min_size: 6 max_size: 9 aspect_ratio: 2 flip: true clip: true variance: 0.2 offset: 0.25"
+    for more, dialect in (
+        ("denser_prior_boxes: true step: 4 img_size: 20", "MhLiao/TextBoxes_plusplus"),
+        ("denser_prior_boxes: true step_h: 4 step_w: 3 img_h: 20 img_w: 18", "MhLiao/TextBoxes_plusplus"),
+    ):
+        text = f'type: "PriorBox" top: "y" prior_box_param {{ {prior} {more} }}'
+        yield from_text(net_text(text, x=(1, 2, 3, 4), data=(1, 3, 15, 16)), dialect=dialect)
+    several = prior.replace("offset: 0.25", "offset_h: 0.5 offset_h: 1 offset_w: 0.5 offset_w: 0.25")
+    text = f'type: "PriorBox" top: "y" prior_box_param {{ {several} }}'
+    yield from_text(net_text(text, x=(1, 2, 3, 4), data=(1, 3, 15, 16)), dialect=OPENCV)
+
+
+def _of_norms_and_volumes() -> Iterator[Base]:
+    x, volumes = (2, 3, 4, 5), np.random.RandomState(1).randn(1, 2, 5, 6, 7).astype(np.float32)
+    for more in (
+        "kernel_l: 2 kernel_size: 3 stride_l: 2 stride: 2 pad: 1 pad_l: 1 pool: AVE",
+        "kernel_l: 2 kernel_h: 2 kernel_w: 3 stride_h: 1 stride_w: 2 pad_h: 1 pad_w: 0 pool: MAX",
+        "global_pooling: true kernel_l: 2 engine: CAFFE",
+    ):
+        text = f'type: "Pooling3D" top: "y" pooling3d_param {{ {more} }}'
+        yield from_text(net_text(text, x=volumes.shape), dialect=P3D, x=volumes)
+    flow = np.random.RandomState(2).uniform(-2, 2, (2, 2, 4, 5)).astype(np.float32)
+    yield from_text(net_text('type: "Warping" top: "y"', x=x, flow=flow.shape), dialect="lxx1991/caffe_mpi", flow=flow)
+    norm = "batch_norm_param { eps: 0.1 use_global_stats: true moving_average_fraction: 0.5 }"
+    text = input_layer("x", *x) + layer("power", "Power", "x", "y") + layer("l", "BatchNormScale", "y", "y", norm)
+    yield from_text(f"force_backward: true {text}", dialect=YUQJ)
+    steps = f"recurrent_param {{ num_output: 3 weight_filler {FILLER} bias_filler {FILLER} }}"
+    text = net_text(f'type: "LSTMNew" top: "y" {steps}', x=(4, 2, 5), cont=(4, 2))
+    yield from_text(text, dialect="tonghe90/textspotter", cont=np.ones((4, 2), np.float32))
+    exposed = steps.replace("num_output: 3", "num_output: 3 expose_hidden: true")
+    shapes = {"x": (4, 2, 5), "cont": (4, 2), "a": (1, 2, 3), "b": (1, 2, 3)}
+    text = net_text(f'type: "LSTMNew" top: "y" top: "h" top: "c" {exposed}', **shapes)
+    yield from_text(text, dialect="tonghe90/textspotter", cont=np.ones((4, 2), np.float32))
+    value = f"parameter_param {{ shape {{ dim: 2 dim: 3 }} norm_axis: 0 filler {FILLER} }}"
+    text = input_layer("x", 2, 3) + layer("p", "Parameter", "", "p", value) + layer("l", "Eltwise", "x p", "y")
+    yield from_text(text, dialect="openvinotoolkit/training_toolbox_caffe")

@@ -16,13 +16,13 @@ __all__ = ["DummyData", "Parameter"]
 
 
 class Parameter(Layer):
-    """A learnable blob as a top."""
+    """A learnable blob as a top. Without a filler it starts with 0."""
 
     value: Tensor
 
-    def __init__(self, shape: Sequence[int]) -> None:
+    def __init__(self, shape: Sequence[int], filler: Params | None = None) -> None:
         super().__init__()
-        self.blob("value", shape)
+        self.blob("value", shape, filler)
 
     def forward(self) -> Tensor:
         return self.value
@@ -31,6 +31,14 @@ class Parameter(Layer):
 @layer("Parameter", bottoms=0, tops=1)
 def parameter(spec: LayerSpec) -> Layer:
     return Parameter(_sizes(spec, spec.params("parameter_param").shape.dim))
+
+
+@layer("Parameter", bottoms=0, tops=1, dialects=("openvinotoolkit/training_toolbox_caffe",))
+def parameter_with_filler(spec: LayerSpec) -> Layer:
+    """The same with a filler, and a norm_axis that the fork's layer does not read."""
+    params = spec.params("parameter_param")
+    params.ignore("norm_axis")
+    return Parameter(_sizes(spec, params.shape.dim), params.filler)
 
 
 class DummyData(Layer):

@@ -25,9 +25,10 @@ _AVERAGES = (
     "BannyStone/Caffe",
     "lxx1991/caffe_mpi",
     "torrvision/caffe-tvg",
+    "ZhaofanQiu/pseudo-3d-residual-networks",
     *CAMBRICON,
 )
-_OF_VOLUMES = "BannyStone/Caffe"
+_OF_VOLUMES = {"BannyStone/Caffe", "ZhaofanQiu/pseudo-3d-residual-networks"}
 _STARTS_WITH_ONE = "torrvision/caffe-tvg"
 # Older copies, from the time of cuDNN 4, whose blob holds the inverse of the standard deviation.
 _INVERSES = (
@@ -182,7 +183,7 @@ class BatchStatisticsBN(Layer):
 @layer("BN", bottoms=1, tops=1, dialects=_AVERAGES)
 def bn_of_averages(spec: LayerSpec) -> Layer:
     chosen = spec.dialect.split("+")
-    channels, params = _channels(spec, volumes=_OF_VOLUMES in chosen), spec.params("bn_param")
+    channels, params = _channels(spec, volumes=not _OF_VOLUMES.isdisjoint(chosen)), spec.params("bn_param")
     params.ignore("engine")  # it chooses between two ways to the same numbers
     for name in ("rebn", "use_global_stats"):
         # Batch renormalisation of two of these forks; in the TEST phase it changes nothing.

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
 from ..autograd import Context
+from ..bvlc.recurrent import lstm as lstm_of_bvlc
 from ..bvlc.recurrent import remember, remembered
 
 __all__ = ["Lstm"]
@@ -190,3 +191,9 @@ def _of_sequences(spec: LayerSpec) -> Layer:
         spec.gradients,
         marked=len(spec.bottoms) == 2,
     )
+
+
+@layer("LSTMNew", bottoms=(2, 5), tops=(1, 3), unforced=(1,), dialects=("tonghe90/textspotter",), verified=False)
+def lstm_new(spec: LayerSpec) -> nn.Module:
+    """BVLC's LSTM under another name: the fork unrolls the same net for it (``lstm_new_layer.cpp``)."""
+    return lstm_of_bvlc(spec)

@@ -22,10 +22,11 @@ _FORKS = (
     *(fork for fork in SSD if fork != "BestSonny/SSTD"),
     *CAMBRICON,
     "BOBrown/caffe-ssd-microsoft",
-    "MhLiao/TextBoxes_plusplus",
     "luoyetx/mini-caffe",
 )
 _FIRST = ("MVIG-SJTU/RMPE", "choasup/caffe-yolo9000")
+
+Offsets = tuple[tuple[float, float], ...]
 
 
 class PriorBox(Layer):
@@ -37,6 +38,7 @@ class PriorBox(Layer):
         sizes: (width, height) of the boxes of a cell in pixels.
         image, step: (width, height) of the image and of a cell in pixels; None takes the second bottom's size, and the
             size of the image divided by that of the map.
+        offsets: (across, down) in cells of the boxes' centres; with several, a cell has each size at each of them.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class PriorBox(Layer):
         variances: tuple[float, ...],
         image: tuple[float, float] | None,
         step: tuple[float, float] | None,
-        offset: float,
+        offsets: Offsets,
         *,
         clip: bool,
     ) -> None:
@@ -54,7 +56,7 @@ class PriorBox(Layer):
         self.variances = variances
         self.image = image
         self.step = step
-        self.offset = offset
+        self.offsets = offsets
         self.clip = clip
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
@@ -62,10 +64,12 @@ class PriorBox(Layer):
         full = self.image or (image.shape[3], image.shape[2])
         step = self.step or (full[0] / width, full[1] / height)
         dtype = torch.float32 if features.dtype in HALF_PRECISION else features.dtype
-        x = (torch.arange(width, device=features.device, dtype=dtype) + self.offset) * step[0]
-        y = (torch.arange(height, device=features.device, dtype=dtype) + self.offset) * step[1]
-        centres = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1)[:, :, None]
-        sizes = torch.tensor(self.sizes, device=features.device, dtype=dtype)
+        across, down = torch.tensor(self.offsets, device=features.device, dtype=dtype).unbind(1)
+        x = (torch.arange(width, device=features.device, dtype=dtype)[:, None] + across) * step[0]
+        y = (torch.arange(height, device=features.device, dtype=dtype)[:, None, None] + down) * step[1]
+        # (height, width, sizes, offsets, 2)
+        centres = torch.stack(torch.broadcast_tensors(x, y), -1)[:, :, None]
+        sizes = torch.tensor(self.sizes, device=features.device, dtype=dtype)[:, None]
         corners = torch.cat([centres - sizes / 2, centres + sizes / 2], -1)
         boxes = corners / torch.tensor([*full, *full], device=features.device, dtype=dtype)
         if self.clip:
@@ -78,7 +82,18 @@ class PriorBox(Layer):
 def prior_box(spec: LayerSpec) -> Layer:
     """Sizes are cut off to whole pixels."""
     params = spec.params("prior_box_param")
-    return _prior_box(spec, params, params.min_size, params.max_size, int)
+    offsets = _several_offsets(spec, params) if params.knows("offset_h") else _offsets(params)
+    return _prior_box(spec, params, params.min_size, params.max_size, int, offsets)
+
+
+@layer("PriorBox", bottoms=2, tops=1, dialects=("MhLiao/TextBoxes_plusplus",), verified=False)
+def prior_box_denser(spec: LayerSpec) -> Layer:
+    """With denser_prior_boxes, each size a second time at the lower edge of the cell."""
+    params = spec.params("prior_box_param")
+    offsets = _offsets(params)
+    if params.denser_prior_boxes:
+        offsets += ((params.offset, 1.0),)
+    return _prior_box(spec, params, params.min_size, params.max_size, int, offsets)
 
 
 @layer("PriorBox", bottoms=2, tops=1, dialects=_FIRST)
@@ -86,11 +101,35 @@ def prior_box_first(spec: LayerSpec) -> Layer:
     """One size each, in fractions of a pixel."""
     params = spec.params("prior_box_param")
     least, most = ((getattr(params, name),) if params.has(name) else () for name in ("min_size", "max_size"))
-    return _prior_box(spec, params, least, most, float)
+    return _prior_box(spec, params, least, most, float, _offsets(params))
+
+
+def _offsets(params: Params) -> Offsets:
+    return ((params.get("offset", 0.5),) * 2,)
+
+
+def _several_offsets(spec: LayerSpec, params: Params) -> Offsets:
+    """What OpenCV adds to SSD's fields. Source: ``prior_box_layer.cpp`` of its ``dnn``."""
+    across, down = params.offset_w, params.offset_h
+    if not across and not down:
+        return _offsets(params)
+    if len(down) != len(across) or params.has("offset"):
+        spec.fail(f"offset_h {list(down)} and offset_w {list(across)} must be equally many, without offset beside them")
+    if len(down) > 2:
+        spec.fail(f"has {len(down)} offset_h; OpenCV makes room for one or two")
+    fractions = [size for size in (*params.min_size, *params.max_size) if size != int(size)]
+    if fractions:
+        spec.fail(f"sizes {fractions} are not whole; OpenCV, which knows offset_h, does not cut them off as SSD does")
+    return tuple(zip(across, down, strict=True))
 
 
 def _prior_box(
-    spec: LayerSpec, params: Params, least: Sequence[float], most: Sequence[float], kept: Callable[[float], float]
+    spec: LayerSpec,
+    params: Params,
+    least: Sequence[float],
+    most: Sequence[float],
+    kept: Callable[[float], float],
+    offsets: Offsets,
 ) -> Layer:
     spec.images(0)
     spec.images(1)
@@ -99,7 +138,7 @@ def _prior_box(
         _prior_variances(spec, params),
         _pair(spec, params, "img_w", "img_h", "img_size"),
         _pair(spec, params, "step_w", "step_h", "step"),
-        params.get("offset", 0.5),
+        offsets,
         clip=params.clip,
     )
 
@@ -122,7 +161,7 @@ def prior_box_clustered(spec: LayerSpec) -> Layer:
         _prior_variances(spec, params),
         _pair(spec, params, "img_w", "img_h", "img_size"),
         _pair(spec, params, "step_w", "step_h", "step"),
-        params.offset,
+        _offsets(params),
         clip=params.clip,
     )
 

@@ -16,6 +16,7 @@ from caffe_compat.schema.upgrade import upgrade_net
 from tests.layers.building import assert_equals, build
 
 SSD, OPENVINO = "weiliu89/caffe@ssd", "openvinotoolkit/training_toolbox_caffe"
+OPENCV = "weiliu89/caffe@ssd+opencv/opencv"
 
 PRIORS: dict[str, list[Any]] = {
     "min_size: 30": [(30, 30)],
@@ -109,6 +110,46 @@ def test_prior_box_of_the_first_generation() -> None:
     expected = [((60 + x * w / 2) / 120, (50 + x * h / 2) / 100) for w, h in sizes for x in (-1, 1)]
     torch.testing.assert_close(top[0, 0].view(-1, 2), torch.tensor(expected), rtol=1e-5, atol=1e-6)
     assert_equals(top[0, 1], [0.1] * 16)
+
+
+@pytest.mark.parametrize(
+    ("text", "dialect", "offsets"),
+    [
+        ("offset: 0.25 denser_prior_boxes: true", "MhLiao/TextBoxes_plusplus", ((0.25, 0.25), (0.25, 1.0))),
+        ("offset: 0.25", "MhLiao/TextBoxes_plusplus", ((0.25, 0.25),)),
+        ("offset_h: 0.5 offset_h: 1 offset_w: 0.25 offset_w: 0.75", OPENCV, ((0.25, 0.5), (0.75, 1.0))),
+        ("offset: 0.75", OPENCV, ((0.75, 0.75),)),
+    ],
+)
+def test_each_size_at_several_places_of_a_cell(
+    text: str, dialect: str, offsets: tuple[tuple[float, float], ...]
+) -> None:
+    sizes = [(30.0, 30.0), (30 * math.sqrt(2), 30 / math.sqrt(2))]
+    text = f'type: "PriorBox" prior_box_param {{ min_size: 30 aspect_ratio: 2 flip: false clip: false {text} }}'
+    top = build(text, (1, 5, 3, 4), (1, 3, 90, 120), dialect=dialect)(
+        torch.empty(1, 5, 3, 4), torch.empty(1, 3, 90, 120)
+    )
+    expected = []
+    for i, j in np.ndindex(3, 4):
+        for w, h in sizes:
+            for across, down in offsets:
+                x, y = (j + across) * 30, (i + down) * 30
+                expected += [(x - w / 2) / 120, (y - h / 2) / 90, (x + w / 2) / 120, (y + h / 2) / 90]
+    torch.testing.assert_close(top[0, 0], torch.tensor(expected, dtype=torch.float32), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("param", "message"),
+    [
+        ("min_size: 3 offset_h: 1", "equally many"),
+        ("min_size: 3 offset: 1 offset_h: 1 offset_w: 1", "without offset"),
+        ("min_size: 3" + " offset_h: 1 offset_w: 1" * 3, "room for one or two"),
+        ("min_size: 3.5 offset_h: 1 offset_w: 1", "are not whole"),
+    ],
+)
+def test_places_in_a_cell_are_refused(param: str, message: str) -> None:
+    with pytest.raises(LayerError, match=message):
+        build(f'type: "PriorBox" prior_box_param {{ {param} }}', (2, 5, 3, 4), (2, 3, 100, 120), dialect=OPENCV)
 
 
 @pytest.mark.parametrize("dialect", ["BestSonny/SSTD", "MhLiao/TextBoxes", "dreadlord1984/SSD_windows_caffe"])
