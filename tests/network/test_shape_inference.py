@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -66,3 +68,39 @@ def test_what_the_cases_do_not_cover(layers: str) -> None:
         net.graph.blobs[value]: net.shapes[value] for value in net.graph.outputs
     }
     assert all(blob.numel() for blob in found.values())
+
+
+COMMON = "".join(
+    (
+        input_layer("x", 2, 6, 7, 8),
+        input_layer("t", 2),
+        layer("c", "Convolution", "x", "c", "convolution_param { num_output: 4 kernel_size: 3 }"),
+        layer("b", "BatchNorm", "c", "b"),
+        layer("s", "Scale", "b", "s", "scale_param { bias_term: true }"),
+        layer("r", "ReLU", "s", "s"),
+        layer("n", "LRN", "s", "n"),
+        layer("p", "Pooling", "n", "p", "pooling_param { kernel_size: 2 stride: 2 }"),
+        layer("d", "Dropout", "p", "p"),
+        layer("e", "Eltwise", "p p", "e"),
+        layer("i", "InnerProduct", "e", "i", "inner_product_param { num_output: 5 }"),
+        layer("q", "Softmax", "i", "q"),
+        layer("m", "ArgMax", "q", "m"),
+        layer("l", "SoftmaxWithLoss", "i t", "l"),
+        layer("a", "Accuracy", "i t", "a"),
+        layer("o", "EuclideanLoss", "i q", "o"),
+        layer("g", "SigmoidCrossEntropyLoss", "i q", "g"),
+    )
+)
+
+
+@pytest.mark.parametrize("phase", ["TEST", "TRAIN"])
+def test_what_most_nets_have_is_built_without_torchs_compiler(phase: str, tmp_path: Path) -> None:
+    """Its algebra and its tracer take seconds to import, more than everything else that ``load`` does."""
+    (tmp_path / "net.prototxt").write_text(COMMON)
+    code = f"""
+import sys
+import caffe_compat
+caffe_compat.load({str(tmp_path / "net.prototxt")!r}, phase={phase!r})
+print(*(name for name in ("sympy", "torch._dynamo") if name in sys.modules))
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []

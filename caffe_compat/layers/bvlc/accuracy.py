@@ -27,6 +27,11 @@ class Accuracy(Layer):
         self.absent = absent
         self.per_class = tops > 1
 
+    def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        x = bottoms[0]
+        overall = x.new_empty(())
+        return (overall, x.new_empty(x.shape[self.axis])) if self.per_class else overall
+
     @torch.no_grad()
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         classes = x.shape[self.axis]

@@ -126,6 +126,9 @@ class Reduction(Layer):
         self.axis = axis
         self.coefficient = coefficient
 
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        return bottoms[0].new_empty(bottoms[0].shape[: self.axis])
+
     def forward(self, x: Tensor) -> Tensor:
         axes, dtype = tuple(range(self.axis, x.dim())), x.dtype
         x = widened(x)
@@ -163,6 +166,17 @@ class ArgMax(Layer):
         self.top_k = top_k
         self.with_values = with_values
         self.axis = axis
+
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        (x,) = bottoms
+        dtype = (
+            torch.promote_types(x.dtype, torch.float32) if not (self.with_values and self.axis is not None) else x.dtype
+        )
+        if self.axis is None:
+            shape = (x.shape[0], 2 if self.with_values else 1, self.top_k, *[1] * (x.dim() - 3))
+        else:
+            shape = (*x.shape[: self.axis], self.top_k, *x.shape[self.axis + 1 :])
+        return x.new_empty(shape, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.detach()

@@ -62,6 +62,9 @@ class Embed(Layer):
         self.blob("weight", (params.input_dim, params.num_output), params.weight_filler)
         self.bias_blob((params.num_output,), params)
 
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        return bottoms[0].new_empty((*bottoms[0].shape, self.weight.shape[1]))
+
     def forward(self, x: Tensor) -> Tensor:
         rows = F.embedding(x.long(), self.weight)
         return rows if self.bias is None else rows + self.bias

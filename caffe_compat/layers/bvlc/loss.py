@@ -24,6 +24,7 @@ __all__ = [
     "ContrastiveLoss",
     "EuclideanLoss",
     "HingeLoss",
+    "Loss",
     "MultinomialLogisticLoss",
     "SigmoidCrossEntropyLoss",
     "class_axis",
@@ -150,12 +151,19 @@ def ignored_label(spec: LayerSpec) -> int | None:
     return params.ignore_label if params.has("ignore_label") else None
 
 
+class Loss(Layer):
+    """What gives one number, of bottoms whose shapes the builder has compared."""
+
+    def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        return bottoms[0].new_empty(())
+
+
 def _rows(x: Tensor) -> Tensor:
     """(N, ...) -> (N, everything else)."""
     return x.flatten(1) if x.dim() > 1 else x.unsqueeze(1)
 
 
-class SigmoidCrossEntropyLoss(Layer):
+class SigmoidCrossEntropyLoss(Loss):
     """Sum of -t log s(x) - (1 - t) log(1 - s(x)) over all values, divided by the normaliser; s(x) = 1 / (1 + e^-x)."""
 
     def __init__(self, mode: str, ignored: int | None) -> None:
@@ -185,7 +193,7 @@ def sigmoid_cross_entropy_loss(spec: LayerSpec) -> Layer:
     return SigmoidCrossEntropyLoss(normalization_mode(spec, "BATCH_SIZE"), ignored_label(spec))
 
 
-class EuclideanLoss(Layer):
+class EuclideanLoss(Loss):
     """Sum of (a - b)^2 over all values, divided by 2 N. Both bottoms get gradients."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -200,7 +208,7 @@ def euclidean_loss(spec: LayerSpec) -> Layer:
     return EuclideanLoss()
 
 
-class HingeLoss(Layer):
+class HingeLoss(Loss):
     """Sum of max(0, 1 - d x) or its square, divided by N; d is 1 for the labelled class and -1 for the others."""
 
     forward_fills_diff = True  # with the margins
@@ -225,7 +233,7 @@ def hinge_loss(spec: LayerSpec) -> Layer:
     return HingeLoss(squared=spec.params("hinge_loss_param").norm == "L2")
 
 
-class MultinomialLogisticLoss(Layer):
+class MultinomialLogisticLoss(Loss):
     """Mean of -log p(label) over the batch; p are probabilities, raised to 1e-20 at least."""
 
     def __init__(self, gradients: str) -> None:
@@ -254,7 +262,7 @@ def multinomial_logistic_loss(spec: LayerSpec) -> Layer:
     return MultinomialLogisticLoss(spec.gradients)
 
 
-class ContrastiveLoss(Layer):
+class ContrastiveLoss(Loss):
     """Pairs (a, b): d^2 for similar ones, max(margin - d, 0)^2 for others, over 2 N; d is the Euclidean distance.
 
     The legacy version takes max(margin - d^2, 0) for dissimilar pairs.

@@ -50,6 +50,10 @@ class MVN(Layer):
         self.divide = divide
         self.true_gradient = true_gradient
 
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        (x,) = bottoms
+        return x.reshape(x.shape + (1,) * (4 - x.ndim))
+
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim < 4:
             x = x.reshape(x.shape + (1,) * (4 - x.ndim))

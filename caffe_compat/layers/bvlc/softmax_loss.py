@@ -14,6 +14,7 @@ from ...network.registry import Layer, LayerSpec, layer
 from ..precision import widened
 from .loss import (
     LOG_THRESHOLD,
+    Loss,
     class_axis,
     class_labels,
     ignored_label,
@@ -29,7 +30,7 @@ __all__ = ["InfogainLoss", "SoftmaxWithLoss"]
 _LEAST = torch.finfo(torch.float32).tiny
 
 
-class _SoftmaxLoss(Layer):
+class _SoftmaxLoss(Loss):
     """What both share. Scores have their classes along ``axis``; labels, one whole number for every other position."""
 
     def __init__(self, axis: int, mode: str, ignored: int | None, gradients: str, *, tops: int) -> None:
@@ -39,6 +40,11 @@ class _SoftmaxLoss(Layer):
         self.ignored = ignored
         self.gradients = gradients
         self.with_prob = tops > 1
+
+    def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        x = bottoms[0]
+        loss = x.new_empty(())
+        return (loss, torch.empty_like(x)) if self.with_prob else loss
 
     def labels_like(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Class indices and mask in the shape of ``x`` with ``axis`` 1 long."""
@@ -114,11 +120,6 @@ class InfogainLoss(_SoftmaxLoss):
         super().__init__(axis, mode, ignored, gradients, tops=tops)
         self.source = source
         self._stored: Tensor | None = None
-
-    def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
-        x = bottoms[0]
-        loss = x.new_empty(())
-        return (loss, torch.empty_like(x)) if self.with_prob else loss
 
     def forward(self, x: Tensor, labels: Tensor, *matrix: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         classes = x.shape[self.axis]

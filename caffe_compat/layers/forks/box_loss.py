@@ -48,6 +48,10 @@ class SoftmaxWithLossOHEM(SoftmaxWithLoss):
         self.with_each = tops > 2
         self.fixed = fixed
 
+    def infer(self, *bottoms: Tensor) -> Tensor | tuple[Tensor, ...]:
+        tops = super().infer(*bottoms)
+        return (*tops, bottoms[0].new_empty(bottoms[1].shape)) if self.with_each else tops
+
     def divisor(self, outer: int, inner: int, valid: Tensor | None) -> float | Tensor:
         return super().divisor(outer, inner, valid) if self.fixed is None else max(1.0, self.fixed)
 
