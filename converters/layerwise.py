@@ -58,14 +58,13 @@ def layer_by_layer(
     Raises:
         ParityError: a layer departs, by name; or the net is too large to be followed.
     """
-    assert target.run is not None
     whole = net.part(_made(net))
     if sum(math.prod(whole.shapes[v]) for v in whole.program.outputs) > _LARGEST:
         raise ParityError("it is too large to be followed layer by layer")
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, f"every{target.suffix}")
         target.write(whole, path, **settings)
-        made = target.run(path, [call.inputs for call in calls])
+        made = target.run_beside(path, [call.inputs for call in calls], whole.state_dict())
     results: list[BlobResult] = []
     for call, found in zip(calls, made, strict=True):
         set_states(whole, call.state)

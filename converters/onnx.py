@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from caffe_compat.errors import NetworkError, UsageError, first_line
 from caffe_compat.extras import require
@@ -31,11 +32,18 @@ __all__ = ["onnxruntime_version", "run_onnxruntime", "write"]
 _KINDS = {"float32": np.float32, "float16": np.float16}
 
 
-def run_onnxruntime(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-    """Run a file in onnxruntime, on the CPU, as it is given: without fusing anything that would round otherwise."""
+def run_onnxruntime(
+    path: str, runs: Sequence[Mapping[str, np.ndarray]], held: Mapping[str, Tensor] | None = None
+) -> list[dict[str, np.ndarray]]:
+    """Run a file in onnxruntime, on the CPU, as it is given: nothing is fused, which would round otherwise, and nothing
+    folded, which would take the memory of weights once more.
+
+    Args:
+        held: weights that memory has by now, by name. Those that the file has byte by byte are not loaded again.
+    """
     onnxruntime = require("onnxruntime", "onnx")
 
-    from .onnx_graph.reading import graph_of_file
+    from .onnx_graph.reading import graph_of_file, held_already
 
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()
@@ -44,8 +52,13 @@ def run_onnxruntime(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    session = onnxruntime.InferenceSession(graph_of_file(path), options, providers=["CPUExecutionProvider"])
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    graph = graph_of_file(path)
+    shared = held_already(graph, folder, held or {})
+    values = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array) for name, array in shared.items()}
+    for name, value in values.items():  # which have to outlive the session
+        options.add_initializer(name, value)
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return [dict(zip(names, session.run(names, dict(given)), strict=True)) for given in runs]
 
@@ -97,6 +110,7 @@ def _add_metadata(path: str, key: str, text: str) -> None:
         "recurrent state that carries on by itself",
     ),
     run=run_onnxruntime,
+    run_sharing=run_onnxruntime,
     runtime=onnxruntime_version,
     annotate=_add_metadata,
 )

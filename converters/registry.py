@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from caffe_compat.errors import UsageError
 from caffe_compat.extras import require
@@ -38,6 +39,7 @@ _FACTS = ("preprocess", "sources", "parity")
 Write: TypeAlias = Callable[..., Iterable[str] | None]
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 Run: TypeAlias = Callable[[str, Sequence[Arrays]], Sequence[Arrays]]
+RunSharing: TypeAlias = Callable[[str, Sequence[Arrays], Mapping[str, Tensor]], Sequence[Arrays]]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Target:
         run: ``run(path, runs)`` runs the file in the format's own runtime, once for each of ``runs``, one after the
             other: inputs by blob name, float32 (but pixels uint8), give outputs by blob name. That is how a file is
             verified before it takes its place. None for a format that nothing runs.
+        run_sharing: as ``run``, given the weights that memory holds, by name, too: those that the file has byte by
+            byte, a runtime need not load again.
         runtime: the name of that, with its version. exact: whether it has to give the very bits that the net gives on
             the CPU, where the weights are stored as they are.
         beside: suffixes of what is always written beside the file, in place of its own.
@@ -75,6 +79,7 @@ class Target:
     needs: Mapping[str, str]
     cannot: tuple[str, ...]
     run: Run | None = None
+    run_sharing: RunSharing | None = None
     runtime: Callable[[], str] = lambda: ""
     annotate: Callable[[str, str, str], None] | None = None
     exact: bool = False
@@ -89,6 +94,13 @@ class Target:
     def keeps(self) -> tuple[str, ...]:
         """Which facts of a conversion are stored, of ``preprocess``, ``sources`` and ``parity``."""
         return tuple(name for name in _FACTS if name in self.options)
+
+    def run_beside(self, path: str, runs: Sequence[Arrays], held: Mapping[str, Tensor]) -> Sequence[Arrays]:
+        """Run a file while memory holds the weights that it was written from."""
+        if self.run_sharing is not None:
+            return self.run_sharing(path, runs, held)
+        assert self.run is not None
+        return self.run(path, runs)
 
     def settings(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """``options`` with the defaults of those that were not given."""
@@ -127,6 +139,7 @@ def target(
     needs: Mapping[str, str] | None = None,
     cannot: Sequence[str] = (),
     run: Run | None = None,
+    run_sharing: RunSharing | None = None,
     runtime: Callable[[], str] | None = None,
     annotate: Callable[[str, str, str], None] | None = None,
     exact: bool = False,
@@ -152,7 +165,8 @@ def target(
         named = runtime or (lambda: "")
         needed, cannot_ = dict(needs or {}), tuple(cannot)
         _TARGETS[name] = Target(
-            name, suffix, title, write, options_of or write, needed, cannot_, run, named, annotate, exact, tuple(beside)
+            *(name, suffix, title, write, options_of or write, needed, cannot_),
+            *(run, run_sharing, named, annotate, exact, tuple(beside)),
         )
         return write
 

@@ -80,7 +80,6 @@ def verified(
     Raises:
         ParityError: it fails or departs; nothing is to be written then.
     """
-    assert target.run is not None
     state = settings.get("state", "carry")
     given, origin = inputs_for(net, report)
     calls = calls_of(net, given, pixels=pixels, state=state)
@@ -93,7 +92,7 @@ def verified(
     as_it_is = target.exact and dtype == "float32" and net.device_and_dtype()[0].type == "cpu"
     tolerance = Tolerance(0.0, 0.0) if as_it_is else TOLERANCES[dtype]
     try:
-        made = target.run(path, [call.inputs for call in calls])
+        made = target.run_beside(path, [call.inputs for call in calls], net.state_dict())
     except CaffeCompatError:
         raise
     except Exception as error:  # whatever the runtime raises

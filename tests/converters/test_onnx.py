@@ -17,6 +17,7 @@ from caffe_compat import CaffeNet, LayerError, NetworkError, UsageError
 from caffe_compat.inference.preprocess import Preprocess
 from converters.onnx import run_onnxruntime
 from converters.onnx_graph.building import build_graph
+from converters.onnx_graph.reading import graph_of_file, held_already
 from converters.onnx_graph.writing import write_model
 from converters.openvino import run_openvino
 from converters.samples import sample_inputs
@@ -153,6 +154,28 @@ def test_weights_beyond_the_limit_lie_beside_the_file(tmp_path: Path) -> None:
     given = sample_inputs(net)
     (found,) = run_onnxruntime(path, [given])
     assert np.allclose(found["prob"], net.run(given)["prob"], atol=1e-6)
+
+
+@pytest.mark.parametrize("external_above", [2**31, 1000])
+def test_weights_that_memory_holds_are_not_loaded_again_if_the_file_has_them(
+    external_above: int, tmp_path: Path
+) -> None:
+    net = filled(input_layer("x", 2, 300) + ip("a", "x", "a", 300) + ip("b", "a", "b", 200))
+    path = str(tmp_path / "a.onnx")
+    write_model(build_graph(net, axes={}), path, name="net", metadata={}, external_above=external_above)
+    given = sample_inputs(net)
+    expected = net.run(given)["b"].numpy().copy()
+    held = {name: blob.detach().clone() for name, blob in net.state_dict().items()}
+    held["b.weight"][-1, -1] += 1
+    graph = graph_of_file(path)
+    large = {"a.weight", "b.weight"} if external_above > 1000 else set(held)
+    assert set(held_already(graph, str(tmp_path), held)) == large - {"b.weight"}
+    held["a.weight"] = held["a.weight"].T
+    held["b.bias"] = held["b.bias"].double()
+    assert not {"a.weight", "b.bias"} & set(held_already(graph, str(tmp_path), held))
+    held["a.weight"] = net.a.weight.detach()
+    (found,) = run_onnxruntime(path, [given], held)
+    assert np.allclose(found["b"], expected, atol=1e-5)
 
 
 def test_what_cannot_go_is_named(tmp_path: Path) -> None:
