@@ -86,6 +86,9 @@ def program_of(net: CaffeNet, axes: Axes | None = None, state: str = "carry") ->
     shapes = dict(net.input_shapes)
     dynamic = None
     if axes:
+        # Loops are compiled on the way. A loop that torch has kept from an earlier export would be asked whether it
+        # fits, and the answer ties down a size that varies.
+        torch._dynamo.reset()
         rebuilt(net, other_shapes(net, axes))
         shapes = other_shapes(net, axes, 2)  # torch takes a size of 1 for a number, whatever it is told
         sizes = {name: torch.export.Dim(name) for asked in axes.values() for name in asked.values()}
