@@ -75,7 +75,8 @@ def _opened(net: ProgramNet, name: str, dtype: str = FLOAT32) -> EngineNet:
     """As :func:`in_engine`, not compared with anything."""
     engine = find_engine(name)
     check_optimizable(net)
-    return EngineNet(net.part(net.output_names), engine, dtype)
+    # All inputs stay, those too that only a layer without tops reads.
+    return EngineNet(net.part(net.output_names, net.input_names), engine, dtype)
 
 
 def _reduced(net: ProgramNet, name: str, inputs: _Tensors, expected: _Tensors) -> InferenceNet:

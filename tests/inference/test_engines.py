@@ -135,6 +135,15 @@ class TestEngine:
         with pytest.raises(UsageError, match="has its own"):
             net.optimize(["drop-idle"], engine=engine)
 
+    def test_an_input_that_only_goes_into_silence_is_taken(self, engine: str, tmp_path: Path) -> None:
+        label = NET.replace('top: "scale"', 'top: "scale" top: "label"', 1).replace(
+            "dim: 6 } }", "dim: 6 } shape { dim: 2 } }"
+        )
+        (tmp_path / "net.prototxt").write_text(label + 'layer { name: "silence" type: "Silence" bottom: "label" }')
+        net = caffe_compat.load(tmp_path / "net.prototxt", seed=3).requires_grad_(False)
+        given = {**drawn(), "label": torch.zeros(2)}
+        assert_alike(net.optimize(engine=engine)(**given), net(**given))
+
     def test_state_goes_on_as_in_the_net(self, lstm: CaffeNet, engine: str) -> None:
         form = lstm.optimize(engine=engine)
         lstm.reset_state()
