@@ -13,10 +13,12 @@ import pytest
 
 from caffe_compat import cli
 from caffe_compat.errors import FileError, UsageError
+from caffe_compat.extraction.shards import ShardStore
 from caffe_compat.formats.hdf5 import find, members, names_in, open_hdf5, read_array
 from caffe_compat.formats.images import read_picture
 from caffe_compat.formats.settings import read_settings
 from caffe_compat.testing.suite import read_suite
+from caffe_compat.training.solver.settings import read_solver
 from caffe_compat.training.solver.snapshot import read_snapshot
 from hpm.datasets.detections import read_detections
 from hpm.datasets.human36m import read_cdf, read_fetch
@@ -145,6 +147,19 @@ def test_arrays_of_objects(tmp_path: Path) -> None:
     shutil.copy(HOSTILE / "fetch_unsized.h5", folder / "annot.h5")
     with pytest.raises(FileError, match=r"annot\.h5: data set /pose/3d holds object, not numbers"):
         next(read_fetch(tmp_path))
+
+
+def test_a_prefix_longer_than_a_name_may_be() -> None:
+    """No folder is called so; what cannot be written is said when it is to be."""
+    assert len(read_solver(HOSTILE / "solver_long_name.prototxt").snapshot_prefix) > 255
+
+
+def test_a_shard_of_no_number(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "job.json").write_text('{"version": 1}')
+    shutil.copy(HOSTILE / "shards_infinite.jsonl", tmp_path / "parts" / "done.jsonl")
+    with ShardStore(str(tmp_path / "parts"), {"version": 1}) as store:
+        assert store.done == set()
 
 
 def test_headers_of_arrays() -> None:

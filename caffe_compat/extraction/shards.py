@@ -172,7 +172,7 @@ class ShardStore:
                 number, wanted = int(line["shard"]), str(line["sha256"])
                 bad = tuple(BadRow(int(row), str(name), str(reason)) for row, name, reason in line["bad"])
                 whole = raw.endswith("\n") and sha256_of(self._path(_name(number))) == wanted
-            except (ValueError, KeyError, TypeError, FileError):
+            except (ValueError, OverflowError, KeyError, TypeError, FileError):
                 continue
             if whole and number not in self._bad:
                 self._bad[number] = bad

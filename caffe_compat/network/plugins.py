@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ def load_plugins(paths: Sequence[str]) -> None:
     for path in paths:
         name = f"{PREFIX}{Path(path).stem}"
         spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None or not Path(path).is_file():
+        if spec is None or spec.loader is None or not os.path.isfile(path):
             raise UsageError(f"--plugin {path}: a Python file was expected")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module

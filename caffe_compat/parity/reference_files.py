@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,7 +73,7 @@ def split_reference(reference: str | os.PathLike[str]) -> tuple[str, str]:
     (('ref.h5', 'net'), ('ref.h5', ''))
     """
     name = os.fspath(reference)
-    if Path(name).exists() or ":" not in name:
+    if os.path.exists(name) or ":" not in name:
         return name, ""
     path, _, group = name.rpartition(":")
     return path, group

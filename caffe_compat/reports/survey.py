@@ -159,7 +159,7 @@ def survey(
         FileError: no such folder. UsageError: a plugin fails.
     """
     root = Path(folder)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise FileError("no such folder", path=str(root))
     paths = sorted(_candidates(root))
     results: dict[str, FileResult] = {}

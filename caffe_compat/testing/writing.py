@@ -22,7 +22,7 @@ def write_suite(path: str | os.PathLike[str], test: ParityTest) -> None:
     Raises:
         UsageError: there is such a file; it may hold more than this one would. FileError: it cannot be written.
     """
-    if Path(path).exists():
+    if os.path.exists(path):
         raise UsageError("is there already; add a [[models]] table to it by hand", path=os.fspath(path))
     folder = Path(path).resolve().parent
     here = {"name": test.name, "model" if test.weights is None else "prototxt": _relative(test.model, folder)}

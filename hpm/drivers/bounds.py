@@ -10,7 +10,6 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from caffe_compat.errors import CaffeCompatWarning
 
@@ -54,7 +53,7 @@ def given_bounds(given: GivenBounds) -> Bounds | None:
     """
     if given is None or isinstance(given, Bounds):
         return given
-    if os.fspath(given) == PUBLISHED and not Path(given).exists():
+    if os.fspath(given) == PUBLISHED and not os.path.exists(given):
         return REFINEMENT_BOUNDS
     return _checked(given)
 

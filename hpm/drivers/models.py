@@ -50,6 +50,6 @@ def load(
 def find_data(data: DataFolder | str | os.PathLike[str]) -> DataFolder:
     """A data folder of protocol I by its path, or the one given. Raises UsageError if there is no such folder."""
     folder = data if isinstance(data, DataFolder) else DataFolder(Path(data))
-    if not folder.root.is_dir():
+    if not os.path.isdir(folder.root):
         raise UsageError(f"--data-dir {folder.root}: there is no such folder")
     return folder

@@ -71,7 +71,7 @@ def read_detected(
         UsageError: the people of pictures, none of which is among ``pictures``.
     """
     place = Path(path)
-    if place.is_dir():
+    if os.path.isdir(place):
         return _openpose_folder(place, joints)
     if place.suffix.lower() == ".npz":
         poses, order = read_custom(place, joints, video)

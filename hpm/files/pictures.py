@@ -92,7 +92,7 @@ def read_frames(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> It
 def picture_names(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> list[str] | None:
     """The files that :func:`read_frames` reads; None of a video. Raises UsageError: nothing to read."""
     paths = [Path(source) for source in sources]
-    if len(paths) == 1 and paths[0].is_dir():
+    if len(paths) == 1 and os.path.isdir(paths[0]):
         folder = paths[0]
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
         if not paths:
@@ -107,7 +107,7 @@ def picture_names(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> 
 def frame_rate(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> float | None:
     """Frames per second that :func:`read_frames` keeps of a video; None of pictures, or if the video does not tell."""
     path = Path(sources[0])
-    if len(sources) != 1 or path.is_dir() or path.suffix.lower() in _PICTURES:
+    if len(sources) != 1 or os.path.isdir(path) or path.suffix.lower() in _PICTURES:
         return None
     rate = frames_per_second(path)
     return rate / every if rate is not None else None

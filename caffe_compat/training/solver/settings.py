@@ -355,6 +355,6 @@ def _snapshot_prefix(prefix: str, given: bool, path: Path, base: Path) -> str:
     """Caffe's UpgradeSnapshotPrefixProperty."""
     if not given:
         return str(path.with_suffix(""))
-    if (base / prefix).is_dir():
+    if os.path.isdir(base / prefix):
         return str(Path(prefix) / path.stem)
     return prefix
