@@ -1,4 +1,4 @@
-"""Extractions that are killed, at any moment, and started again; workers of Ray that are."""
+"""Extractions that are killed, at any moment, and started again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from caffe_compat.extraction import extract, find_images
 from tests.extraction.small import HOW, small_net, write_images
 
 
-def run(folder: Path, name: str, workers: int, ray: str | None = None) -> None:
+def run(folder: Path, name: str, workers: int) -> None:
     extract(
         small_net(),
         find_images(folder / "images"),
@@ -25,7 +25,6 @@ def run(folder: Path, name: str, workers: int, ray: str | None = None) -> None:
         batch=4,
         shard=8,
         workers=workers,
-        ray=ray,
     )
 
 
@@ -72,60 +71,3 @@ def test_a_few_kills(folder: Path) -> None:
 @pytest.mark.slow
 def test_fifty_kills(folder: Path) -> None:
     assert killed_often(folder, 50, workers=1) >= 1
-
-
-def children(named: bytes) -> list[int]:
-    """The processes whose name begins so."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if line.startswith(named) and _descends(int(entry.name)):
-                found.append(int(entry.name))
-    return found
-
-
-def _descends(pid: int) -> bool:
-    while pid > 1:
-        if pid == os.getpid():
-            return True
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            return False
-    return False
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of what Ray imports
-def test_a_worker_of_ray_is_killed(folder: Path) -> None:
-    import ray
-
-    run(folder, "whole.h5", workers=0)
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    killed: list[int] = []
-
-    def kill(done: int, total: int) -> None:
-        if done and not killed:
-            killed.extend(children(b"ray::_shard")[:1])
-            for pid in killed:
-                os.kill(pid, signal.SIGKILL)
-
-    try:
-        extract(
-            small_net(),
-            find_images(folder / "images"),
-            folder / "ray.h5",
-            preprocess=HOW,
-            batch=4,
-            shard=8,
-            ray="",
-            on_progress=kill,
-        )
-    finally:
-        ray.shutdown()
-    assert len(killed) == 1
-    assert (folder / "ray.h5").read_bytes() == (folder / "whole.h5").read_bytes()
