@@ -49,7 +49,7 @@ setup(
         "all": sorted({package for packages in EXTRAS.values() for package in packages}),
         "dev": [
             *("pytest>=8.1", "pytest-xdist>=3.6", "hypothesis>=6.100", "coverage>=7.10"),
-            *("ruff", "mypy", "build>=1", "setuptools>=70.1"),
+            *("ruff", "mypy", "vermin>=1.6", "build>=1", "setuptools>=70.1"),
             "pygltflib>=1.16",  # reads what hpm predict exports for animation programs
         ],
     },

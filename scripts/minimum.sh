@@ -1,7 +1,8 @@
 #!/bin/sh
 # The tests with the oldest versions that setup.py allows, in an environment of its own: scripts/minimum.sh FOLDER [tests].
 # Makes FOLDER if it is not there; some gigabytes. PYTHON chooses the interpreter, of which constraints-minimum.txt says
-# what it has: 3.11. Older ones are checked without being run: ruff's target version, and mypy's.
+# what it has: 3.11. Python 3.10 is checked without being run, by scripts/check.sh: ruff's target version, mypy's, and
+# vermin, which knows since when a function or an argument is there.
 set -eu
 cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || { echo "usage: scripts/minimum.sh FOLDER [pytest arguments]" >&2; exit 2; }
