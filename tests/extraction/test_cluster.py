@@ -78,7 +78,9 @@ def test_workers_are_killed(folder: Path) -> None:
 
     def kill() -> None:
         while killed[0] < KILLS and not over.wait(chance.uniform(0.05, 0.8)):
-            workers = children(b"ray::")
+            workers = children(b"ray::_shard") + children(
+                b"ray::IDLE"
+            )  # Ray has other processes, too, which are the node
             if workers:
                 with suppress(ProcessLookupError):
                     os.kill(chance.choice(workers), signal.SIGKILL)
