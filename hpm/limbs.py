@@ -14,7 +14,7 @@ import numpy as np
 from .scaling import Bounds, bone_lengths, denormalise
 from .skeleton import H36M16
 
-__all__ = ["LABELS", "PREDICTIONS", "LimbEvidence", "limb_evidence"]
+__all__ = ["LABELS", "PREDICTIONS", "LimbEvidence", "asymmetry", "limb_evidence"]
 
 LABELS, PREDICTIONS = 0.05, 0.3
 """How far left and right may differ, relative to their mean: poses that were measured, and poses that were guessed."""
@@ -83,6 +83,19 @@ def limb_evidence(pose_normalised: np.ndarray, bounds: Bounds) -> LimbEvidence:
     return LimbEvidence(
         len(flat), left.sum(0), right.sum(0), ((left - right) ** 2).sum(0), (other_left - other_right).sum(0)
     )
+
+
+def asymmetry(pose_mm: np.ndarray) -> np.ndarray:
+    """(frames,): by how much left and right bones of poses (frames, 16, 3) differ, relative to their mean; the mean of
+    hip, knee, foot, shoulder, elbow and wrist.
+
+    Example:
+        >>> asymmetry(np.ones((1, 16, 3))).tolist()
+        [0.0]
+    """
+    lengths = bone_lengths(pose_mm)
+    left, right = lengths[:, _LEFT], lengths[:, _RIGHT]
+    return np.asarray((2 * np.abs(left - right) / np.maximum(left + right, 1e-9)).mean(1))
 
 
 def _lengths(flat: np.ndarray, bounds: Bounds) -> tuple[np.ndarray, np.ndarray]:

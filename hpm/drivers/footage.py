@@ -55,6 +55,8 @@ class Block:
     """Those 2D poses in pixels of the picture, and what they rest on; None without."""
     squares: Crop | None = None
     """Where the crops lie in their pictures."""
+    doubts: tuple[tuple[str, ...], ...] = ()
+    """Of each frame, what speaks against its pose; see :mod:`.doubts`. Empty: nobody has looked."""
 
     @property
     def rests_on(self) -> np.ndarray:

@@ -89,8 +89,9 @@ class PoseFiles(AbstractContextManager["PoseFiles"]):
     ``change_unnorm.csv`` (mm); ``refined_mm.txt`` if there are 2D poses; ``pose2d.csv`` (fractions of the crop's side):
     those 2D poses, else the projected ones. Values of a frame without a pose are ``nan``.
 
-    ``frames.csv`` says what each frame's pose rests on, ``frame,rests_on,bridged,lacking``: its number from 0;
-    ``seen``, ``bridged`` or ``none``; the names of the joints that were bridged in time, and of those that lack.
+    ``frames.csv`` says what each frame's pose rests on, ``frame,rests_on,bridged,lacking,doubts``: its number from 0;
+    ``seen``, ``bridged`` or ``none``; the names of the joints that were bridged in time, and of those that lack; and
+    what speaks against the pose, as :mod:`.doubts` has it.
     """
 
     _NAMES = ("coarse_norm.csv", "coarse_unnorm.csv", "change_unnorm.csv", "pose2d.csv", "refined_mm.txt", "frames.csv")
@@ -114,7 +115,7 @@ class PoseFiles(AbstractContextManager["PoseFiles"]):
         if self._has_refined:
             self._refined = self._stack.enter_context(atomic_write(self._root / "refined_mm.txt"))
         self._frames = self._stack.enter_context(atomic_write(self._root / "frames.csv"))
-        self._frames.write(b"frame,rests_on,bridged,lacking\n")
+        self._frames.write(b"frame,rests_on,bridged,lacking,doubts\n")
         return self
 
     def __exit__(
@@ -145,7 +146,8 @@ def _frame_lines(block: Block) -> Iterator[str]:
             seen, known = block.given.seen[k], block.given.known[k]
             for place, joints in enumerate((known & ~seen, ~known)):
                 names[place] = " ".join(np.array(H36M16.joints)[joints])
-        yield f"{block.first + k},{rests_on},{','.join(names)}\n"
+        doubts = " ".join(block.doubts[k]) if block.doubts else ""
+        yield f"{block.first + k},{rests_on},{','.join(names)},{doubts}\n"
 
 
 class Checks:
@@ -155,6 +157,7 @@ class Checks:
         self._machine = machine
         self._frames, self._outside = 0, 0
         self._rests_on: dict[str, list[int]] = {BRIDGED: [], NONE: []}
+        self._doubted: dict[str, list[int]] = {}
         self._sides, self._limbs = LeftRightEvidence(), LimbEvidence()
 
     def take(self, block: Block) -> None:
@@ -163,6 +166,9 @@ class Checks:
         for number, rests_on in enumerate(block.rests_on, block.first):
             if rests_on in self._rests_on:
                 self._rests_on[rests_on].append(number)
+        for number, doubts in enumerate(block.doubts, block.first):
+            for doubt in doubts:
+                self._doubted.setdefault(doubt, []).append(number)
         if not block.posed:
             return
         self._outside += block.outside
@@ -183,6 +189,13 @@ class Checks:
             _warn(
                 f"2D poses: {len(none)} of {self._frames} frames have too few joints and get no pose: "
                 f"{numbers_in_words(none)}"
+            )
+        if self._doubted:
+            count = len({number for numbers in self._doubted.values() for number in numbers})
+            signs = "; ".join(f"{doubt} in {numbers_in_words(at, 4)}" for doubt, at in self._doubted.items())
+            _warn(
+                f"the poses of {count} of {self._frames} frames are doubtful: boxes or 2D poses are wrong, or the "
+                f"model sees nothing that it knows: {signs}"
             )
         for reason in self._sides.reasons:
             _warn(f"2D poses: left and right may be exchanged: {reason}")

@@ -23,6 +23,7 @@ from ..people import People
 from ..refine import ORIGINAL, Refiner, RefineSettings
 from ..scaling import check_agreement
 from .bounds import GivenBounds, given_bounds
+from .doubts import Doubter
 from .footage import footage_blocks
 from .footage_poses import find_people, frames_with_poses
 from .footage_sinks import Checks, Crops, Footage, PoseFiles, Poses, Sink
@@ -234,7 +235,8 @@ def predict_footage(
     crops, checks = Crops(root), Checks(machine)
     with PoseFiles(root, machine, refined=refiner is not None) as files:
         takers: list[Sink] = [crops, files, checks, *sinks]
-        for block in blocks:
+        doubter = Doubter(machine)
+        for block in map(doubter.looked_at, blocks):
             for sink in takers:
                 sink.take(block)
             count += len(block.coarse)
