@@ -26,11 +26,9 @@ from ..layers.bvlc.pooling import Pooling
 from ..layers.bvlc.prelu import PReLU
 from ..layers.bvlc.scale import Bias, Scale
 from ..layers.bvlc.shape import Concat, Crop, Flatten, Reshape, Slice, Split
-from ..layers.forks.normalize import Normalize
 from ..layers.forks.nvidia import NvidiaBatchNorm
-from ..layers.forks.shape import ShuffleChannel
-from ..layers.forks.ssd import Permute
 from ..network.program import Program, Step
+from ..network.shipped import LAYERS
 from ..parity.precision import precision_settings
 from .affine import Affine
 from .fused import Fused
@@ -55,19 +53,18 @@ _RECORDABLE = (
     Flatten,
     Fused,
     InnerProduct,
-    Normalize,
     NvidiaBatchNorm,
     PReLU,
-    Permute,
     Pooling,
     Reshape,
     Scale,
-    ShuffleChannel,
     Slice,
     Softmax,
     Split,
     WithinChannel,
 )
+# The same of forks' layers, by module and name: a net without them does not import them.
+_RECORDABLE_OF_FORKS = {("normalize", "Normalize"), ("shape", "ShuffleChannel"), ("ssd", "Permute")}
 
 # A recording of fewer steps saves nothing.
 _LEAST_STEPS = 2
@@ -87,7 +84,11 @@ def recordable(module: nn.Module) -> bool:
     """Whether what ``module`` tells the GPU is the same for every bottom of a shape."""
     if isinstance(module, BatchNorm) and module.use_global_stats is False:
         return False  # it counts every batch
-    return type(module) in _RECORDABLE and not module._forward_hooks
+    if module._forward_hooks:
+        return False
+    kind = type(module)
+    package, _, home = kind.__module__.rpartition(".")
+    return kind in _RECORDABLE or (package == f"{LAYERS}.forks" and (home, kind.__name__) in _RECORDABLE_OF_FORKS)
 
 
 def cuda_graph(

@@ -19,7 +19,7 @@ _QUOTED = {"%": "%25", "#": "%23", ".": "%2E"}
 # Attributes of a net, which no layer may hide: torch's, and those of the classes in this library, past ones too.
 RESERVED = frozenset(dir(nn.Module())) | frozenset(
     (
-        *("choice", "engine", "guessed", "ignored", "unfilled"),
+        *("choice", "engine", "guessed", "ignored", "recorded", "reduced", "unfilled", "_recordings"),
         *("_aliases", "_build", "_build_layer", "_check_inputs", "_check_unknown", "_execute", "_failure"),
         *("_find_layer", "_given", "_gone", "_gradient_stops", "_infer", "_is_loss", "_is_read", "_is_there"),
         *("__copy__", "__deepcopy__", "_adopt", "as_module", "param_groups", "part", "program"),

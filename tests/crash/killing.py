@@ -87,7 +87,10 @@ def _begun(do: Callable[[], object], folder: Path, moment: Moment | None) -> tup
             torch.set_num_threads(1)  # a pool of threads does not survive a fork
             counter = _Counter(folder, moment)
             sys.addaudithook(counter.heard)
-            status = _status_of(do)
+            try:
+                status = _status_of(do)
+            except KeyboardInterrupt:  # before the command could have caught it, if nothing is written yet
+                status = 70 if counter.count else 130
             os.write(there, str(counter.count).encode())
         finally:
             os._exit(status)

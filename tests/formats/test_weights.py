@@ -507,6 +507,7 @@ def test_learned_net_as_other_writers_store_it(tmp_path: Path) -> None:
     assert read_solverstate(path).learned_net == "weights.caffemodel"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adam_hdf5_iter_10.caffemodel.h5", "adam_hdf5_iter_10.solverstate.h5"])
 def test_truncated_and_damaged_hdf5(name: str, tmp_path: Path) -> None:
     good = (REFERENCE / "solvers" / name).read_bytes()

@@ -47,7 +47,12 @@ def _net_of(file_name: str, case: str) -> tuple[CaffeNet, dict[str, torch.Tensor
     return net, inputs
 
 
-@pytest.mark.parametrize("file_name", FILES)
+LONG = ("fork_layers.h5", "fork_layers_yolo.h5")
+
+
+@pytest.mark.parametrize(
+    "file_name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in FILES]
+)
 def test_cases_as_plain_pytorch(file_name: str) -> None:
     with h5py.File(REFERENCE / file_name) as file:
         cases = list(file)

@@ -18,7 +18,7 @@ def _is_honoured(base: Base, layer: int, path: str) -> bool:
 
 
 # Those with the most parameters, or the most expensive ones.
-LONG = {"ANGLE_LOSS", "DenseBlock", "GaussianYolov3", "MultiBoxLoss", "Yolov3"}
+LONG = {"ANGLE_LOSS", "ConvolutionDepthwise", "DenseBlock", "GaussianYolov3", "MultiBoxLoss", "Yolov3"}
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,7 @@ def test_an_exported_file_and_a_format(project: pytest.Pytester, kind: str) -> N
     )
 
 
+@pytest.mark.slow
 def test_the_stored_networks(pytester: pytest.Pytester) -> None:
     run(pytester, "--parity", str(ROOT / "parity.toml")).assert_outcomes(passed=11)
 

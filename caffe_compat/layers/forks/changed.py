@@ -29,6 +29,10 @@ def mvn_with_variance(spec: LayerSpec) -> Layer:
 class EmbedInPlaceOfAxis(Embed):
     """A last axis of 1 becomes that of the outputs, where BVLC's has one more axis."""
 
+    def infer(self, *bottoms: Tensor) -> Tensor:
+        (x,) = bottoms
+        return super().infer(x.squeeze(-1) if x.shape[-1:] == (1,) else x)
+
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.squeeze(-1) if x.shape[-1:] == (1,) else x)
 

@@ -490,6 +490,7 @@ def test_crop_beyond_the_edges_is_black() -> None:
 # All of it
 
 
+@pytest.mark.slow
 def test_all_actions_takes_and_cameras(tmp_path: Path) -> None:
     """Every performance that the data set has, of a subject to train on and one to test on, as official files."""
     files = Recordings({(subject, performance): 36 for subject in ("S1", "S9") for performance in PERFORMANCES})

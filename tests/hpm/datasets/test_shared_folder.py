@@ -58,6 +58,7 @@ def _files(root: Path) -> dict[Path, bytes]:
     return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_what_both_protocols_share_is_not_changed(tmp_path: Path) -> None:
     files = Recordings({(subject, "Walking 1"): 11 for subject in ("S1", "S9", "S11")})
     videos = files.videos(tmp_path / "videos")
@@ -86,6 +87,7 @@ def test_what_both_protocols_share_is_not_changed(tmp_path: Path) -> None:
         assert before.items() <= _files(out).items()
 
 
+@pytest.mark.slow
 def test_lists_never_tell_of_pictures_that_were_replaced(tmp_path: Path) -> None:
     files = Recordings({("S1", "Walking 1"): 11, ("S9", "Walking 1"): 11})
     videos, root, out = files.videos(tmp_path / "videos"), files.baseline(tmp_path / "in"), tmp_path / "out"
