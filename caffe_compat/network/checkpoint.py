@@ -41,7 +41,6 @@ from ..access import FileAccess
 from ..errors import CaffeCompatError, FileError, UsageError, first_line, located
 from ..formats.files import Checksum, atomic_write, open_file
 from ..formats.sink import Sink
-from ..inference.choosing import as_chosen
 from ..inference.engines import TORCH
 from ..inference.reduced import FLOAT32
 from ..parity.record import ParityRecord, versions
@@ -276,5 +275,7 @@ def load_checkpoint(
         net.to(DTYPES[content.dtype])
     if not content.optimized:
         return net
+    from ..inference.choosing import as_chosen  # not for a net that is not optimised: see CaffeNet.optimize
+
     computed = FLOAT32 if content.reduced is None else content.reduced.dtype
     return cast(CaffeNet, as_chosen(net, content.engine, content.choice, computed))

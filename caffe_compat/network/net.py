@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ..access import FileAccess
 from ..errors import DialectError, LayerError, NetworkError, UsageError, WeightsError
-from ..inference.choosing import choose, in_engine
 from ..inference.engines import TORCH
-from ..inference.optimization import InferenceNet, optimize
-from ..inference.passes import PASSES, find_passes
 from ..inference.reduced import FLOAT32
 from ..schema.messages import NetParameter
 from .building import BuiltNet, Gradients, build_modules
@@ -28,6 +25,9 @@ from .registry import Layer, Shape
 from .running import ProgramNet
 from .sharing import ParamSpec, blob_names, get_tensor, set_tensor
 from .unread import IgnoredField
+
+if TYPE_CHECKING:
+    from ..inference.optimization import InferenceNet
 
 __all__ = ["CaffeNet", "ParamSpec"]
 
@@ -314,6 +314,11 @@ class CaffeNet(ProgramNet):
                 have; a processor without bfloat16. MissingExtraError: the engine is not installed. NetworkError: it
                 cannot run the net. ParityError: it gives something else than the net, on seeded inputs.
         """
+        # Imported here: most nets are never optimised, and what it takes is a third of what loading imports.
+        from ..inference.choosing import choose, in_engine
+        from ..inference.optimization import optimize
+        from ..inference.passes import PASSES, find_passes
+
         if engine == TORCH and dtype == FLOAT32:
             return optimize(self, PASSES if passes is None else find_passes(passes))
         if passes is not None:
