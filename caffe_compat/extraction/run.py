@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +22,7 @@ from ..training.data.loader import Loader
 from .cluster import shards_on_ray
 from .images import ImageRows
 from .outputs import Layout, check_output, write_output
-from .shards import BadRow, Shard, ShardStore
+from .shards import BadRow, Shard, ShardStore, has_shards
 from .work import Work
 
 __all__ = ["Extracted", "extract"]
@@ -84,14 +85,17 @@ def extract(
     work = Work(optimize(piece) if optimized else piece, images, preprocess, batch, -(-shard // batch), kept)
     job = _job(piece, work, optimized)
     parts = f"{path}.parts"
-    if os.path.exists(path) and not os.path.isdir(parts):
-        raise UsageError("is there already; remove it, or choose another name", path=path)
-    store = ShardStore(parts, job)
+    finished = os.path.exists(path)  # if it is ours, a run before was killed when only its shards were left to remove
+    if finished and not has_shards(parts):
+        with suppress(OSError):  # not there, or somebody's own: what such a run leaves in the end is empty
+            os.rmdir(parts)
+        raise _is_there(path)
+    store = ShardStore(parts, job, finished)
     with store:
         for bad in store.bad():
             _tell(bad, strict, on_bad)
         before = store.done
-        pending = [number for number in range(work.shards) if number not in before]
+        pending = [] if finished else [number for number in range(work.shards) if number not in before]
         done = sum(_size(work, number) for number in before)
         on_progress(done, len(images))
         source = _local(work, pending, workers) if ray is None else shards_on_ray(ray, work, pending)
@@ -104,10 +108,16 @@ def extract(
         found = tuple(store.bad())
         if len(found) == len(images):
             raise FileError(f"none of the {len(images)} images can be read; the first: {found[0].id} {found[0].reason}")
-        if not os.path.exists(path):  # else the run before was killed between this and what follows
+        if not finished:
+            if os.path.exists(path):  # another run was through in the meantime
+                raise _is_there(path)
             _put_together(path, work, store, found)
         store.remove()
     return Extracted(len(images) - len(found), sum(_size(work, number) for number in before), found)
+
+
+def _is_there(path: str) -> UsageError:
+    return UsageError("is there already; remove it, or choose another name", path=path)
 
 
 def _piece(net: CaffeNet, blobs: list[str]) -> CaffeNet:
@@ -196,4 +206,7 @@ def _put_together(path: str, work: Work, store: ShardStore, bad: Sequence[BadRow
             file.write(
                 "".join(f"{one.row}\t{one.id}\t{one.reason}\n" for one in bad).encode("utf-8", "backslashreplace")
             )
+    else:
+        with suppress(FileNotFoundError):  # of an output of this name that is gone
+            os.remove(f"{path}.bad.txt")
     write_output(path, layout, lambda: (store.read(number, blobs) for number in range(work.shards)))

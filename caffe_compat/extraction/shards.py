@@ -10,9 +10,9 @@ import hashlib
 import io
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO
@@ -26,7 +26,10 @@ from ..formats.files import atomic_write, read_file, reason_of, sha256_of
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["BadRow", "Shard", "ShardStore"]
+__all__ = ["BadRow", "Shard", "ShardStore", "has_shards"]
+
+_JOB = "job.json"
+_LIST = "done.jsonl"
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class ShardStore:
 
     Args:
         folder: where they lie; made if it is missing. job: what identifies the job; a folder that was begun for another
-            one is refused.
+            one is refused. finished: the output has all of them already; the shards themselves may be gone.
 
     Attributes:
         done: the numbers of the shards that are there.
@@ -65,8 +68,8 @@ class ShardStore:
         UsageError: the folder is of another job, or another process is at work on it. FileError.
     """
 
-    def __init__(self, folder: str, job: Mapping[str, str | int]) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, job: Mapping[str, str | int], finished: bool = False) -> None:
+        self.folder, self._finished = folder, finished
         try:
             os.makedirs(folder, exist_ok=True)
             self._lock = _claimed(self._path("lock"))
@@ -76,9 +79,9 @@ class ShardStore:
             self._check_job(dict(job))
             self._bad: dict[int, tuple[BadRow, ...]] = {}
             lines = self._found()
-            with atomic_write(self._path("done.jsonl")) as file:  # without what was cut short
+            with atomic_write(self._path(_LIST)) as file:  # without what was cut short
                 file.write("".join(lines).encode())
-            self._list = open(self._path("done.jsonl"), "ab")  # noqa: SIM115  # until close()
+            self._list = open(self._path(_LIST), "ab")  # noqa: SIM115  # until close()
         except BaseException:
             self._lock.close()
             raise
@@ -104,7 +107,7 @@ class ShardStore:
             self._list.flush()
             os.fsync(self._list.fileno())
         except OSError as error:
-            raise FileError(f"cannot be written: {reason_of(error)}", path=self._path("done.jsonl")) from error
+            raise FileError(f"cannot be written: {reason_of(error)}", path=self._path(_LIST)) from error
         self._bad[number] = shard.bad
 
     def read(self, number: int, blobs: list[str]) -> Shard:
@@ -124,9 +127,14 @@ class ShardStore:
         self._lock.close()
 
     def remove(self) -> None:
-        """Remove all of it."""
+        """Remove all of it. What says whose it is goes last: one that is killed amid this can be told."""
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            for name in sorted(os.listdir(self.folder), key=(_LIST, _JOB).__contains__):
+                if name != _JOB:
+                    os.remove(self._path(name))
+            os.remove(self._path(_JOB))
+            os.rmdir(self.folder)
 
     def __enter__(self) -> ShardStore:
         return self
@@ -138,13 +146,11 @@ class ShardStore:
         return os.path.join(self.folder, name)
 
     def _check_job(self, job: dict[str, str | int]) -> None:
-        path = self._path("job.json")
+        path = self._path(_JOB)
         if not os.path.exists(path):
-            if os.path.exists(self._path("done.jsonl")) or any(
-                name.endswith(".npz") for name in os.listdir(self.folder)
-            ):
+            if os.path.exists(self._path(_LIST)) or any(name.endswith(".npz") for name in os.listdir(self.folder)):
                 raise UsageError(
-                    "holds shards of nobody knows what: its job.json is missing; remove it", path=self.folder
+                    f"holds shards of nobody knows what: its {_JOB} is missing; remove it", path=self.folder
                 )
             with atomic_write(path) as file:
                 file.write(json.dumps(job, indent=1).encode())
@@ -162,7 +168,7 @@ class ShardStore:
 
     def _found(self) -> list[str]:
         """The lines of shards that are whole; which they are is noted."""
-        path = self._path("done.jsonl")
+        path = self._path(_LIST)
         if not os.path.exists(path):
             return []
         kept = []
@@ -171,13 +177,18 @@ class ShardStore:
                 line = json.loads(raw)
                 number, wanted = int(line["shard"]), str(line["sha256"])
                 bad = tuple(BadRow(int(row), str(name), str(reason)) for row, name, reason in line["bad"])
-                whole = raw.endswith("\n") and sha256_of(self._path(_name(number))) == wanted
+                whole = raw.endswith("\n") and (self._finished or sha256_of(self._path(_name(number))) == wanted)
             except (ValueError, OverflowError, KeyError, TypeError, FileError):
                 continue
             if whole and number not in self._bad:
                 self._bad[number] = bad
                 kept.append(raw)
         return kept
+
+
+def has_shards(folder: str) -> bool:
+    """Whether a job was begun there, and not removed again."""
+    return os.path.exists(os.path.join(folder, _JOB))
 
 
 def _name(number: int) -> str:

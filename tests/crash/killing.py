@@ -73,6 +73,8 @@ def together(first: Callable[[], object], second: Callable[[], object], folder: 
 
 def _begun(do: Callable[[], object], folder: Path, moment: Moment | None) -> tuple[int, int]:
     back, there = os.pipe()
+    # A signal that comes before the command begins, or when it has ended, is not for us to stumble over.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     pid = os.fork()
     if pid == 0:
         status = 70
@@ -87,22 +89,28 @@ def _begun(do: Callable[[], object], folder: Path, moment: Moment | None) -> tup
             torch.set_num_threads(1)  # a pool of threads does not survive a fork
             counter = _Counter(folder, moment)
             sys.addaudithook(counter.heard)
-            try:
-                status = _status_of(do)
-            except KeyboardInterrupt:  # before the command could have caught it, if nothing is written yet
-                status = 70 if counter.count else 130
+            status = _status_of(do, counter)
             os.write(there, str(counter.count).encode())
         finally:
             os._exit(status)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
     os.close(there)
     return pid, back
 
 
-def _status_of(do: Callable[[], object]) -> int:
+def _status_of(do: Callable[[], object], counter: _Counter) -> int:
+    """The exit status of ``do``; of an interrupt that comes before it could catch one or when it has ended, 130."""
     try:
-        do()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
+        try:
+            do()
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
     except SystemExit as exit:
         return exit.code if isinstance(exit.code, int) else int(exit.code is not None)
+    except KeyboardInterrupt as interrupt:
+        through = isinstance(interrupt.__context__, SystemExit)
+        return 130 if through or not counter.count else 70
     return 0
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -211,6 +213,60 @@ def test_a_run_that_was_killed_right_before_it_was_through(images: Path) -> None
     assert run(images, "b.h5") == whole
     with pytest.raises(UsageError, match="is there already"):
         run(images, "b.h5")
+
+
+def test_a_run_that_was_killed_when_only_its_shards_were_left_to_remove(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(images, "a.h5")
+    left = 0
+
+    def killed(do: Callable[[str], None]) -> Callable[[str], None]:
+        def remove(path: str) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise StopError
+            do(path)
+
+        return remove
+
+    ways = []
+    for moment in range(12):
+        output = images.parent / f"b{moment}.h5"
+        with monkeypatch.context() as patch:
+            left = moment
+            patch.setattr(os, "remove", killed(os.remove))
+            patch.setattr(os, "rmdir", killed(os.rmdir))
+            try:
+                run(images, output.name)
+            except StopError:
+                assert output.read_bytes() == whole
+            else:
+                break
+        parts = output.with_name(f"{output.name}.parts")
+        if list(parts.iterdir()):
+            seen: list[int] = []
+            assert run(images, output.name, on_progress=lambda done, total, seen=seen: seen.append(done)) == whole
+            assert len(seen) == 1  # nothing was computed again
+            ways.append("went on")
+        else:
+            with pytest.raises(UsageError, match="is there already"):
+                run(images, output.name)
+            ways.append("refused")
+        assert not parts.exists()
+    assert ways == [*["went on"] * (len(ways) - 1), "refused"]
+    assert len(ways) >= 8  # six shards, their list, and whose they are
+
+
+def test_a_folder_of_ones_own_is_left_alone(images: Path) -> None:
+    folder = images.parent / "a.h5.parts"
+    folder.mkdir()
+    (folder / "mine.txt").write_text("")
+    (images.parent / "a.h5").write_text("")
+    with pytest.raises(UsageError, match="is there already"):
+        run(images, "a.h5")
+    assert (folder / "mine.txt").exists()
 
 
 def test_what_is_refused(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
