@@ -54,14 +54,14 @@ def caffe_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     data.mkdir(parents=True)
     example.mkdir(parents=True)
     rng = np.random.RandomState(0)
-    for i in range(36):  # a bright square on the left, or on the right
+    for i in range(36):  # a bright square above, or below: it stays there when a picture is mirrored
         image = rng.randint(0, 90, (20, 24, 3)).astype(np.uint8)
-        image[6:14, 2 + 12 * (i % 2) : 10 + 12 * (i % 2)] += 150
+        image[2 + 9 * (i % 2) : 9 + 9 * (i % 2), 8:16] += 150
         cv2.imwrite(str(data / f"{i}.png"), image)
     lines = [f"{i}.png {i % 2}\n" for i in range(36)]
     (data / "train.txt").write_text("".join(lines[:24]))
     (data / "val.txt").write_text("".join(lines[24:]))
-    (data / "names.txt").write_text("left\nright\n")
+    (data / "names.txt").write_text("above\nbelow\n")
     (example / "train_val.prototxt").write_text(NET)
     (example / "old_deploy.prototxt").write_text(OLD_DEPLOY)
     (example / "solver.prototxt").write_text(SOLVER)
@@ -88,7 +88,7 @@ def test_from_pictures_to_a_plot(caffe_root: Path) -> None:
     assert len(open_database(str(example / "scores"), "LEVELDB").keys) == 12
     first, second, third = (example / "classes.txt").read_text().splitlines()
     assert first == "---------- Prediction for data/shapes/0.png ----------"
-    assert second.endswith(' - "left"')
+    assert second.endswith(' - "above"')
     assert float(second.split()[0]) > 0.5 > float(third.split()[0])
     assert (example / "train.log.train").read_text().splitlines()[0] == "NumIters,Seconds,LearningRate,loss"
     assert [line.split(",")[0] for line in (example / "train.log.test").read_text().splitlines()] == [
