@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .collector import import_quietly as _import_quietly
 from .errors import (
     CaffeCompatError,
     CaffeCompatWarning,
@@ -29,7 +30,6 @@ from .errors import (
     WeightsError,
     WireError,
 )
-from .importing import import_quietly as _import_quietly
 
 if TYPE_CHECKING:
     from .access import FileAccess

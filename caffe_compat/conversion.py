@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from .access import FileAccess
+from .collector import collecting_later
 from .errors import UsageError
 from .formats.files import Checksum
 from .formats.sniff import is_text
@@ -84,6 +85,7 @@ class Conversion:
         return replace(self, report=report, _record=record, _verified_weights=fingerprint(self.net.state_dict()))
 
 
+@collecting_later
 def convert(
     model: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,

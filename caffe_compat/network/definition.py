@@ -14,7 +14,6 @@ from ..formats.weights import WeightsFile, read_weights
 from ..schema import Schema, load_schema, split_dialect
 from ..schema.binary import decode_net
 from ..schema.choice import BlobCounts, mark_doubts
-from ..schema.infer import infer_binary
 from ..schema.messages import NetParameter
 from ..schema.prototxt import bind_tree, read_text
 from ..schema.upgrade import upgrade_net
@@ -115,6 +114,8 @@ def _from_binary(path: str, weights: WeightsFile, dialect: str | None) -> Defini
         schema, reason = load_schema(*split_dialect(dialect)), "asked for"
         message = decode_net(weights.structure, schema, path)
     else:
+        from ..schema.infer import infer_binary  # most definitions are texts
+
         inferred = infer_binary(weights.structure, path, blobs=lambda: _blob_counts(weights))
         schema, reason = inferred.schema, inferred.reason
         if inferred.alternatives:

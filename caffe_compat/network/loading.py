@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from ..access import FileAccess
+from ..collector import collecting_later
 from ..errors import CaffeCompatWarning, UsageError, WeightsError
 from ..formats.sniff import is_checkpoint, is_text
 from ..formats.weights import read_weights
-from .checkpoint import load_checkpoint
 from .definition import Definition, read_definition
 from .filling import FillReport, fill_net, listed
 from .graph import NetState
@@ -23,6 +23,7 @@ from .registry import Shape
 __all__ = ["build_net", "load"]
 
 
+@collecting_later
 def load(
     model: str | Path,
     weights: str | Path | None = None,
@@ -74,6 +75,8 @@ def load(
             numbers.
     """
     if is_checkpoint(model):
+        from .checkpoint import load_checkpoint  # as much as all the rest of this library that a definition needs
+
         told = {"level": level, "stages": stages, "dialect": dialect, "input_shapes": input_shapes}
         told |= {"guess_shapes": guess_shapes, "ignore_fields": ignore_fields}
         told |= {"fill_missing": fill_missing, "python_config": python_config}

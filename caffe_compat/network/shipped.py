@@ -10,7 +10,7 @@ import functools
 import importlib
 import pkgutil
 
-from ..importing import import_quietly
+from ..collector import import_quietly
 from .shipped_types import PYTHON_CLASSES, SHIPPED_TYPES
 
 __all__ = ["LAYERS", "bring_all", "bring_python_classes", "bring_type"]

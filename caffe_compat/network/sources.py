@@ -6,7 +6,6 @@ A net never opens a file, so a data layer is an input of the shape that its para
 from __future__ import annotations
 
 from ..errors import LayerError, UsageError
-from ..layers.bvlc.python_layer import takes_own
 from ..schema.messages import LayerParameter
 from .python_registry import PythonSettings, PythonType, brings_data, find_python
 from .registry import Shape, is_registered
@@ -48,6 +47,8 @@ def is_source(layer: LayerParameter, *, allow_python: bool = False) -> bool:
     if layer.type == "Input" or layer.type in _PARAMS:
         return True
     if layer.type == "Python" and not layer.bottom:
+        from ..layers.bvlc.python_layer import takes_own  # pycaffe's layers, which few nets have
+
         names = (layer.python_param.module, layer.python_param.layer)
         return brings_data(*names) and takes_own(*names, allow_python=allow_python)
     return not layer.bottom and bool(layer.top) and not is_registered(layer.type)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from google.protobuf.descriptor import FieldDescriptor
 
+from ..collector import collecting_later
 from ..errors import CaffeCompatError, FileError, UsageError, located
 from ..formats.blob_proto import read_blob
 from ..formats.sniff import TEXT_KINDS, FileKind, kind_of
@@ -158,6 +159,7 @@ class PairInspection:
         }
 
 
+@collecting_later
 def inspect_file(
     path: str | Path,
     *,
@@ -205,6 +207,7 @@ def inspect_file(
     return Inspection(name, "network", "text", size, network=network, warnings=network.warnings)
 
 
+@collecting_later
 def inspect_pair(
     network: str | Path,
     weights: str | Path,
