@@ -18,12 +18,15 @@ class Randomness:
     Attributes:
         stream: where it is set, what layers draw as numpy does comes from it, one after the other: programs whose
             layers share numpy's own stream are repeated so, draw by draw.
+        training: the solver's iteration and the one it stops at, for layers that change as training goes on; None where
+            no solver trains the net. ``iteration`` counts passes, of which an iteration may have several.
     """
 
     seed: int | None = None
     iteration: int = 0
     rank: int = 0
     stream: np.random.RandomState | None = None
+    training: tuple[int, int] | None = None
 
     def generator(self, layer: str, device: torch.device | str) -> torch.Generator | None:
         """A generator for ``layer`` at this iteration on ``device``; None stands for torch's global one.

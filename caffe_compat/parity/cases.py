@@ -123,6 +123,7 @@ def _run_case(
     net.randomness.seed = 0  # so that a case comes out the same whenever it runs
     # The recorders of Python layers seed numpy's own stream right before the pass.
     net.randomness.stream = np.random.RandomState(int(attribute(case, "numpy_seed", 11)))
+    net.randomness.training = _training_at(case)
     _fill_from_case(net, case)
     net.to(device)
     bottoms = {
@@ -146,6 +147,16 @@ def _run_case(
         _compare_gradients(case, net, values, bottoms, last, result, tolerance)
     elif blobs_below(case, "top_diff"):
         result.skipped.append("gradients were not asked for")
+
+
+def _training_at(case: Group) -> tuple[int, int] | None:
+    """The iteration that the case was recorded at, and the one at which its solver stopped; None without a solver."""
+    told = [attribute(case, name) for name in ("solver_iteration", "solver_stop")]
+    if None in told:
+        return None
+    if not all(isinstance(number, int | np.integer) for number in told) or not 0 <= told[0] < told[1]:
+        raise UsageError(f"the case's attributes solver_iteration and solver_stop are {told[0]} and {told[1]}")
+    return int(told[0]), int(told[1])
 
 
 def _told_config(text: str) -> dict[str, Any]:

@@ -140,7 +140,7 @@ REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
                 "FocalLoss",
                 "GaussianYolov3",
             ),
-            *("GeneralContrastiveLoss", "GeneralTripletLoss", "HeatMapsFromCoordsOrigin"),
+            *("GeneralContrastiveLoss", "GeneralTripletLoss", "HeatMapsFromCoordsOrigin", "HeatMapsFromCoordsOrigin2"),
             *("MULTI_SOFTMAX_LOSS", "MarginInnerProduct", "MultiBoxLoss", "PosePDJAccuracy of chanyn/3Dpose_ssl"),
             *("ProposalTarget", "RegionLoss", "SoftContrastiveLoss"),
             *("SoftmaxWithLoss of openvinotoolkit/training_toolbox_caffe", "SoftmaxWithLossOHEM"),
@@ -160,13 +160,15 @@ REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "python": {
         "touches files": (
-            *("DetectionEvaluate", "HeatMapsFromCoordsOrigin", "InfogainLoss", "MPJPEEvaluation"),
+            *("DetectionEvaluate", "HeatMapsFromCoordsOrigin", "HeatMapsFromCoordsOrigin2", "InfogainLoss"),
+            "MPJPEEvaluation",
             *("NormalizedPoseCoords of zimenglan-sysu-512/pose_action_caffe", "PosePDJAccuracy of chanyn/3Dpose_ssl"),
             "RevertNormalizedPoseCoords of zimenglan-sysu-512/pose_action_caffe",
         ),
         "draws at random": (
             *("CoordsToBboxesMasks", "DetectionGroupLoss", "DetectionLoss", "LABEL_DROPOUT", "Mask", "Mask2D3D"),
-            *("PoseHeatMapLoss of chanyn/3Dpose_ssl", "ProposalTarget", "RandomNoise", "SeLuDropout"),
+            *("PoseHeatMapLoss of chanyn/3Dpose_ssl", "PoseHeatMapLoss of zimenglan-sysu-512/pose_action_caffe"),
+            *("ProposalTarget", "RandomNoise", "SeLuDropout"),
             "TorsoMaskFromCoords",
         ),
         "cannot be flattened": ("SoftmaxWithLossOHEM of intel/caffe",),

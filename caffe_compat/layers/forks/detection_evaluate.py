@@ -10,6 +10,7 @@ from ...errors import LayerError
 from ...network.registry import Layer, LayerSpec, layer
 from .boxes import area, overlap
 from .families import SSD
+from .resizing import Resizing, read_resizing
 
 __all__ = ["DetectionEvaluate"]
 
@@ -40,11 +41,20 @@ class DetectionEvaluate(Layer):
     Args:
         sizes: file with the name, height and width of each image in the order of the detections' images; boxes are then
             compared in pixels.
+        resizing: how an image of that size became the network's, of which the boxes are fractions.
         strict: a ground truth of a class that there is none is an error.
     """
 
     def __init__(
-        self, classes: int, background: int, threshold: float, *, difficult: bool, sizes: str | None, strict: bool
+        self,
+        classes: int,
+        background: int,
+        threshold: float,
+        *,
+        difficult: bool,
+        sizes: str | None,
+        strict: bool,
+        resizing: Resizing | None = None,
     ) -> None:
         super().__init__()
         self.classes = classes
@@ -54,6 +64,7 @@ class DetectionEvaluate(Layer):
         self.threshold = threshold
         self.difficult = difficult
         self.sizes_file = sizes
+        self.resizing = resizing
         self._sizes: list[tuple[float, float]] = []
         self._next = 0
 
@@ -102,9 +113,7 @@ class DetectionEvaluate(Layer):
         boxes = boxes[np.argsort(-boxes[:, 2], kind="stable")]
         first, second = boxes[:, None, 3:7], known[None, :, 3:7]
         if size is not None:
-            first, second = (
-                np.clip(corners, 0, 1) * np.array([*size, *size], np.float32) for corners in (first, second)
-            )
+            first, second = (self._in_pixels(corners, size) for corners in (first, second))
         measure = overlap if size is None else _pixel_overlap
         overlaps = measure(torch.from_numpy(first), torch.from_numpy(second)).numpy()
         met: set[int] = set()
@@ -119,6 +128,12 @@ class DetectionEvaluate(Layer):
                 met.add(best)
             out.append([image, label, box[2], hit, miss])
         return out
+
+    def _in_pixels(self, corners: np.ndarray, size: tuple[float, float]) -> np.ndarray:
+        """Corners (..., 4) in the pixels of an image of ``size`` (width, height)."""
+        if self.resizing is not None:
+            return self.resizing.undone(corners, size)
+        return np.clip(corners, 0, 1) * np.array([*size, *size], np.float32)
 
     def _size_of_next(self) -> tuple[float, float] | None:
         """(width, height) of the image whose turn it is; None where boxes are compared as parts of it."""
@@ -165,6 +180,10 @@ def _detection_evaluate(spec: LayerSpec, *, strict: bool) -> Layer:
     spec.shaped(0, 1, 1, "boxes", 7)
     spec.shaped(1, 1, 1, "objects", 8)
     sizes = params.name_size_file if params.has("name_size_file") and params.name_size_file else None
+    if params.knows("resize_param") and params.has("resize_param"):
+        resizing = read_resizing(spec, params.resize_param)
+    else:
+        resizing = None
     return DetectionEvaluate(
         params.num_classes,
         params.background_label_id,
@@ -172,4 +191,5 @@ def _detection_evaluate(spec: LayerSpec, *, strict: bool) -> Layer:
         difficult=params.evaluate_difficult_gt,
         sizes=sizes,
         strict=strict,
+        resizing=resizing,
     )

@@ -18,7 +18,7 @@ from ..compiling import outside_graphs
 from ..gradients import without_gradient
 from .pose_action import check_info, check_poses
 
-__all__ = ["BoxMask", "Corners", "Jitter", "JointDiscs"]
+__all__ = ["BoxMask", "Corners", "Jitter", "JointDiscs", "JointRings"]
 
 Size = tuple[int, int]
 
@@ -220,16 +220,30 @@ class JointDiscs(_PictureSized):
         (across, right), (down, low) = (
             self._offsets(joints[..., axis], sizes[:, axis], length) for axis, length in ((0, width), (1, height))
         )
-        radii = joints.new_tensor(self.radii)[:, None, None]
-        disc = across[..., None, :].square() + down[..., :, None].square() <= radii.square()
-        disc = disc & right[..., None, :] & low[..., :, None] & seen[..., None, None]
+        squares = across[..., None, :].square() + down[..., :, None].square()
+        around = right[..., None, :] & low[..., :, None] & seen[..., None, None]
+        disc = around & (squares <= self._squared(self.radii, poses))
         value = disc.new_ones(()).to(poses.dtype)
         if self.spread is not None:
-            squares = ((d - self.mean).square() for d in (across[..., None, :], down[..., :, None]))
-            value = (sum(squares, value.new_zeros(())) / (2 * self.spread**2)).exp()
+            parts = ((d - self.mean).square() for d in (across[..., None, :], down[..., :, None]))
+            value = (sum(parts, value.new_zeros(())) / (2 * self.spread**2)).exp()
         maps = torch.where(disc, value, 0)
-        tops = (maps, seen[..., None, None].to(maps.dtype), maps.new_tensor([width, height, 1, 0]).reshape(4, 1, 1, 1))
+        second = self.second(seen[..., None, None], around, squares).to(maps.dtype)
+        tops = (maps, second, maps.new_tensor([width, height, 1, 0]).reshape(4, 1, 1, 1))
         return tuple(without_gradient(top, poses) for top in tops[: self.tops])
+
+    def second(self, seen: Tensor, around: Tensor, squares: Tensor) -> Tensor:
+        """The second top.
+
+        Args:
+            seen: which joints have a disc, (N, joints, 1, 1). around: which cells of these joints' maps their pictures
+                have, (N, joints, H, W). squares: squared distances of cells from their joint.
+        """
+        return seen
+
+    @staticmethod
+    def _squared(radii: tuple[int, ...], like: Tensor) -> Tensor:
+        return like.new_tensor(radii)[:, None, None].square()
 
     @staticmethod
     def _offsets(places: Tensor, sizes: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -238,31 +252,81 @@ class JointDiscs(_PictureSized):
         return offsets, places[..., None] + offsets < sizes[:, None, None]
 
 
+class JointRings(JointDiscs):
+    """The same maps; the second top is (N, joints, H, W): 0 between a joint's disc and its ``outer`` radius, and all
+    over the map of a joint without a disc, else 1. So a loss leaves out where it is neither joint nor background.
+
+    Source: the fork's ``heat_maps_from_coords_origin_layer2.cpp``.
+    """
+
+    def __init__(
+        self,
+        radii: tuple[int, ...],
+        outer: tuple[int, ...],
+        mean: float,
+        spread: float | None,
+        picture: Size,
+        *,
+        tops: int,
+    ) -> None:
+        super().__init__(radii, mean, spread, picture, tops=tops)
+        self.outer = outer
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        maps, _, *size = super().infer(*bottoms)
+        return (maps, torch.empty_like(maps), *size)
+
+    def second(self, seen: Tensor, around: Tensor, squares: Tensor) -> Tensor:
+        inner, outer = self._squared(self.radii, squares), self._squared(self.outer, squares)
+        return seen & ~(around & (squares > inner) & (squares < outer))
+
+
 @layer("HeatMapsFromCoordsOrigin", bottoms=2, tops=(2, 3))
 def heat_maps_from_coords_origin(spec: LayerSpec) -> Layer:
     picture, params = _picture(spec), spec.params("heat_maps_from_coords_origin_param")
+    spread = _spread(spec, params)
+    return JointDiscs(_radii(spec, params, "radius"), params.gau_mean, spread, picture, tops=len(spec.tops))
+
+
+@layer("HeatMapsFromCoordsOrigin2", bottoms=2, tops=(2, 3))
+def heat_maps_from_coords_origin2(spec: LayerSpec) -> Layer:
+    picture, params = _picture(spec), spec.params("heat_maps_from_coords_origin2_param")
+    spread = _spread(spec, params)
+    inner, outer = (_radii(spec, params, name) for name in ("radius", "in_radius"))
+    for joint, (least, most) in enumerate(zip(inner, outer, strict=True)):
+        if most <= least:
+            spec.fail(f"in_radius of joint {joint} is {most}; more than its radius, {least}, was expected")
+    if params.has("visual_path"):
+        spec.note(f"the pictures of the maps and masks in {params.visual_path} are not written")
+    params.ignore("visual_path", "img_ext")
+    return JointRings(inner, outer, params.gau_mean, spread, picture, tops=len(spec.tops))
+
+
+def _spread(spec: LayerSpec, params: Params) -> float | None:
+    """The standard deviation of discs that are no plain 1; None for those that are."""
     missing = [name for name in ("is_binary", "gau_mean", "gau_stds") if not params.has(name)]
     if missing:
         spec.fail(f"needs {', '.join(missing)}; the fork has no default for it")
     if params.gau_stds <= 0:
         spec.fail(f"gau_stds is {params.gau_stds:g}; more than 0 was expected")
-    spread = None if params.is_binary else params.gau_stds
-    return JointDiscs(_radii(spec, params), params.gau_mean, spread, picture, tops=len(spec.tops))
+    return None if params.is_binary else float(params.gau_stds)
 
 
-def _radii(spec: LayerSpec, params: Params) -> tuple[int, ...]:
-    """The radius of each joint's disc, in pixels."""
-    joints = spec.bottom_shapes[0][1] // 2
-    if params.has("radius") == params.has("radius_str"):
-        spec.fail("needs radius, or radius_str with one for each joint")
-    if params.has("radius"):
-        if params.radius < 1:
-            spec.fail(f"radius is {params.radius}; at least 1 was expected")
-        return (params.radius,) * joints
+def _radii(spec: LayerSpec, params: Params, name: str) -> tuple[int, ...]:
+    """The radius of each joint, in pixels, of the field ``name`` or of the list in ``<name>_str``."""
+    joints, listed = spec.bottom_shapes[0][1] // 2, f"{name}_str"
+    if params.has(name) == params.has(listed):
+        spec.fail(f"needs {name}, or {listed} with one for each joint")
+    if params.has(name):
+        radius = int(getattr(params, name))
+        if radius < 1:
+            spec.fail(f"{name} is {radius}; at least 1 was expected")
+        return (radius,) * joints
+    text = str(getattr(params, listed))
     try:
-        radii = tuple(int(part) for part in params.radius_str.split(","))
+        radii = tuple(int(part) for part in text.split(","))
     except ValueError:
-        spec.fail(f"radius_str is {params.radius_str!r}; whole numbers with commas between them were expected")
+        spec.fail(f"{listed} is {text!r}; whole numbers with commas between them were expected")
     if len(radii) != joints or min(radii) < 0:
-        spec.fail(f"radius_str is {params.radius_str!r}; {joints} radii, one for each joint, were expected")
+        spec.fail(f"{listed} is {text!r}; {joints} radii, one for each joint, were expected")
     return radii

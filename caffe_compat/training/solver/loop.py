@@ -245,6 +245,7 @@ class Solver:
             if self.stopped:
                 break
             shown = settings.display > 0 and self.iteration % settings.display == 0
+            self.net.randomness.training = self.iteration, stop
             loss, values = self._gradients(debug=shown and settings.debug_info)
             self._average.add(loss)
             if shown:

@@ -138,6 +138,43 @@ def test_one_radius_for_all() -> None:
     assert maps.sum((2, 3)).tolist() == [[5, 5, 5]] * 2
 
 
+@pytest.mark.parametrize("outer", ["in_radius: 5", 'in_radius_str: "3,2,5"'])
+def test_rings_about_discs_do_not_count(outer: str) -> None:
+    poses = np.array([[2.5, 9.25, 12, 3, -1, 5.75], [8, 1, 3.5, 11, 14.5, 12.5]])
+    text = f'is_binary: true gau_mean: 0.5 gau_stds: 2.5 radius_str: "2,0,4" {outer}'
+    net = net_with(f"HeatMapsFromCoordsOrigin2 heat_maps_from_coords_origin2_param {{ {text} }}", "maps mask size")
+    given = {"data": torch.zeros(2, 3, 9, 11), "pose": torch.tensor(poses).float(), "info": torch.tensor(INFO).float()}
+    found = net.run(given)
+    mask = np.ones((2, 3, 13, 16))
+    for n, j in np.ndindex(2, 3):
+        x, y = poses[n, 2 * j : 2 * j + 2]
+        width, height = INFO[n, 1:3] * INFO[n, 3]
+        if x < 0 or y < 0 or x >= width or y >= height:
+            mask[n, j] = 0
+            continue
+        inner, most = (2, 0, 4)[j], 5 if outer == "in_radius: 5" else (3, 2, 5)[j]
+        for row, column in np.ndindex(13, 16):
+            dx, dy = column - math.floor(x), row - math.floor(y)
+            if inner**2 < dx * dx + dy * dy < most**2 and x + dx < width and y + dy < height:
+                mask[n, j, row, column] = 0
+    assert_equals(found["mask"], mask.astype(np.float32))
+    assert found["maps"].sum((2, 3))[0, 0] == 13, "discs as HeatMapsFromCoordsOrigin draws them"
+    assert found["size"].flatten().tolist() == [16, 13, 1, 0]
+    assert net.shapes[net.graph.blobs.index("mask")] == (2, 3, 9, 11)
+
+
+def test_errors_of_rings() -> None:
+    rings = "HeatMapsFromCoordsOrigin2 heat_maps_from_coords_origin2_param { %s }"
+    for given, message in (
+        ("is_binary: true gau_mean: 0", "needs gau_stds"),
+        ("is_binary: true gau_mean: 0 gau_stds: 1 radius: 2", "needs in_radius, or in_radius_str"),
+        ("is_binary: true gau_mean: 0 gau_stds: 1 radius: 2 in_radius: 2", "in_radius of joint 0 is 2; more than"),
+        ('is_binary: true gau_mean: 0 gau_stds: 1 radius: 2 in_radius_str: "3,4"', "3 radii"),
+    ):
+        with pytest.raises(LayerError, match=message):
+            net_with(rings % given, "maps mask")
+
+
 def test_errors() -> None:
     box = f"CoordsToBboxesMasks coord_to_bbox_masks_param {{ {BOX % 1} }}"
     with pytest.raises(LayerError, match="needs value"):
