@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,15 @@ import pytest
 import torch
 
 from caffe_compat.errors import CaffeCompatError, LayerError
+from caffe_compat.network.graph import NetState
+from caffe_compat.network.net import CaffeNet
+from caffe_compat.schema.prototxt import parse_message
+from caffe_compat.training.solver import Solver, parse_solver
 from tests.layers.building import assert_equals, build
+from tests.networks import input_layer, layer
 
 FORK = "eric612/MobileNet-YOLO"
+OUTPUTS = "inner_product_param { num_output: 2 }"
 SHAPES = (2, 3, 5, 7), (2, 1, 300, 5), (2, 1, 5, 7)
 
 
@@ -48,6 +55,23 @@ def test_a_share_of_the_map_is_added_where_boxes_are(iteration: int, stop: int) 
     assert_equals(found, expected.detach())
     found.backward(torch.full_like(found, 2))
     assert_equals(x.grad, np.full(SHAPES[0], 2))
+
+
+def test_a_solver_says_how_far_it_is(tmp_path: Path) -> None:
+    shapes = zip(("x", "boxes", "map"), SHAPES, strict=True)
+    text = "".join(input_layer(name, *shape) for name, shape in shapes)
+    text += layer("raise", "AssistedExcitation", "x boxes map", "y") + layer("ip", "InnerProduct", "y", "z", OUTPUTS)
+    text += layer("loss", "EuclideanLoss", "z z", "loss")
+    settings = 'net: "n" base_lr: 0.1 lr_policy: "fixed" max_iter: 6 iter_size: 2 snapshot_prefix: "s"'
+    parsed = parse_message(text, dialect=FORK)
+    net = CaffeNet(parsed.message, NetState("TRAIN"), dialect=parsed.schema.name)
+    given = dict(zip(("x", "boxes", "map"), inputs(), strict=True))
+    solver = Solver(parse_solver(settings, base=tmp_path), net, lambda k: given, base=tmp_path, seed=0)
+    seen: list[tuple[int, int] | None] = []
+    solver.on_gradients_ready.append(lambda: seen.append(net.randomness.training))
+    solver.step(2)
+    solver.step(3)
+    assert seen == [(0, 2), (1, 2), (2, 5), (3, 5), (4, 5)]
 
 
 def test_errors() -> None:

@@ -107,7 +107,7 @@ def test_errors() -> None:
         ({"kind": 3, "mask": (2, 4)}, "joints = 3"),
     ):
         with pytest.raises(LayerError, match=message):
-            loss(**how)  # type: ignore[arg-type]
+            loss(**how)
     with pytest.raises(LayerError, match="needs fg_eof, bg_eof"):
         build('type: "PoseHeatMapLoss" pose_heat_map_loss_param { ratio: 1 }', SHAPE, SHAPE, dialect=FORK)
     with pytest.raises(LayerError, match="b1"):
