@@ -71,8 +71,7 @@ def load(
         CaffeCompatError: one of its kinds, naming the file, layer and blob at fault.
 
     Warns:
-        CaffeCompatWarning: what Caffe lets pass: blobs without a layer, layers without blobs, values that are no
-            numbers.
+        CaffeCompatWarning: what Caffe lets pass: blobs without layer, layers without blobs, values that are no numbers.
     """
     if is_checkpoint(model):
         from .checkpoint import load_checkpoint  # as much as all the rest of this library that a definition needs
