@@ -55,7 +55,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "bvlc.source": ("DummyData", "Parameter"),
     "forks.activation": ("Mish",),
     "forks.bn": ("BN",),
-    "forks.box_loss": ("BoxAnnotatorOHEM", "SoftmaxWithLossOHEM"),
+    "forks.box_loss": ("BoxAnnotatorOHEM", "SoftmaxWithLoss", "SoftmaxWithLossOHEM"),
     "forks.c3d": ("CONVOLUTION3D", "Convolution3D", "Deconvolution3D", "POOLING3D", "Pooling3D"),
     "forks.cascade_loss": ("DetectionGroupAccuracy", "DetectionGroupLoss"),
     "forks.center_grid": ("CenterGridOutput",),
@@ -78,6 +78,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "forks.flow_resize": ("Accum", "Downsample", "Resample"),
     "forks.focal": ("FocalLoss",),
     "forks.hard_mining": ("HardMining",),
+    "forks.inner_product": ("InnerProduct",),
     "forks.label_dropout": ("LABEL_DROPOUT",),
     "forks.losses": (
         "AbsLoss",

@@ -34,6 +34,7 @@ def single_fork_bases() -> Iterator[Base]:
     yield from _of_cells()
     yield from _of_yolo()
     yield from _of_norms_and_volumes()
+    yield from _of_inner_products()
 
 
 def _of_any_map() -> Iterator[Base]:
@@ -51,6 +52,9 @@ def _of_any_map() -> Iterator[Base]:
             norm = f"scale_filler {FILLER} shift_filler {FILLER} moving_average: {moving} var_eps: 0.1 decay: 0.2"
             text = net_text(f'type: "BNData" top: "y" bn_param {{ {norm} }}', x=x)
             yield from_text(text, dialect=ACTION, phase=phase, x=maps)
+        norm = f"slope_filler {FILLER} bias_filler {FILLER} momentum: 0.75 eps: 0.1"
+        text = net_text(f'type: "BNData" top: "y" bn_param {{ {norm} }}', x=x)
+        yield from_text(text, dialect="lxx1991/caffe_mpi", phase=phase, x=maps)
         block = f"numTransition: 3 growthRate: 2 initChannel: 9 Filter_Filler {FILLER} BN_Scaler_Filler {FILLER}"
         for narrow in ("true", "false"):
             text = (
@@ -228,3 +232,18 @@ def _of_norms_and_volumes() -> Iterator[Base]:
     value = f"parameter_param {{ shape {{ dim: 2 dim: 3 }} norm_axis: 0 filler {FILLER} }}"
     text = input_layer("x", 2, 3) + layer("p", "Parameter", "", "p", value) + layer("l", "Eltwise", "x p", "y")
     yield from_text(text, dialect="openvinotoolkit/training_toolbox_caffe")
+
+
+def _of_inner_products() -> Iterator[Base]:
+    x, rows = (2, 3, 4), np.random.RandomState(5).uniform(-2, 2, (5, 4)).astype(np.float32)
+    own = f"num_output: 3 axis: 2 weight_filler {FILLER} bias_filler {FILLER}"
+    for more, shapes in (
+        ("normalize: true", {"x": x}),
+        ("normalize: false transpose: true", {"x": x}),
+        ("bias_term: false", {"x": x, "w": rows.shape}),
+        ("", {"x": x, "w": rows.shape, "b": (5,)}),
+    ):
+        text = net_text(f'type: "InnerProduct" top: "y" inner_product_param {{ {own} {more} }}', **shapes)
+        yield from_text(text, dialect="happynear/caffe-windows")
+    text = net_text('type: "SoftmaxWithLoss" top: "y" top: "p" top: "each"', x=(4, 3), labels=(4,))
+    yield from_text(text, dialect="daijifeng001/caffe-rfcn", labels=np.array([0, 2, 1, 2], np.float32))

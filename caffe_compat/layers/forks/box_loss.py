@@ -11,7 +11,7 @@ from torch import Tensor
 from ...network.registry import Layer, LayerSpec, layer
 from ...network.shapes import four_axes
 from ..bvlc.loss import class_axis, ignored_label, normalization_mode, same_batch
-from ..bvlc.softmax_loss import SoftmaxWithLoss
+from ..bvlc.softmax_loss import SoftmaxWithLoss, softmax_with_loss
 from ..precision import widened
 from .families import DREADLORD
 
@@ -113,6 +113,16 @@ def softmax_with_loss_ohem(spec: LayerSpec) -> Layer:
 @layer("SoftmaxWithLossOHEM", bottoms=2, tops=(0, 3), loss=True, dialects=("intel/caffe",))
 def softmax_with_loss_ohem_intel(spec: LayerSpec) -> Layer:
     return _softmax_ohem(spec, IntelSoftmaxWithLossOHEM)
+
+
+@layer("SoftmaxWithLoss", bottoms=2, tops=(0, 3), loss=True, dialects=("daijifeng001/caffe-rfcn",))
+def softmax_with_loss_of_each(spec: LayerSpec) -> Layer:
+    """What became SoftmaxWithLossOHEM elsewhere."""
+    plain = softmax_with_loss(spec)
+    assert isinstance(plain, SoftmaxWithLoss)
+    if len(spec.tops) < 3:
+        return plain
+    return SoftmaxWithLossOHEM(plain.axis, plain.mode, plain.ignored, plain.gradients, tops=3)
 
 
 class BoxAnnotatorOHEM(Layer):

@@ -9,11 +9,12 @@ from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
 from ..bvlc.convolution import convolution
 from ..precision import widened
-from .bn import AsInTraining
+from .bn import AsInTraining, MovingAverageBN
 
-__all__ = ["BNData", "Gathered"]
+__all__ = ["BNData", "BNDataOfAverages", "Gathered"]
 
 _ACTION = "Lyp100208/Caffe_action"
+_MPI = "lxx1991/caffe_mpi"
 
 
 class Gathered(Layer):
@@ -89,3 +90,36 @@ def bn_data(spec: LayerSpec) -> Layer:
     if spec.phase == "TRAIN" and images < 2:
         spec.fail("needs at least 2 images in training: the fork divides by one less")
     return BNData(channels, spec.params("bn_param"), spec.gradients)
+
+
+class BNDataOfAverages(MovingAverageBN):
+    """:class:`.bn.MovingAverageBN`, except that in training, of n values of a channel, the blob ``variance`` goes
+    n / (n - 1) times as far towards the batch's. Source: lxx1991/caffe_mpi, ``bn_data_layer.cu`` and ``bn_layer.cu``.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        axes = (0, *range(2, x.dim()))
+        count = x.numel() // x.shape[1]
+        part = 1 - self.momentum
+        with torch.no_grad():
+            wide = widened(x)
+            own, spread = wide.mean(axes), wide.var(axes, correction=0)
+            self.mean.lerp_(own.view_as(self.mean).to(self.mean.dtype), part)
+            part *= count / (count - 1) if count > 1 else 1
+            self.variance.lerp_(spread.view_as(self.variance).to(self.variance.dtype), part)
+        slope, bias = self.slope.flatten().to(self.mean.dtype), self.bias.flatten().to(self.mean.dtype)
+        return torch.batch_norm(x, slope, bias, None, None, True, 0.0, self.eps, False)
+
+
+@layer("BNData", bottoms=1, tops=1, dialects=(_MPI,), verified=False)
+def bn_data_of_averages(spec: LayerSpec) -> Layer:
+    params = spec.params("bn_param")
+    params.ignore("engine", "moving_average")  # the latter counts in training, for slopes that do not learn
+    for name in ("frozen", "rebn"):
+        if getattr(params, name):
+            spec.fail(f"{name}: true is not supported")
+    if spec.phase == "TRAIN" and any(param.lr_mult == 0 for param in spec.message.param[:1]):
+        spec.fail("a slope that does not learn (lr_mult: 0) is not supported in training")
+    return BNDataOfAverages(spec.images()[1], params, spec.gradients)

@@ -13,6 +13,7 @@ from tests.layers.building import assert_equals, build, give_values, precise
 FCN = "weiliu89/caffe@fcn"
 OPENVINO = "openvinotoolkit/training_toolbox_caffe"
 PETER = "peteanderson80/caffe"
+RFCN = "daijifeng001/caffe-rfcn"
 SEGNET = "alexgkendall/caffe-segnet"
 
 
@@ -61,3 +62,18 @@ def test_accuracy_of_absent_classes() -> None:
         overall, each = build('type: "Accuracy"', (2, 3), (2,), tops=2, dialect=dialect)(x, labels)
         assert_equals(overall, np.float32(0.5))
         assert_equals(each, [absent, 0, 1])
+
+
+def test_the_loss_of_each_as_third_top() -> None:
+    """Where SoftmaxWithLossOHEM is called SoftmaxWithLoss."""
+    x, labels = torch.randn(4, 3), torch.tensor([0.0, 2, 1, 2])
+    text = 'type: "SoftmaxWithLoss" loss_param { ignore_label: 1 }'
+    loss, prob, each = build(text, (4, 3), (4,), tops=3, dialect=RFCN)(x, labels)
+    expected = functional.cross_entropy(x, labels.long(), reduction="none")
+    expected[2] = 0
+    assert_equals(each, expected)
+    assert_equals(prob, x.softmax(1))
+    assert_equals(loss, expected.sum() / 3)
+    assert_equals(build(text, (4, 3), (4,), dialect=RFCN)(x, labels), expected.sum() / 3)
+    with pytest.raises(LayerError, match="PRE_FIXED is not supported"):
+        build('type: "SoftmaxWithLoss" loss_param { normalization: PRE_FIXED }', (4, 3), (4,), dialect=RFCN)

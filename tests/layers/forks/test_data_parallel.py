@@ -11,7 +11,7 @@ import torch
 from caffe_compat.errors import LayerError
 from tests.layers.building import assert_equals, build, give_values
 
-ACTION = "Lyp100208/Caffe_action"
+ACTION, MPI = "Lyp100208/Caffe_action", "lxx1991/caffe_mpi"
 
 
 def test_gathering_from_one_process_changes_nothing() -> None:
@@ -75,3 +75,31 @@ def test_gradient_in_testing() -> None:
     assert torch.autograd.gradcheck(true, (x,))
     with pytest.raises(LayerError, match="at least 2 images"):
         build(NORM % "", (1, 3, 2, 5), phase="TRAIN", dialect=ACTION)
+
+
+AVERAGES = 'type: "BNData" bn_param { eps: 0.1 momentum: 0.8 moving_average: true engine: CUDNN %s }'
+
+
+def test_averages_of_caffe_mpi() -> None:
+    module = give_values(build(AVERAGES % "", X.shape, phase="TRAIN", dialect=MPI)).double()
+    assert module.blob_names == ("slope", "bias", "mean", "variance")
+    mean, variance = module.mean.numpy().copy(), module.variance.numpy().copy()
+    own, spread = X.mean((0, 2, 3), keepdims=True), X.var((0, 2, 3), keepdims=True)
+    slope, bias = module.slope.detach().numpy(), module.bias.detach().numpy()
+    x = torch.tensor(X)
+    assert_equals(module(x), slope * (X - own) / np.sqrt(spread + 0.1) + bias)
+    assert_equals(module.mean, 0.8 * mean + 0.2 * own)
+    part = 0.2 * 40 / 39
+    assert_equals(module.variance, (1 - part) * variance + part * spread)
+    mean, variance = module.mean.numpy().copy(), module.variance.numpy().copy()
+    module.eval()
+    assert_equals(module(x), slope * (X - mean) / np.sqrt(variance + 0.1) + bias)
+    assert_equals(module.mean, mean)
+
+
+def test_errors_of_caffe_mpi() -> None:
+    for more in ("frozen: true", "rebn: true"):
+        with pytest.raises(LayerError, match=f"{more} is not supported"):
+            build(AVERAGES % more, X.shape, dialect=MPI)
+    with pytest.raises(LayerError, match="does not learn"):
+        build(f"{AVERAGES % ''} param {{ lr_mult: 0 }}", X.shape, phase="TRAIN", dialect=MPI)
