@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import operator
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -21,11 +24,14 @@ from caffe_compat.errors import LayerError, NetworkError, first_line
 from caffe_compat.formats.arrays import read_npz
 from caffe_compat.formats.files import atomic_write
 from caffe_compat.formats.sink import Sink
+from caffe_compat.layers.bvlc.python_layer import Python
 from caffe_compat.network.graph import Node
 from caffe_compat.network.net import CaffeNet
 from caffe_compat.network.program import Program
+from caffe_compat.network.registry import Layer
 from caffe_compat.network.signatures import identifiers, with_named_inputs
 
+from .chance import draws
 from .dynamic import Axes, dynamic_axes, other_shapes, rebuilt
 from .precision import in_precision
 from .registry import target
@@ -33,6 +39,10 @@ from .state import AFTER, check_state, state_note, states_of
 from .unchecked import unchecked
 
 __all__ = ["program_of", "run_alone", "write"]
+
+
+# Torch 2.6 asks of a size without bounds that it is not the largest integer, which it then finds to be a condition.
+_LARGEST = 2**31 - 1
 
 
 class _Exported(nn.Module):
@@ -80,7 +90,8 @@ def program_of(net: CaffeNet, axes: Axes | None = None, state: str = "carry") ->
 
     Raises:
         NetworkError: a layer does something that torch.export cannot follow (code of a user, files, values
-            that decide what it does), or is bound to the size that the net was built for.
+            that decide what it does), gives something else in every pass, or is bound to the size that the net was
+            built for.
     """
     device, dtype = net.device_and_dtype()
     shapes = dict(net.input_shapes)
@@ -91,7 +102,7 @@ def program_of(net: CaffeNet, axes: Axes | None = None, state: str = "carry") ->
         torch._dynamo.reset()
         rebuilt(net, other_shapes(net, axes))
         shapes = other_shapes(net, axes, 2)  # torch takes a size of 1 for a number, whatever it is told
-        sizes = {name: torch.export.Dim(name) for asked in axes.values() for name in asked.values()}
+        sizes = {name: torch.export.Dim(name, max=_LARGEST) for asked in axes.values() for name in asked.values()}
         dynamic = {
             argument: {axis: sizes[size] for axis, size in axes.get(name, {}).items()} or None
             for argument, name in _argument_names(net, state).items()
@@ -104,34 +115,84 @@ def program_of(net: CaffeNet, axes: Axes | None = None, state: str = "carry") ->
     net.reset_state()
     within: list[Node] = []
     try:
-        with torch.no_grad(), _told(net, within):
-            return torch.export.export(_Exported(net, state), (), inputs, dynamic_shapes=dynamic, strict=False)
-    except LayerError:
+        with torch.no_grad(), _told(net, within), _quiet_failure():
+            program = torch.export.export(_Exported(net, state), (), inputs, dynamic_shapes=dynamic, strict=False)
+    except LayerError as error:
+        for node in within[-1:]:
+            error.within(layer=node.name, type=node.type)
         raise
     except Exception as error:  # torch.export raises whatever the tracing raised
         if not within:
             raise NetworkError(f"torch.export cannot follow the net: {first_line(error)}") from error
-        raise LayerError(
-            f"decides by values, which torch.export cannot follow: {first_line(error)}; stop before it with outputs "
-            "(--outputs a,b)",
-            layer=within[-1].name,
-            type=within[-1].type,
-        ) from error
+        _fail(within[-1], f"decides by values, which torch.export cannot follow: {first_line(error)}", error)
+    finally:
+        net.reset_state()  # which tracing has taken on
+    _check_chance(net, program.graph_module)
+    return program
+
+
+@contextmanager
+def _quiet_failure() -> Iterator[None]:
+    """Within, torch does not print the graph as far as it came: the error says in one line what it cannot follow."""
+    log, said = logging.getLogger("torch.fx.experimental.symbolic_shapes"), io.StringIO()
+    before, log.disabled = log.disabled, True
+    try:
+        with redirect_stderr(said):
+            yield
+        sys.stderr.write(said.getvalue())
+    finally:
+        log.disabled = before
+
+
+def _fail(node: Node, what: str, cause: Exception | None = None) -> NoReturn:
+    raise LayerError(f"{what}; stop before it with outputs (--outputs a,b)", layer=node.name, type=node.type) from cause
 
 
 @contextmanager
 def _told(net: CaffeNet, within: list[Node]) -> Iterator[None]:
-    """Within, the layer of ``net`` that runs is the last of ``within``."""
+    """Within, the layer of ``net`` that runs is the last of ``within``; one that no program can hold is refused."""
+    before: list[dict[str, Any]] = []
+
+    def enters(node: Node, module: nn.Module) -> None:
+        within.append(node)
+        if isinstance(module, Python):
+            _fail(node, "runs Python code, which a file cannot hold")
+        before.append(_counts(module))
+
+    def leaves(node: Node, module: nn.Module) -> None:
+        counted = before.pop()
+        for name, value in _counts(module).items():
+            if not np.array_equal(value, counted[name]):
+                _fail(node, f"keeps its {name} from pass to pass, which a program does not")
+        within.clear()
+
     handles = []
     for node in net.program.nodes():
         module = net.get_submodule(node.module_name)
-        handles.append(module.register_forward_pre_hook(lambda *_, node=node: within.append(node)))
-        handles.append(module.register_forward_hook(lambda *_: within.clear()))
+        handles.append(module.register_forward_pre_hook(lambda m, *_, node=node: enters(node, m)))
+        handles.append(module.register_forward_hook(lambda m, *_, node=node: leaves(node, m)))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _counts(module: nn.Module) -> dict[str, Any]:
+    """What a layer counts from pass to pass, by name."""
+    return {name: deepcopy(getattr(module, name)) for name in module.counts} if isinstance(module, Layer) else {}
+
+
+def _check_chance(net: CaffeNet, traced: torch.fx.GraphModule) -> None:
+    """Raises LayerError for a layer that draws at random."""
+    nodes = {node.module_name: node for node in net.program.nodes()}
+    for operation in traced.graph.nodes:
+        if operation.op == "call_function" and draws(operation.target, operation.args, operation.kwargs):
+            paths = [path for path, _ in operation.meta["nn_module_stack"].values()]
+            _fail(
+                next(nodes[path] for path in paths if path in nodes),
+                "draws at random, anew in every pass, which no file repeats",
+            )
 
 
 def _sums_of_two(module: torch.fx.GraphModule) -> None:
@@ -162,8 +223,8 @@ kind = next(iter(kinds - {torch.float32}), torch.float32)
 module = program.module()
 for path in sys.argv[2:]:
     with numpy.load(path) as given:
-        result = module(**{name: torch.from_numpy(given[name]).to(kind) for name in given.files})
-    numpy.savez(path, **{name: x.detach().float().numpy() for name, x in result.items()})
+        result = module(**{name[1:]: torch.from_numpy(given[name]).to(kind) for name in given.files})
+    numpy.savez(path, **{"=" + name: x.detach().float().numpy() for name, x in result.items()})
 """
 
 
@@ -172,13 +233,15 @@ def run_alone(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list[dict[
     with tempfile.TemporaryDirectory() as folder:
         names = [os.path.join(folder, f"{i}.npz") for i in range(len(runs))]
         for name, given in zip(names, runs, strict=True):
-            arrays: dict[str, Any] = dict(zip(identifiers(list(given)), given.values(), strict=True))
+            # Of arrays, savez keeps the name; "=" before it makes it no argument of its own, as "file" would be.
+            arguments = identifiers(list(given))
+            arrays: dict[str, Any] = {f"={x}": given[blob] for x, blob in zip(arguments, given, strict=True)}
             np.savez(name, **arrays)
         command = [sys.executable, "-I", "-c", _ALONE, os.path.abspath(path), *names]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(done.stderr.strip().rpartition("\n")[2])
-        return [read_npz(name) for name in names]
+        return [{blob[1:]: x for blob, x in read_npz(name).items()} for name in names]
 
 
 @target(

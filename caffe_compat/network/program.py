@@ -157,7 +157,7 @@ class Program:
         names = self.input_names
         if len(positional) > len(names):
             raise UsageError(f"{len(positional)} inputs were given; the net's inputs are {', '.join(names) or 'none'}")
-        left = dict(zip(names, positional, strict=False))
+        left = dict(zip(names[: len(positional)], positional, strict=True))
         if twice := [name for name in named if name in left]:
             raise UsageError(f"input {', '.join(map(repr, twice))} is given twice, by its place and by its name")
         left.update(named)

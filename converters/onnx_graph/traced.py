@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from caffe_compat.errors import LayerError, first_line
 from caffe_compat.layers.bvlc.python_layer import Python
 
+from ..chance import draws
 from ..unchecked import CHECK_LABELS
 from .graph import Site
 from .operations import Traced, translate
@@ -46,6 +47,10 @@ class _Outside(Exception):
     """A layer takes values out of torch."""
 
 
+class _Chance(Exception):
+    """A layer draws at random."""
+
+
 class _Recorder(TorchDispatchMode):
     """Keeps what is run below. The tensors stay alive, so that none takes the identity of another.
 
@@ -61,6 +66,8 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func)
+        if draws(func, args, kwargs):
+            raise _Chance
         if name == "aten._local_scalar_dense.default":
             if not self.may_look:
                 raise _ByValue
@@ -136,6 +143,8 @@ def _record(site: Site, shapes: Sequence[tuple[int, ...]], *, seed: int) -> _Rec
         site.fail(f"cannot be run to see what it does: {error.detail}")
     except _Outside:
         site.fail("computes outside of torch, which a file cannot")
+    except _Chance:
+        site.fail("draws at random, anew in every pass, which no file repeats")
     except _ByValue:
         site.fail("decides by values what it does, which a file cannot")
     except Exception as error:  # a user's own layer may raise anything

@@ -27,6 +27,7 @@ from tests.inference.patterns import (
     steps,
 )
 from tests.networks import layer
+from tests.tracing import export, size
 
 
 def test_the_weights_by_the_formula() -> None:
@@ -94,8 +95,8 @@ def test_torch_exports_what_is_portable() -> None:
     )
     optimized = optimize(net, PORTABLE)
     x = example(net)["data"]
-    batch = torch.export.Dim("batch")
-    program = torch.export.export(optimized.as_module(), (x,), dynamic_shapes=({0: batch},))
+    batch = size("batch")
+    program = export(optimized.as_module(), (x,), dynamic_shapes=({0: batch},))
     called = [node.target for node in program.graph.nodes if node.op == "call_function"]
     assert called.count(torch.ops.aten.conv2d.default) == 2
     assert not any("norm" in str(target) or "clone" in str(target) for target in called)

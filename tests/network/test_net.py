@@ -21,6 +21,7 @@ from caffe_compat.network.filling import FillReport, fill_net
 from caffe_compat.network.net import ParamSpec
 from caffe_compat.schema.prototxt import parse_message
 from tests.networks import filled, input_layer, ip, layer, net_of, write_weights
+from tests.tracing import export
 
 X = np.random.RandomState(1).uniform(-1, 1, (2, 3)).astype(np.float32)
 
@@ -669,7 +670,7 @@ def test_export(name: str) -> None:
     text, shape = COMPILED[name]
     net = filled(text)
     x = torch.from_numpy(np.random.RandomState(4).uniform(-1, 1, shape).astype(np.float32))
-    program = torch.export.export(net, (), {"x": x})
+    program = export(net, (), {"x": x})
     for key, value in program.module()(x=x).items():
         torch.testing.assert_close(value, net(x=x)[key])
     stored = io.BytesIO()
@@ -699,7 +700,7 @@ def test_a_recurrent_net_exports_and_compiles() -> None:
     with torch.no_grad():
         expected = [net(**given)["h"] for _ in range(2)]
         for run in (
-            torch.export.export(net, (), given).module(),
+            export(net, (), given).module(),
             torch.compile(net, fullgraph=True, backend="aot_eager"),
         ):
             net.reset_state()

@@ -192,7 +192,7 @@ def _suppress_one_by_one(
 
     state = (
         torch.zeros_like(candidates),
-        torch.zeros_like(boxes[..., 0]),  # overlap with the kept box that it overlaps most
+        torch.full_like(boxes[..., 0], -torch.inf),  # overlap with the kept box that it overlaps most
         torch.full_like(boxes[:, :1, 0], threshold),
         torch.full_like(candidates[:, :1], -1, dtype=torch.long),
         torch.zeros((), dtype=torch.long, device=boxes.device),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
+from ..exporting import rows_or
 from .boxes import suppress
 
 __all__ = ["CenterGridOutput", "GridSettings"]
@@ -69,13 +70,12 @@ class CenterGridOutput(Layer):
             order = order[kept][: s.most or None]
             parts = boxes[image, order] / boxes.new_tensor([width, height, width, height])
             marks = points[image, order] / boxes.new_tensor([width, height] * (points.shape[2] // 2))
-            head = boxes.new_tensor([[image, 1]]).expand(len(order), 2)
+            head = boxes.new_tensor([[image, 1]]).expand(order.shape[0], 2)
             rows.append(torch.cat([head, scores[image, order, None], parts, marks], 1))
         found = torch.cat(rows)
-        if len(found) == 0:
-            found = found.new_full((len(boxes), found.shape[1]), -1)
-            found[:, 0] = torch.arange(len(boxes))
-        return found[None, None]
+        nothing = found.new_full((len(boxes), found.shape[1]), -1)
+        nothing[:, 0] = torch.arange(len(boxes))
+        return rows_or(found, nothing)[None, None]
 
     def _kept(self, boxes: Tensor) -> Tensor:
         """Which boxes, best first, stay. Intersections count a pixel more, areas do not."""

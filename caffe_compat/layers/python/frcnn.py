@@ -73,7 +73,7 @@ class FrcnnChoice(Choice):
     """Of equal scores the last comes first, as C++ sorts pairs of a score and a place."""
 
     def best(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        order = len(scores) - 1 - scores.flip(0).argsort(descending=True, stable=True)
+        order = scores.shape[0] - 1 - scores.flip(0).argsort(descending=True, stable=True)
         order = order[: self.before]
         boxes, scores = boxes[order], scores[order]
         kept = best_apart(boxes, self.overlap, pixel_overlap, self.after)
