@@ -44,10 +44,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Se
 
 def _print_plain(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
     """As rich does, a hundred times as fast: a network may have tens of thousands of layers."""
-    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
-        blanks = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        blanks = [" " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
         cells = zip(row, blanks, right, strict=True)
         lines.append("  ".join(blank + cell if at_right else cell + blank for cell, blank, at_right in cells) + "\n")
     say_lines("".join(lines))
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that a cell takes."""
+    return len(text) if text.isascii() else cell_len(text)

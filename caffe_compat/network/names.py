@@ -15,6 +15,7 @@ __all__ = ["RESERVED", "layer_name", "module_names", "under_names"]
 
 _T = TypeVar("_T")
 _QUOTED = {"%": "%25", "#": "%23", ".": "%2E"}
+_TABLE = str.maketrans(_QUOTED)
 
 # Attributes of a net, which no layer may hide: torch's, and those of the classes in this library, past ones too.
 RESERVED = frozenset(dir(nn.Module())) | frozenset(
@@ -52,7 +53,7 @@ def module_names(names: Iterable[str], reserved: frozenset[str]) -> list[str]:
     out = []
     for name in names:
         seen[name] = seen.get(name, 0) + 1
-        quoted = "".join(_QUOTED.get(c, c) for c in name)
+        quoted = name.translate(_TABLE)
         if not quoted or quoted in reserved:
             quoted = "%" + quoted
         out.append(quoted if seen[name] == 1 else f"{quoted}#{seen[name]}")
