@@ -146,6 +146,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "forks.yolo_loss": ("GaussianYolov3", "Yolov3"),
     "forks.yolo_second": ("DetectionOutput", "Region"),
     "python.frcnn": ("FrcnnProposal",),
+    "python.frcnn_targets": ("FrcnnAnchorTarget", "FrcnnProposalTarget"),
     "ssl3d.evaluation": ("MPJPEEvaluation", "PosePDJAccuracy", "SavePath"),
     "ssl3d.heatmaps": (
         "CoordsFromHeatMaps",

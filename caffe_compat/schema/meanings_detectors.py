@@ -83,10 +83,21 @@ DETECTORS: dict[str, tuple[Meaning, ...]] = {
         Meaning(forks.YOLO2_GKLZ, "30 objects of five numbers", quiet=True),
         Meaning("yeahkun/caffe-yolo", "of YOLO's first generation", quiet=True),
     ),
+    "FrcnnAnchorTarget": (
+        Meaning(forks.FRCNN, "one image", ("rickyHong/caffe-rcnn-action-recognition",)),
+        Meaning(forks.DREADLORD[0], "objects may lie beside the image", forks.DREADLORD[1:], quiet=True),
+        Meaning(forks.PRIV, "offsets may be normalised", quiet=True),
+    ),
     "FrcnnProposal": (
         Meaning(forks.FRCNN, "one image", ("rickyHong/caffe-rcnn-action-recognition",)),
         Meaning(forks.DREADLORD[0], "of a batch", forks.DREADLORD[1:], quiet=True),
         Meaning(forks.PRIV, "frcnn_proposal_param", quiet=True),
+    ),
+    "FrcnnProposalTarget": (
+        Meaning(forks.FRCNN, "background is repeated until there are enough boxes"),
+        Meaning("rickyHong/caffe-rcnn-action-recognition", "as many boxes as there are", quiet=True),
+        Meaning(forks.DREADLORD[0], "of a batch", forks.DREADLORD[1:], quiet=True),
+        Meaning(forks.PRIV, "boxes may know no class", quiet=True),
     ),
     "MultiBoxLoss": (
         Meaning(forks.SSD, "", None, bottoms(4)),

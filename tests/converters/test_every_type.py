@@ -155,7 +155,7 @@ REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
             ),
             *("GeneralContrastiveLoss", "GeneralTripletLoss", "HeatMapsFromCoordsOrigin", "HeatMapsFromCoordsOrigin2"),
             *("MULTI_SOFTMAX_LOSS", "MarginInnerProduct", "MultiBoxLoss", "PosePDJAccuracy of chanyn/3Dpose_ssl"),
-            *("RegionLoss", "SoftContrastiveLoss"),
+            *("FrcnnAnchorTarget", "FrcnnProposalTarget", "RegionLoss", "SoftContrastiveLoss"),
             *("SoftmaxWithLoss of openvinotoolkit/training_toolbox_caffe", "SoftmaxWithLossOHEM"),
             *("EvalDetection", "HardMining", "TorsoMaskFromCoords", "Yolov3"),
         ),
@@ -181,6 +181,7 @@ REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
         ),
         "draws at random": (
             *("CoordsToBboxesMasks", "DetectionGroupLoss", "DetectionLoss", "LABEL_DROPOUT", "Mask", "Mask2D3D"),
+            *("FrcnnAnchorTarget", "FrcnnProposalTarget"),
             *("PoseHeatMapLoss of chanyn/3Dpose_ssl", "PoseHeatMapLoss of zimenglan-sysu-512/pose_action_caffe"),
             *("ProposalTarget", "RandomNoise", "SeLuDropout"),
             "TorsoMaskFromCoords",

@@ -1,4 +1,5 @@
-"""FrcnnProposal: the region proposals of Faster R-CNN, as forks that have its Python layers in C++ compute them.
+"""FrcnnProposal: the region proposals of Faster R-CNN, as forks that have its Python layers in C++ compute them; and
+the settings that these layers share.
 
 They read one JSON file of settings, with texts for numbers, which the program is given beside the network; here it is
 the configuration (``--python-config FILE``). Sources: makefile/frcnn and rickyHong/caffe-rcnn-action-recognition,
@@ -19,9 +20,9 @@ from ..forks.boxes import best_apart, pixel_overlap
 from .anchors import Anchors
 from .proposal import Choice, ProposalLayer, check_image, check_maps
 
-__all__ = ["FRCNN", "FrcnnChoice"]
+__all__ = ["FRCNN", "MAKEFILE", "RICKY", "FrcnnChoice", "anchors_of", "note_settings", "settings_of"]
 
-_MAKEFILE, _RICKY = "makefile/frcnn", "rickyHong/caffe-rcnn-action-recognition"
+MAKEFILE, RICKY = "makefile/frcnn", "rickyHong/caffe-rcnn-action-recognition"
 
 # Three scales of three ratios, (x1, y1, x2, y2) around the first cell.
 _ANCHORS = (
@@ -31,7 +32,7 @@ _ANCHORS = (
 )
 
 FRCNN = Project(
-    _MAKEFILE,
+    MAKEFILE,
     "",
     {
         "feat_stride": 16,
@@ -48,24 +49,63 @@ FRCNN = Project(
         # What else there is for proposals, with the value that changes nothing.
         "test_rpn_score_thresh": 0.0,
         "test_soft_nms": 0,
+        # What anchors are to learn: how many, which part of them with an object, and by which overlap.
+        "rpn_batchsize": 256,
+        "rpn_fg_fraction": 0.5,
+        "rpn_positive_overlap": 0.7,
+        "rpn_negative_overlap": 0.3,
+        "rpn_clobber_positives": 0,
+        "rpn_positive_weight": -1.0,
+        "rpn_bbox_inside_weights": (1.0, 1.0, 1.0, 1.0),
+        "rpn_allowed_border": 0.0,
+        "eps": 1e-14,
+        # What proposals are to learn.
+        "batch_size": 128.0,
+        "fg_fraction": 0.25,
+        "fg_thresh": 0.5,
+        "bg_thresh_hi": 0.5,
+        "bg_thresh_lo": 0.1,
+        "n_classes": 21,
+        "bbox_normalize_targets": 1,
+        "bbox_normalize_means": (0.0, 0.0, 0.0, 0.0),
+        "bbox_normalize_stds": (0.1, 0.1, 0.2, 0.2),
+        "bbox_inside_weights": (1.0, 1.0, 1.0, 1.0),
     },
     frozenset(
         {
-            *("scales", "max_size", "batch_size", "fg_fraction", "fg_thresh", "bg_thresh_hi", "bg_thresh_lo"),
-            *("use_flipped", "use_retinex", "use_haze_free", "use_hist_equalize", "data_jitter", "data_rand_scale"),
-            *("data_rand_rotate", "data_hue", "data_saturation", "data_exposure", "im_size_align"),
+            *("scales", "max_size", "use_flipped", "use_retinex", "use_haze_free", "use_hist_equalize", "data_jitter"),
+            *("data_rand_scale", "data_rand_rotate", "data_hue", "data_saturation", "data_exposure", "im_size_align"),
             *("roi_canonical_scale", "roi_canonical_level", "test_use_gpu_nms", "test_bbox_vote"),
-            *("test_decrypt_model", "bbox_reg", "bbox_thresh", "snapshot_infix", "bbox_normalize_targets"),
-            *("bbox_inside_weights", "bbox_normalize_means", "bbox_normalize_stds", "rpn_positive_overlap"),
-            *("rpn_negative_overlap", "rpn_clobber_positives", "rpn_fg_fraction", "rpn_batchsize"),
-            *("rpn_bbox_inside_weights", "rpn_positive_weight", "rpn_allowed_border", "test_scales"),
-            *("test_max_size", "test_nms", "test_bbox_reg", "pixel_means", "rng_seed", "eps", "inf"),
-            *("test_score_thresh", "n_classes", "iter_test"),
+            *("test_decrypt_model", "bbox_reg", "bbox_thresh", "snapshot_infix", "test_scales", "test_max_size"),
+            *("test_nms", "test_bbox_reg", "pixel_means", "rng_seed", "inf", "test_score_thresh", "iter_test"),
         }
     ),
     textual=True,
 )
-configured_type("FrcnnProposal", FRCNN)
+for _type in ("FrcnnAnchorTarget", "FrcnnProposal", "FrcnnProposalTarget"):
+    configured_type(_type, FRCNN)
+
+
+def settings_of(spec: LayerSpec) -> PythonSettings:
+    """Where the layer's settings are."""
+    return PythonSettings(spec.params("python_param").param_str, layer=spec.name, type=spec.type)
+
+
+def anchors_of(spec: LayerSpec, settings: PythonSettings) -> Anchors:
+    """The corners of the boxes around the first cell."""
+    values = settings.config(FRCNN, "anchors")
+    if len(values) % 4:
+        spec.fail(f"the configuration has {len(values)} numbers for anchors; four for each were expected")
+    return tuple(tuple(values[i : i + 4]) for i in range(0, len(values), 4))
+
+
+def note_settings(spec: LayerSpec, settings: PythonSettings) -> None:
+    """Refuse what nobody asked for, and say where the settings are from."""
+    settings.check_all_read()
+    spec.note(
+        f"of the settings of {FRCNN.name}, a file that the program is given (--python-config), it has "
+        + (f"{settings.differing} instead of the defaults" if settings.differing else "the defaults")
+    )
 
 
 @dataclass(frozen=True)
@@ -95,13 +135,10 @@ class FrcnnProposal(ProposalLayer):
         return tops[..., None, None] if isinstance(tops, Tensor) else tuple(top[..., None, None] for top in tops)
 
 
-@layer("FrcnnProposal", bottoms=3, tops=(1, 2), dialects=(_MAKEFILE, _RICKY), verified=False, unforced=(0, 1, 2))
+@layer("FrcnnProposal", bottoms=3, tops=(1, 2), dialects=(MAKEFILE, RICKY), verified=False, unforced=(0, 1, 2))
 def frcnn_proposal(spec: LayerSpec) -> Layer:
-    settings = PythonSettings(spec.params("python_param").param_str, layer=spec.name, type=spec.type)
-    values = settings.config(FRCNN, "anchors")
-    if len(values) % 4:
-        spec.fail(f"the configuration has {len(values)} numbers for anchors; four for each were expected")
-    anchors: Anchors = tuple(tuple(values[i : i + 4]) for i in range(0, len(values), 4))
+    settings = settings_of(spec)
+    anchors = anchors_of(spec, settings)
     check_maps(spec, 0, 1, len(anchors))
     check_image(spec, 2)
     phase = "test_" if spec.phase == "TEST" else ""
@@ -115,9 +152,5 @@ def frcnn_proposal(spec: LayerSpec) -> Layer:
     stride = stride or settings.config(FRCNN, "feat_stride")
     if stride < 1:
         spec.fail(f"feat_stride is {stride}; at least 1 was expected")
-    settings.check_all_read()
-    spec.note(
-        f"of the settings of {FRCNN.name}, a file that the program is given (--python-config), it has "
-        + (f"{settings.differing} instead of the defaults" if settings.differing else "the defaults")
-    )
+    note_settings(spec, settings)
     return FrcnnProposal(anchors, stride, choice, scored=len(spec.tops) == 2)

@@ -46,6 +46,7 @@ class AnchorRule:
             one without. An object's best anchors have it anyhow, except where ``strict`` gives ``below`` the last word.
         inside: the weight of each offset. share: the part of all weight that objects have; negative for one weight.
         spread: what offsets are normalised by, deviations and means; None if they are not.
+        near: how far below an object's largest overlap an anchor's may be that counts as equal.
     """
 
     count: float
@@ -56,6 +57,7 @@ class AnchorRule:
     inside: tuple[float, ...]
     share: float
     spread: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    near: float = 0.0
 
     @classmethod
     def of(cls, spec: LayerSpec, settings: PythonSettings, project: Project) -> AnchorRule:
@@ -101,7 +103,7 @@ def anchor_targets(
     labels = anchors.new_full((len(anchors),), -1)
     if not rule.strict:
         labels[most < rule.below] = 0
-    labels[(overlaps == overlaps.max(0).values).any(1)] = 1
+    labels[(overlaps >= overlaps.max(0).values - rule.near).any(1)] = 1
     labels[most >= rule.above] = 1
     if rule.strict:
         labels[most < rule.below] = 0
