@@ -164,7 +164,7 @@ def _judged() -> Iterator[Base]:
     truth = np.array([[3, 5, 19, 33, 2], [24, 2, 55, 15, 1]], np.float32)
     rois = np.array([[0, 3, 6, 19, 32], [0, 5, 5, 25, 33], [0, 24, 2, 50, 15], [0, 40, 30, 59, 39]], np.float32)
     wide = 'python_param { param_str: "{cfg: {rpn_allowed_border: 400}}" }'
-    for kind, more, tops, given in (
+    for kind, more, tops, blobs in (
         ("FrcnnAnchorTarget", wide, "abcd", {"s": np.zeros((1, 18, 4, 6), np.float32), "t": truth, "i": info}),
         (
             "FrcnnProposalTarget",
@@ -173,9 +173,9 @@ def _judged() -> Iterator[Base]:
             {"r": rois, "t": truth},
         ),
     ):
-        made = " ".join(f'top: "{top}"' for top in tops)
-        text = net_text(f'type: "{kind}" {made} {more}', **{name: x.shape for name, x in given.items()})
-        yield from_text(text.replace("force_backward: true", ""), phase="TRAIN", dialect="makefile/frcnn", **given)
+        outputs = " ".join(f'top: "{top}"' for top in tops)
+        text = net_text(f'type: "{kind}" {outputs} {more}', **{name: x.shape for name, x in blobs.items()})
+        yield from_text(text.replace("force_backward: true", ""), phase="TRAIN", dialect="makefile/frcnn", **blobs)
     start = np.random.RandomState(4).uniform(0, 0.6, (24, 2))
     priors = np.stack([np.concatenate([start, start + 0.3], 1).flatten(), np.full(96, 0.1)])[None].astype(np.float32)
     shapes = {"o": (2, 3, 4, 8), "s": (2, 48), "p": (1, 2, 96)}

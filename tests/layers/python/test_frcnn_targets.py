@@ -13,7 +13,7 @@ from caffe_compat.errors import CaffeCompatError, LayerError
 from tests.layers.building import assert_equals, build
 from tests.layers.python.test_frcnn import ANCHORS, FORK, RICKY, overlap
 
-TRUTH = [[3.0, 5, 19, 33, 2], [24, 2, 55, 15, 1], [30, 20, 33, 24, 2]]
+TRUTH: list[list[float]] = [[3, 5, 19, 33, 2], [24, 2, 55, 15, 1], [30, 20, 33, 24, 2]]
 INFO = torch.tensor([[40.0, 60, 1.5]])
 FOUR = "[1.5, 0.5, 2, 3]"
 
@@ -44,7 +44,7 @@ def offsets(box: list[float], truth: list[float]) -> list[float]:
 def test_what_anchors_learn(dialect: str, clobber: int, weight: float) -> None:
     cfg = f"rpn_positive_overlap: 0.45, rpn_negative_overlap: 0.3, rpn_clobber_positives: {clobber}, "
     cfg += f"rpn_positive_weight: {weight}, rpn_allowed_border: 2, rpn_bbox_inside_weights: {FOUR}, eps: 0.001"
-    found = anchor_target(cfg, dialect)(torch.rand(1, 4, 4, 6), torch.tensor(TRUTH), INFO)
+    found = anchor_target(cfg, dialect)(torch.rand(1, 4, 4, 6), torch.tensor(TRUTH, dtype=torch.float32), INFO)
     labels, values = np.full((2, 4, 6), -1.0), np.zeros((2, 4, 4, 6))
     inside = {}
     for y, x, k in np.ndindex(4, 6, 2):
@@ -74,7 +74,7 @@ def test_what_anchors_learn(dialect: str, clobber: int, weight: float) -> None:
 
 def test_so_many_anchors_at_most() -> None:
     cfg = "rpn_positive_overlap: 0.3, rpn_negative_overlap: 0.29, rpn_batchsize: 5, rpn_fg_fraction: 0.59"
-    labels = anchor_target(cfg)(torch.rand(1, 4, 4, 6), torch.tensor(TRUTH), INFO)[0]
+    labels = anchor_target(cfg)(torch.rand(1, 4, 4, 6), torch.tensor(TRUTH, dtype=torch.float32), INFO)[0]
     assert ((labels == 1).sum(), (labels == 0).sum()) == (2, 3)
 
 
@@ -92,7 +92,13 @@ def test_errors_of_anchors() -> None:
         targets("FrcnnAnchorTarget", "feat_stride: 0", (1, 18, 4, 6), (3, 5), (1, 3), tops=4)
 
 
-ROIS = [[0.0, 3, 6, 19, 30], [0, 5, 5, 25, 33], [0, 24, 2, 50, 15], [0, 40, 30, 59, 39], [0, 0, 0, 12, 12]]
+ROIS: list[list[float]] = [
+    [0, 3, 6, 19, 30],
+    [0, 5, 5, 25, 33],
+    [0, 24, 2, 50, 15],
+    [0, 40, 30, 59, 39],
+    [0, 0, 0, 12, 12],
+]
 
 
 def proposal_target(cfg: str, dialect: str = FORK, more: str = "") -> Any:
@@ -102,7 +108,10 @@ def proposal_target(cfg: str, dialect: str = FORK, more: str = "") -> Any:
 
 def sampled(module: Any) -> tuple[list[list[float]], list[float], list[np.ndarray]]:
     """Boxes, classes, and the three values for each class, as lists; what is at the class is as it should be."""
-    rois, labels, *values = (top.squeeze(-1).squeeze(-1) for top in module(torch.tensor(ROIS), torch.tensor(TRUTH)))
+    rois, labels, *values = (
+        top.squeeze(-1).squeeze(-1)
+        for top in module(torch.tensor(ROIS, dtype=torch.float32), torch.tensor(TRUTH, dtype=torch.float32))
+    )
     assert rois.shape[1] == 5
     assert (rois[:, 0] == 0).all()
     return rois[:, 1:].tolist(), labels.flatten().tolist(), [v.reshape(-1, 4, 4).numpy() for v in values]
@@ -129,8 +138,9 @@ def test_what_proposals_learn(dialect: str, normalised: int) -> None:
         assert label == (truth[4] if max(row) >= 0.5 else 0)
         expected = np.zeros((3, 4, 4))
         if label:
-            wanted = (np.array(offsets(box, truth)) - means) / stds
-            expected[:, int(label)] = [wanted, [1.5, 0.5, 2, 3], [1] * 4]
+            expected[0, int(label)] = (np.array(offsets(box, truth)) - np.array(means)) / np.array(stds)
+            expected[1, int(label)] = np.array([1.5, 0.5, 2, 3])
+            expected[2, int(label)] = 1
         np.testing.assert_allclose(np.stack([value, weight, other]), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -164,7 +174,7 @@ def test_later_stages_of_a_cascade() -> None:
 
 def test_errors_of_proposals() -> None:
     module = proposal_target("batch_size: 20")
-    rois, truth = torch.tensor(ROIS), torch.tensor(TRUTH)
+    rois, truth = torch.tensor(ROIS, dtype=torch.float32), torch.tensor(TRUTH, dtype=torch.float32)
     for given, message in (
         ((rois, truth[:0]), "the image has no object"),
         ((rois + 1, truth), "takes the boxes of one image"),
