@@ -29,7 +29,7 @@ from ..projector import POSE_3D
 from ..skeleton import H36M16, LeftRightEvidence, left_right_suspect
 from .footage import Block
 
-__all__ = ["Checks", "Crops", "Footage", "PoseFiles", "Poses", "Sink", "numbers_in_words"]
+__all__ = ["Checks", "Crops", "Footage", "FrameNumbers", "PoseFiles", "Poses", "Sink"]
 
 
 @dataclass(frozen=True)
@@ -150,14 +150,44 @@ def _frame_lines(block: Block) -> Iterator[str]:
         yield f"{block.first + k},{rests_on},{','.join(names)},{doubts}\n"
 
 
+class FrameNumbers:
+    """Rising numbers of frames in words, of which the first few stretches are kept, however many there are.
+
+    >>> numbers = FrameNumbers(2)
+    >>> for number in (5, 6, 7, 9, 12, 20, 21):
+    ...     numbers.add(number)
+    >>> numbers.count, str(numbers)
+    (7, '5-7, 9 and 2 more')
+    """
+
+    def __init__(self, most: int = 8) -> None:
+        self.count = 0
+        self._most, self._stretches = most, 0
+        self._kept: list[tuple[int, int]] = []
+        self._last = -2
+
+    def add(self, number: int) -> None:
+        """Count a number that is greater than all before."""
+        goes_on = number == self._last + 1
+        self.count, self._last = self.count + 1, number
+        self._stretches += not goes_on
+        if self._stretches <= self._most:
+            first = self._kept.pop()[0] if goes_on else number
+            self._kept.append((first, number))
+
+    def __str__(self) -> str:
+        said = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in self._kept)
+        return said if self._stretches <= self._most else f"{said} and {self._stretches - self._most} more"
+
+
 class Checks:
     """Signs that something about the footage, its 2D poses or the model's bounds is not as it should be."""
 
     def __init__(self, machine: PoseMachine) -> None:
         self._machine = machine
         self._frames, self._outside = 0, 0
-        self._rests_on: dict[str, list[int]] = {BRIDGED: [], NONE: []}
-        self._doubted: dict[str, list[int]] = {}
+        self._rests_on = {BRIDGED: FrameNumbers(), NONE: FrameNumbers()}
+        self._doubtful, self._doubted = FrameNumbers(), dict[str, FrameNumbers]()
         self._sides, self._limbs = LeftRightEvidence(), LimbEvidence()
 
     def take(self, block: Block) -> None:
@@ -165,10 +195,12 @@ class Checks:
         self._frames += len(block.coarse)
         for number, rests_on in enumerate(block.rests_on, block.first):
             if rests_on in self._rests_on:
-                self._rests_on[rests_on].append(number)
+                self._rests_on[rests_on].add(number)
         for number, doubts in enumerate(block.doubts, block.first):
+            if doubts:
+                self._doubtful.add(number)
             for doubt in doubts:
-                self._doubted.setdefault(doubt, []).append(number)
+                self._doubted.setdefault(doubt, FrameNumbers(4)).add(number)
         if not block.posed:
             return
         self._outside += block.outside
@@ -180,22 +212,18 @@ class Checks:
     def warn(self) -> None:
         """Say what was found, as CaffeCompatWarnings, with the evidence."""
         bridged, none = self._rests_on[BRIDGED], self._rests_on[NONE]
-        if bridged:
+        if bridged.count:
             _warn(
-                f"2D poses: {len(bridged)} of {self._frames} frames have joints that were not seen, and rest on the "
-                f"frames before and after: {numbers_in_words(bridged)}"
+                f"2D poses: {bridged.count} of {self._frames} frames have joints that were not seen, and rest on the "
+                f"frames before and after: {bridged}"
             )
-        if none:
-            _warn(
-                f"2D poses: {len(none)} of {self._frames} frames have too few joints and get no pose: "
-                f"{numbers_in_words(none)}"
-            )
+        if none.count:
+            _warn(f"2D poses: {none.count} of {self._frames} frames have too few joints and get no pose: {none}")
         if self._doubted:
-            count = len({number for numbers in self._doubted.values() for number in numbers})
-            signs = "; ".join(f"{doubt} in {numbers_in_words(at, 4)}" for doubt, at in self._doubted.items())
+            signs = "; ".join(f"{doubt} in {numbers}" for doubt, numbers in self._doubted.items())
             _warn(
-                f"the poses of {count} of {self._frames} frames are doubtful: boxes or 2D poses are wrong, or the "
-                f"model sees nothing that it knows: {signs}"
+                f"the poses of {self._doubtful.count} of {self._frames} frames are doubtful: boxes or 2D poses are "
+                f"wrong, or the model sees nothing that it knows: {signs}"
             )
         for reason in self._sides.reasons:
             _warn(f"2D poses: left and right may be exchanged: {reason}")
@@ -259,22 +287,6 @@ class Poses:
 def _shown_2d(block: Block) -> np.ndarray | None:
     """(n, 32): the 2D poses given, else the projected ones; None of a network without projector."""
     return block.projected if block.projected is None or block.pose2d is None else block.pose2d
-
-
-def numbers_in_words(numbers: list[int], most: int = 8) -> str:
-    """Rising numbers as ranges, the first few of them.
-
-    >>> numbers_in_words([5, 6, 7, 9])
-    '5-7, 9'
-    """
-    ranges: list[list[int]] = []
-    for number in numbers:
-        if ranges and ranges[-1][1] == number - 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    said = [str(first) if first == last else f"{first}-{last}" for first, last in ranges]
-    return ", ".join(said[:most]) + (f" and {len(said) - most} more" if len(said) > most else "")
 
 
 def _warn(text: str) -> None:

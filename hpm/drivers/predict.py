@@ -75,12 +75,13 @@ def predict(
     device: torch.device | str = "cpu",
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Predicted:
-    """3D poses of people in a video, a folder of pictures, or pictures: what ``hpm predict`` does.
+    """3D poses of people in a video, a folder or a list of pictures, or pictures: what ``hpm predict`` does.
 
     Crops are squares about ``boxes``, else about 2D poses, else whole frames; boxes and keypoints count the frames that
     ``every`` keeps. With 2D poses, from ``keypoints`` or a ``detector``, poses are refined.
 
     Args:
+        sources: see :func:`hpm.files.pictures.read_frames`.
         model: a ``.pt``; refinement asks for a verified one, unless ``allow_unverified``.
         save: the folder for crops and poses; see :class:`.footage_sinks.PoseFiles`.
         boxes: (frames, 4) or (4,), pixels, or their file; see :func:`hpm.files.keypoints.read_boxes`.

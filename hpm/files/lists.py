@@ -9,6 +9,7 @@
 | ``result<k>_unnorm.csv``, ``result<k>_change_unnorm.csv`` | ``index,v1,...,v48`` in mm, the index from 1 |
 | ``refine3d_<k>.txt`` | ``v1,...,v48`` in mm |
 | ``<rate>mpjp_<k>.txt`` | MPJPE in mm of the coarse, the corrected and the refined pose, spaces between |
+| list of pictures alone, of ``hpm predict`` | ``path`` |
 
 Every reader comes in two forms: ``stream_...`` gives blocks of lines and needs little memory, ``read_...`` all at once.
 Errors name the file and the line. Where the files lie: :mod:`.folders`.
@@ -43,6 +44,7 @@ __all__ = [
     "read_results",
     "refined_line",
     "stream_list",
+    "stream_pictures",
     "stream_refined",
     "stream_results",
     "write_list",
@@ -163,6 +165,24 @@ def write_list(path: str | os.PathLike[str], lines: Iterable[str]) -> None:
     with atomic_write(path) as handle:
         for line in lines:
             handle.write(line.encode())
+
+
+def stream_pictures(path: str | os.PathLike[str]) -> Iterator[str]:
+    """The pictures of a list without poses, one by one; a path that is not absolute is below the list's folder.
+
+    Raises:
+        FileError: missing or empty, or a line of a list with poses.
+    """
+
+    def parse(line: str) -> str:
+        name, _, numbers = line.rpartition(" ")
+        if name and numbers.count(",") + 1 in _LIST_LINES:
+            raise _BadLine("a path alone was expected; poses of lists with poses are what `hpm coarse` gives")
+        return line
+
+    folder = os.path.dirname(os.fspath(path))
+    for names in _blocks(path, parse, BLOCK):
+        yield from (os.path.join(folder, name) for name in names)
 
 
 def stream_results(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ from caffe_compat.errors import UsageError
 from caffe_compat.formats.images import read_picture
 from caffe_compat.formats.videos import frames_per_second, video_frames
 
+from .lists import stream_pictures
+
 __all__ = ["FramesInOrder", "PictureFiles", "frame_names", "frame_rate", "picture_names", "read_frames"]
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+_LIST = ".txt"
 
 
 class PictureFiles:
@@ -63,23 +67,24 @@ class FramesInOrder:
 
 def frame_names(sources: Sequence[str | os.PathLike[str]], every: int, count: int) -> list[str]:
     """What the frames of :func:`read_frames` are called: a video's by their own numbers, pictures by their files."""
-    paths = picture_names(sources, every)
+    paths = _pictures(sources, every)
     if paths is None:
         return [f"frame {number * every}" for number in range(count)]
-    return [f"frame {number * every}: {Path(path).name}" for number, path in enumerate(paths[:count])]
+    return [f"frame {number * every}: {Path(path).name}" for number, path in enumerate(islice(paths, count))]
 
 
 def read_frames(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> Iterator[np.ndarray]:
-    """The pictures of a video, of a folder (by name) or of a list of files: (height, width, 3), uint8, blue first.
+    """The pictures of a video, of a folder (by name), of a list, or of files: (height, width, 3), uint8, blue first.
 
     Args:
+        sources: a list is a ``.txt`` with a path a line, which is read as the frames are.
         every: the first of so many is kept.
 
     Raises:
-        UsageError: nothing to read. FileError: a picture or a video that is missing, truncated or nothing that OpenCV
-            reads. MissingExtraError: no OpenCV.
+        UsageError: nothing to read. FileError: a picture, a list or a video that is missing, truncated or nothing that
+            OpenCV reads. MissingExtraError: no OpenCV.
     """
-    paths = picture_names(sources, every)
+    paths = _pictures(sources, every)
     if paths is None:
         for number, decode in enumerate(video_frames(Path(sources[0]))):
             if number % every == 0:
@@ -90,24 +95,39 @@ def read_frames(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> It
 
 
 def picture_names(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> list[str] | None:
-    """The files that :func:`read_frames` reads; None of a video. Raises UsageError: nothing to read."""
-    paths = [Path(source) for source in sources]
-    if len(paths) == 1 and os.path.isdir(paths[0]):
-        folder = paths[0]
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _PICTURES)
-        if not paths:
-            raise UsageError(f"{folder} holds no pictures ({', '.join(_PICTURES)})")
-    if len(paths) == 1 and paths[0].suffix.lower() not in _PICTURES:
-        return None
-    if not paths:
+    """The files that :func:`read_frames` reads; None of a video. Raises UsageError, FileError: nothing to read."""
+    paths = _pictures(sources, every)
+    return None if paths is None else list(paths)
+
+
+def _pictures(sources: Sequence[str | os.PathLike[str]], every: int) -> Iterator[str] | None:
+    """One after the other; None of a video. Raises UsageError: nothing to read."""
+    if not sources:
         raise UsageError("no pictures to read")
-    return [str(path) for path in paths[::every]]
+    only = os.fspath(sources[0]) if len(sources) == 1 else None
+    if only is None:
+        paths: Iterable[str] = [os.fspath(source) for source in sources]
+    elif os.path.isdir(only):
+        paths = [os.path.join(only, name) for name in sorted(os.listdir(only)) if _ending(name) in _PICTURES]
+        if not paths:
+            raise UsageError(f"{only} holds no pictures ({', '.join(_PICTURES)})")
+    elif _ending(only) == _LIST:
+        paths = stream_pictures(only)
+    elif _ending(only) in _PICTURES:
+        paths = [only]
+    else:
+        return None
+    return islice(paths, 0, None, every)
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def frame_rate(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> float | None:
     """Frames per second that :func:`read_frames` keeps of a video; None of pictures, or if the video does not tell."""
     path = Path(sources[0])
-    if len(sources) != 1 or os.path.isdir(path) or path.suffix.lower() in _PICTURES:
+    if len(sources) != 1 or os.path.isdir(path) or path.suffix.lower() in (*_PICTURES, _LIST):
         return None
     rate = frames_per_second(path)
     return rate / every if rate is not None else None

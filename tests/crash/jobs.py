@@ -16,17 +16,14 @@ from caffe_compat.cli import main
 from caffe_compat.training.solver import latest_snapshot
 from hpm.files.folders import DataFolder, ResultFolder
 from hpm.files.lists import format_list_line, write_list
-from hpm.model import PoseMachine
-from hpm.scaling import REFINEMENT_BOUNDS
 from tests.extraction.small import write_images
-from tests.hpm.tiny import write_action
+from tests.hpm.tiny import tiny_model, write_action
 from tests.training.tiny_training import write_training
 
 __all__ = ["Job", "jobs"]
 
 REFERENCE = Path(__file__).parents[2] / "reference_outputs"
 FORMATS = REFERENCE / "formats"
-MASK3D = REFERENCE / "tiny_mask3d"
 
 Main: TypeAlias = Callable[[Sequence[str] | None], NoReturn]
 
@@ -112,23 +109,15 @@ def _pose(*arguments: str) -> Callable[[], object]:
     return _command(hpm.cli.main, *arguments)
 
 
-def _model(folder: Path) -> None:
-    machine = PoseMachine.from_caffe(
-        MASK3D / "deploy.prototxt", MASK3D / "tiny_mask3d.caffemodel", bounds=REFINEMENT_BOUNDS
-    )
-    machine.verify(MASK3D / "tiny_mask3d.h5")
-    machine.save(folder / "model.pt")
-
-
 def _actions(folder: Path) -> None:
-    _model(folder)
+    tiny_model(REFERENCE, folder)
     for action in (1, 2):
         write_action(folder, action, 12)
     np.save(folder / "points.npy", np.random.RandomState(0).uniform(5, 55, (12, 16, 2)))
 
 
 def _results(folder: Path) -> None:
-    _model(folder)
+    tiny_model(REFERENCE, folder)
     data, chance = DataFolder(folder), np.random.RandomState(3)
     data.ground_truth(1).parent.mkdir(parents=True)
     coarse = ResultFolder(folder / "coarse")

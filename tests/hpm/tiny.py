@@ -9,8 +9,26 @@ import numpy as np
 
 from hpm.files.folders import DataFolder
 from hpm.files.lists import format_list_line, write_list
+from hpm.model import PoseMachine
+from hpm.scaling import REFINEMENT_BOUNDS
 
 SIDE = 64
+
+
+def tiny_machine(reference: Path) -> PoseMachine:
+    """Small and verified, by the published bounds."""
+    stored = reference / "tiny_mask3d"
+    machine = PoseMachine.from_caffe(
+        stored / "deploy.prototxt", stored / "tiny_mask3d.caffemodel", bounds=REFINEMENT_BOUNDS
+    )
+    machine.verify(stored / "tiny_mask3d.h5")
+    return machine
+
+
+def tiny_model(reference: Path, folder: Path) -> Path:
+    """``model.pt`` in a folder, of :func:`tiny_machine`."""
+    tiny_machine(reference).save(folder / "model.pt")
+    return folder / "model.pt"
 
 
 def random_frames(count: int, seed: int = 0, height: int = SIDE, width: int = SIDE) -> np.ndarray:

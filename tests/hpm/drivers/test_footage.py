@@ -18,8 +18,7 @@ from hpm.files.exports import Motion, export_poses
 from hpm.files.lists import read_results, refined_line
 from hpm.files.numbers import as_in_results, as_refined
 from hpm.model import PoseMachine
-from hpm.scaling import REFINEMENT_BOUNDS
-from tests.hpm.tiny import random_frames
+from tests.hpm.tiny import random_frames, tiny_machine
 
 # What untrained weights make of noise has no limbs to speak of.
 pytestmark = pytest.mark.filterwarnings("ignore:.*nothing that it knows:caffe_compat.errors.CaffeCompatWarning")
@@ -27,12 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*nothing that it knows:caffe_co
 
 @pytest.fixture
 def machine(reference: Path) -> PoseMachine:
-    folder = reference / "tiny_mask3d"
-    machine = PoseMachine.from_caffe(
-        folder / "deploy.prototxt", folder / "tiny_mask3d.caffemodel", bounds=REFINEMENT_BOUNDS
-    )
-    machine.verify(folder / "tiny_mask3d.h5")
-    return machine
+    return tiny_machine(reference)
 
 
 def test_numbers_are_those_that_a_reader_of_the_file_finds() -> None:

@@ -16,9 +16,7 @@ import pytest
 
 from hpm.files.folders import DataFolder, ResultFolder
 from hpm.files.lists import format_list_line, write_list
-from hpm.model import PoseMachine
-from hpm.scaling import REFINEMENT_BOUNDS
-from tests.hpm.tiny import write_action
+from tests.hpm.tiny import tiny_model, write_action
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="kill -9 is POSIX")]
 
@@ -28,13 +26,7 @@ KILLS = 6
 
 @pytest.fixture
 def model(reference: Path, tmp_path: Path) -> Path:
-    folder = reference / "tiny_mask3d"
-    machine = PoseMachine.from_caffe(
-        folder / "deploy.prototxt", folder / "tiny_mask3d.caffemodel", bounds=REFINEMENT_BOUNDS
-    )
-    machine.verify(folder / "tiny_mask3d.h5")
-    machine.save(tmp_path / "model.pt")
-    return tmp_path / "model.pt"
+    return tiny_model(reference, tmp_path)
 
 
 def _at_work(out: Path, *command: object) -> subprocess.Popen[bytes]:

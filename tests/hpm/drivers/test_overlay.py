@@ -13,10 +13,8 @@ from hpm.datasets.cameras import Crop
 from hpm.drivers import predict_outputs
 from hpm.drivers.predict import predict
 from hpm.files.pictures import FramesInOrder, frame_names
-from hpm.model import PoseMachine
-from hpm.scaling import REFINEMENT_BOUNDS
 from hpm.visualize import Scene
-from tests.hpm.tiny import random_frames
+from tests.hpm.tiny import random_frames, tiny_model
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*(nothing that it knows|too few joints|were not seen|2D poses):caffe_compat.errors.CaffeCompatWarning"
@@ -25,13 +23,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture
 def model(reference: Path, tmp_path: Path) -> Path:
-    folder = reference / "tiny_mask3d"
-    machine = PoseMachine.from_caffe(
-        folder / "deploy.prototxt", folder / "tiny_mask3d.caffemodel", bounds=REFINEMENT_BOUNDS
-    )
-    machine.verify(folder / "tiny_mask3d.h5")
-    machine.save(tmp_path / "model.pt")
-    return tmp_path / "model.pt"
+    return tiny_model(reference, tmp_path)
 
 
 @pytest.fixture

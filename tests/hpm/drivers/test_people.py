@@ -15,10 +15,8 @@ from hpm.detectors import Detector
 from hpm.drivers.footage_squares import squares_about
 from hpm.drivers.predict import predict
 from hpm.joint_orders import H36M16
-from hpm.model import PoseMachine
 from hpm.people import Person
-from hpm.scaling import REFINEMENT_BOUNDS
-from tests.hpm.tiny import random_frames
+from tests.hpm.tiny import random_frames, tiny_model
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*(nothing that it knows|too few joints|were not seen):caffe_compat.errors.CaffeCompatWarning"
@@ -47,13 +45,7 @@ class _Two:
 
 @pytest.fixture
 def model(reference: Path, tmp_path: Path) -> Path:
-    folder = reference / "tiny_mask3d"
-    machine = PoseMachine.from_caffe(
-        folder / "deploy.prototxt", folder / "tiny_mask3d.caffemodel", bounds=REFINEMENT_BOUNDS
-    )
-    machine.verify(folder / "tiny_mask3d.h5")
-    machine.save(tmp_path / "model.pt")
-    return tmp_path / "model.pt"
+    return tiny_model(reference, tmp_path)
 
 
 @pytest.fixture
