@@ -1,6 +1,6 @@
 """The most memory that the pose system's commands take, by the number of frames, with the model that ships.
 
-    python benchmarks/long_footage.py FOLDER [--frames 5000 --frames 20000]
+    python benchmarks/long_footage.py FOLDER [--frames 5000 --frames 20000] [--only predict]
 
 Each command runs in a process of its own: ``predict`` on a list of pictures, the same with 2D poses that refine, and
 ``coarse`` and ``refine`` on a list with labels. The lists name the shipped pictures again and again. What is written
@@ -71,6 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--frames", type=int, action="append", help="may be repeated")
+    parser.add_argument("--only", choices=COMMANDS, action="append", help="of the commands; may be repeated")
     parser.add_argument("--run", choices=COMMANDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
@@ -80,7 +81,7 @@ def main() -> None:
         options.folder.mkdir(parents=True, exist_ok=True)
         prepare(options.folder, frames)
         print(f"{frames} frames", flush=True)
-        for command in COMMANDS:
+        for command in options.only or COMMANDS:
             subprocess.run([sys.executable, __file__, str(options.folder), "--run", command], check=True)
 
 

@@ -118,7 +118,8 @@ def train(
     """Train PHASE, or go on from its last snapshot in --out; all is the four phases after the 2D pre-training.
 
     The 2D pre-training is train_test_cpm, or pose_train_test_from_release: heat maps, from MPII's own annotation and
-    pictures. To go on from the latter, name its model as --weights.
+    pictures. To go on from the latter, name its model as --weights. pose_2d trains a network of 2D poses instead of 3D
+    ones, for hpm refine --pose2d ours; it starts from the pre-training, too.
 
     SIGINT writes a snapshot and stops. Under torchrun (torchrun --nproc-per-node 2 -m hpm train ...) gradients are
     averaged over all processes, each of which reads batches of its own.

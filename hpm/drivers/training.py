@@ -1,4 +1,4 @@
-"""The phases of training, one after the other: 2D pre-training, of two kinds, then the original's four.
+"""The phases of training, one after the other: 2D pre-training, of two kinds, then the original's four; and 2D poses.
 
     from hpm.drivers.training import TrainingOptions, train_phase
     train_phase("2d_to_3d", data="data", weights="cpm.caffemodel", out="run")
@@ -74,13 +74,17 @@ PHASES: Mapping[str, Phase] = MappingProxyType(
             Phase("3d_to_2d", 1e-4, 300_000, "2d_to_3d", 20_000, 1000),
             Phase("finetune_whole", 1e-5, 400_000, "3d_to_2d", 20_000, 1000),
             Phase("mask3d", 1e-5, 400_000, "finetune_whole", 50_000, 1000),
+            Phase("pose_2d", 1e-4, 800_000, PRETRAINING, 20_000, 1000),
         )
     }
 )
 """In their order. The original went on to ``3d_to_2d`` from iteration 300,000 of ``2d_to_3d``. It took a snapshot of
 the pre-training every 100 iterations; here it is every 10,000. It has no solver for the pre-training by heat maps: the
 iterations are the CPM release's, the rest is the other pre-training's. Either kind's weights do to start ``2d_to_3d``
-from; it takes those of ``train_test_cpm`` unless told."""
+from; it takes those of ``train_test_cpm`` unless told.
+
+``pose_2d`` is beside the others: a network of 2D poses for ``hpm refine --pose2d ours``. The authors' own comes without
+a solver: the iterations are those that the folder of its results is named after, the rest is that of ``2d_to_3d``."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def test_the_whole_chain(data: Path, tmp_path: Path, device: torch.device) -> No
             phase, data, tmp_path, options=_options(phase), seed=4, device=device, workers=0, observer=seen.append
         )
         assert models[phase] == trained_model(phase, tmp_path)
-    assert sum(isinstance(event, IterationShown) for event in seen) == 5 * 4
+    assert sum(isinstance(event, IterationShown) for event in seen) == 6 * 4
     arrays = {phase: _arrays(model) for phase, model in models.items() if model is not None}
 
     def changed(before: str, after: str, layer: str) -> bool:
@@ -70,6 +70,7 @@ def test_the_whole_chain(data: Path, tmp_path: Path, device: torch.device) -> No
     assert not changed("2d_to_3d", "3d_to_2d", "conv1_1")
     assert changed("3d_to_2d", "finetune_whole", "conv1_1")
     assert changed("3d_to_2d", "finetune_whole", "change")
+    assert not changed("train_test_cpm", "pose_2d", "conv1_1")
     assert not changed("finetune_whole", "mask3d", "conv4_7_CPM")
     assert changed("finetune_whole", "mask3d", "lstm1")
     _, report = build_net(define("deploy", NETWORK), models["mask3d"])
@@ -126,6 +127,7 @@ def test_other_settings_in_the_same_folder(data: Path, tmp_path: Path) -> None:
 
 def test_the_original_s_numbers_are_the_defaults(data: Path, tmp_path: Path) -> None:
     plan = {"train_test_cpm": 1e-4, "2d_to_3d": 1e-4, "3d_to_2d": 1e-4, "finetune_whole": 1e-5, "mask3d": 1e-5}
+    plan["pose_2d"] = 1e-4
     assert {phase.name: phase.learning_rate for phase in PHASES.values()} == plan | {HEAT_MAPS: 1e-4}
     weights = train_phase("train_test_cpm", data, tmp_path, options=PRETRAINING, seed=1, workers=0)
     network = replace(NETWORK, channels=(2, 3, 4, 5, 6, 7))
