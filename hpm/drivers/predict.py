@@ -81,8 +81,7 @@ def predict(
     ``every`` keeps. With 2D poses, from ``keypoints`` or a ``detector``, poses are refined.
 
     Args:
-        sources: see :func:`hpm.files.pictures.read_frames`.
-        model: a ``.pt``; refinement asks for a verified one, unless ``allow_unverified``.
+        sources: see :func:`.pictures.read_frames`. model: a ``.pt``, for refinement verified or ``allow_unverified``.
         save: the folder for crops and poses; see :class:`.footage_sinks.PoseFiles`.
         boxes: (frames, 4) or (4,), pixels, or their file; see :func:`hpm.files.keypoints.read_boxes`.
         keypoints: (frames, 16, 2) or, with confidences, (frames, 16, 3), pixels, in the order of H36M16; or the file of
