@@ -11,12 +11,12 @@ EXTRAS = {
     "plots": ["matplotlib>=3.8", "pillow>=10", "imageio-ffmpeg>=0.5"],
     "tensorboard": ["tensorboard>=2.14"],
     "draw": ["pydot>=3"],  # pycaffe's pictures of networks; graphviz itself comes from the system
-    "onnx": ["onnx>=1.16", "onnxruntime>=1.20"],  # writing .onnx, and running it to see that it is right
-    "openvino": ["onnx>=1.16", "onnxruntime>=1.20", "openvino>=2024.4"],
+    "onnx": ["onnx>=1.16", "onnxruntime>=1.21"],  # writing .onnx and running it, with weights that lie beside it
+    "openvino": ["onnx>=1.16", "onnxruntime>=1.21", "openvino>=2024.4"],
     "safetensors": ["safetensors>=0.4.3"],  # weights of other libraries, and of plain PyTorch source
     "parquet": ["pyarrow>=15"],  # features of images as tables
     "cluster": ["ray>=2.9"],  # features of images on many machines
-    "detect": ["ai-edge-litert>=1.4", "onnxruntime>=1.20", "opencv-python-headless>=4.8"],  # 2D poses for hpm predict
+    "detect": ["ai-edge-litert>=1.4", "onnxruntime>=1.21", "opencv-python-headless>=4.8"],  # 2D poses for hpm predict
     "h36m": ["cdflib>=1.2"],  # the official Human3.6M files
 }
 

@@ -12,6 +12,8 @@ if [ ! -x "$folder/bin/python" ]; then
     "${PYTHON:-python3}" -m venv "$folder"
     "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir -c constraints-minimum.txt \
         -e ".[all]" pytest pytest-xdist hypothesis
+    # It checks how source is formatted that the tests make: a tool, of the set-up's version.
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir -c constraints.txt ruff
 fi
 "$folder/bin/python" -m pip check
 # h5py before 3.9 asks numpy for a function that numpy 1.25 calls by another name.

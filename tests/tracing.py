@@ -6,10 +6,12 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-__all__ = ["FOLLOWS_STRICTLY", "export", "size"]
+__all__ = ["FOLLOWS_STRICTLY", "KEEPS_LOOPS", "export", "size"]
 
 FOLLOWS_STRICTLY = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 7)
 """Whether ``torch.export`` can follow a net with ``strict=True``; where not, that is its default."""
+KEEPS_LOOPS = FOLLOWS_STRICTLY
+"""Whether a program can have a loop, as suppression of boxes is one."""
 
 
 def export(module: nn.Module, *arguments: object, **options: object) -> torch.export.ExportedProgram:

@@ -12,9 +12,22 @@ from torch import Tensor
 
 from ..errors import LayerError
 
-__all__ = ["insist", "repeated", "rows_or"]
+__all__ = ["insist", "is_exporting", "repeated", "rows_or"]
 
 State = tuple[Tensor, ...]
+
+
+def is_exporting() -> bool:
+    """Whether ``torch.export`` is tracing.
+
+    >>> is_exporting()
+    False
+    """
+    # Torch 2.6 has no name for that: there, tracing without dynamo is what exports.
+    told = getattr(torch.compiler, "is_exporting", None)
+    if told is not None:
+        return bool(told())
+    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
 
 
 def repeated(goes_on: Callable[..., Tensor], step: Callable[..., State], state: State) -> State:
@@ -23,7 +36,9 @@ def repeated(goes_on: Callable[..., Tensor], step: Callable[..., State], state: 
     >>> repeated(lambda x: x < 100, lambda x: (x * x,), (torch.tensor(3),))
     (tensor(6561),)
     """
-    if torch.compiler.is_exporting():
+    if is_exporting():
+        if not hasattr(torch.compiler, "is_exporting"):
+            raise NotImplementedError("torch 2.6 keeps no loops")
         from torch._higher_order_ops.while_loop import while_loop
 
         return tuple(while_loop(goes_on, step, state))
@@ -38,7 +53,7 @@ def insist(condition: Tensor, message: str, *, layer: str, type: str) -> None:
     Raises:
         LayerError: ``condition`` does not hold. An exported program raises torch's own kind of error.
     """
-    if torch.compiler.is_exporting():
+    if is_exporting():
         torch._assert_async(condition, f"layer {layer!r} ({type}): {message}")
     elif not condition:
         raise LayerError(message, layer=layer, type=type)
@@ -50,7 +65,7 @@ def rows_or(rows: Tensor, instead: Tensor) -> Tensor:
     >>> rows_or(torch.zeros(0, 2), torch.ones(1, 2))
     tensor([[1., 1.]])
     """
-    if not torch.compiler.is_exporting():
+    if not is_exporting():
         return rows if len(rows) else instead
     # Whether there are any is a value in a program, not a number of Python's.
     there = rows.new_ones(rows.shape[0], dtype=torch.bool)

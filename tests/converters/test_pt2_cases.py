@@ -25,6 +25,7 @@ from converters.samples import sample_inputs
 from tests.converters.alone import TorchAlone
 from tests.converters.test_onnx_cases import REFERENCE, _cases, _net
 from tests.networks import filled, input_layer, layer
+from tests.tracing import KEEPS_LOOPS
 
 WINDOWS = "happynear/caffe-windows"
 
@@ -44,7 +45,12 @@ def test_a_case_runs_equal_with_torch_alone(file_name: str, name: str, tmp_path:
         arrays = named_arrays(case, "bottom")
     path = str(tmp_path / "case.pt2")
     given = {k: x.astype(np.float32) for k, x in arrays.items() if k in net.program.needed_inputs}
-    converters.find_target("pt2").write(net, path)
+    try:
+        converters.find_target("pt2").write(net, path)
+    except NetworkError as error:
+        if KEEPS_LOOPS or "torch 2.6 keeps no loops; stop before it" not in error.detail:
+            raise
+        return
     expected = {k: x.detach().numpy() for k, x in net.run(given).items()}
     (found,) = run_alone(path, [given])
     assert found.keys() == expected.keys()
@@ -57,6 +63,10 @@ def test_detections_of_any_batch(tmp_path: Path) -> None:
     with open_hdf5(REFERENCE / "fork_layers_first.h5") as file:
         name = next(name for name in file if name.startswith("DetectionOutput."))
         net = _net(file[name], name)
+    if not KEEPS_LOOPS:
+        with pytest.raises(NetworkError, match=r"layer 'l' \(DetectionOutput\): .*torch 2.6 keeps no loops"):
+            program_of(net)
+        return
     program_of(net)  # of one size, whose loop torch keeps
     exported = converters.export(net, tmp_path / "case.pt2", dynamic_batch=True)
     assert exported.verification is not None

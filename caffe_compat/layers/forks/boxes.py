@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..exporting import repeated
+from ..exporting import is_exporting, repeated
 
 __all__ = ["area", "best_apart", "decode", "encode", "overlap", "pixel_overlap", "suppress"]
 
@@ -83,7 +83,7 @@ def suppress(
         measure: how much a kept box (its first argument) and others overlap; their shapes broadcast.
         limit: how many of a row are kept at most.
     """
-    if eta < 1 or torch.compiler.is_exporting():
+    if eta < 1 or is_exporting():
         return _suppress_one_by_one(boxes, candidates, threshold, eta, measure, limit)
     kept = torch.zeros_like(candidates)
     for row, own in enumerate(candidates):
@@ -112,7 +112,7 @@ def best_apart(
     Args:
         threshold, measure, limit: as :func:`suppress` takes them.
     """
-    if torch.compiler.is_exporting():
+    if is_exporting():
         all_of_them = torch.ones_like(boxes[None, :, 0], dtype=torch.bool)
         stay = _suppress_one_by_one(boxes[None], all_of_them, threshold, 1.0, measure, limit)
         return stay[0].nonzero()[:, 0]

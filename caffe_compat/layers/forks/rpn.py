@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
+from ..exporting import is_exporting
 from ..precision import widened
 from .boxes import suppress
 
@@ -147,7 +148,7 @@ def _descending(score: Tensor, count: int, *, swaps: bool) -> Tensor:
     """Where the ``count`` highest scores are, in the order in which the fork's quicksort leaves them."""
     order = score.argsort(descending=True, stable=True)
     count = min(count, len(order))
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return order[:count]  # a program keeps the order of equal scores
     ranked = score[order[: count + 1]]
     if bool((ranked[1:] != ranked[:-1]).all()):
