@@ -56,7 +56,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "forks.activation": ("Mish",),
     "forks.bn": ("BN",),
     "forks.box_loss": ("BoxAnnotatorOHEM", "SoftmaxWithLoss", "SoftmaxWithLossOHEM"),
-    "forks.c3d": ("CONVOLUTION3D", "Convolution3D", "Deconvolution3D", "POOLING3D", "Pooling3D"),
+    "forks.c3d": ("CONVOLUTION3D", "Convolution3D", "DECONVOLUTION3D", "Deconvolution3D", "POOLING3D", "Pooling3D"),
     "forks.cascade_loss": ("DetectionGroupAccuracy", "DetectionGroupLoss"),
     "forks.center_grid": ("CenterGridOutput",),
     "forks.changed": ("Embed", "MVN", "SoftmaxWithLoss"),

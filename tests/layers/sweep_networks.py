@@ -96,6 +96,14 @@ def own_bases() -> Iterator[Base]:
         ),
         dialect=C3D,
     )
+    yield from_text(
+        _net(
+            'type: "DECONVOLUTION3D" top: "y" convolution_param { num_output: 3 pad: 1 temporal_pad: 1 kernel_size: 3 '
+            f"kernel_depth: 3 stride: 2 temporal_stride: 2 weight_filler {constant} bias_filler {constant} }}",
+            x=volume,
+        ),
+        dialect=C3D,
+    )
     for pool in ("pool: AVE pad: 1", "pool: MAX"):
         yield from_text(
             _net(

@@ -84,18 +84,30 @@ class Deconvolution3D(Layer):
         return functional.conv_transpose3d(x, self.weight, bias, self.stride, self.pad)
 
 
+@layer("DECONVOLUTION3D", bottoms=1, tops=1, dialects=(_FORK,), verified=False)
+def deconvolution_3d_first(spec: LayerSpec) -> Layer:
+    params = spec.params("convolution_param")
+    params.ignore("group", "filter_group")  # which the fork does not read for this type
+    return _deconvolution(spec, params, bias=params.bias_term)
+
+
 @layer("Deconvolution3D", bottoms=1, tops=1, dialects=(_NEXT,))
 def deconvolution_3d(spec: LayerSpec) -> Layer:
-    params, shape = spec.params("convolution3d_param"), spec.volumes()
+    params = spec.params("convolution3d_param")
     # Which the fork does not read for this type; whether there is a bias says the parameter of plane convolutions.
     params.ignore("group", "filter_group", "bias_term")
+    return _deconvolution(spec, params, bias=spec.params("convolution_param").bias_term)
+
+
+def _deconvolution(spec: LayerSpec, params: Params, *, bias: bool) -> Layer:
+    shape = spec.volumes()
     kernel, stride = _sizes(spec, params)
-    pad = (params.temporal_pad, params.pad, params.pad)
+    around = _one(spec, params, "pad", 0)
+    pad = (params.temporal_pad, around, around)
     sizes = [(n - 1) * s + k - 2 * p for n, k, s, p in zip(shape[2:], kernel, stride, pad, strict=True)]
     if params.num_output < 1 or min(sizes) < 1 or min(shape[2:]) < 1:
         spec.fail(f"num_output {params.num_output}, kernel {list(kernel)} and pad {list(pad)} do not fit {list(shape)}")
-    bias = bool(spec.params("convolution_param").bias_term)
-    return Deconvolution3D(shape[1], kernel, stride, pad, params, bias=bias)
+    return Deconvolution3D(shape[1], kernel, stride, pad, params, bias=bool(bias))
 
 
 def _convolution(spec: LayerSpec, params: Params) -> Layer:

@@ -1,4 +1,4 @@
-"""CONVOLUTION3D and POOLING3D, and their namesakes of version 1.1, against slow definitions."""
+"""CONVOLUTION3D, DECONVOLUTION3D and POOLING3D, and their namesakes of version 1.1, against slow definitions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.layers.building import assert_equals, build, give_values, precise
 FORK = "facebookarchive/C3D"
 NEXT = "facebookarchive/C3D:C3D-v1.1/src/caffe/proto/caffe.proto"
 CONVOLUTIONS = [(FORK, "CONVOLUTION3D", "convolution_param"), (NEXT, "Convolution3D", "convolution3d_param")]
+DECONVOLUTIONS = [(FORK, "DECONVOLUTION3D", "convolution_param"), (NEXT, "Deconvolution3D", "convolution3d_param")]
 POOLINGS = [(FORK, "POOLING3D", "pooling_param"), (NEXT, "Pooling3D", "pooling3d_param")]
 
 
@@ -115,12 +116,14 @@ def test_refused(text: str, shape: tuple[int, ...], message: str) -> None:
         build(text, shape, dialect=FORK)
 
 
-def test_deconvolution_3d(device: torch.device) -> None:
+@pytest.mark.parametrize(("dialect", "kind", "field"), DECONVOLUTIONS)
+def test_deconvolution_3d(dialect: str, kind: str, field: str, device: torch.device) -> None:
     """What a cell adds to the top, cell by cell; a bias unless convolution_param says no."""
     x = np.random.RandomState(0).randn(2, 3, 2, 4, 3)
-    text = """type: "Deconvolution3D" convolution3d_param { num_output: 5 kernel_size: 3 kernel_depth: 2 stride: 2
-    temporal_stride: 3 pad: 1 temporal_pad: 1 group: 3 bias_term: false }"""
-    module = give_values(build(text, x.shape, dialect=NEXT), device).to(precise(device))
+    # Whether there is a bias, version 1.1 reads elsewhere.
+    text = f"""type: "{kind}" {field} {{ num_output: 5 kernel_size: 3 kernel_depth: 2 stride: 2 temporal_stride: 3
+    pad: 1 temporal_pad: 1 group: 3 filter_group: 2 bias_term: {str(dialect == FORK).lower()} }}"""
+    module = give_values(build(text, x.shape, dialect=dialect), device).to(precise(device))
     weight, bias = (blob.detach().cpu().numpy() for blob in (module.weight, module.bias))
     assert weight.shape == (3, 5, 2, 3, 3)
     assert bias.shape == (1, 1, 1, 1, 5)
@@ -130,9 +133,10 @@ def test_deconvolution_3d(device: torch.device) -> None:
         whole[:, :, 3 * t : 3 * t + 2, 2 * h : 2 * h + 3, 2 * w : 2 * w + 3] += added
     expected = whole[:, :, 1:-1, 1:-1, 1:-1] + bias.reshape(5, 1, 1, 1)
     assert_equals(module(torch.tensor(x, device=device, dtype=precise(device))), expected)
-    plain = build(f"{text} convolution_param {{ bias_term: false }}", x.shape, dialect=NEXT)
-    assert plain.blob_names == ("weight",)
+    without = "convolution_param { bias_term: false }"
+    plain = text.replace("bias_term: true", "bias_term: false") if dialect == FORK else f"{text} {without}"
+    assert build(plain, x.shape, dialect=dialect).blob_names == ("weight",)
     with pytest.raises(LayerError, match="num_output 0, kernel"):
-        build(text.replace("num_output: 5", ""), x.shape, dialect=NEXT)
+        build(text.replace("num_output: 5", ""), x.shape, dialect=dialect)
     with pytest.raises(LayerError, match="do not fit"):
-        build(text.replace("temporal_pad: 1", "temporal_pad: 4"), x.shape, dialect=NEXT)
+        build(text.replace("temporal_pad: 1", "temporal_pad: 4"), x.shape, dialect=dialect)
