@@ -76,6 +76,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "forks.face": ("CenterLoss",),
     "forks.flow": ("ChannelNorm", "ExpMax", "FlowWarp", "Grid", "L1Loss", "Mean", "NegSquare", "Warp"),
     "forks.flow_resize": ("Accum", "Downsample", "Resample"),
+    "forks.flow_writer": ("FLOWriter",),
     "forks.focal": ("FocalLoss",),
     "forks.hard_mining": ("HardMining",),
     "forks.inner_product": ("InnerProduct",),

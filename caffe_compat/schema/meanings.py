@@ -153,6 +153,7 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
         Meaning(forks.WINDOWS_WU, "of sigmoids", quiet=True),
         Meaning(forks.DREADLORD[0], "gamma for the first class alone", forks.DREADLORD[1:], quiet=True),
     ),
+    "FLOWriter": (Meaning(forks.FLOWNET2, also=None),),
     "FlowWarp": (Meaning(forks.FLOWNET2, also=None),),
     "ChannelNorm": (Meaning(forks.FLOWNET2, also=None),),
     "Maximum": (

@@ -35,6 +35,9 @@ def single_fork_bases() -> Iterator[Base]:
     yield from _of_yolo()
     yield from _of_norms_and_volumes()
     yield from _of_inner_products()
+    for where in ('folder: "out" prefix: "a" suffix: "b"', 'file: "flow.flo"'):
+        text = net_text(f'type: "FLOWriter" writer_param {{ {where} }}', x=(2, 2, 4, 5))
+        yield from_text(text, dialect="lmb-freiburg/flownet2")
 
 
 def _of_any_map() -> Iterator[Base]:
