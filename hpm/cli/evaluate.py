@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
@@ -28,12 +29,16 @@ from .options import (
 __all__ = ["evaluate"]
 
 
+_ENDINGS = {".tex": "latex", ".csv": "csv", ".json": "json"}
+
+
 @dataclass(frozen=True)
 class _Table:
     """What is shown of an evaluation, and how."""
 
     layout: str
-    format_: str
+    format_: str | None
+    """None: by the ending of the file."""
     measure: str | None
     published: str | None
     root: Root
@@ -45,17 +50,29 @@ class _Table:
                 raise UsageError(f"{option} is for --layout paper")
         if self.root != "as-is" and self.layout == "kth":
             raise UsageError("--root is for Human3.6M: parts have no root")
-        possible = ("markdown", "latex", "csv") if paper else ("markdown", "csv", "json")
-        if self.format_ not in possible:
-            raise UsageError(f"--format {self.format_}: --layout {self.layout} has {', '.join(possible)}")
+        if self.format_ is not None:
+            self._check(f"--format {self.format_}", self.format_)
 
-    def text(self, found: Evaluation | PcpTable) -> str:
+    def _check(self, said: str, format_: str) -> None:
+        possible = ("markdown", "latex", "csv") if self.layout == "paper" else ("markdown", "csv", "json")
+        if format_ not in possible:
+            raise UsageError(f"{said}: --layout {self.layout} has {', '.join(possible)}")
+
+    def for_file(self, output: str | None) -> str:
+        """The format of what is written there, or shown. Raises UsageError of one that the layout has not."""
+        if self.format_ is not None:
+            return self.format_
+        format_ = _ENDINGS.get("" if output is None else Path(output).suffix.lower(), "markdown")
+        self._check(f"-o {output}", format_)
+        return format_
+
+    def text(self, found: Evaluation | PcpTable, format_: str) -> str:
         """The table."""
         if self.layout == "paper" and isinstance(found, Evaluation):
             rows = [] if self.published is None else read_published(self.published)
             paper = paper_table(found, self.measure or "mpjpe", rows)
-            return {"markdown": paper.to_markdown, "latex": paper.to_latex, "csv": paper.to_csv}[self.format_]()
-        return {"markdown": found.to_markdown, "csv": found.to_csv, "json": found.to_json}[self.format_]()
+            return {"markdown": paper.to_markdown, "latex": paper.to_latex, "csv": paper.to_csv}[format_]()
+        return {"markdown": found.to_markdown, "csv": found.to_csv, "json": found.to_json}[format_]()
 
 
 table_options = gathered(
@@ -72,9 +89,7 @@ table_options = gathered(
         "--format",
         "format_",
         type=click.Choice(["markdown", "latex", "csv", "json"]),
-        default="markdown",
-        show_default=True,
-        help="latex of --layout paper, json of the others.",
+        help="latex of --layout paper, json of the others. [default: by the ending of -o; markdown]",
     ),
     click.option("--measure", type=click.Choice(list(UNITS)), help="Of --layout paper. [default: mpjpe]"),
     click.option(
@@ -119,6 +134,7 @@ def evaluate(
 
     With --layout kth, the percentage of correct parts of each camera; with --layout paper, actions as columns.
     """
+    format_ = table.for_file(output)
     data = data_folder(data_dir, protocol, "kth" if table.layout == "kth" else "h36m")
     with Bars() as bars:
         found = evaluate_results(
@@ -132,7 +148,7 @@ def evaluate(
             progress=bars.of("actions"),
             tell=note,
         )
-    text = table.text(found)
+    text = table.text(found, format_)
     if output is None:
         say_lines(text)
     else:
