@@ -94,7 +94,7 @@ def test_proposals(phase: str, device: torch.device) -> None:
     shapes = (scores.shape, offsets.shape, (1, 3))
     given = [torch.tensor(v, device=device) for v in (scores, offsets, np.array([info], dtype=np.float32))]
     boxes, found = build(layer("ProposalLayer", told), *shapes, tops=2, phase=phase)(*given)
-    expected = torch.tensor([(0, *row) for row in kept])
+    expected = torch.tensor([(0, *row) for row in kept], dtype=torch.float32)
     torch.testing.assert_close(boxes.cpu(), expected[:, :5], rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(found.cpu(), expected[:, 5:])
     torch.testing.assert_close(build(layer("ProposalLayer", told), *shapes, phase=phase)(*given), boxes)

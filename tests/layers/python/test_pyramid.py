@@ -55,7 +55,7 @@ def test_proposals_of_a_pyramid(phase: str, device: torch.device) -> None:
         if all(overlap(other, row) <= 0.1 for other in kept):
             kept.append(row)
     more = np.random.RandomState(4).choice(len(kept), size=60 - len(kept))
-    expected = torch.tensor([(0, *row[:4]) for row in (*kept, *(kept[k] for k in more))])
+    expected = torch.tensor([(0, *row[:4]) for row in (*kept, *(kept[k] for k in more))], dtype=torch.float32)
     cfg = f"{phase}: {{RPN_PRE_NMS_TOP_N: 80, RPN_POST_NMS_TOP_N: 60, RPN_NMS_THRESH: 0.1}}"
     given = [np.array([[height, width, scale]], np.float32), *offsets, *scores]
     module = build(proposal_text(cfg), *(x.shape for x in given), phase=phase)
