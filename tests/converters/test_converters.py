@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,25 @@ def test_a_missing_package_is_named() -> None:
             converters.export(filled(NET), "m.odd")
     finally:
         del _TARGETS["odd"]
+
+
+@pytest.mark.parametrize(
+    ("package", "format_", "extra"),
+    [
+        ("onnx", "onnx", "onnx"),
+        ("onnxruntime", "onnx", "onnx"),
+        ("openvino", "openvino", "openvino"),
+        ("safetensors", "python", "safetensors"),
+    ],
+)
+def test_a_format_says_what_to_install(
+    package: str, format_: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in {package, *(name for name in sys.modules if name.startswith(f"{package}."))}:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match=rf"needs the package '{package}.*\"caffe-compat\[{extra}\]\""):
+        converters.export(filled(NET), tmp_path / "m.file", format_)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_format_may_hand_its_options_on(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ GREY = COLOR[:, :, 0].copy()
 ALPHA = np.dstack([COLOR, GREY])
 FLOATS = (COLOR / np.float32(255)).astype(np.float32)
 
+ROWS_PER_STRIP = 278  # the TIFF tag, for which OpenCV 4.8 has no name
+
 # Every format that OpenCV writes: its ending, the picture, options; the header's format, channels and sample_bytes.
 WRITTEN: dict[str, tuple[str, np.ndarray, list[int], str, int, int]] = {
     "png": (".png", COLOR, [], "PNG", 3, 1),
@@ -40,7 +42,7 @@ WRITTEN: dict[str, tuple[str, np.ndarray, list[int], str, int, int]] = {
     "tiff": (".tiff", COLOR, [], "TIFF", 3, 1),
     "tiff, 16 bits": (".tiff", COLOR.astype(np.uint16) * 256, [], "TIFF", 3, 2),
     "tiff, plain": (".tiff", COLOR, [cv2.IMWRITE_TIFF_COMPRESSION, 1], "TIFF", 3, 1),
-    "tiff, one strip": (".tiff", GREY, [cv2.IMWRITE_TIFF_ROWSPERSTRIP, 37], "TIFF", 1, 1),
+    "tiff, one strip": (".tiff", GREY, [ROWS_PER_STRIP, 37], "TIFF", 1, 1),
     "ppm": (".ppm", COLOR, [], "PNM", 3, 1),
     "ppm, letters": (".ppm", COLOR, [cv2.IMWRITE_PXM_BINARY, 0], "PNM", 3, 1),
     "ppm, 16 bits": (".ppm", COLOR.astype(np.uint16) * 256, [], "PNM", 3, 2),

@@ -165,6 +165,9 @@ def test_the_page_of_a_deep_network_is_small(tmp_path: Path) -> None:
     page = page_html(conversion_of(_resnet((3, 8, 36, 3)), tmp_path))
     assert len(data_of(page)["layers"]) > 660
     assert len(page.encode()) < 5_000_000
+    # Nothing of it is elsewhere: no picture, font, style sheet or program is fetched.
+    outside = r"""(?:src|href|action)\s*=\s*["']?(?!#|data:)\S|url\((?!#)|@import|fetch\(|https?://(?!www\.w3\.org)"""
+    assert re.findall(outside, page) == []
 
 
 @pytest.mark.slow
