@@ -28,6 +28,7 @@ FILES = ("bvlc_layers.h5", "ssl3d_layers.h5", "fork_layers.h5", "fork_layers_fir
 
 # Types that cannot go out, and why. Losses that search for boxes, and evaluations, are no part of a deployed network.
 REFUSED = {
+    "AssistedExcitation": "depends on how far the training is",
     "BatchContrastiveLoss": "it needs torch's triu",
     "BoxAnnotatorOHEM": "has no form in ONNX",
     "CenterLoss": "by values",
@@ -38,6 +39,7 @@ REFUSED = {
     "GeneralContrastiveLoss": "by values",
     "GeneralTripletLoss": "by values",
     "HeatMapsFromCoordsOrigin": "by values",
+    "HeatMapsFromCoordsOrigin2": "by values",
     "LargeMarginInnerProduct": "by values|computes outside of torch",
     "MPJPEEvaluation": "computes outside of torch",
     "MarginInnerProduct": "by values|computes outside of torch",
