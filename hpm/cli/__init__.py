@@ -27,7 +27,10 @@ _COMMANDS = {
         "evaluate",
         "Errors per action of the coarse, corrected and refined poses: MPJPE, P-MPJPE, N-MPJPE, MPJVE, PCK, AUC.",
     ),
-    "predict": ("predict", "3D poses of people in SOURCES: a video, a folder of pictures, or pictures."),
+    "predict": (
+        "predict",
+        "3D poses of people in SOURCES: a video, a folder of pictures, pictures, or their paths in a .txt.",
+    ),
     "prepare": ("prepare", "Make lists, bounds and square pictures out of a data set."),
     "refine": ("refine", "Refine the coarse poses of all actions by their 2D poses."),
     "train": (

@@ -184,7 +184,7 @@ def predict(
     optimize: bool,
     device: str,
 ) -> None:
-    """3D poses of people in SOURCES: a video, a folder of pictures, pictures, or a .txt with a path of one a line.
+    """3D poses of people in SOURCES: a video, a folder of pictures, pictures, or their paths in a .txt.
 
     Crops are squares about --boxes, else about 2D poses, else whole frames. With 2D poses, from --keypoints or found by
     --detect, poses are refined.
