@@ -20,7 +20,7 @@ from caffe_compat.network.registry import Layer, Shape
 
 from . import onnx
 from .dynamic import rebuilt
-from .openvino import openvino_version
+from .openvino import openvino_core, openvino_version
 from .overwritten import OVERWRITTEN, overwritten
 from .registry import find_target
 from .samples import sample_inputs
@@ -115,9 +115,7 @@ def _in_onnxruntime(net: CaffeNet, shapes: Mapping[str, Shape], threads: int) ->
 
 
 def _in_openvino(net: CaffeNet, shapes: Mapping[str, Shape], threads: int, precision: str = "f32") -> Session:
-    openvino = require("openvino", "openvino")
-
-    core = openvino.Core()
+    core = openvino_core()
     hints: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
@@ -137,10 +135,8 @@ def _in_openvino(net: CaffeNet, shapes: Mapping[str, Shape], threads: int, preci
 
 
 def _in_openvino_in_bfloat16(net: CaffeNet, shapes: Mapping[str, Shape], threads: int) -> Session:
-    openvino = require("openvino", "openvino")
-
     # Where the processor lacks it, OpenVINO takes the hint and computes in float32.
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UsageError(f"dtype bfloat16: OpenVINO does not compute in it on this processor ({processor()})")
     return _in_openvino(net, shapes, threads, "bf16")
 

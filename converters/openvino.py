@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,14 +19,12 @@ from caffe_compat.network.net import CaffeNet
 from . import onnx
 from .registry import target
 
-__all__ = ["openvino_version", "run_openvino", "write"]
+__all__ = ["openvino_core", "openvino_version", "run_openvino", "write"]
 
 
 def run_openvino(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
     """Run a file (``.xml`` or ``.onnx``) in OpenVINO on the CPU, in single precision where the file has that."""
-    openvino = require("openvino", "openvino")
-
-    core = openvino.Core()
+    core = openvino_core()
     hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = core.compile_model(core.read_model(path), "CPU", hints)
     found = []
@@ -33,6 +32,16 @@ def run_openvino(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list[di
         made = compiled(dict(given))
         found.append({output.get_any_name(): np.array(made[output]) for output in compiled.outputs})
     return found
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """OpenVINO's ``Core``, the only one of this process. Raises MissingExtraError.
+
+    Each core gives the thread that first runs something in it a stack for signals, and puts back the one before when it
+    goes. Of several that go in another order than they came, one puts back what is freed, and Ctrl-C ends the process.
+    """
+    return require("openvino", "openvino").Core()
 
 
 def openvino_version() -> str:
@@ -74,7 +83,7 @@ def write(net: CaffeNet, path: str | Path, *, dtype: str = "float32", **options:
         between, made = os.path.join(folder, "net.onnx"), os.path.join(folder, "net.xml")
         notes: list[str] = onnx.write(net, between, **options)
         try:
-            model = openvino.Core().read_model(between)
+            model = openvino_core().read_model(between)
         except Exception as error:  # the converter raises several kinds
             raise NetworkError(f"OpenVINO cannot read the net: {first_line(error)}") from error
         for key, text in metadata_of_file(between).items():

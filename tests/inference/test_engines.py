@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import dataclasses
+import gc
 import pickle
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -165,6 +168,26 @@ class TestEngine:
         assert lstm.optimize(engine=engine).lstm.hidden.abs().max() == 0
         lstm.optimize(engine="auto")
         assert torch.equal(lstm.lstm.hidden, before)
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="signals there have no stack")
+    def test_forms_that_come_and_go_leave_the_stack_of_signals(self, net: CaffeNet, engine: str) -> None:
+        """A stack that a runtime has freed ends the process at the next Ctrl-C."""
+
+        def stack() -> bytes:
+            told = ctypes.create_string_buffer(64)
+            assert ctypes.CDLL(None).sigaltstack(None, told) == 0
+            return told.raw
+
+        net.optimize(engine=engine)(**drawn())
+        before = stack()
+        forms = [net.optimize(engine=engine) for _ in range(2)]
+        for form in forms:
+            form(**drawn())
+        del form, forms[0]
+        gc.collect()
+        forms.clear()
+        gc.collect()
+        assert stack() == before
 
     def test_a_pt_opens_in_it(self, net: CaffeNet, engine: str, tmp_path: Path) -> None:
         save_checkpoint(net, tmp_path / "net.pt", optimized=engine)
