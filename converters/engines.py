@@ -124,11 +124,11 @@ def _in_openvino(net: CaffeNet, shapes: Mapping[str, Shape], threads: int, preci
     at = _at(net, shapes)
     with tempfile.TemporaryDirectory() as folder:
         compiled = core.compile_model(core.read_model(_file(at, folder)), "CPU", hints)
-    request = compiled.create_infer_request()
+    held = core, compiled.create_infer_request()  # the core, too: see openvino_core()
     names = [output.get_any_name() for output in compiled.outputs]
 
     def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        made = request.infer(inputs, share_inputs=True, share_outputs=False)
+        made = held[1].infer(inputs, share_inputs=True, share_outputs=False)
         return {name: np.asarray(made[i]) for i, name in enumerate(names)}
 
     return _session(net, at, run)

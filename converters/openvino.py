@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,14 +34,24 @@ def run_openvino(path: str, runs: Sequence[Mapping[str, np.ndarray]]) -> list[di
     return found
 
 
-@functools.cache
 def openvino_core() -> Any:
-    """OpenVINO's ``Core``, the only one of this process. Raises MissingExtraError.
+    """OpenVINO's ``Core``: the one that somebody holds already, else a new one. Hold it as long as what it compiled.
 
     Each core gives the thread that first runs something in it a stack for signals, and puts back the one before when it
     goes. Of several that go in another order than they came, one puts back what is freed, and Ctrl-C ends the process.
+    It is not kept beyond its use: its threads would be missing in a process that is forked.
+
+    Raises:
+        MissingExtraError: it is not installed.
     """
-    return require("openvino", "openvino").Core()
+    core = _held.get(os.getpid())
+    if core is None:
+        core = _held[os.getpid()] = require("openvino", "openvino").Core()
+    return core
+
+
+# By process.
+_held: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 def openvino_version() -> str:
