@@ -16,8 +16,8 @@ from hpm.files.lists import read_list
 from hpm.files.pictures import read_frames
 from hpm.metrics import mpjpe_per_frame
 from hpm.model import PoseMachine
-from hpm.scaling import REFINEMENT_BOUNDS, read_bounds
-from tests.hpm.tiny import random_frames
+from hpm.scaling import read_bounds
+from tests.hpm.tiny import random_frames, tiny_machine
 
 QUIET = "ignore:.*(nothing that it knows|too few joints|were not seen):caffe_compat.errors.CaffeCompatWarning"
 
@@ -58,12 +58,7 @@ def test_undamaged_frames_stay_where_they_were(reference: Path) -> None:
 
 @pytest.fixture
 def machine(reference: Path) -> PoseMachine:
-    folder = reference / "tiny_mask3d"
-    machine = PoseMachine.from_caffe(
-        folder / "deploy.prototxt", folder / "tiny_mask3d.caffemodel", bounds=REFINEMENT_BOUNDS
-    )
-    machine.verify(folder / "tiny_mask3d.h5")
-    return machine
+    return tiny_machine(reference)
 
 
 @pytest.mark.filterwarnings(QUIET)
