@@ -38,8 +38,6 @@ class BatchReader(Source):
         self.max_workers = rows.max_readers
         # Bytes are a quarter of what travels between processes; the mean and the scale are left to the net's side.
         self._as_bytes = rows.bytes and preprocess.mean_image is None
-        # An image is held until the next is there: its memory would go back to the system, and come anew page by page.
-        self._latest: tuple[np.ndarray, ...] = ()
         self.byte_tops = ("pixels", "reasons") if self._as_bytes else ("reasons",)
 
     @property
@@ -78,7 +76,6 @@ class BatchReader(Source):
         """Put row ``i`` into ``out``, (C, H, W). Raises CaffeCompatError: it cannot be read, or does not fit."""
         image = self.rows.pixels(i, self.preprocess.channel_order)
         cut = self.preprocess.geometry(image) if self._as_bytes else self.preprocess.apply(image).transpose(1, 2, 0)
-        self._latest = image, cut
         height, width, channels = cut.shape
         if (channels, height, width) != out.shape:
             raise CaffeCompatError(f"becomes {[channels, height, width]}, the net takes {list(out.shape)}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import FileError
-from ...formats.files import reason_of
+from ...errors import FileError, located
+from ...formats.files import atomic_write, reason_of
 from ...network.registry import Layer, LayerSpec, layer
 from ..compiling import outside_graphs
 from .flow import FLOWNETS
@@ -22,10 +24,11 @@ def flo_file(flow: np.ndarray) -> bytes:
 
 
 class FLOWriter(Layer):
-    """Writes each image's flow of (N, 2, H, W); a file of an earlier pass with the same name is replaced.
+    """Writes each image's flow of (N, 2, H, W), whole or not at all.
 
-    Where writing is not allowed, ``files.written`` has the size of a file in place of a text. Source:
-    lmb-freiburg/flownet2, ``flowriter_layer.cpp`` and ``util/output.cpp``.
+    A file of an earlier pass with the same name is replaced; one that this layer did not write is an error, where the
+    fork overwrites it. Where writing is not allowed, ``files.written`` has the size of a file in place of a text.
+    Source: lmb-freiburg/flownet2, ``flowriter_layer.cpp`` and ``util/output.cpp``.
 
     Args:
         before, after: what a file's name has around the number of the pass and, of several images, that of the image;
@@ -36,6 +39,7 @@ class FLOWriter(Layer):
         super().__init__()
         self.before = before
         self.after = after
+        self._own: set[Path] = set()
 
     def infer(self, *bottoms: Tensor) -> tuple[()]:
         return ()
@@ -60,11 +64,21 @@ class FLOWriter(Layer):
         if place is None:
             self.files.written[path] = f"{len(content)} bytes"
             return
+        if place not in self._own and place.exists():
+            raise FileError(
+                "exists and was not written by this layer, so it is not overwritten; remove it, or write elsewhere",
+                path=str(place),
+                layer=self.layer_name,
+            )
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content)
         except OSError as error:
-            raise FileError(f"cannot be written: {reason_of(error)}", path=str(place), layer=self.layer_name) from error
+            raise FileError(
+                f"cannot be made: {reason_of(error)}", path=str(place.parent), layer=self.layer_name
+            ) from error
+        with located(layer=self.layer_name), atomic_write(place) as file:
+            file.write(content)
+        self._own.add(place)
 
 
 @layer("FLOWriter", bottoms=1, tops=0, dialects=FLOWNETS, verified=False, unforced=(0,))

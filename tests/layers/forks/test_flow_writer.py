@@ -51,6 +51,14 @@ def test_one_file_holds_the_last_image(tmp_path: Path) -> None:
     assert (tmp_path / "flow.flo").read_bytes() == content(X[1])
 
 
+def test_what_the_layer_did_not_write_stays(tmp_path: Path) -> None:
+    (tmp_path / "flow.flo").write_text("mine")
+    with pytest.raises(CaffeCompatError, match=r"flow\.flo: layer 'l': exists and was not written by this layer"):
+        writer('file: "flow.flo"', tmp_path)(torch.tensor(X))
+    assert [path.name for path in tmp_path.iterdir()] == ["flow.flo"]
+    assert (tmp_path / "flow.flo").read_text() == "mine"
+
+
 def test_nothing_is_written_where_that_is_not_allowed(tmp_path: Path) -> None:
     module = writer('folder: "out"', None)
     module(torch.tensor(X[:1]))
