@@ -102,9 +102,13 @@ class ProgramNet(PicklableNet):
         named = blobs is not None and blobs != "all"
         return self.program.result(values, wanted, complete=named)
 
-    def values(self, inputs: Mapping[str, Tensor]) -> list[Tensor | None]:
-        """Every value of the graph, in order, with gradients where asked for. For training and for checks."""
-        return self._execute(self.program.place((), inputs), keep=True)
+    def values(self, inputs: Mapping[str, Tensor], *, keep: bool = True) -> list[Tensor | None]:
+        """Every value of the graph, in order, with gradients where asked for. For training and for checks.
+
+        Without ``keep`` a value that no later layer reads is let go, except for outputs and losses: memory that
+        gradients do not need can then be used again while it is warm.
+        """
+        return self._execute(self.program.place((), inputs), keep=keep)
 
     def _execute(self, values: list[Tensor | None], *, keep: bool) -> list[Tensor | None]:
         """:meth:`.program.Program.execute`. Override where steps are run in another way."""

@@ -28,8 +28,8 @@ class SteppedNet(CaffeNet):
 
     run_steps: Callable[[], list[Tensor | None]] | None = None
 
-    def values(self, inputs: Mapping[str, Tensor]) -> list[Tensor | None]:
-        return super().values(inputs) if self.run_steps is None else self.run_steps()
+    def values(self, inputs: Mapping[str, Tensor], *, keep: bool = True) -> list[Tensor | None]:
+        return super().values(inputs, keep=keep) if self.run_steps is None else self.run_steps()
 
 
 class Feed:

@@ -64,7 +64,7 @@ class _Pass(nn.Module):
         self._net = net
         self._anchor = torch.zeros((), requires_grad=True)
 
-    def forward(self, inputs: Any) -> tuple[Tensor, list[Tensor | None]]:
+    def forward(self, inputs: Any, keep: bool) -> tuple[Tensor, list[Tensor | None]]:
         values = self._net.run_all()
         with torch.enable_grad():
             return _Backward.apply(self._anchor, self._net, self.core.loss(values)), values

@@ -194,8 +194,8 @@ class ParallelNet(nn.Module):
                 find_unused_parameters=True,
             )
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor | None]]:
-        loss: Tensor = self.ddp(inputs)
+    def forward(self, inputs: Mapping[str, Tensor], keep: bool) -> tuple[Tensor, list[Tensor | None]]:
+        loss: Tensor = self.ddp(inputs, keep)
         values = list(self._values)
         self._values.clear()
         return loss, values
@@ -214,8 +214,8 @@ class _LossOnly(nn.Module):
         self.model = model
         self._values = values
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        loss, self._values[:] = self.model(inputs)
+    def forward(self, inputs: Mapping[str, Tensor], keep: bool) -> Tensor:
+        loss, self._values[:] = self.model(inputs, keep)
         return loss
 
 

@@ -380,7 +380,7 @@ def _scored(
     with torch.no_grad():
         for i in range(iterations):
             net.randomness.iteration = i
-            values = net.values(feed(i))
+            values = net.values(feed(i), keep=False)
             outputs = output_numbers(net, values)
             loss += float(net.loss(values)) if net.loss_weights else 0.0
             on_batch(i, outputs)

@@ -17,7 +17,7 @@ def diverged(net: CaffeNet, values: Sequence[Tensor | None], iteration: int) -> 
     """What to raise: the first layer whose weights or tops are not finite.
 
     Args:
-        values: every value of the graph, of the pass that gave the loss.
+        values: every value of the graph, of the pass that gave the loss, or of the same pass once more.
     """
     for node in net.graph.nodes:
         what = ""
@@ -35,4 +35,6 @@ def diverged(net: CaffeNet, values: Sequence[Tensor | None], iteration: int) -> 
                 layer=node.name,
                 type=node.type,
             )
-    return LayerError(f"the loss is not finite at iteration {iteration}, though every blob is", layer="")
+    return LayerError(
+        f"the loss is not finite at iteration {iteration}, though every blob of the same pass is, run again", layer=""
+    )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...errors import UsageError
+from ...errors import LayerError, UsageError
 from ...network.gradients import has_gradient
 from ...network.net import CaffeNet
 from .debug import Watched, backward_lines, forward_lines, watch
@@ -59,14 +59,17 @@ class Action(enum.Enum):
 
 
 class LossNet(nn.Module):
-    """Inputs -> (loss, every value of the graph): one forward pass of training as a module that can be wrapped."""
+    """Inputs -> (loss, values of the graph): one forward pass of training as a module that can be wrapped.
+
+    Its second argument says whether all values are wanted, for ``debug_info``; else outputs and losses are enough.
+    """
 
     def __init__(self, net: CaffeNet) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor | None]]:
-        values = self.net.values(inputs)
+    def forward(self, inputs: Mapping[str, Tensor], keep: bool) -> tuple[Tensor, list[Tensor | None]]:
+        values = self.net.values(inputs, keep=keep)
         return self.net.loss(values), values
 
 
@@ -260,7 +263,7 @@ class Solver:
                 self.stopped = True
 
     def _gradients(self, debug: bool) -> tuple[float, list[Tensor | None]]:
-        """Forward and backward ``iter_size`` times; the mean loss, and the values of the last pass."""
+        """Forward and backward ``iter_size`` times; the mean loss, and values of the last pass: all if ``debug``."""
         size = self.settings.iter_size
         total = 0.0
         values: list[Tensor | None] = []
@@ -286,16 +289,21 @@ class Solver:
         self._randomize(self.net, self.train_passes)
         inputs = self._inputs(self.batches, self.train_passes)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            loss, values = self.model(inputs)
+            loss, values = self.model(inputs, debug)
         self.train_passes += 1
         if self.stop_at_nan and not math.isfinite(float(loss.detach())):
-            raise diverged(self.net, values, self.iteration)
+            raise self._diverged(inputs)
         if debug:
             self._debug(forward_lines(self.net, values))
             for value in values:
                 if value is not None and value.requires_grad:
                     value.retain_grad()
         return loss, values
+
+    def _diverged(self, inputs: Mapping[str, Tensor]) -> LayerError:
+        """Where it began. The values are gone, but the same pass makes them again: its draws do not depend on time."""
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            return diverged(self.net, self.net.values(inputs), self.iteration)
 
     def _inputs(self, batches: Batches, index: int) -> dict[str, Tensor]:
         return {name: x.to(self.device, non_blocking=True) for name, x in batches(index).items()}
@@ -369,7 +377,7 @@ class Solver:
             self._randomize(net, self.test_passes[k])
             inputs = self._inputs(batches, self.test_passes[k])
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-                values = net.values(inputs)
+                values = net.values(inputs, keep=self.settings.debug_info)
             self.test_passes[k] += 1
             if self.settings.debug_info:
                 self._debug(forward_lines(net, values))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,44 @@ def test_a_loss_that_is_no_number_stops_with_the_layer_named(tmp_path: Path) -> 
     on.batches = batches
     on.step(4)
     assert math.isnan(on.loss)
+
+
+# Values that neither outputs nor gradients need: the sum, of which a power of 1 keeps nothing. Random ones, too.
+PASSING = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 4 dim: 3 } } }
+layer { name: "t" type: "Input" top: "t" input_param { shape { dim: 4 dim: 2 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip"
+        inner_product_param { num_output: 2 weight_filler { type: "constant" value: 1 } } }
+layer { name: "drop" type: "Dropout" bottom: "ip" top: "drop" }
+layer { name: "sum" type: "Eltwise" bottom: "drop" bottom: "drop" top: "sum" }
+layer { name: "half" type: "Power" bottom: "sum" top: "half" power_param { scale: 0.5 } }
+%s
+layer { name: "loss" type: "EuclideanLoss" bottom: "half" bottom: "t" top: "loss" }
+"""
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_values_that_gradients_do_not_need_are_let_go(debug: bool, tmp_path: Path) -> None:
+    net = make_net(PASSING % "", state=NetState("TRAIN"))
+    settings = parse_solver(f"{LEAST} display: 1 debug_info: {str(debug).lower()}")
+    solver = Solver(settings, net, lambda k: {"x": torch.ones(4, 3), "t": torch.zeros(4, 2)}, base=tmp_path, seed=0)
+    sums: list[weakref.ref[Tensor]] = []
+    net.get_submodule("sum").register_forward_hook(lambda module, bottoms, top: sums.append(weakref.ref(top)))
+    there: list[bool] = []
+    solver.on_gradients_ready.append(lambda: there.append(sums[-1]() is not None))
+    solver.step(2)
+    assert there == [debug, debug]
+
+
+def test_where_a_loss_became_infinite_is_found_after_its_values_were_let_go(tmp_path: Path) -> None:
+    # exp(4 * 30) is infinite in float32, exp(0) is not: the pass that is run again has to drop the same values.
+    exp = 'layer { name: "exp" type: "Exp" bottom: "half" top: "half" exp_param { scale: 4 } }'
+    net = make_net(PASSING % exp, state=NetState("TRAIN"))
+    sizes = {"x": torch.zeros(4, 3), "t": torch.zeros(4, 2)}
+    sizes["x"][1] = 10
+    solver = Solver(parse_solver(LEAST), net, lambda k: sizes, base=tmp_path, seed=0)
+    with pytest.raises(LayerError, match=r"layer 'exp' \(Exp\): top 'half' is not finite .* at iteration 0"):
+        solver.step(1)
 
 
 def test_requests(tmp_path: Path) -> None:
