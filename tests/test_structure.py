@@ -82,7 +82,7 @@ FLOORS = (
     ("layers",),
     ("network.definition", "network.sources", "network.python_config"),
     ("network.graph",),
-    ("network.sharing", "network.program", "network.surroundings"),
+    ("network.alike", "network.sharing", "network.program", "network.surroundings"),
     ("network.gradients", "network.running", "network.positional"),
     ("network.building",),
     ("network.parts",),

@@ -36,7 +36,7 @@ def inspect(files: tuple[str, ...], as_json: bool, definition: dict[str, Any]) -
 
     A prototxt followed by its weights also shows blobs without a layer and layers without blobs.
     """
-    gc.set_threshold(100_000)  # a large network is a million objects, none of them garbage; the process ends soon
+    gc.set_threshold(10_000_000)  # a large network is a million objects, none of them garbage; the process ends soon
     found: list[Inspection | PairInspection] = []
     if len(files) == 2 and _is_pair(files, definition):
         found.append(inspect_pair(*files, **definition))

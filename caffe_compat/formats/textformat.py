@@ -32,15 +32,17 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _BLANKS = re.compile(_BLANK)
-# A field with one value as nearly all are written, in one piece: name, then a word, a number or a string.
+# What nearly all of a text is, each in one piece: a name with a word, a number, a string or the brace that opens a
+# message, and the brace that closes one.
 _PLAIN = re.compile(
-    rf"""{_BLANK}([A-Za-z_$][\w$]*){_SPACE}:{_SPACE}(?:
+    rf"""{_BLANK}(?:([A-Za-z_$][\w$]*){_SPACE}(?::{_SPACE}(?:
     ([A-Za-z_$][\w$]*)
   | ([0-9](?:[eE][+-]|[\w.])*)
   | ("[^"\\\n]*"|'[^'\\\n]*')
-    )""",
+    )|:?{_SPACE}(\{{))|(\}}))""",
     re.VERBOSE,
 )
+_WORD, _NUMBER, _STRING, _OPEN, _CLOSE = range(2, 7)
 _CLOSER = {"{": "}", "<": ">"}
 _ESCAPES = {"n": 10, "t": 9, "r": 13, "a": 7, "b": 8, "f": 12, "v": 11, "\\": 92, "'": 39, '"': 34, "?": 63}
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
@@ -148,7 +150,9 @@ class _Parser:
                     line, column = self.tree.place(at)
                     self.fail(f"{closer!r} that closes {name!r} opened at line {line}, column {column}")
                 return self.tree
-            if self.kind == "name" and self.plain_fields(fields):
+            plain = self.plain_fields(fields, open_messages, in_list) if self.kind == "name" else None
+            if plain is not None:
+                fields = plain
                 continue
             name, at = self.field_name()
             had_colon = self.token == ":" and self.kind == "mark"
@@ -175,37 +179,53 @@ class _Parser:
             else:
                 self.fail(f"':' or '{{' after {name!r}")
 
-    def plain_fields(self, fields: list[Field]) -> bool:
-        """Take fields that are written plainly, as many as follow one another; whether there were any.
+    def plain_fields(
+        self, fields: list[Field], open_messages: list[tuple[list[Field], str, str, int]], in_list: list[bool]
+    ) -> list[Field] | None:
+        """Take what is written plainly, as far as it goes; the fields to fill from there on, or None if nothing is.
 
-        The short way to what the steps of :meth:`parse` come to: most of a network is such fields.
+        The short way to what the steps of :meth:`parse` come to: most of a network is so.
         """
-        text, end = self.text, self.at
-        match = last = _PLAIN.match(text, end)
-        while match is not None:
-            last, which = match, match.lastindex
-            assert which is not None  # one of three
-            value, at = match[which], match.start(which)
-            if which == 4:
-                scalar = Value("string", self.unescaped(value[1:-1], at), [], at)
+        text, end, last = self.text, self.at, 0
+        while (match := _PLAIN.match(text, end)) is not None:
+            which = match.lastindex
+            assert which is not None  # one of the kinds
+            if which == _CLOSE:
+                if not open_messages or in_list[-1] or open_messages[-1][1] != "}":
+                    break
+                fields = open_messages.pop()[0]
+                in_list.pop()
+            elif which == _OPEN:
+                if len(open_messages) >= MAX_DEPTH:
+                    break
+                name, at = match[1], match.start(1)
+                value = Value("message", "", [], match.start(_OPEN))
+                fields.append(Field(name, value, at))
+                open_messages.append((fields, "}", name, at))
+                in_list.append(False)
+                fields = value.fields
             else:
-                scalar = Value("name" if which == 2 else "number", value, [], at)
-            fields.append(Field(match[1], scalar, match.start(1)))
-            end = match.end()
-            match = _PLAIN.match(text, end)
-        if last is None:
-            return False
+                written, at = match[which], match.start(which)
+                if which == _STRING:
+                    value = Value("string", self.unescaped(written[1:-1], at), [], at)
+                else:
+                    value = Value("name" if which == _WORD else "number", written, [], at)
+                fields.append(Field(match[1], value, match.start(1)))
+            begin, last, end = match.start(1), which, match.end()
+        if not last:
+            return None
         self.end = end
         self.advance()
-        if self.kind == "string" and last.lastindex == 4:  # it goes on in a second pair of quotes
+        if self.kind == "string" and last == _STRING:  # it goes on in a second pair of quotes
             fields.pop()
-            self.end = last.start(1)
+            self.end = begin
             self.advance()
             name, at = self.field_name()
             self.advance()  # the colon
             fields.append(Field(name, self.scalar(), at))
-        self.skip_separator()
-        return True
+        if last != _OPEN:
+            self.skip_separator()
+        return fields
 
     def open_message(
         self,

@@ -27,6 +27,7 @@ from ..formats.sizes import MAX_BLOB_AXES, MAX_BLOB_VALUES
 from ..schema.choice import remaining_doubt
 from ..schema.doubt import doubt_of
 from ..schema.params import NoSuchFieldError
+from .alike import Likeness, Mould, likeness_of
 from .gradients import gradient_stops
 from .graph import Graph, Node
 from .in_place import REFUSED, unsafe_in_place
@@ -108,32 +109,25 @@ def build_modules(
         NetworkError and its kinds: a layer cannot be built, or does not fit its bottoms. InputShapeError: an input
             has no shape. DialectError: see :func:`build_layer`.
     """
-    randomness, files = randomness or Randomness(), files or FileAccess()
     unread = UnreadFields(graph.dialect, graph.state.phase, ignore_fields)
     unread.check_net(graph.message)
     warnings = _check_inputs(graph, unread)
     shapes, notes = _input_shapes(graph)
     values = {v: without_memory(shape, graph.blobs[v]) for v, shape in shapes.items()}
-    around = Surroundings(graph, shapes)
+    given = {"randomness": randomness or Randomness(), "files": files or FileAccess()}
+    builder = _Builder(graph, unread, gradients, allow_python, Surroundings(graph, shapes), given)
     modules: dict[str, nn.Module] = {}
     sharing = Sharing()
     loss_weights: dict[int, float] = {}
     unverified: set[str] = set()
     for node in graph.computed:
-        try:
-            bottoms = [values[v] for v in node.bottoms]
-            built = build_layer(node, graph, bottoms, gradients=gradients, allow_python=allow_python, around=around)
-        except LayerError:
-            unread.check_spelling(node.message)  # a misspelt name is why something is missing
-            raise
-        if isinstance(built.module, Layer):
-            vars(built.module).update(randomness=randomness, files=files)  # see Layer.__init__
-        values.update(zip(node.tops, built.tops, strict=True))
-        shapes.update((value, tuple(top.shape)) for value, top in zip(node.tops, built.tops, strict=True))
+        built, said = builder.build(node, shapes, values)
+        for value, top in zip(node.tops, built.tops, strict=True):
+            values[value], shapes[value] = top, tuple(top.shape)
         modules[node.module_name] = built.module
-        warnings += _warnings_of(built, unread)
+        warnings += said
         notes += built.notes
-        sharing.read(node, built.spec, built.module)
+        sharing.read(node, built.module)
         loss_weights.update(_loss_weights(node, built))
         if not built.entry.verified:
             unverified.add(node.type)
@@ -233,6 +227,71 @@ def _warnings_of(built: BuiltLayer, unread: UnreadFields) -> list[str]:
         f"layer {spec.name!r} ({spec.type}): writes over its bottom {blob!r}: what Caffe itself computes then is "
         "undefined, here it is what the layer would compute elsewhere",
     ]
+
+
+# Layer by layer
+
+
+@dataclass
+class _Builder:
+    """Builds the layers of a graph one after the other: of those that are alike, the first; the others are its twins.
+
+    Attributes:
+        unread, gradients, allow_python, around: what layers are judged, built and surrounded by.
+        given: what every layer of the net is given.
+    """
+
+    graph: Graph
+    unread: UnreadFields
+    gradients: Gradients
+    allow_python: bool
+    around: Surroundings
+    given: Mapping[str, object]
+    _first: dict[Likeness, tuple[BuiltLayer, Mould]] = field(default_factory=dict)
+
+    def build(
+        self, node: Node, shapes: Mapping[int, Shape], values: Mapping[int, Tensor]
+    ) -> tuple[BuiltLayer, list[str]]:
+        """A layer, and warnings of it.
+
+        Args:
+            shapes, values: what is known so far, by value id.
+
+        Raises:
+            NetworkError and its kinds, DialectError: see :func:`build_layer`.
+        """
+        likeness = likeness_of(node.message, [shapes[v] for v in node.bottoms])
+        if likeness is not None and likeness in self._first:
+            first, mould = self._first[likeness]
+            twin = mould.twin()
+            vars(twin)["layer_name"] = node.name
+            return BuiltLayer(twin, first.spec, first.entry, first.tops, []), []
+        ignored = len(self.unread.ignored)
+        self.around.asked = False
+        built, warnings = self._build_alone(node, [values[v] for v in node.bottoms])
+        said = warnings or built.notes or len(self.unread.ignored) > ignored  # and would have to be said of a twin
+        if likeness is not None and built.entry.ships and not said and not self.around.asked:
+            found = Mould.of(built.module)
+            if found is not None:
+                self._first[likeness] = (built, found)
+        return built, warnings
+
+    def _build_alone(self, node: Node, bottoms: Sequence[Tensor]) -> tuple[BuiltLayer, list[str]]:
+        try:
+            built = build_layer(
+                node,
+                self.graph,
+                bottoms,
+                gradients=self.gradients,
+                allow_python=self.allow_python,
+                around=self.around,
+            )
+        except LayerError:
+            self.unread.check_spelling(node.message)  # a misspelt name is why something is missing
+            raise
+        if isinstance(built.module, Layer):
+            vars(built.module).update(self.given)  # see Layer.__init__
+        return built, _warnings_of(built, self.unread)
 
 
 # One layer

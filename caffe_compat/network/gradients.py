@@ -55,6 +55,7 @@ def gradient_stops(
         LayerError: another number of ``propagate_down`` than of bottoms.
     """
     needed: set[int] = set()  # values with a learned blob above them
+    force_backward = graph.message.force_backward
     stops = []
     for node in graph.computed:
         down = list(node.message.propagate_down) or [True] * len(node.bottoms)
@@ -64,7 +65,7 @@ def gradient_stops(
                 layer=node.name,
                 type=node.type,
             )
-        if graph.message.force_backward:
+        if force_backward:
             down_to = forced(node, [v in needed for v in node.bottoms], graph.dialect)
             stops.append(tuple(not gets for gets in down_to))
         else:

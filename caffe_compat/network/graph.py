@@ -216,7 +216,7 @@ def with_inputs(message: NetParameter, shapes: Mapping[str, Shape | None]) -> Ne
 
     Those without a shape come last, each in a layer of its own.
     """
-    known = undeclared(message)
+    known = undeclared(message) if shapes else ()
     missing = [name for name in shapes if name in known]
     if not missing:
         return message
@@ -263,15 +263,16 @@ class _Wiring:
 
     def add(self, index: int, layer: LayerParameter) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The values that a layer reads and makes."""
+        bottom_names, top_names = tuple(layer.bottom), tuple(layer.top)  # protobuf makes each anew whenever it is asked
         bottoms = []
-        for name in layer.bottom:
+        for name in bottom_names:
             if name not in self._current:
                 raise GraphError(self._unknown_bottom(name, index), layer=layer.name, type=layer.type)
             bottoms.append(self._current[name])
             self.unread.pop(self._current[name], None)
         tops = []
-        for i, name in enumerate(layer.top):
-            in_place = i < len(layer.bottom) and layer.bottom[i] == name
+        for i, name in enumerate(top_names):
+            in_place = i < len(bottom_names) and bottom_names[i] == name
             if name in self._current and not in_place:
                 raise GraphError(
                     f"top {name!r} is already produced by layer {self._maker[name]!r}",
@@ -283,7 +284,7 @@ class _Wiring:
             self._current[name], self._maker[name] = value, layer.name
             self.unread[value] = None
             tops.append(value)
-        if not layer.top and _is_loss(layer, self._dialect):
+        if not top_names and _is_loss(layer, self._dialect):
             # It counts, but nobody can read it.
             tops.append(len(self.blobs))
             self.blobs.append(AUTOMATIC_TOP)

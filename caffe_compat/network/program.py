@@ -85,7 +85,10 @@ class Program:
         for value, i in last.items():
             if value not in kept:
                 frees[i].append(value)
-        steps = tuple(replace(step, frees=tuple(done)) for step, done in zip(self.steps, frees, strict=True))
+        steps = tuple(
+            Step(step.module, step.bottoms, step.tops, step.stops_gradient, tuple(done))
+            for step, done in zip(self.steps, frees, strict=True)
+        )
         return replace(self, steps=steps)
 
     def returning(self, outputs: Sequence[str]) -> Program:

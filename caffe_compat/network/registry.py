@@ -149,7 +149,8 @@ class LayerType:
     """A registered type: its builder, how many bottoms and tops it takes, and whether its first top is a loss.
 
     ``verified`` is False for a type that was built from a fork's source and never compared with its outputs.
-    ``unforced`` are the bottoms that a net's ``force_backward`` does not reach.
+    ``unforced`` are the bottoms that a net's ``force_backward`` does not reach. ``ships`` tells whether it is the
+    library's own, of which it is known what the builder looks at (see :mod:`.alike`).
     """
 
     name: str
@@ -160,6 +161,7 @@ class LayerType:
     dialects: tuple[str, ...]
     verified: bool = True
     unforced: tuple[int, ...] = ()
+    ships: bool = False
 
 
 # By name and by the meaning of that name (see _meaning_key).
@@ -206,8 +208,9 @@ def layer(
     def register(build: Builder) -> Builder:
         labels = (1,) if loss else ()
         own = labels if unforced is None else tuple(unforced)
-        entry = LayerType(name, build, bottoms, tops, loss, tuple(dialects), verified, own)
-        if not build.__module__.startswith(f"{LAYERS}."):
+        ships = build.__module__.startswith(f"{LAYERS}.")
+        entry = LayerType(name, build, bottoms, tops, loss, tuple(dialects), verified, own, ships)
+        if not ships:
             bring_type(name)  # so that a type that ships is not registered a second time unseen
         for dialect in dialects or ("",):
             key = (name, _meaning_key(name, dialect))

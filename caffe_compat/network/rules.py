@@ -43,16 +43,19 @@ def own_state(net: NetParameter, state: NetState) -> NetState:
 
 def included(layer: LayerParameter, state: NetState) -> bool:
     """Caffe's FilterNet: with include rules one must match; with exclude rules none may."""
-    if layer.include and layer.exclude:
+    include, exclude = layer.include, layer.exclude
+    if not include and not exclude:
+        return True
+    if include and exclude:
         raise GraphError("has include and exclude rules; Caffe allows only one kind", layer=layer.name, type=layer.type)
-    for rule in (*layer.include, *layer.exclude):
+    for rule in (*include, *exclude):
         for unknown in unknown_fields_of(rule):
             if unknown.name != "phase":
                 # Left out, it would make the rule hold where it should not.
                 raise GraphError(f"has an include or exclude rule with {unknown}", layer=layer.name, type=layer.type)
-    if layer.include:
-        return any(_matches(rule, state) for rule in layer.include)
-    return not any(_matches(rule, state) for rule in layer.exclude)
+    if include:
+        return any(_matches(rule, state) for rule in include)
+    return not any(_matches(rule, state) for rule in exclude)
 
 
 def strange_phases(layer: LayerParameter) -> list[str]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, cast
+from typing import Any, NoReturn, TypeAlias, cast
 
 from torch import Tensor, nn
 
+from ..errors import LayerError
 from ..schema.messages import ParamSpec as ParamSpecMessage
 from .graph import Node
-from .registry import Layer, LayerSpec, Shape
+from .registry import Layer, Shape
 
 __all__ = ["Holder", "ParamSpec", "Sharing", "blob_names", "get_tensor", "make_own", "set_tensor", "view_owners"]
 
@@ -29,6 +30,9 @@ class ParamSpec:
 
     lr_mult: float = 1.0
     decay_mult: float = 1.0
+
+
+_USUAL = ParamSpec()
 
 
 def blob_names(module: nn.Module) -> tuple[str, ...]:
@@ -82,20 +86,20 @@ class Sharing:
         self.holders: dict[str, list[Holder]] = {}
         self._owners: dict[str, _Owner] = {}
 
-    def read(self, node: Node, spec: LayerSpec, module: nn.Module) -> None:
+    def read(self, node: Node, module: nn.Module) -> None:
         """Read the entries of one layer, and make its blobs those that it shares.
 
         Raises:
             LayerError: more entries than blobs, shapes that differ, multipliers that contradict.
         """
-        names = blob_names(module)
-        if len(node.message.param) > len(names):
-            spec.fail(f"has {len(node.message.param)} param entries for {len(names)} blobs")
+        names, entries = blob_names(module), node.message.param
+        if len(entries) > len(names):
+            _fail(node, f"has {len(entries)} param entries for {len(names)} blobs")
         for i, name in enumerate(names):
-            entry = node.message.param[i] if i < len(node.message.param) else None
+            entry = entries[i] if i < len(entries) else None
             full = f"{node.module_name}.{name}"
             if entry is None:
-                self.specs[full] = ParamSpec()
+                self.specs[full] = _USUAL
                 continue
             self.specs[full] = ParamSpec(entry.lr_mult, entry.decay_mult)
             if not entry.name:
@@ -106,13 +110,13 @@ class Sharing:
                 continue
             owner = self._owners[entry.name]
             holders = self.holders.setdefault(owner.sharers[0], [(owner.module, owner.blob)])
-            if _share(owner, module, name, permissive=entry.share_mode == 1, spec=spec):
+            if _share(owner, module, name, permissive=entry.share_mode == 1, node=node):
                 holders.append((module, name))
             self.holders[full] = holders
             owner.sharers.append(full)
-            self._merge(spec, entry, owner)
+            self._merge(node, entry, owner)
 
-    def _merge(self, spec: LayerSpec, entry: ParamSpecMessage, owner: _Owner) -> None:
+    def _merge(self, node: Node, entry: ParamSpecMessage, owner: _Owner) -> None:
         """Caffe's rule: of layers that share a blob, the first to give a multiplier sets it; none may contradict."""
         merged = self.specs[owner.sharers[0]]
         for field in ("lr_mult", "decay_mult"):
@@ -120,28 +124,34 @@ class Sharing:
                 continue
             value = getattr(entry, field)
             if field in owner.told and value != getattr(merged, field):
-                spec.fail(
+                _fail(
+                    node,
                     f"param {entry.name!r} has {field} {value:g}, but {owner.sharers[0]}, which shares it, has "
-                    f"{getattr(merged, field):g}"
+                    f"{getattr(merged, field):g}",
                 )
             owner.told.add(field)
             merged = replace(merged, **{field: value})
         self.specs.update(dict.fromkeys(owner.sharers, merged))
 
 
-def _share(owner: _Owner, module: nn.Module, name: str, *, permissive: bool, spec: LayerSpec) -> bool:
+def _share(owner: _Owner, module: nn.Module, name: str, *, permissive: bool, node: Node) -> bool:
     """Make blob ``name`` of ``module`` its owner's tensor; False if it is a reshaped view of that instead."""
     source, target = get_tensor(owner.module, owner.blob), get_tensor(module, name)
     if source.shape == target.shape:
         set_tensor(module, name, source)
         return True
     if not permissive or source.numel() != target.numel():
-        spec.fail(
+        _fail(
+            node,
             f"blob {name} of shape {list(target.shape)} shares its parameter with one of shape {list(source.shape)}"
-            + ("" if permissive else "; share_mode: PERMISSIVE would allow other shapes of the same count")
+            + ("" if permissive else "; share_mode: PERMISSIVE would allow other shapes of the same count"),
         )
     _view_reshaped(owner, module, name)
     return False
+
+
+def _fail(node: Node, message: str) -> NoReturn:
+    raise LayerError(message, layer=node.name, type=node.type)
 
 
 # Views of another layer's blob

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import LayerError
 from ..schema.messages import LayerParameter
@@ -18,15 +18,21 @@ _SAME_GRID = frozenset(("Concat", "Eltwise", "LRN", "MVN", "Slice", "Softmax", "
 _WINDOWS = {"Convolution": "convolution_param", "Deconvolution": "convolution_param", "Pooling": "pooling_param"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Surroundings:
-    """The layers of ``graph``, with the shapes of those values that are known, by value id."""
+    """The layers of ``graph``, with the shapes of those values that are known, by value id.
+
+    Attributes:
+        asked: whether anybody has asked anything since it was last set to False.
+    """
 
     graph: Graph
     shapes: Mapping[int, Shape]
+    asked: bool = field(default=False, init=False)
 
     def picture(self) -> tuple[int, int] | None:
         """Height and width of the net's first input with four axes; None if there is none."""
+        self.asked = True
         shapes = (self.shapes.get(value, ()) for value in self.graph.inputs)
         return next(((shape[2], shape[3]) for shape in shapes if len(shape) == 4), None)
 
@@ -39,6 +45,7 @@ class Surroundings:
         Raises:
             LayerError: they do not meet, or a layer between them keeps no grid.
         """
+        self.asked = True
         above = self._above(start)
         names = [start, *(node.message.bottom[0] for node in above)]
         other = self._above(end)

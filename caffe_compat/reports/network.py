@@ -194,8 +194,10 @@ def _summary(
     for row in rows:
         for i, shape in enumerate(row.blobs or ()):
             shared = row.shared_name(i)
-            parameters += 0 if shared in seen else math.prod(shape)
-            seen |= {shared} - {""}
+            if shared not in seen:
+                parameters += math.prod(shape)
+            if shared:
+                seen.add(shared)
     return NetworkInspection(
         name=definition.message.name,
         phase=state.phase,
@@ -217,14 +219,16 @@ def _summary(
 
 def layer_rows(net: CaffeNet) -> list[LayerRow]:
     """The layers of a net in execution order, sources of data included."""
+    modules, every_shape = dict(net.named_children()), net.shapes
+    sources = {node.index for node in net.graph.sources}
     rows = []
     for node in net.graph.nodes:
-        shapes = tuple(net.shapes[v] for v in node.tops)
-        if node in net.graph.sources:
+        shapes = tuple(every_shape[v] for v in node.tops)
+        if node.index in sources:
             rows.append(_row(node, net.graph, shapes, (), 0))
             continue
-        bottoms = [net.shapes[v] for v in node.bottoms]
-        rows.append(_built_row(node, net.graph, net.get_submodule(node.module_name), bottoms, shapes))
+        bottoms = [every_shape[v] for v in node.bottoms]
+        rows.append(_built_row(node, net.graph, modules[node.module_name], bottoms, shapes))
     return rows
 
 
