@@ -44,7 +44,7 @@ class PictureHeader:
 def read_header(data: bytes) -> PictureHeader | None:
     """The header of the encoded picture ``data``; None for another format than ``FORMATS``, or a cut header."""
     for magic, read in _READERS:
-        if re.match(magic, data, re.DOTALL):
+        if magic.match(data):
             try:
                 return read(data)
             except (struct.error, IndexError):
@@ -230,18 +230,21 @@ def _sun_raster(data: bytes) -> PictureHeader | None:
     return PictureHeader("Sun raster", height, width, 4 if bits == 32 else 3)
 
 
-_READERS: tuple[tuple[bytes, Callable[[bytes], PictureHeader | None]], ...] = (
-    (rb"\xff\xd8", _jpeg),
-    (rb"\x89PNG\r\n\x1a\n", _png),
-    (rb"BM", _bmp),
-    (rb"RIFF....WEBP", _webp),
-    (rb"II[*+]\0|MM\0[*+]", _tiff),
-    (rb"P[1-6]", _pnm),
-    (rb"P7", _pam),
-    (rb"P[Ff]", _pfm),
-    (rb"GIF8[79]a", _gif),
-    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", _jpeg_2000),
-    (rb"....ftypavi[fs]", _avif),
-    (rb"#\?", _hdr),
-    (rb"\x59\xa6\x6a\x95", _sun_raster),
+_READERS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], PictureHeader | None]], ...] = tuple(
+    (re.compile(magic, re.DOTALL), read)
+    for magic, read in (
+        (rb"\xff\xd8", _jpeg),
+        (rb"\x89PNG\r\n\x1a\n", _png),
+        (rb"BM", _bmp),
+        (rb"RIFF....WEBP", _webp),
+        (rb"II[*+]\0|MM\0[*+]", _tiff),
+        (rb"P[1-6]", _pnm),
+        (rb"P7", _pam),
+        (rb"P[Ff]", _pfm),
+        (rb"GIF8[79]a", _gif),
+        (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", _jpeg_2000),
+        (rb"....ftypavi[fs]", _avif),
+        (rb"#\?", _hdr),
+        (rb"\x59\xa6\x6a\x95", _sun_raster),
+    )
 )
