@@ -17,7 +17,7 @@ from caffe_compat.network.net import CaffeNet
 from caffe_compat.schema.prototxt import parse_message
 
 # Convolutions of 3x3 by name and output channels; "pool" halves the image.
-_TRUNK: tuple[tuple[str, int] | str, ...] = (
+TRUNK: tuple[tuple[str, int] | str, ...] = (
     *(("conv1_1", 64), ("conv1_2", 64), "pool"),
     *(("conv2_1", 128), ("conv2_2", 128), "pool"),
     *(("conv3_1", 256), ("conv3_2", 256), ("conv3_3", 256), ("conv3_4", 256), "pool"),
@@ -51,7 +51,7 @@ def trunk(batch: int = 1, size: int = 368) -> str:
 
 def _trunk_layers() -> Iterator[str]:
     bottom = "data"
-    for i, entry in enumerate(_TRUNK):
+    for i, entry in enumerate(TRUNK):
         if isinstance(entry, str):
             name = f"pool_{i}"
             yield _layer(name, "Pooling", bottom, name, "pooling_param { pool: MAX kernel_size: 2 stride: 2 }")
@@ -66,9 +66,9 @@ def _trunk_layers() -> Iterator[str]:
         bottom = name
 
 
-def pose_network(frames: int = 5) -> str:
-    """The trunk with its two LSTMs and its layers of refinement: 42 million weights, 170 MB."""
-    text = _input("data", frames, 3, 368, 368) + _input("clip", frames, 1) + "".join(_trunk_layers())
+def pose_network(frames: int = 5, size: int = 368) -> str:
+    """The trunk with its two LSTMs and its layers of refinement: 42 million weights, 170 MB, in full size."""
+    text = _input("data", frames, 3, size, size) + _input("clip", frames, 1) + "".join(_trunk_layers())
     text += _dense("fc", "fa_conv_2", 1024)
     bottom = "fc"
     for name in ("lstm1", "lstm2"):

@@ -11,9 +11,9 @@ from training_steps import NETWORKS, by_hand, solver_of
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["lenet", "cifar10_full"])
+@pytest.mark.parametrize("name", ["lenet", "cifar10_full", "mask3d"])
 def test_both_loops_take_the_same_steps(name: str) -> None:
-    training = replace(NETWORKS[name], shape=(2, *NETWORKS[name].shape[1:]), rate=0.01)
+    training = replace(NETWORKS[name], shape=(2, *NETWORKS[name].shape[1:]), rate=1e-3)
     solver = solver_of(training, CPU)
     step = by_hand(training, CPU, solver)
     seen = []
