@@ -14,18 +14,22 @@ from .registry import target
 
 __all__ = ["write_binary", "write_hdf5"]
 
+# What Caffe tells protobuf to read at most (kProtoReadBytesLimit of its ``util/io.cpp``), and protobuf's own limit.
+LARGEST = 2**31 - 1
+
 _CANNOT = ("weights of half precision: they are stored in single", "preprocessing, sources and parity record")
 
 
-@target("caffemodel", suffix=".caffemodel", title="a caffemodel", cannot=_CANNOT)
+@target("caffemodel", suffix=".caffemodel", title="a caffemodel", cannot=("more than 2 GB", *_CANNOT))
 def write_binary(net: CaffeNet, path: str | Path) -> None:
     """Write the network and its weights to ``path`` as BVLC Caffe writes them, whole or not at all.
 
     Raises:
-        NetworkError: weights that the definition has no place for. ParityError: it reads back otherwise. FileError:
-            ``path`` cannot be written.
+        NetworkError: weights that the definition has no place for, or more than Caffe reads. ParityError: it reads back
+            otherwise. FileError: ``path`` cannot be written.
     """
     _check_fits(net)
+    _check_size(net)
     write_model(Path(path), net)
     check_read_back(net, path)
 
@@ -64,6 +68,21 @@ def _check_fits(net: CaffeNet) -> None:
             )
         if any(blob.is_meta for blob in (*module.parameters(), *module.buffers())):
             raise NetworkError("has no weights yet", layer=node.name, type=node.type)
+
+
+def _check_size(net: CaffeNet) -> None:
+    """Whether protobuf could read the file. A blob that layers share is in it once for each of them.
+
+    Raises:
+        NetworkError: it could not.
+    """
+    blobs = (blob for node in net.nodes_with_blobs() for blob in net.blobs_of(node.module_name).values())
+    size = sum(4 * blob.numel() for blob in blobs)
+    if size > LARGEST:
+        raise NetworkError(
+            f"the weights take {size:,} bytes, and of a .caffemodel Caffe reads {LARGEST:,} at most, for protobuf ends "
+            "there; write a .caffemodel.h5, which has no such limit"
+        )
 
 
 def _as_defined(net: CaffeNet) -> CaffeNet:

@@ -9,9 +9,12 @@ import numpy as np
 import torch
 
 from caffe_compat import CaffeNet, ParityError
-from caffe_compat.formats.weights import read_weights
+from caffe_compat.formats.blob_proto import BlobView
+from caffe_compat.formats.weights import WeightsFile, read_weights
 
 __all__ = ["check_read_back"]
+
+_PIECE = 1 << 20  # values that are compared at a time
 
 
 def check_read_back(net: CaffeNet, path: str | Path, kinds: Mapping[str, torch.dtype] | None = None) -> None:
@@ -37,8 +40,24 @@ def check_read_back(net: CaffeNet, path: str | Path, kinds: Mapping[str, torch.d
             for i, (name, tensor) in enumerate(blobs):
                 if shared_left_out and (i >= len(stored) or stored[i].is_empty):
                     continue
-                values = tensor.detach().cpu().to((kinds or {}).get(name, torch.float32)).float().numpy()
-                if i >= len(stored) or not np.array_equal(stored[i].data, values, equal_nan=True):
+                kind = (kinds or {}).get(name, torch.float32)
+                if i >= len(stored) or not _stands_in(tensor.detach(), kind, stored[i], file):
                     raise ParityError(
                         f"not written: blob {i} of layer {layer!r} reads back otherwise; please report it"
                     )
+
+
+def _stands_in(tensor: torch.Tensor, kind: torch.dtype, blob: BlobView, file: WeightsFile) -> bool:
+    """Whether the values of ``tensor``, once stored as ``kind``, are those of ``blob``.
+
+    Piece by piece, and the file's pages are given back: memory has the weights once.
+    """
+    if blob.shape != tuple(tensor.shape):
+        return False
+    values, stored = tensor.reshape(-1), blob.data.reshape(-1)
+    for start in range(0, len(values), _PIECE):
+        piece = values[start : start + _PIECE].cpu().to(kind).float().numpy()
+        if not np.array_equal(stored[start : start + _PIECE], piece, equal_nan=True):
+            return False
+        file.release(blob)
+    return True

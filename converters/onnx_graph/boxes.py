@@ -6,7 +6,7 @@ boxes, the best first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "decoded",
     "fixed",
     "kept_places",
+    "looped",
     "numbered",
     "pixel_overlap",
     "ratio",
@@ -108,20 +109,10 @@ def suppressed_in_a_loop(
     limit: int | None = None,
 ) -> str:
     """As :func:`suppressed`, with any ``measure``; ``eta`` and ``limit`` as :func:`..boxes.suppress` has them."""
-    from onnx import TensorProto, helper
-
     rows = site.op("Shape", candidates, start=0, end=1)
     count = site.op("Squeeze", site.op("Shape", candidates, start=1, end=2), site.ints([0]))
-    # What goes from round to round: the most that a box overlaps a kept one, the thresholds, and how many are kept.
-    state = [
-        site.op("Expand", site.floats(-np.inf), site.op("Shape", candidates)),
-        site.op("Expand", site.floats(threshold), rows),
-        site.op("Expand", site.ints(0), rows),
-    ]
-    number, go_on, worst, limits, taken = (
-        site.graph.fresh(f"{site.node.module_name}/{name}") for name in ("round", "on", "worst", "limits", "taken")
-    )
-    with _inside(site) as nodes:
+
+    def round_(number: str, worst: str, limits: str, taken: str) -> list[str]:
         one = site.op("Unsqueeze", number, site.ints([0]))
         here = site.op("Squeeze", site.op("Gather", candidates, one, axis=1), site.ints([1]))
         overlap = site.op("Squeeze", site.op("Gather", worst, one, axis=1), site.ints([1]))
@@ -131,38 +122,65 @@ def suppressed_in_a_loop(
         found = measure(site.op("Gather", boxes, one, axis=1), boxes)
         larger = site.op("Max", worst, found)
         next_worst = site.op("Where", site.op("Unsqueeze", kept, site.ints([1])), larger, worst)
-        next_limits = site.op("Identity", limits)
+        next_limits = limits
         if eta < 1:
             lowers = site.op("And", kept, site.op("Greater", limits, site.floats(0.5)))
             next_limits = site.op("Where", lowers, site.op("Mul", limits, site.floats(eta)), limits)
-        next_taken = site.op("Add", taken, site.cast(kept, np.int64))
-        next_on = site.op("Identity", go_on)
-        result = site.op("Identity", kept)
-    kinds = {
-        number: (TensorProto.INT64, []),
-        go_on: (TensorProto.BOOL, []),
-        worst: (TensorProto.FLOAT, [None, None]),
-        limits: (TensorProto.FLOAT, [None]),
-        taken: (TensorProto.INT64, [None]),
-    }
-    made = {
-        next_on: (TensorProto.BOOL, []),
-        next_worst: (TensorProto.FLOAT, [None, None]),
-        next_limits: (TensorProto.FLOAT, [None]),
-        next_taken: (TensorProto.INT64, [None]),
-        result: (TensorProto.BOOL, [None]),
-    }
-    body = helper.make_graph(
-        nodes,
-        site.graph.fresh(f"{site.node.module_name}/rounds"),
-        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in kinds.items()],
-        [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in made.items()],
-    )
-    true = site.graph.constant(np.asarray(True))
-    by_round = site.ops("Loop", count, true, *state, outputs=4, body=body)[3]
+        return [next_worst, next_limits, site.op("Add", taken, site.cast(kept, np.int64)), kept]
+
+    # What goes from round to round: the most that a box overlaps a kept one, the thresholds, and how many are kept.
+    state = [
+        (site.op("Expand", site.floats(-np.inf), site.op("Shape", candidates)), np.float32, 2),
+        (site.op("Expand", site.floats(threshold), rows), np.float32, 1),
+        (site.op("Expand", site.ints(0), rows), np.int64, 1),
+    ]
+    by_round = looped(site, count, state, round_, gathers=[(np.bool_, 1)])[3]
     # Without a single round, what the loop has gathered would have one axis only.
     shape = site.op("Concat", site.op("Unsqueeze", count, site.ints([0])), rows, axis=0)
     return site.op("Transpose", site.op("Reshape", by_round, shape, allowzero=1), perm=[1, 0])
+
+
+def looped(
+    site: Site,
+    rounds: str,
+    state: Sequence[tuple[str, type, int]],
+    round_: Callable[..., Sequence[str]],
+    gathers: Sequence[tuple[type, int]] = (),
+) -> list[str]:
+    """A loop: what becomes of ``state`` in it, and what it gathers along a new first axis.
+
+    Args:
+        rounds: how many there are, (). state: values before the first, with their types and how many axes they have.
+        round_: from the number of a round, (), and the values, to what they become and what is gathered of it.
+        gathers: the types of the latter, and how many axes they have in each round.
+    """
+    from onnx import TensorProto, helper
+
+    def told(name: str, kind: type, rank: int) -> Any:
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), [None] * rank)
+
+    name = site.node.module_name
+    number, go_on, *before = (site.graph.fresh(f"{name}/{what}") for what in ("round", "on", *["state"] * len(state)))
+    with _inside(site) as nodes:
+        # What goes out of a round has a name of its own, even if it stays what it was.
+        after = [site.op("Identity", x) for x in (go_on, *round_(number, *before))]
+    kinds = [(kind, rank) for _, kind, rank in state]
+    body = helper.make_graph(
+        nodes,
+        site.graph.fresh(f"{name}/rounds"),
+        [
+            helper.make_tensor_value_info(number, TensorProto.INT64, []),
+            helper.make_tensor_value_info(go_on, TensorProto.BOOL, []),
+            *(told(x, *kind) for x, kind in zip(before, kinds, strict=True)),
+        ],
+        [
+            helper.make_tensor_value_info(after[0], TensorProto.BOOL, []),
+            *(told(x, *kind) for x, kind in zip(after[1:], [*kinds, *gathers], strict=True)),
+        ],
+    )
+    true = site.graph.constant(np.asarray(True))
+    first = [x for x, _, _ in state]
+    return site.ops("Loop", rounds, true, *first, outputs=len(state) + len(gathers), body=body)
 
 
 def kept_places(site: Site, kept: str) -> str:

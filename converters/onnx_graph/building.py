@@ -39,7 +39,7 @@ for _name in (
         "pooling",
         "rearranging",
     ),
-    *("proposals", "recurrent", "regions", "sources", "windows"),
+    *("proposals", "recurrent", "regions", "sources", "windows", "yolo_second"),
 ):
     importlib.import_module(f"{__package__}.{_name}")
 

@@ -16,6 +16,7 @@ from caffe_compat.layers.forks.rpn import Proposal
 from caffe_compat.layers.forks.ssd import DetectionOutput
 from caffe_compat.layers.forks.ssd_extended import DetectionOutputExtended
 from caffe_compat.layers.forks.yolo import YoloDetectionOutput, Yolov3DetectionOutput
+from caffe_compat.layers.forks.yolo_second import RegionDetections
 from caffe_compat.layers.python.frcnn import FrcnnProposal
 from caffe_compat.layers.python.proposal import ProposalLayer
 from caffe_compat.network.graph import Node
@@ -48,6 +49,7 @@ _ROWS = {
     FrcnnProposal: 0,
     Proposal: 0,
     ProposalLayer: 0,
+    RegionDetections: 2,
     ScaleRoute: 0,
     YoloDetectionOutput: 2,
     Yolov3DetectionOutput: 2,

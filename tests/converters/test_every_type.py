@@ -147,7 +147,6 @@ REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
             *(
                 "CenterLoss",
                 "CoordsToBboxesMasks",
-                "DetectionOutput of BirdeeChen/caffe_yolo_v2",
                 "LABEL_DROPOUT",
                 "DetectionLoss",
                 "FocalLoss",
@@ -193,7 +192,7 @@ REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
         "decides by values": (
             *("BboxAccuracy", "CoordsToBboxesMasks", "CtcLoss", "DetectionAccuracy", "DetectionEvaluate"),
             *("DetectionGroupAccuracy", "DetectionGroupLoss", "DetectionLoss"),
-            *("DetectionOutput of BirdeeChen/caffe_yolo_v2", "EvalDetection", "GaussianYolov3", "HardMining"),
+            *("EvalDetection", "GaussianYolov3", "HardMining"),
             *("HeatMapsFromCoordsOrigin", "LABEL_DROPOUT", "LabelsequenceAccuracy", "MultiBoxLoss", "ProposalTarget"),
             *("RegionLoss", "SegAccuracy", "TorsoMaskFromCoords", "WarpCTCLoss", "Yolov3"),
         ),

@@ -16,7 +16,8 @@ from torch import nn
 
 import caffe_compat
 import converters
-from caffe_compat import CaffeNet, FileError, NetworkError, ParityError, UsageError
+from caffe_compat import CaffeNet, FileError, NetworkError, ParityError, UsageError, WeightsError
+from caffe_compat.errors import CaffeCompatWarning
 from caffe_compat.formats.sniff import FileKind, kind_of
 from caffe_compat.formats.weights import read_weights
 from caffe_compat.schema.printing import format_message
@@ -189,3 +190,31 @@ def test_a_file_that_reads_back_otherwise_is_not_kept(
     with pytest.raises(ParityError, match="blob 0 of layer 'fc' reads back otherwise"):
         converters.export(filled(NET), tmp_path / f"w{suffix}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_caffemodel_that_caffe_could_not_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["converters.caffemodel"], "LARGEST", 63)  # 4 * (3 * 4 + 4) bytes are needed
+    with pytest.raises(NetworkError, match=r"take 64 bytes, and of a \.caffemodel Caffe reads 63.*write a .*\.h5"):
+        converters.export(filled(NET), tmp_path / "w.caffemodel")
+    converters.export(filled(NET), tmp_path / "w.caffemodel.h5")
+    assert [path.name for path in tmp_path.iterdir()] == ["w.caffemodel.h5"]
+
+
+def test_blobs_of_safetensors_that_are_wrong_missing_or_left_over_are_named(tmp_path: Path) -> None:
+    net = filled(NET)
+    path = tmp_path / "w.safetensors"
+    converters.export(filled(NET.replace("num_output: 4", "num_output: 5")), path)
+    with pytest.raises(WeightsError, match=r"w\.safetensors: layer 'fc'.* \[5, 3\], the net needs \[4, 3\]"):
+        caffe_compat.load(_text(net, tmp_path), path)
+    converters.export(filled(NET.replace('"fc"', '"other"')), path)
+    with pytest.raises(WeightsError, match=r"w\.safetensors: has no weights for layer 'fc'"):
+        caffe_compat.load(_text(net, tmp_path), path)
+    with pytest.warns(CaffeCompatWarning) as told:
+        caffe_compat.load(_text(net, tmp_path), path, fill_missing=True)
+    assert [str(one.message).partition("w.safetensors ")[2] for one in told] == [
+        "has no weights for layer 'fc': they keep their initial values, as in Caffe",
+        "has weights for layer 'other', which the net does not use",
+    ]
+    safetensors.torch.save_file({"fc.weight": torch.ones(4, 3)}, path)
+    with pytest.raises(WeightsError, match=r"layer 'fc'.*has 1 blobs, the net needs 2 \(weight, bias\)"):
+        caffe_compat.load(_text(net, tmp_path), path)

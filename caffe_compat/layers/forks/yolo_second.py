@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...network.registry import Layer, LayerSpec, layer
-from ..exporting import rows_or
+from ..exporting import repeated, rows_or
 from ..precision import widened
 
 __all__ = ["Region", "RegionDetections"]
@@ -101,20 +101,29 @@ class RegionDetections(Layer):
 
     def _kept(self, boxes: Tensor, sure: Tensor) -> Tensor:
         """Which of ``boxes`` (K, 4) stay, (K,)."""
-        kept = sure > 0
-        order = torch.arange(len(boxes), device=boxes.device)
-        for i in range(len(boxes)):
-            rivals = kept & (order > i) & (_shared(boxes[i], boxes) >= self.threshold)
-            surer = rivals & (sure >= sure[i])
+        # One more box, which never stays: there is always one to look at.
+        boxes = torch.cat([boxes, boxes.new_zeros(1, 4)])
+        places = torch.arange(boxes.shape[0], device=boxes.device)
+        kept = places < places[-1]
+        sure = torch.cat([sure, sure.new_zeros(1)])
+
+        def goes_on(kept: Tensor, at: Tensor) -> Tensor:
+            return (kept & (places > at)).any()
+
+        def round_(kept: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+            behind = kept & (places > at)
+            at = behind.int().argmax(0, keepdim=True)
+            rivals = behind & (places > at) & (_shared(boxes[at], boxes) >= self.threshold)
+            surer = rivals & (sure >= sure[at])
             # The first that is at least as sure takes this one away; those before it are less sure, and go.
-            end = surer.to(torch.uint8).argmax() if bool(surer.any()) else order.new_tensor(len(boxes))
-            kept = torch.where(kept[i], kept & ~(rivals & ~surer & (order < end)), kept)
-            kept[i] &= ~surer.any()
-        return kept
+            goes = rivals & (surer.int().cumsum(0) == 0)
+            return kept & ~goes & ~((places == at) & surer.any()), at
+
+        return repeated(goes_on, round_, (kept, places[:1] - 1))[0][:-1]
 
 
 def _shared(box: Tensor, boxes: Tensor) -> Tensor:
-    """Intersection over union of ``box`` (4,) and each of ``boxes`` (K, 4), as far as they lie in the image."""
+    """Intersection over union of ``box`` (1, 4) and each of ``boxes`` (K, 4), as far as they lie in the image."""
     (a_low, a_high), (b_low, b_high) = _inside(box), _inside(boxes)
     width, height = (torch.minimum(a_high, b_high) - torch.maximum(a_low, b_low)).unbind(-1)
     common = torch.where((width > 0) & (height > 0), width * height, 0)
