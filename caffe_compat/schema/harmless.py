@@ -62,6 +62,11 @@ HARMLESS = (
     Harmless(("engine",), "the library that the fork computes with", ("intel/caffe",)),
     Harmless(_SHARE_OF_GPU, "how the fork spreads its work", ("HazyResearch/CaffeConTroll",)),
     Harmless(("deletetop", "deletebottom"), "when the fork frees memory", ("aharley/segaware",)),
+    Harmless(
+        ("mem_param",),
+        "blobs for which the fork uses the same memory",
+        ("yjxiong/caffe", "yjxiong/caffe@interp", "BannyStone/Caffe", "lxx1991/caffe_mpi"),
+    ),
     Harmless(("multinode",), "how the fork spreads its work", ("intel/caffe",)),
     Harmless(
         ("default_forward_type", "default_forward_math", "default_backward_type", "default_backward_math"),

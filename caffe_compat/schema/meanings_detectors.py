@@ -132,7 +132,8 @@ DETECTORS: dict[str, tuple[Meaning, ...]] = {
         ),
     ),
     "Proposal": (
-        Meaning(forks.PVANET, "four numbers of image information", fits=numbers(2, 4)),
+        # Its programs give six, of which it reads four: height, width, and two scales, twice. (pva-faster-rcnn's lib/)
+        Meaning(forks.PVANET, "four numbers of image information", fits=numbers(2, 4, 6)),
         Meaning(forks.MINI, "three numbers of image information", fits=numbers(2, 3)),
         Meaning(forks.WINDOWS, "three numbers, its own anchors", fits=numbers(2, 3)),
         Meaning(forks.WINDOWS_WU, "the same with larger anchors", fits=numbers(2, 3), quiet=True),
@@ -168,10 +169,15 @@ DETECTORS: dict[str, tuple[Meaning, ...]] = {
         Meaning(forks.FRCNN_3D, "in three dimensions", quiet=True),
     ),
     "Reorg": (
-        Meaning(forks.YOLO, "", None),
+        Meaning(forks.YOLO, "", None, sets("reorg_param.stride")),
+        Meaning(
+            forks.YOLO9000,
+            "a stride of 2 unless told otherwise",
+            same=forks.YOLO,
+            when=sets("reorg_param.stride"),
+        ),
         Meaning(forks.YOLO2, "the derivative as its gradient", quiet=True, same_tops=forks.YOLO),
         Meaning(forks.YOLO5, "reverse the other way round", quiet=True),
-        Meaning(forks.YOLO9000, quiet=True),
         Meaning(forks.SYNOPSYS, "width and height exchanged", quiet=True),
     ),
     "RegionLoss": (

@@ -99,12 +99,12 @@ def tops(*counts: int) -> Question:
     return lambda use: use.tops in counts
 
 
-def numbers(bottom: int, count: int) -> Question:
-    """A bottom holds ``count`` numbers per example, as far as the file tells."""
+def numbers(bottom: int, *counts: int) -> Question:
+    """A bottom holds one of these counts of numbers per example, as far as the file tells."""
 
     def test(use: Use) -> bool:
         shape = use.shapes[bottom] if bottom < len(use.shapes) else None
-        return shape is None or shape[-1] == count
+        return shape is None or shape[-1] in counts
 
     return test
 

@@ -275,12 +275,24 @@ def test_the_other_layers_of_the_file_tell() -> None:
     assert (found.schema.name, doubts(found)) == (POSE, [])
 
 
-@pytest.mark.parametrize(("numbers", "dialect"), [(4, "sanghoon/caffe@dev_pvanet"), (3, None), (6, None)])
+PVANET = "sanghoon/caffe@dev_pvanet"
+
+
+@pytest.mark.parametrize(("numbers", "dialect"), [(3, None), (4, PVANET), (5, None), (6, PVANET)])
 def test_the_shape_of_an_input_tells(numbers: int, dialect: str | None) -> None:
     inputs = input_layer("s", 1, 18, 4, 5) + input_layer("d", 1, 36, 4, 5) + input_layer("i", 1, numbers)
     found = parsed(inputs + layer("l", "Proposal", "s d i", "rois", "proposal_param { ratio: 1 scale: 2 }"))
     assert doubts(found) == ([] if dialect else ["l"])
     assert dialect in (None, found.schema.name)
+
+
+@pytest.mark.parametrize(
+    ("stride", "dialect"), [("", "choasup/caffe-yolo9000"), ("reorg_param { stride: 2 }", "intel/caffe")]
+)
+def test_a_stride_that_is_left_out_tells(stride: str, dialect: str) -> None:
+    """One fork's is 2 by default, and the others' 0, which they refuse."""
+    found = parsed(input_layer("x", 1, 8, 4, 6) + layer("l", "Reorg", "x", "y", stride))
+    assert (found.schema.name, doubts(found)) == (dialect, [])
 
 
 def test_the_axes_of_an_input_tell() -> None:

@@ -47,6 +47,7 @@ _REORGS = (
     "intel/caffe",
     "eric612/MobileNet-YOLO",
     "eric612/Caffe-YOLOv3-Windows",
+    "choasup/caffe-yolo9000",
     *CAMBRICON,
 )
 # while this one's, on a CPU, is what it should be.
@@ -212,12 +213,12 @@ def derived_reorg(spec: LayerSpec) -> Layer:
 def _reorg(spec: LayerSpec, *, derived: bool) -> Layer:
     _not_in_place(spec)
     shape, params = spec.images(), spec.params("reorg_param")
-    if not params.has("stride") or params.stride < 1:
+    if params.stride < 1:
         spec.fail("needs a stride of at least 1")
-    s = params.stride
-    if shape[1] % (s * s) or (not params.reverse and (shape[2] % s or shape[3] % s)):
+    s, back = params.stride, params.get("reverse", False)
+    if shape[1] % (s * s) or (not back and (shape[2] % s or shape[3] % s)):
         spec.fail(
             f"stride {s} does not fit the bottom {list(shape)}: its square must divide the channels, and, unless in "
             "reverse, it the height and the width"
         )
-    return Reorg(s, back=params.reverse, derived=derived)
+    return Reorg(s, back=back, derived=derived)

@@ -112,6 +112,9 @@ def test_reorg(back: bool) -> None:
     assert_equals(module(torch.tensor(x)), out.reshape(shape))
     with pytest.raises(LayerError, match="stride 2 does not fit"):
         build(text, (1, 6, 4, 4), dialect=YOLO)
+    if not back:  # the fork whose stride is 2 by default has no other way
+        module = build('type: "Reorg"', x.shape, dialect="choasup/caffe-yolo9000")
+        assert_equals(module(torch.tensor(x)), out.reshape(shape))
     above = np.random.RandomState(1).randn(*shape)
     for dialect, gradients in ((YOLO, "caffe"), (YOLO, "true"), ("BirdeeChen/caffe_yolo_v2", "caffe")):
         given = torch.tensor(x, requires_grad=True)
