@@ -231,7 +231,18 @@ def _used(kind: type) -> Mapping[str, None]:
             if "super()" in text:
                 raise NetworkError("its class builds on another in a way that cannot be flattened")
             waiting += re.findall(r"\bself\.(\w+)", text)
+            if _hands_itself_on(members[name].node):  # to a check, which names the layer in its error
+                waiting.append("layer_name")
     return reached
+
+
+def _hands_itself_on(node: ast.stmt) -> bool:
+    """Whether a method passes its ``self`` to something."""
+    inner = list(ast.walk(node))
+    read = sum(isinstance(n, ast.Name) and n.id == "self" for n in inner)
+    return read > sum(
+        isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "self" for n in inner
+    )
 
 
 def _class_source(kind: type, modules: Sequence[Layer]) -> str:

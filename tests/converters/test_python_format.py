@@ -260,6 +260,15 @@ def test_what_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_what_a_layer_cannot_take_is_refused_in_its_name(reference: Path) -> None:
+    """The check is a function beside the class, which is given the layer."""
+    folder = reference / "tiny_mask3d"
+    net = caffe_compat.load(folder / "deploy.prototxt", folder / "tiny_mask3d.caffemodel")
+    module = module_of(source_of(net))
+    with pytest.raises(ValueError, match=r"layer 'inverted1': takes poses.*has shape \[2, 3, 4, 5\]"):
+        module.inverted1(torch.zeros(2, 3, 4, 5))
+
+
 def test_other_sizes_are_made_sure_of(tmp_path: Path) -> None:
     net = _drawn("ALEXNET")
     exported = converters.export(net, tmp_path / "m.py", dynamic_batch=True)
