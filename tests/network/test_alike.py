@@ -42,7 +42,10 @@ def assert_like(one: object, other: object, where: str) -> None:
         assert (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device), where
         assert one.requires_grad == other.requires_grad, where
         assert one.is_meta or torch.equal(one, other), where
-    elif isinstance(one, (list, set, dict)):
+    elif isinstance(one, set):
+        assert one is not other, where
+        assert one == other, where
+    elif isinstance(one, (list, dict)):
         assert one is not other, where
         assert len(one) == len(other), where  # type: ignore[arg-type]
         left, right = (x.items() if isinstance(x, dict) else x for x in (one, other))
