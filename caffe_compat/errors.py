@@ -185,7 +185,9 @@ class LayerError(NetworkError):
 
 
 class DialectError(CaffeCompatError):
-    """A file that fits several forks of Caffe, or none."""
+    """A file that fits several forks of Caffe, or none. Each of ``choices``, dialects, settles it in its way."""
+
+    choices: Sequence[str] = ()
 
 
 class WeightsError(CaffeCompatError):

@@ -354,7 +354,9 @@ def _check_doubt(node: Node, graph: Graph, shapes: Sequence[Shape], gradients: G
     text = f"layer {node.name!r} ({node.type}): {doubt.text}"
     # Only a net that Caffe runs backward needs to know the gradient.
     if not doubt.gradient_only or graph.state.phase == "TRAIN" or graph.message.force_backward:
-        raise DialectError(text)
+        error = DialectError(text)
+        error.choices = doubt.choices
+        raise error
     return [text]
 
 

@@ -80,6 +80,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "forks.focal": ("FocalLoss",),
     "forks.hard_mining": ("HardMining",),
     "forks.inner_product": ("InnerProduct",),
+    "forks.instances": ("BoxFeatures", "ChannelSelect"),
     "forks.label_dropout": ("LABEL_DROPOUT",),
     "forks.losses": (
         "AbsLoss",
@@ -100,6 +101,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "forks.mscnn_loss": ("BboxAccuracy", "DetectionAccuracy", "DetectionLoss"),
     "forks.mscnn_targets": ("ProposalTarget",),
     "forks.multibox": ("MultiBoxLoss",),
+    "forks.mycaffe": ("InnerProduct", "Lstm"),
     "forks.nd": ("NdConvolution", "NdPooling"),
     "forks.norm_scale": ("BatchNormScale",),
     "forks.normalize": ("Normalize",),
@@ -133,6 +135,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "forks.roi": ("PSROIPooling", "ROIAlign", "ROIPooling"),
     "forks.roi_samples": ("DeformablePSROIPooling", "PSROIAlign", "ROIAlign"),
     "forks.rpn": ("Proposal",),
+    "forks.segaware": ("Convolution", "DistLoss", "Im2col", "Im2dist", "Im2parity"),
     "forks.segmentation": ("Interp", "Upsample"),
     "forks.segmentation_accuracy": ("SegAccuracy",),
     "forks.segmentation_evaluate": ("SegmentationEvaluate",),
@@ -164,6 +167,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
 
 # The modules with classes of ``Python`` layers.
 PYTHON_CLASSES: tuple[str, ...] = (
+    "python.actions",
     "python.detectnet",
     "python.losses",
     "python.proposal",
@@ -172,4 +176,5 @@ PYTHON_CLASSES: tuple[str, ...] = (
     "python.roi_data",
     "python.spatial_dropout",
     "python.targets",
+    "python.text_proposal",
 )

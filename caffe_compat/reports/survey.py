@@ -16,36 +16,35 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
 import torch
 
-from ..display import shown
 from ..errors import (
     CaffeCompatError,
+    DialectError,
     FileError,
-    GraphError,
-    InputShapeError,
-    LayerError,
-    NetworkError,
-    PrototxtError,
     UnknownLayerError,
     UsageError,
 )
 from ..formats.sniff import is_text
-from ..formats.textformat import parse_text
+from ..formats.textformat import TextTree, parse_text
 from ..network.graph import Graph, NetState, phase_graph, undeclared, with_inputs
 from ..network.guessing import net_of
 from ..network.net import CaffeNet
 from ..network.plugins import load_plugins
 from ..network.registry import find_layer
+from ..schema import Schema
 from ..schema.messages import NetParameter
 from ..schema.prototxt import bind_tree, read_text
 from ..schema.upgrade import upgrade_net
 from .inspection import text_kind
 from .network import layer_rows
+from .survey_reasons import reason_of
+from .survey_states import combined_states, plain_states
 
 __all__ = ["FileResult", "Survey", "survey", "survey_file"]
 
@@ -58,6 +57,8 @@ MAX_RUN_BYTES = 2**30
 # What a worker may need beyond what it has when it starts.
 WORKER_BYTES = 4 * 2**30
 EXAMPLES = 5
+# Where several forks fit a file, so many of them are tried.
+MAX_DIALECTS = 4
 
 # A solver with one of these counts as the first network in it.
 _NETWORKS_IN_SOLVER = ("net_param", "train_net_param", "test_net_param")
@@ -72,9 +73,10 @@ class FileResult:
         network: False for a solver (unless a network is inside), a label map or other text.
         reached: 0 nothing, 1 read, 2 its layers form a graph, 3 their types are all known, 4 built (every shape is
             inferred), 5 run.
-        state: the phase (and stage) that got that far; empty if none was tried.
+        state: the phase (and stages, and level) that got that far; empty if none was tried.
         reasons: what stopped it, grouped: one, or one for every layer type that is not known. detail: the error itself.
         guessed: the shapes of inputs that were guessed, in words.
+        dialect: the fork that it was read as where several fit, and mean different things: ``--dialect`` must say it.
     """
 
     path: str
@@ -84,6 +86,7 @@ class FileResult:
     reasons: tuple[str, ...] = ()
     detail: str = ""
     guessed: tuple[str, ...] = ()
+    dialect: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,9 @@ class Survey:
         guessed = sum(bool(result.guessed) for result in self.results)
         if guessed:
             counts["built_on_guesses"] = guessed
+        told = sum(bool(result.dialect) for result in self.results)
+        if told:
+            counts["built_with_dialect"] = told
         if self.with_run:
             counts["ran"] = self.count(RAN)
         return counts
@@ -199,79 +205,100 @@ def _candidates(root: Path) -> Iterator[str]:
 
 
 def survey_file(root: str | Path, path: str, *, run: bool = False, guess_shapes: bool = False) -> FileResult:
-    """How far the file ``path`` below ``root`` gets. It counts as far as any of its phases and stages gets."""
+    """How far the file ``path`` below ``root`` gets. It counts as far as any of its phases and stages gets.
+
+    Where several forks fit the file and mean different things, it counts as far as it gets under one of them.
+    """
     try:
         text = read_text(Path(root) / path)
     except FileError as error:
-        return FileResult(path, True, UNREAD, "", (_reason(error),), str(error))
+        return FileResult(path, True, UNREAD, "", (reason_of(error),), str(error))
     try:
         tree = parse_text(text)
         kind = text_kind(tree)
         inner = next((field.name for field in tree.fields if field.name in _NETWORKS_IN_SOLVER), None)
         if kind == "other" or (kind == "solver" and inner is None):
             return FileResult(path, False)
-        network = bind_tree(tree) if kind == "network" else None
-        parsed = network or bind_tree(tree, "SolverParameter")
+        inner = None if kind == "network" else inner
+        message, schema = _network_in(tree, inner)
     except CaffeCompatError as error:
         # What a broken text was meant to be is a guess.
         if re.search(r"\blayers?\s*:?\s*[{<]", text) is None:
             return FileResult(path, False, UNREAD, "", (), str(error))
-        return FileResult(path, True, UNREAD, "", (_reason(error),), str(error))
-    if network is not None:
-        message = network.message
-    else:
-        assert inner is not None
-        inside = getattr(parsed.message, inner)
-        message = inside[0] if inner == "test_net_param" else inside
-    try:
-        message = upgrade_net(message, parsed.schema).message
-    except CaffeCompatError as error:
-        return FileResult(path, True, READ, "", (_reason(error),), str(error))
-    best = FileResult(path, True)
-    for state in _states(message):
-        found = _survey_state(path, message, parsed.schema.name, state, run, guess_shapes)
-        if found.reached > best.reached:
-            best = found
-        if best.reached >= BUILT:
-            break
+        return FileResult(path, True, UNREAD, "", (reason_of(error),), str(error))
+    attempt = _Attempt(path, run, guess_shapes)
+    best, choices = attempt.survey(message, schema)
+    for dialect in choices[:MAX_DIALECTS]:
+        with suppress(CaffeCompatError):  # one that cannot read the rest of the file
+            found, _ = attempt.survey(*_network_in(tree, inner, dialect))
+            if found.reached >= BUILT:
+                return replace(found, dialect=dialect)
     return best
 
 
-def _states(message: NetParameter) -> Iterator[NetState]:
-    """TEST, TRAIN, and TEST in each of the stages that a rule of the file names."""
-    yield NetState("TEST")
-    yield NetState("TRAIN")
-    rules = [rule for layer in message.layer for rule in (*layer.include, *layer.exclude)]
-    for stage in dict.fromkeys(stage for rule in rules for stage in (*rule.stage, *rule.not_stage)):
-        yield NetState("TEST", stages=(stage,))
+def _network_in(tree: TextTree, inner: str | None, dialect: str | None = None) -> tuple[NetParameter, Schema]:
+    """The network of a text, which may lie in the field ``inner`` of a solver."""
+    if inner is None:
+        network = bind_tree(tree, dialect=dialect)
+        return network.message, network.schema
+    solver = bind_tree(tree, "SolverParameter", dialect)
+    inside = getattr(solver.message, inner)
+    return inside[0] if inner == "test_net_param" else inside, solver.schema
 
 
-def _survey_state(
-    path: str, message: NetParameter, dialect: str, state: NetState, run: bool, guess_shapes: bool
-) -> FileResult:
-    reached, label = READ, " ".join((state.phase, *state.stages))
-    try:
-        # Wired first, and without shapes: whether its types are known does not depend on any.
-        open_inputs = dict.fromkeys(undeclared(message)) if guess_shapes else {}
-        graph = phase_graph(with_inputs(message, open_inputs), state, dialect)
-        reached = GRAPH
-        unknown = _unknown_types(graph, dialect)
-        if unknown:
-            reasons = tuple(f"unknown layer type {name}" for name in unknown)
-            return FileResult(path, True, reached, label, reasons, ", ".join(unknown))
-        reached = KNOWN
-        net = net_of(message, state, dialect=dialect, guess_shapes=guess_shapes)
-        guessed = tuple(map(str, net.guessed))
-        reached = BUILT
-        if not run:
-            return FileResult(path, True, reached, label, guessed=guessed)
-        too_large = _too_large(net)
-        if too_large:
-            return FileResult(path, True, reached, label, ("not run: too large",), too_large, guessed)
-        _run_seeded(net)
-        return FileResult(path, True, RAN, label, guessed=guessed)
-    except CaffeCompatError as error:
-        return FileResult(path, True, reached, label, (_reason(error),), str(error))
+@dataclass(frozen=True)
+class _Attempt:
+    """What is tried with one file, under whichever dialect."""
+
+    path: str
+    run: bool
+    guess_shapes: bool
+
+    def survey(self, message: NetParameter, schema: Schema) -> tuple[FileResult, tuple[str, ...]]:
+        """The best of all states, and the dialects of which one settles what stopped it, if that is all it lacks."""
+        try:
+            message = upgrade_net(message, schema).message
+        except CaffeCompatError as error:
+            return FileResult(self.path, True, READ, "", (reason_of(error),), str(error)), ()
+        best, choices = FileResult(self.path, True), tuple[str, ...]()
+        for state in chain(plain_states(message), combined_states(message)):
+            found, dialects = self.state(message, schema.name, state)
+            if found.reached > best.reached:
+                best, choices = found, dialects
+            if best.reached >= BUILT:
+                break
+        return best, choices
+
+    def state(self, message: NetParameter, dialect: str, state: NetState) -> tuple[FileResult, tuple[str, ...]]:
+        """What becomes of one state, and the dialects of which one would settle a layer that is in doubt."""
+        reached, label = (
+            READ,
+            " ".join((state.phase, *state.stages, *([f"level {state.level}"] if state.level else []))),
+        )
+        try:
+            # Wired first, and without shapes: whether its types are known does not depend on any.
+            open_inputs = dict.fromkeys(undeclared(message)) if self.guess_shapes else {}
+            graph = phase_graph(with_inputs(message, open_inputs), state, dialect)
+            reached = GRAPH
+            unknown = _unknown_types(graph, dialect)
+            if unknown:
+                reasons = tuple(f"unknown layer type {name}" for name in unknown)
+                return FileResult(self.path, True, reached, label, reasons, ", ".join(unknown)), ()
+            reached = KNOWN
+            net = net_of(message, state, dialect=dialect, guess_shapes=self.guess_shapes)
+            guessed = tuple(map(str, net.guessed))
+            reached = BUILT
+            if not self.run:
+                return FileResult(self.path, True, reached, label, guessed=guessed), ()
+            too_large = _too_large(net)
+            if too_large:
+                reasons = ("not run: too large",)
+                return FileResult(self.path, True, reached, label, reasons, too_large, guessed), ()
+            _run_seeded(net)
+            return FileResult(self.path, True, RAN, label, guessed=guessed), ()
+        except CaffeCompatError as error:
+            choices = tuple(error.choices) if isinstance(error, DialectError) else ()
+            return FileResult(self.path, True, reached, label, (reason_of(error),), str(error)), choices
 
 
 def _unknown_types(graph: Graph, dialect: str) -> list[str]:
@@ -283,32 +310,6 @@ def _unknown_types(graph: Graph, dialect: str) -> list[str]:
             except UnknownLayerError:
                 unknown[node.type] = None
     return sorted(unknown)
-
-
-def _reason(error: CaffeCompatError) -> str:
-    """An error without what is special about its file, so that equal ones fall together."""
-    if isinstance(error, InputShapeError):
-        return "the shape of an input is not in the file"
-    if isinstance(error, UnknownLayerError):
-        return f"unknown layer type {error.type}"
-    kind = "file"
-    if isinstance(error, PrototxtError):
-        kind = "text"
-    elif isinstance(error, GraphError):
-        kind = "graph"
-    elif isinstance(error, LayerError):
-        kind = "layer"
-    elif isinstance(error, (NetworkError, UsageError)):
-        kind = "network"
-    elif not isinstance(error, FileError):
-        kind = type(error).__name__
-    if kind == "layer" and error.type:
-        kind = f"layer {error.type}"
-    text = re.sub(r"'[^']*'|\"[^\"]*\"", "'...'", shown(error.detail))
-    text = re.sub(r"[\[(][-\d, ]*[\])]", "[...]", text)
-    text = re.sub(r"(?<![\w])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?\b", "N", text)
-    text = re.sub(r"\S+ \[\.\.\.\](?:, \S+ \[\.\.\.\])*", "[...]", text)
-    return f"{kind}: {text[:140]}"
 
 
 # Running

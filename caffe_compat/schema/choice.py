@@ -173,7 +173,7 @@ def doubt_under(dialects: Sequence[str], use: Use, candidates: Sequence[str]) ->
     if taken == _meaning(use, left[0]):
         return None
     text = f"by {use.type}, the file means what {left[0]} does. Read it so: `--dialect {left[0]}`"
-    return Doubt(text, False, use, tuple(candidates))
+    return Doubt(text, False, use, tuple(candidates), (left[0],))
 
 
 def is_misread(use: Use, dialect: str) -> bool:
@@ -264,6 +264,7 @@ def _doubt(use: Use, dialects: Sequence[str]) -> Doubt | None:
             len(alike) == 1,
             use,
             tuple(dialects),
+            tuple(forks[0] for forks in groups.values()),
         )
     for path, values in _differing_defaults(use, dialects).items():
         found = "; ".join(_named(value, forks) for value, forks in values.items())
@@ -273,6 +274,7 @@ def _doubt(use: Use, dialects: Sequence[str]) -> Doubt | None:
             False,
             use,
             tuple(dialects),
+            tuple(forks[0] for forks in values.values()),
         )
     return None
 

@@ -27,19 +27,21 @@ class Doubt:
 
     Attributes:
         text: which forks fit and what each means, in words. gradient_only: they all compute the same tops.
-        use, dialects: the layer, and the forks that fit the file.
+        use, dialects: the layer, and the forks that fit the file. choices: one of these for each meaning.
     """
 
     text: str
     gradient_only: bool
     use: Use
     dialects: tuple[str, ...]
+    choices: tuple[str, ...] = ()
 
 
 def keep_doubt(layer: Message, doubt: Doubt) -> None:
     """Add ``doubt`` to the message of a layer."""
     use = {**vars(doubt.use), "set": sorted(doubt.use.set), "on": sorted(doubt.use.on)}
     plain = {"text": doubt.text, "gradient_only": doubt.gradient_only, "use": use, "dialects": doubt.dialects}
+    plain["choices"] = doubt.choices
     keep_bytes(layer, DOUBT_FIELD, json.dumps(plain).encode())
 
 
@@ -53,6 +55,7 @@ def doubt_of(layer: Message) -> Doubt | None:
                 shapes = tuple(None if shape is None else tuple(shape) for shape in use["shapes"])
                 names = {"set": frozenset(use["set"]), "on": frozenset(use["on"])}
                 found = Use(**{**use, **names, "where": tuple(use["where"]), "shapes": shapes})
-                if set(plain["dialects"]) <= set(dialect_names()):
-                    return Doubt(plain["text"], plain["gradient_only"], found, tuple(plain["dialects"]))
+                forks, choices = tuple(plain["dialects"]), tuple(plain["choices"])
+                if {*forks, *choices} <= set(dialect_names()):
+                    return Doubt(plain["text"], plain["gradient_only"], found, forks, choices)
     return None

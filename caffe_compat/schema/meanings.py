@@ -205,6 +205,7 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
         Meaning(forks.OPENVINO, "takes the size of the bias away"),
     ),
     "Lstm": (
+        Meaning(forks.MYCAFFE, "BVLC's LSTM", fits=sets("recurrent_param")),
         Meaning(forks.LSTM, "rows of steps and streams, with batch_size streams"),
         Meaning(
             forks.CTPN,

@@ -177,7 +177,7 @@ DETECTORS: dict[str, tuple[Meaning, ...]] = {
             when=sets("reorg_param.stride"),
         ),
         Meaning(forks.YOLO2, "the derivative as its gradient", quiet=True, same_tops=forks.YOLO),
-        Meaning(forks.YOLO5, "reverse the other way round", quiet=True),
+        Meaning(forks.YOLO5, "space to depth, on a GPU", quiet=True),
         Meaning(forks.SYNOPSYS, "width and height exchanged", quiet=True),
     ),
     "RegionLoss": (

@@ -14,6 +14,7 @@ ACTION, POSE_ACTION = "Lyp100208/Caffe_action", "zimenglan-sysu-512/pose_action_
 CTC, OCR, CC4 = "xmfbit/warpctc-caffe", "senlinuc/caffe_ocr", "dlunion/CC4.0"
 JOLI, YUQJ, SYNOPSYS = "jolibrain/caffe", "yuqj1991/caffe_train", "foss-for-synopsys-dwc-arc-processors/synopsys-caffe"
 P3D, YOLO_SECOND = "ZhaofanQiu/pseudo-3d-residual-networks", "BirdeeChen/caffe_yolo_v2"
+MYCAFFE = "MyCaffe/MyCaffe"
 OPENCV = "weiliu89/caffe@ssd+opencv/opencv"
 MSCNN, CASCADE = "zhaoweicai/mscnn", "zhaoweicai/cascade-rcnn"
 NORMALS, OPENPOSE = "xiaolonw/caffe-3dnormal_joint_pose", "CMU-Perceptual-Computing-Lab/caffe_rtpose"
@@ -70,6 +71,7 @@ def _of_any_map() -> Iterator[Base]:
     text = f'input: "x" {sizes[0]} input: "t" {sizes[1]} force_backward: true '
     text += 'layers { name: "l" type: MULTI_SOFTMAX_LOSS bottom: "x" bottom: "t" }'
     yield from_text(text, dialect=NORMALS, x=maps, t=labels)
+    yield from _of_windows()
     scores = np.random.RandomState(2).randint(0, 3, (2, 4, 3, 5)).astype(np.float32)
     truth = np.random.RandomState(3).randint(0, 4, (2, 1, 3, 5)).astype(np.float32)
     text = 'type: "SegAccuracy" top: "y" seg_accuracy_param { ignore_label: 1 metric: PixelIOU }'
@@ -82,6 +84,32 @@ def _of_any_map() -> Iterator[Base]:
     text += layer("l", "SegAccuracy", "scores t", "y", "seg_accuracy_param { reset: false metric: PixelIOU }")
     truth = np.random.RandomState(3).randint(0, 4, (30, 1, 1, 1)).astype(np.float32)
     yield from_text(text, dialect="aharley/segaware", t=truth, cont=np.ones((30, 1), np.float32))
+
+
+def _of_windows() -> Iterator[Base]:
+    """Distances within windows (aharley/segaware)."""
+    fork, shape = "aharley/segaware", (2, 3, 7, 6)
+    labels = np.random.RandomState(4).randint(0, 3, shape).astype(np.float32)
+    window = "convolution_param { kernel_size: 3 pad: 1 stride: 1 dilation: 1 }"
+    own = "im2dist_param { norm: L1 remove_center: false remove_bounds: false }"
+    yield from_text(net_text(f'type: "Im2dist" top: "y" {window} {own}', x=shape), dialect=fork, x=labels)
+    own = "im2parity_param { ignore_label: 2 }"
+    yield from_text(net_text(f'type: "Im2parity" top: "y" {window} {own}', x=shape), dialect=fork, x=labels)
+    for kind, columns in (("Convolution", "true"), ("Convolution", "false"), ("Im2col", "true")):
+        own = f"num_output: 3 kernel_size: 3 group: 1 bottom_is_im2col: {columns} weight_filler {FILLER}"
+        text = net_text(f'type: "{kind}" top: "y" convolution_param {{ {own} }}', x=(2, 18, 4, 5))
+        yield from_text(text, dialect=fork)
+    text = net_text('type: "Reorg" top: "y" reorg_param { stride: 2 }', x=(2, 3, 4, 6))
+    yield from_text(text, dialect="Wulingtian/yolov5_caffe")
+    boxes = np.array([[0, 1, 1, 3, 2, 0.5], [2, 0, 0, 4, 4, 2]], np.float32).reshape(1, 2, 1, 6)
+    own = 'box_term_param { detection_box_input_dir: "" detection_pixel_input_dir: "" is_background_det: true }'
+    text = net_text(f'type: "BoxFeatures" top: "y" {own}', x=(1, 3, 4, 5), boxes=boxes.shape)
+    yield from_text(text, dialect="torrvision/caffe-tvg", boxes=boxes)
+    text = net_text('type: "ChannelSelect" top: "y"', x=(4, 3, 4, 5), boxes=boxes.shape)
+    yield from_text(text, dialect="torrvision/caffe-tvg", boxes=boxes)
+    own = "dist_loss_param { alpha: 0.5 beta: 1.5 ignore_label: 2 }"
+    text = net_text(f'type: "DistLoss" top: "y" {window} {own}', x=shape, t=shape)
+    yield from_text(text, dialect=fork, x=labels / 2, t=labels)
 
 
 def _of_poses() -> Iterator[Base]:
@@ -248,5 +276,12 @@ def _of_inner_products() -> Iterator[Base]:
     ):
         text = net_text(f'type: "InnerProduct" top: "y" inner_product_param {{ {own} {more} }}', **shapes)
         yield from_text(text, dialect="happynear/caffe-windows")
+    noisy = f'type: "InnerProduct" top: "y" inner_product_param {{ {own} enable_noise: true sigma_init: 0.5 }}'
+    yield from_text(net_text(noisy, x=x), dialect=MYCAFFE, phase="TRAIN")
+    plain = f'type: "InnerProduct" top: "y" inner_product_param {{ {own} min_top_axes: 2 }}'
+    yield from_text(net_text(plain, x=x), dialect=MYCAFFE)
+    recurrent = f'type: "Lstm" top: "y" recurrent_param {{ num_output: 3 weight_filler {FILLER} engine: CAFFE }}'
+    marks = np.ones((6, 2), np.float32)
+    yield from_text(net_text(recurrent, x=(6, 2, 4), marks=marks.shape), dialect=MYCAFFE, marks=marks)
     text = net_text('type: "SoftmaxWithLoss" top: "y" top: "p" top: "each"', x=(4, 3), labels=(4,))
     yield from_text(text, dialect="daijifeng001/caffe-rfcn", labels=np.array([0, 2, 1, 2], np.float32))

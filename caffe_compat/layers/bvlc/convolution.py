@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
 
-__all__ = ["Convolution", "Deconvolution", "Geometry", "Im2col", "kernel_geometry"]
+__all__ = ["Convolution", "Deconvolution", "Geometry", "Im2col", "check_room", "kernel_geometry", "windows_as_columns"]
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def convolution(spec: LayerSpec) -> Layer:
     geometry, channels, outputs, params = _sliding(spec)
     module = Convolution(geometry, channels, outputs, params)
     size = spec.bottom_shapes[0][geometry.axis + 1 :]
-    _check_room(spec, geometry, size)
+    check_room(spec, geometry, size)
     module.fits = not any(geometry.overhang(size))
     module.direct = module.direct and module.fits
     return module
@@ -211,23 +211,27 @@ def deconvolution(spec: LayerSpec) -> Layer:
 
 
 class Im2col(Layer):
-    """Every window of the bottom as a column: (..., C, spatial...) gives (..., C * kernel elements, positions...)."""
+    """:func:`windows_as_columns` of the bottom."""
 
     def __init__(self, geometry: Geometry) -> None:
         super().__init__()
         self.geometry = geometry
 
     def forward(self, x: Tensor) -> Tensor:
-        g = self.geometry
-        lead, spatial = x.shape[: g.axis + 1], len(g.kernel)
-        x = g.add_overhang(F.pad(x, [n for p in reversed(g.pad) for n in (p, p)]))
-        for i in range(spatial):
-            x = x.unfold(g.axis + 1 + i, g.extent[i], g.stride[i])[..., :: g.dilation[i]]
-        # (..., C, positions..., kernel...) -> (..., C, kernel..., positions...)
-        first = g.axis + 1
-        order = [*range(first), *range(first + spatial, first + 2 * spatial), *range(first, first + spatial)]
-        positions = x.shape[first : first + spatial]
-        return x.permute(order).reshape(*lead[:-1], lead[-1] * math.prod(g.kernel), *positions)
+        return windows_as_columns(x, self.geometry)
+
+
+def windows_as_columns(x: Tensor, g: Geometry) -> Tensor:
+    """Every window as a column: (..., C, spatial...) gives (..., C * kernel elements, positions...)."""
+    lead, spatial = x.shape[: g.axis + 1], len(g.kernel)
+    x = g.add_overhang(F.pad(x, [n for p in reversed(g.pad) for n in (p, p)]))
+    for i in range(spatial):
+        x = x.unfold(g.axis + 1 + i, g.extent[i], g.stride[i])[..., :: g.dilation[i]]
+    # (..., C, positions..., kernel...) -> (..., C, kernel..., positions...)
+    first = g.axis + 1
+    order = [*range(first), *range(first + spatial, first + 2 * spatial), *range(first, first + spatial)]
+    positions = x.shape[first : first + spatial]
+    return x.permute(order).reshape(*lead[:-1], lead[-1] * math.prod(g.kernel), *positions)
 
 
 @layer("Im2col", bottoms=1, tops=1)
@@ -238,11 +242,11 @@ def im2col(spec: LayerSpec) -> Layer:
     geometry = kernel_geometry(spec, params)
     if not geometry.kernel:
         spec.fail(f"the bottom {spec.bottom_shapes[0]} has no spatial axis behind axis {geometry.axis}")
-    _check_room(spec, geometry, spec.bottom_shapes[0][geometry.axis + 1 :])
+    check_room(spec, geometry, spec.bottom_shapes[0][geometry.axis + 1 :])
     return Im2col(geometry)
 
 
-def _check_room(spec: LayerSpec, geometry: Geometry, size: tuple[int, ...]) -> None:
+def check_room(spec: LayerSpec, geometry: Geometry, size: tuple[int, ...]) -> None:
     for room, stride in zip(geometry.room(size), geometry.stride, strict=True):
         if room <= -stride:
             spec.fail(

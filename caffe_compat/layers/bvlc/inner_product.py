@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
 
-__all__ = ["Embed", "InnerProduct"]
+__all__ = ["Embed", "InnerProduct", "rows_of"]
 
 
 class InnerProduct(Layer):
@@ -41,11 +41,16 @@ class InnerProduct(Layer):
 @layer("InnerProduct", bottoms=1, tops=1)
 def inner_product(spec: LayerSpec) -> Layer:
     params = spec.params("inner_product_param")
+    return InnerProduct(*rows_of(spec, params), params)
+
+
+def rows_of(spec: LayerSpec, params: Params) -> tuple[int, int]:
+    """The axis from which on the bottom's values are one row, and how many these are."""
     shape = spec.bottom_shapes[0]
     axis = spec.axis(params.axis, len(shape))
     if params.num_output < 1:
         spec.fail(f"num_output is {params.num_output}; it must be at least 1")
-    return InnerProduct(axis, math.prod(shape[axis:]), params)
+    return axis, math.prod(shape[axis:])
 
 
 class Embed(Layer):

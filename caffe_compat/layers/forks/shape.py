@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn.functional import pixel_unshuffle
 
 from ...network.registry import Layer, LayerSpec, layer
 from ..gradients import without_gradient
 from .families import CAMBRICON
 
-__all__ = ["Axpy", "Flip", "Reorg", "Reverse", "ShuffleChannel", "Transpose"]
+__all__ = [
+    "Axpy",
+    "Flip",
+    "Reorg",
+    "Reverse",
+    "ShuffleChannel",
+    "SpaceToDepth",
+    "Transpose",
+]
 
 # Those that share a meaning, where other forks have another under the same name.
 _AXPYS = (
@@ -222,3 +231,31 @@ def _reorg(spec: LayerSpec, *, derived: bool) -> Layer:
             "reverse, it the height and the width"
         )
     return Reorg(s, back=back, derived=derived)
+
+
+class SpaceToDepth(Layer):
+    """Blocks of ``stride`` x ``stride`` cells become channels, those of a channel side by side; the rest is left out.
+
+    The GPU code of Wulingtian/yolov5_caffe, ``reorg_layer.cu``, which its networks run with: its CPU code orders
+    channels another way, and leaves out all images but the first. Neither has a backward pass that reads the top's.
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = (size // self.stride * self.stride for size in x.shape[2:])
+        return pixel_unshuffle(x[:, :, :height, :width], self.stride)
+
+
+@layer("Reorg", bottoms=1, tops=1, dialects=("Wulingtian/yolov5_caffe",), verified=False)
+def space_to_depth(spec: LayerSpec) -> Layer:
+    _not_in_place(spec)
+    shape, params = spec.images(), spec.params("reorg_param")
+    if not params.has("stride") or not 1 <= params.stride <= min(shape[2:]):
+        spec.fail(f"needs a stride of at least 1 that fits into the bottom {list(shape)}")
+    if params.reverse:
+        spec.fail("reverse: true is not supported: the fork's code on a GPU does not honour it")
+    spec.note("Reorg orders channels as the fork does on a GPU; on a CPU it has another order")
+    return SpaceToDepth(params.stride)

@@ -1,18 +1,21 @@
-"""Losses that are Python layers: BVLC's example of one, and MTCNN's, of which a part of a batch is another's business.
+"""Losses that are Python layers: BVLC's example, MTCNN's, of which a part of a batch is another's business, and VNet's.
 
-Sources: BVLC's ``examples/pycaffe/layers/pyloss.py``; CongWeilin/mtcnn-caffe, ``pythonLayer.py``.
+Sources: BVLC's ``examples/pycaffe/layers/pyloss.py``; CongWeilin/mtcnn-caffe, ``pythonLayer.py``; faustomilletari/VNet,
+``pyLayer.py``.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ...network.python_registry import PythonSettings, python_layer
 from ...network.registry import Layer, LayerSpec
+from ..autograd import Context
 from ..precision import widened
 
-__all__ = ["EuclideanLossLayer", "ValidRows"]
+__all__ = ["DiceLoss", "EuclideanLossLayer", "ValidRows"]
 
 # What stands where a batch has no class, box or points.
 _NOTHING = -1
@@ -91,3 +94,42 @@ def cls_layer(spec: LayerSpec, settings: PythonSettings) -> Layer:
 @python_layer("pythonLayer", "cls_Layer_fc", bottoms=2, tops=2, verified=False)
 def cls_layer_fc(spec: LayerSpec, settings: PythonSettings) -> Layer:
     return _valid_rows(spec, axes=2)
+
+
+class _Overlaps(torch.autograd.Function):
+    """The sum of the images' overlaps, with the original's gradient, which no weight of the loss changes."""
+
+    @staticmethod
+    def forward(ctx: Context, scores: Tensor, truth: Tensor) -> Tensor:
+        found = (scores[:, 1] > scores[:, 0]).to(scores.dtype)
+        union, common = found.sum(1) + truth.sum(1), (found * truth).sum(1)
+        ctx.save_for_backward(scores, truth, union[:, None], common[:, None])
+        return (2 * common / (union + 0.00001)).sum().reshape(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Context, slope: Tensor) -> tuple[Tensor, None]:
+        scores, truth, union, common = ctx.saved_tensors
+        towards = 2 * (truth * union - 2 * scores[:, 1] * common) / union.square()
+        return torch.stack([towards, -towards], 1), None
+
+
+class DiceLoss(Layer):
+    """The sum over images of 2 |A B| / (|A| + |B| + 1e-5), of shape (1,).
+
+    A is where the second score is the larger one, B where the truth lies above 0.5.
+
+    Bottoms: scores (N, 2, values), truth (N, 1, values). The sum has no slope; the original's gradient is that of one
+    minus the overlap with the second score for A, but for constants, and not a number in an image without A and B.
+    """
+
+    def forward(self, scores: Tensor, truth: Tensor) -> Tensor:
+        inside = (truth.detach().flatten(1) > 0.5).to(widened(scores).dtype)
+        return _Overlaps.apply(widened(scores), inside).to(scores.dtype)
+
+
+@python_layer("pyLayer", "DiceLoss", bottoms=2, tops=1, verified=False)
+def dice_loss(spec: LayerSpec, settings: PythonSettings) -> Layer:
+    images, _, count = spec.shaped(0, "images", "scores = 2", "values")
+    spec.shaped(1, f"images = {images}", 1, f"values = {count}")
+    return DiceLoss()

@@ -211,3 +211,16 @@ def test_spatial_dropout() -> None:
     assert values.unique().tolist() == pytest.approx([0, 4 / 3])
     assert abs((values == 0).float().mean().item() - 0.25) < 0.03
     assert torch.equal(module(x) / x, factor)
+
+
+def test_space_to_depth() -> None:
+    text = 'type: "Reorg" reorg_param { stride: 2 %s }'
+    module = build(text % "reverse: false", (2, 3, 5, 6), dialect="Wulingtian/yolov5_caffe")
+    x = np.random.RandomState(1).rand(2, 3, 5, 6)
+    expected = np.zeros((2, 12, 2, 3))
+    for c, i, j in np.ndindex(3, 2, 2):
+        expected[:, 4 * c + 2 * i + j] = x[:, c, i:4:2, j::2]
+    assert_equals(module(torch.tensor(x)), expected)
+    for more, shape, message in (("reverse: true", (1, 4, 2, 2), "reverse: true is not"), ("", (1, 4, 1, 2), "stride")):
+        with pytest.raises(LayerError, match=message):
+            build(text % more, shape, dialect="Wulingtian/yolov5_caffe")
