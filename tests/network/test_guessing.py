@@ -169,6 +169,16 @@ def test_a_sequence_says_whether_it_goes_on() -> None:
     assert guessed(text) == {"words": (6, 1), "cont": (6, 1)}
 
 
+def test_what_stays_the_same_tells_how_many_streams_there_are() -> None:
+    """As in LRCN: a sentence for each picture."""
+    text = sources("words", "cont") + layer("e", "Embed", "words", "e", "embed_param { input_dim: 9 num_output: 4 }")
+    pictures = 'image_data_param { source: "list" batch_size: 4 new_height: 8 new_width: 8 }'
+    text += layer("p", "ImageData", "", "picture label", pictures)
+    text += layer("f", "InnerProduct", "picture", "f", "inner_product_param { num_output: 5 }")
+    text += layer("l", "LSTM", "e cont f", "l", "recurrent_param { num_output: 3 }")
+    assert guessed(text) == {"words": (6, 4), "cont": (6, 4)}
+
+
 def test_coordinates_and_facts_of_a_pose() -> None:
     text = layer(
         "data",

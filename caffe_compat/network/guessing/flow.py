@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..graph import Graph, Node
 
-__all__ = ["PASSES_ON", "first_reader", "is_picture", "readers"]
+__all__ = ["PASSES_ON", "first_reader", "is_picture", "readers", "steady_source"]
 
 # Types that hand on what they read, in pieces or in another form, and say nothing of what it is.
 _SAME_SHAPE = (
@@ -50,3 +50,15 @@ def first_reader(graph: Graph, value: int) -> Node | None:
         if found is None or found.type not in PASSES_ON:
             return found
         value = found.tops[0]
+
+
+def steady_source(graph: Graph, value: int) -> Node | None:
+    """The source of what stays the same for all steps of the layer with memory that reads ``value``: of its third
+    bottom."""
+    memory = next((node for node, place in readers(graph, value) if place == 0 and node.type in ("LSTM", "RNN")), None)
+    if memory is None or len(memory.bottoms) < 3:
+        return None
+    value, makers = memory.bottoms[2], {top: node for node in graph.nodes for top in node.tops}
+    while value in makers and makers[value].bottoms:
+        value = makers[value].bottoms[0]
+    return makers.get(value)

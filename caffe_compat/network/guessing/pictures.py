@@ -10,7 +10,7 @@ from ...schema.params import Params
 from ..graph import Graph, Node
 from ..guess import BlobShapes
 from ..registry import Shape
-from .flow import first_reader
+from .flow import first_reader, steady_source
 from .reading import batch_of, cuts_of, known_pictures, setting
 from .walk import Walk
 
@@ -72,6 +72,9 @@ def picture_of(graph: Graph, node: Node, value: int, blobs: BlobShapes) -> Pictu
     if labels and value in node.tops[1:2]:  # coordinates, which layers compute with as well
         return Picture((batch, labels), "label_num of its layer")
     if reader is not None and reader.type == "Embed":
+        steady = steady_source(graph, reader.tops[0])
+        if steady is not None and steady is not node:  # one of its items for each stream
+            return Picture((batch, batch_of(steady.message)), f"steps, and streams as layer {steady.name!r} has items")
         return Picture((batch, 1), f"layer {reader.name!r} ({reader.type}) reads indices")
     if reader is not None and reader.type == "InnerProduct" and node.type == "HDF5Data" and blobs.get(reader.name):
         inputs = blobs[reader.name][0][-1]
