@@ -72,6 +72,7 @@ def _of_any_map() -> Iterator[Base]:
     text += 'layers { name: "l" type: MULTI_SOFTMAX_LOSS bottom: "x" bottom: "t" }'
     yield from_text(text, dialect=NORMALS, x=maps, t=labels)
     yield from _of_windows()
+    yield from _of_mask_yolo()
     scores = np.random.RandomState(2).randint(0, 3, (2, 4, 3, 5)).astype(np.float32)
     truth = np.random.RandomState(3).randint(0, 4, (2, 1, 3, 5)).astype(np.float32)
     text = 'type: "SegAccuracy" top: "y" seg_accuracy_param { ignore_label: 1 metric: PixelIOU }'
@@ -84,6 +85,20 @@ def _of_any_map() -> Iterator[Base]:
     text += layer("l", "SegAccuracy", "scores t", "y", "seg_accuracy_param { reset: false metric: PixelIOU }")
     truth = np.random.RandomState(3).randint(0, 4, (30, 1, 1, 1)).astype(np.float32)
     yield from_text(text, dialect="aharley/segaware", t=truth, cont=np.ones((30, 1), np.float32))
+
+
+def _of_mask_yolo() -> Iterator[Base]:
+    """Regions of YOLO, samples in them, and larger maps."""
+    fork, x = "leon-liangwu/MaskYolo_Caffe", np.random.RandomState(3).randn(2, 10, 3, 4).astype(np.float32)
+    own = "num_class: 0 num_object: 2 anchor_x: 1.5 anchor_x: 3 anchor_y: 2.5 anchor_y: 1 thresh: 0.45 prop_num: 8"
+    text = net_text(f'type: "RoiGen" top: "y" top: "z" roi_gen_param {{ {own} net_w: 96 net_h: 80 }}', x=x.shape)
+    yield from_text(text, dialect=fork, x=x)
+    boxes = np.array([[0, 1, 0.5, 3, 4], [1, 0, 0, 2, 2]], np.float32)
+    own = "roi_alignment_param { pooled_h: 2 pooled_w: 3 spatial_scale: 0.5 }"
+    text = net_text(f'type: "ROIAlignment" top: "y" {own}', x=x.shape, boxes=boxes.shape)
+    yield from_text(text, dialect=fork, x=x, boxes=boxes)
+    for own in ("height: 6 width: 7", "is_pyramid_test: true out_height_scale: 2 out_width_scale: 1.5"):
+        yield from_text(net_text(f'type: "Resize" top: "y" resize_param {{ {own} }}', x=x.shape), dialect=fork, x=x)
 
 
 def _of_windows() -> Iterator[Base]:

@@ -247,6 +247,7 @@ def im2col(spec: LayerSpec) -> Layer:
 
 
 def check_room(spec: LayerSpec, geometry: Geometry, size: tuple[int, ...]) -> None:
+    """Refuse a kernel that has no position in a bottom whose spatial axes are of ``size``."""
     for room, stride in zip(geometry.room(size), geometry.stride, strict=True):
         if room <= -stride:
             spec.fail(

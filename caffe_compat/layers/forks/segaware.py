@@ -170,10 +170,10 @@ class DistLoss(Layer):
 def _geometry(spec: LayerSpec) -> Geometry:
     params = spec.params("convolution_param")
     params.ignore("num_output", "bias_term", "group", "weight_filler", "bias_filler", "force_nd_im2col")  # no weights
-    geometry = kernel_geometry(spec, params)
-    if len(spec.bottom_shapes[0]) != 4 or geometry.axis != 1:
-        spec.misfit(0, "(images, channels, height, width) with the channels as axis")
-    check_room(spec, geometry, spec.bottom_shapes[0][2:])
+    shape, geometry = spec.images(), kernel_geometry(spec, params)
+    if geometry.axis != 1:
+        spec.fail(f"axis {geometry.axis} is not supported: it must be that of the channels, 1")
+    check_room(spec, geometry, shape[2:])
     return geometry
 
 

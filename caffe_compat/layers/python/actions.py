@@ -114,7 +114,7 @@ def _overlap(first: tuple[float, ...], second: tuple[float, ...]) -> float:
 def actions_detection_output_layer(spec: LayerSpec, settings: PythonSettings) -> Layer:
     anchors = settings.whole("num_anchors")
     if len(spec.bottoms) != anchors + 1:
-        spec.fail(f"takes detections and num_anchors = {anchors} bottoms of scores, found {len(spec.bottoms)} bottoms")
+        spec.fail(f"takes detections and the scores of num_anchors = {anchors}, found {len(spec.bottoms)} bottoms")
     if math.prod(spec.bottom_shapes[0]) % _GIVEN:
         spec.misfit(0, f"rows of {_GIVEN} numbers")
     actions = [spec.shaped(i + 1, "images", "height", "width", "actions > 0")[3] for i in range(anchors)]

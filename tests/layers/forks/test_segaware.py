@@ -126,10 +126,10 @@ def test_loss(ignore: str) -> None:
 
 def test_errors() -> None:
     for text, shapes, message in (
-        (f'type: "Im2dist" {WINDOW} }}', [(2, 3, 7)], "for two spatial axes"),
+        (f'type: "Im2dist" {WINDOW} }}', [(2, 3, 7)], r"\(images, channels, height, width\)"),
         ('type: "Im2dist" convolution_param { kernel_size: 3 }', [(2, 3, 7)], r"\(images, channels, height, width\)"),
         ('type: "Im2dist" convolution_param { kernel_size: 9 }', [SHAPE], "does not fit"),
-        ('type: "Im2dist" convolution_param { kernel_size: 3 axis: 0 }', [SHAPE], "channels as axis"),
+        ('type: "Im2dist" convolution_param { kernel_size: 3 axis: 0 }', [SHAPE], "axis 0 is not supported"),
         (LOSS.replace("beta: 1.5", "beta: 0.25") % "", [SHAPE, SHAPE], "alpha 0.5 and beta 0.25 must be above 0"),
         (LOSS % "", [SHAPE, (2, 3, 7, 5)], "was expected"),
     ):

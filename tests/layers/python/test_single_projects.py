@@ -94,7 +94,7 @@ def test_votes_of_those_who_overlap() -> None:
 
 def test_errors_of_actions() -> None:
     for told, message in (
-        ("{num_anchors: 3}", "num_anchors = 3 bottoms of scores, found 3 bottoms"),
+        ("{num_anchors: 3}", "the scores of num_anchors = 3, found 3 bottoms"),
         ("{num_anchors: 2, least: 3}", "which this layer does not know"),
         ("{num_anchors: 2, use_nms: true}", "no 'num_valid_actions'"),
         ("{num_anchors: 2, use_nms: true, num_valid_actions: 1}", "num_valid_actions is 1"),
