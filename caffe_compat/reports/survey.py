@@ -228,7 +228,9 @@ def survey_file(root: str | Path, path: str, *, run: bool = False, guess_shapes:
         return FileResult(path, True, UNREAD, "", (reason_of(error),), str(error))
     attempt = _Attempt(path, run, guess_shapes)
     best, choices = attempt.survey(message, schema)
-    for dialect in choices[:MAX_DIALECTS]:
+    # A fork may lack what another one adds that the file has as well.
+    named = (dialect for one in choices[:MAX_DIALECTS] for dialect in (one, f"{one}+{schema.name}"))
+    for dialect in named:
         with suppress(CaffeCompatError):  # one that cannot read the rest of the file
             found, _ = attempt.survey(*_network_in(tree, inner, dialect))
             if found.reached >= BUILT:
