@@ -180,6 +180,10 @@ DETECTORS: dict[str, tuple[Meaning, ...]] = {
         Meaning(forks.YOLO5, "space to depth, on a GPU", quiet=True),
         Meaning(forks.SYNOPSYS, "width and height exchanged", quiet=True),
     ),
+    "ROIAlignment": (
+        Meaning(forks.WINDOWS_WU, "means of samples, one for each cell of a bin"),
+        Meaning(forks.MASKYOLO, "a sample at the middle of each bin"),
+    ),
     "RegionLoss": (
         Meaning(forks.YOLO, "300 objects, the squares of what is handed back", fits=values(1, 1500)),
         Meaning(forks.YOLO_WINDOWS, "the same, but boxes learn their anchors in the first passes", quiet=True),
