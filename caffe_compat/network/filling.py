@@ -26,15 +26,24 @@ class FillReport:
 
     Attributes:
         filled: layers that got weights.
+        modules: their modules' names, which are unique: of layers of one name, the first alone gets weights.
         initial: layers with blobs that the file has none for: they keep initial values.
         leftover: layers of the file with blobs that the net does not use.
         warnings: the last two, and weights that are no numbers, in words.
     """
 
     filled: list[str] = field(default_factory=list)
+    modules: set[str] = field(default_factory=set)
     initial: list[str] = field(default_factory=list)
     leftover: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def lacking(self) -> str:
+        """The layers of ``initial`` in words, and why one may be among them although the file has its name."""
+        again = [name for name in dict.fromkeys(self.initial) if name in self.filled]
+        why = f" (of several named {' or '.join(map(repr, again))}, the first gets the file's)" if again else ""
+        return listed(self.initial) + why
 
 
 def fill_net(net: CaffeNet, weights: WeightsFile) -> FillReport:
@@ -47,7 +56,6 @@ def fill_net(net: CaffeNet, weights: WeightsFile) -> FillReport:
     """
     report = FillReport()
     by_name: dict[str, str] = {}
-    filled: set[str] = set()
     for node in net.graph.computed:
         by_name.setdefault(node.name, node.module_name)
     for record in weights.layers:
@@ -59,18 +67,18 @@ def fill_net(net: CaffeNet, weights: WeightsFile) -> FillReport:
             continue
         with located(path=weights.path, layer=record.name):
             _fill_layer(net, module_name, record, weights, report)
-        if record.name in filled:
+        if module_name in report.modules:
             report.warnings.append(f"{weights.path} has layer {record.name!r} twice; the last one counts, as in Caffe")
-        filled.add(record.name)
+        report.modules.add(module_name)
         report.filled.append(record.name)
     report.initial = [
         node.name
         for node in net.nodes_with_blobs()
-        if node.name not in filled and not _shares_all(net, node.module_name)
+        if node.module_name not in report.modules and not _shares_all(net, node.module_name)
     ]
     if report.initial:
         report.warnings.append(
-            f"{weights.path} has no weights for {listed(report.initial)}: they keep their initial values, as in Caffe"
+            f"{weights.path} has no weights for {report.lacking}: they keep their initial values, as in Caffe"
         )
     if report.leftover:
         report.warnings.append(f"{weights.path} has weights for {listed(report.leftover)}, which the net does not use")

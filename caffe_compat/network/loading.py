@@ -13,7 +13,7 @@ from ..errors import CaffeCompatWarning, UsageError, WeightsError
 from ..formats.sniff import is_checkpoint, is_text
 from ..formats.weights import read_weights
 from .definition import Definition, read_definition
-from .filling import FillReport, fill_net, listed
+from .filling import FillReport, fill_net
 from .graph import NetState
 from .guessing import net_of
 from .net import CaffeNet
@@ -152,7 +152,7 @@ def build_net(
             report = fill_net(net, opened)
         if report.initial and not fill_missing:
             raise WeightsError(
-                f"has no weights for {listed(report.initial)}, and what these compute would be made up; "
+                f"has no weights for {report.lacking}, and what these compute would be made up; "
                 "--fill-missing (fill_missing=True) lets them keep their initial values, as Caffe does",
                 path=str(weights),
             )

@@ -98,7 +98,7 @@ class UnreadFields:
         for unread in unread_inside:
             name = unread.name
             if not self._accepts(name, unread.path):
-                close = _near(name, unread.message) if unread.unknown else ""
+                close = _near(name, unread.message) if unread.unknown and not unread.unknown.is_wrong_value else ""
                 detail = f"parameter {unread} is not supported{close}; {_option(name)}"
                 raise LayerError(detail, layer=message.name, type=message.type)
             self._add(message.name, message.type, name, "accepted by name", accepted=True)

@@ -25,7 +25,7 @@ def copy_weights(core: CaffeNet, weights: str | os.PathLike[str]) -> list[str]:
     with read_weights(Path(weights)) as opened:
         report = fill_net(core, opened)
     nodes = core.nodes_with_blobs()
-    filled = {id(b) for n in nodes if n.name in report.filled for b in core.blobs_of(n.module_name).values()}
+    filled = {id(b) for n in nodes if n.module_name in report.modules for b in core.blobs_of(n.module_name).values()}
     kept = [n.name for n in nodes if filled.isdisjoint(map(id, core.blobs_of(n.module_name).values()))]
     if kept:
         report.warnings.append(f"{os.fspath(weights)} has no weights for {', '.join(kept)}: they keep their values")

@@ -48,6 +48,7 @@ _INTEGERS = {
 _FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 _LARGEST_FLOAT32 = 3.4028235677973366e38  # what is above rounds to infinity
 _NAMED_FLOATS = {"inf": math.inf, "infinity": math.inf, "inff": math.inf, "nan": math.nan, "nanf": math.nan}
+MOST_NAMED = 12  # names of an enum, in an error; V1's layer types are 40
 _TRUE = {"true", "True", "t", "1"}
 _FALSE = {"false", "False", "f", "0"}
 
@@ -395,7 +396,7 @@ class _Binder:
             # Protobuf raises where it is asked for a number that no enum can have.
             if low <= int(text[:20]) <= high and int(text) in enum_type.values_by_number:
                 return int(text)
-        self.keep(message, f, Kind.ENUM_VALUE, enum_type)
+        self.keep(message, f, Kind.ENUM_VALUE, enum_type, ", ".join(list(enum_type.values_by_name)[:MOST_NAMED]))
         return None
 
     def within_range(self, f: Field, number: float | None, kind: int) -> float | None:
@@ -421,6 +422,9 @@ class _Binder:
                 raise ValueError
             if bare.startswith("0x"):
                 return float(int(text, 16))
+            if _begins_octal(bare):
+                detail = f"{f.name} takes a number, found {brief(text)}; leave out the 0 that it begins with"
+                raise self.tree.error(f"{detail}: Caffe refuses it, or reads octal", f.value.at)
             return float(text[:-1] if text[-1] in "fF" else text)
         except (ValueError, OverflowError):
             raise self.tree.error(f"{f.name} takes a number, found {brief(text)!r}", f.value.at) from None
@@ -455,6 +459,11 @@ def _name_of(descriptor: Descriptor | EnumDescriptor) -> str:
 
 def _is_integer(text: str) -> bool:
     return text.isascii() and text.lstrip("-").isdigit()
+
+
+def _begins_octal(bare: str) -> bool:
+    """Whether protobuf takes the number without its sign for an octal one: ``010``, and the beginning of ``00.5``."""
+    return len(bare) > 1 and bare[0] == "0" and bare[1].isdigit()
 
 
 def _is_plain(text: str) -> bool:

@@ -43,7 +43,7 @@ class Unknown:
     Attributes:
         where: the message that has no such field or value, ``LayerParameter``; the enum of an ``ENUM_VALUE``.
         name, text: the field and its value as the text has them. line, column: where it stands, from 1, or 0.
-        expected: what a ``VALUE`` should have been, in words.
+        expected: what a ``VALUE`` should have been, in words; of an ``ENUM_VALUE``, names that the enum has.
         number: of a ``NUMBER``, else 0.
     """
 
@@ -68,7 +68,7 @@ class Unknown:
         return {
             Kind.FIELD: f"no such field in {self.where}",
             Kind.VALUE: f"value {value} is not {self.expected} in {self.where}",
-            Kind.ENUM_VALUE: f"value {value} is none of {self.where}",
+            Kind.ENUM_VALUE: f"value {value} is none of {self.where}" + (f": {self.expected}" if self.expected else ""),
             Kind.NUMBER: "not in the schema",
         }[self.kind]
 

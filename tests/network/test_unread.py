@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from caffe_compat.network.in_place import REFUSED, SAFE
 from caffe_compat.network.unread import IgnoredField
 from caffe_compat.schema.harmless import HARMLESS, harmless_reason
 from caffe_compat.schema.prototxt import parse_message
-from tests.networks import filled, input_layer, ip, layer, net_of
+from tests.networks import filled, input_layer, ip, layer, net_of, write_weights
 
 X = input_layer("x", 1, 1, 6, 6)
 
@@ -109,6 +110,18 @@ def test_connections_are_cut_in_training_alone(mode: str) -> None:
     assert "keeps weights at zero in training" in built(text, "IntelLabs/SkimCaffe").warnings[0]
     with pytest.raises(LayerError, match="connectivity_mode means nothing to type Convolution here"):
         built(text, "IntelLabs/SkimCaffe", "TRAIN")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("operation: max", "value 'max' is none of EltwiseParameter.EltwiseOp: PROD, SUM, MAX"),
+        ("stable_prod_grad: 2", "value '2' is not true or false in EltwiseParameter"),
+    ],
+)
+def test_a_wrong_value_tells_the_right_ones_and_no_near_name(value: str, said: str) -> None:
+    with pytest.raises(LayerError, match=re.escape(f"({said}) is not supported; --ignore-field")):
+        built(X + layer("e", "Eltwise", "x x", "y", f"eltwise_param {{ {value} }}"))
 
 
 def test_the_pt_and_inspect_say_what_was_let_pass(
@@ -203,6 +216,19 @@ def test_missing_weights_are_an_error_unless_asked_for(tmp_path: Path) -> None:
     assert conversion.net.unfilled == ("g",)
     with pytest.warns(CaffeCompatWarning, match="no weights for layer 'g'"):
         caffe_compat.load(*paths, fill_missing=True)
+
+
+def test_of_layers_of_one_name_the_first_alone_gets_weights(tmp_path: Path) -> None:
+    weights = write_weights(tmp_path / "w.caffemodel", [("f", [np.ones((36, 36)), np.ones(36)])])
+    text = X + ip("f", "x", "y", 36) + ip("f", "y", "z", 36)
+    (tmp_path / "net.prototxt").write_text(text)
+    with pytest.raises(
+        WeightsError, match=r"no weights for layer 'f' \(of several named 'f', the first gets the file's\)"
+    ):
+        caffe_compat.load(tmp_path / "net.prototxt", weights)
+    net = caffe_compat.convert(tmp_path / "net.prototxt", weights, fill_missing=True).net
+    assert net.unfilled == ("f",)
+    assert [blob.sum().item() for blob in (net.f.weight, net.get_submodule("f#2").weight)] == [36 * 36, 0]
 
 
 def test_a_layer_twice_in_a_weights_file_is_said(tmp_path: Path) -> None:

@@ -116,7 +116,6 @@ def test_whole_numbers(text: str, expected: int) -> None:
         ("-.5e+2", -50.0),
         ("5.", 5.0),
         ("3", 3.0),
-        ("010", 10.0),
         ("0x10", 16.0),
         ("inf", math.inf),
         ("-inf", -math.inf),
@@ -125,6 +124,12 @@ def test_whole_numbers(text: str, expected: int) -> None:
 )
 def test_real_numbers(text: str, expected: float) -> None:
     assert parse("PowerParameter", f"scale: {text}").scale == np.float32(expected)
+
+
+@pytest.mark.parametrize("text", ["010", "-007.5", "00.5", "08"])
+def test_real_numbers_that_caffe_refuses_or_reads_as_octal(text: str) -> None:
+    with pytest.raises(PrototxtError, match=r"column 8: scale takes a number, found .* leave out the 0"):
+        parse("PowerParameter", f"scale: {text}")
 
 
 @pytest.mark.parametrize("text", ["1e39", "-3.5e38", "1e400", "0x" + "f" * 40])
@@ -348,7 +353,7 @@ def test_unknown_fields_are_kept_reported_and_printed() -> None:
         ("ceil_of", '"\\001"', 5, 33),
     ]
     assert str(parsed.unknown[0]) == "line 3, column 3: warp_factor (no such field in LayerParameter)"
-    assert parsed.unknown[2].reason == "value 'NOTHING' is none of PoolingParameter.PoolMethod"
+    assert parsed.unknown[2].reason == "value 'NOTHING' is none of PoolingParameter.PoolMethod: MAX, AVE, STOCHASTIC"
     again = parse_message(format_message(parsed.message))
     kept = [(u.name, u.text, u.reason) for u in parsed.unknown]
     assert sorted((u.name, u.text, u.reason) for u in again.unknown) == sorted(kept)

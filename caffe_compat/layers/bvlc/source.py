@@ -25,7 +25,8 @@ class Parameter(Layer):
         self.blob("value", shape, filler)
 
     def forward(self) -> Tensor:
-        return self.value
+        # A parameter, and each view of it, asks for gradients even where there are none to be had.
+        return self.value if torch.is_grad_enabled() else self.value.detach()
 
 
 @layer("Parameter", bottoms=0, tops=1)

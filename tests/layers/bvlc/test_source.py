@@ -8,6 +8,7 @@ import torch
 from caffe_compat.errors import LayerError
 from caffe_compat.network.randomness import Randomness
 from tests.layers.building import build
+from tests.networks import filled, layer
 
 
 def dummy(parameters: str, tops: int = 1, device: torch.device | str = "cpu") -> Any:
@@ -23,6 +24,15 @@ def test_parameter_is_a_learnable_top(device: torch.device) -> None:
     torch.nn.init.ones_(module.value)
     module().mul(2).sum().backward()
     assert torch.equal(module.value.grad, torch.full((2, 3), 2.0, device=device))
+
+
+def test_a_parameter_asks_for_no_gradients_where_there_are_none() -> None:
+    """Neither itself nor a view of it: what is run without gradients can be made an array of."""
+    text = layer("p", "Parameter", "", "p", "parameter_param { shape { dim: 2 dim: 3 } }")
+    net = filled(text + layer("f", "Flatten", "p", "f", "flatten_param { axis: 0 }"))
+    blobs = net.run(blobs="all")
+    assert {name: blob.numpy().shape for name, blob in blobs.items()} == {"p": (2, 3), "f": (6,)}
+    assert blobs["p"].data_ptr() == net.p.value.data_ptr()
 
 
 def test_parameter_without_axes() -> None:
