@@ -233,12 +233,12 @@ class Program:
         return values
 
     def _failure(self, step: Step, bottoms: Sequence[Tensor | None], error: Exception) -> LayerError:
-        shapes = ", ".join(
-            f"{self.graph.blobs[v]} {list(b.shape) if b is not None else '(absent)'}"
-            for v, b in zip(step.bottoms, bottoms, strict=True)
-        )
+        given = list(zip(step.bottoms, bottoms, strict=True))
+        shapes = ", ".join(f"{self.graph.blobs[v]} {list(b.shape) if b is not None else '(absent)'}" for v, b in given)
+        others = [v for v, b in given if b is not None and tuple(b.shape) != tuple(self.shapes[v])]
+        built = ", ".join(f"{self.graph.blobs[v]} {list(self.shapes[v])}" for v in others)
         return LayerError(
-            f"failed on bottoms {shapes or '(none)'}: {first_line(error)}",
+            f"failed on bottoms {shapes or '(none)'}: {first_line(error)}" + (f"; built for {built}" if built else ""),
             layer=layer_name(step.module),
             type=self._kind(step),
         )

@@ -96,6 +96,7 @@ def test_wrong_inputs_are_named() -> None:
     with pytest.raises(LayerError, match=r"layer 'first' \(InnerProduct\): failed on bottoms x \[2, 7\]: ") as raised:
         net.run({"x": np.zeros((2, 7))})
     assert raised.value.layer == "first"
+    assert str(raised.value).endswith("; built for x [2, 3]")
 
 
 def test_an_input_that_nobody_reads_may_be_left_out() -> None:
