@@ -110,12 +110,14 @@ def check_output(output: str, read: Iterable[str]) -> None:
 
 
 def parse_pairs(texts: Iterable[str], option: str) -> dict[str, str]:
-    """``["data=x.npy"]`` -> ``{"data": "x.npy"}``."""
+    """``["data=x.npy"]`` -> ``{"data": "x.npy"}``. Raises UsageError for another form, or a name that comes twice."""
     pairs = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
             raise UsageError(f"{option} {text!r}: NAME=VALUE was expected")
+        if name in pairs:
+            raise UsageError(f"{option} {name} is given twice: {pairs[name]} and {value}")
         pairs[name] = value
     return pairs
 

@@ -31,7 +31,9 @@ from .tables import print_table
 )
 @click.option("-o", "--output", type=click.Path(), help="Write the blobs here, an .npz.")
 @click.option("--blobs", default="", metavar="all|A,B", help="Which blobs; the outputs if not given.")
-@click.option("--top", default=0, metavar="N", help="Show the N largest values of each output.")
+@click.option(
+    "--top", type=click.IntRange(min=0), default=0, metavar="N", help="Show the N largest values of each output."
+)
 @network_options
 @device_option
 def run(

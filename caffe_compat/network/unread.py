@@ -7,7 +7,6 @@ its ``.pt`` or a report of it is told.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,7 +15,7 @@ from ..schema import BVLC, load_schema
 from ..schema.harmless import harmless_reason
 from ..schema.messages import LayerParameter, Message, NetParameter
 from ..schema.params import Unread
-from ..schema.unknown import Unknown, unknown_fields_of
+from ..schema.unknown import Unknown, near_name, unknown_fields_of
 
 __all__ = ["ANY_FIELD", "IgnoredField", "UnreadFields"]
 
@@ -98,7 +97,7 @@ class UnreadFields:
         for unread in unread_inside:
             name = unread.name
             if not self._accepts(name, unread.path):
-                close = _near(name, unread.message) if unread.unknown and not unread.unknown.is_wrong_value else ""
+                close = near_name(name, unread.message) if unread.unknown and not unread.unknown.is_wrong_value else ""
                 detail = f"parameter {unread} is not supported{close}; {_option(name)}"
                 raise LayerError(detail, layer=message.name, type=message.type)
             self._add(message.name, message.type, name, "accepted by name", accepted=True)
@@ -130,7 +129,7 @@ class UnreadFields:
         elif self._accepts(name):
             self._add(layer, type, name, "accepted by name", accepted=True)
         elif unknown is not None:
-            raise self._error(f"{inside}{unknown}{_near(name, message)}; {_option(name)}", layer, type)
+            raise self._error(f"{inside}{unknown}{near_name(name, message)}; {_option(name)}", layer, type)
         else:
             whom = f"type {type}" if type else "a network"
             raise self._error(
@@ -172,11 +171,6 @@ def _is_bvlc(name: str, type: str) -> bool:
     """Whether BVLC Caffe itself has the field and the type."""
     schema = load_schema(BVLC)
     return type in schema.layer_types and name in schema.message("LayerParameter").DESCRIPTOR.fields_by_name
-
-
-def _near(name: str, message: Message) -> str:
-    close = difflib.get_close_matches(name, list(message.DESCRIPTOR.fields_by_name), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _option(name: str) -> str:

@@ -6,6 +6,7 @@ reserved field number; copying or serialising a message carries both kinds.
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -16,7 +17,16 @@ from ..display import brief
 from ..formats.varint import varint
 from .messages import Message
 
-__all__ = ["DOUBT_FIELD", "TEXT_FIELD", "Kind", "Unknown", "keep_bytes", "keep_unknown_text", "unknown_fields_of"]
+__all__ = [
+    "DOUBT_FIELD",
+    "TEXT_FIELD",
+    "Kind",
+    "Unknown",
+    "keep_bytes",
+    "keep_unknown_text",
+    "near_name",
+    "unknown_fields_of",
+]
 
 # The largest numbers protobuf allows; no fork of Caffe comes near them. The second is of :mod:`.doubt`.
 TEXT_FIELD = 536_870_911
@@ -77,6 +87,12 @@ class Unknown:
             return f"field number {self.number}"
         place = f"line {self.line}, column {self.column}: " if self.line else ""
         return f"{place}{self.name} ({self.reason})"
+
+
+def near_name(name: str, message: Message) -> str:
+    """``; did you mean momentum?``, or nothing where ``message`` has no field with a name like ``name``."""
+    close = difflib.get_close_matches(name, list(message.DESCRIPTOR.fields_by_name), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def keep_unknown_text(message: Message, unknown: Unknown) -> None:

@@ -370,6 +370,11 @@ def test_verify_reads_a_case_as_the_fork_it_names(run: Callable[..., Result], tm
         ([*CONVERT, "--reference", "ref.h5:none"], "ref.h5: has no group 'none'"),
         (["run", "net.prototxt", "--input", "w=x.npy"], "--input w: the net's inputs are x"),
         (["run", "net.prototxt", "--input", "x=net.caffemodel"], "net.caffemodel"),
+        (
+            ["run", "net.prototxt", "--input", "x=x.npy", "--input", "x=y.npy"],
+            "--input x is given twice: x.npy and y.npy",
+        ),
+        (["run", "net.prototxt", "--input", "x=x.npy", "--top", "-1"], "Invalid value for '--top'"),
         (["run", "net.prototxt", "--input", "x=x.npy", "--blobs", "z,w"], "no blob 'w'; the net has x, y, z"),
         (["inspect", "gone"], "gone: cannot be opened"),
         (["inspect", "x.npy"], "x.npy"),

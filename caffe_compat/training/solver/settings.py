@@ -20,7 +20,7 @@ from ...schema.messages import NetParameter, SolverParameter
 from ...schema.messages import NetState as NetStateMessage
 from ...schema.printing import format_message
 from ...schema.prototxt import ParsedText, parse_message, read_message
-from ...schema.unknown import unknown_fields_of
+from ...schema.unknown import near_name, unknown_fields_of
 from ...schema.upgrade import upgrade_solver
 from .optimizers import (
     CaffeAdaDelta,
@@ -211,7 +211,8 @@ def _settings(parsed: ParsedText, path: Path, base: Path) -> SolverSettings:
     where = str(path)
     for unknown in unknown_fields_of(parsed.message):
         if unknown.name != "solver_type":
-            said = unknown.reason if unknown.is_wrong_value else "no such setting is known"
+            near = near_name(unknown.name, parsed.message)
+            said = unknown.reason if unknown.is_wrong_value else f"no such setting is known{near}"
             raise PrototxtError(
                 f"setting {unknown.name}: {said}", path=where, line=unknown.line or None, column=unknown.column or None
             )

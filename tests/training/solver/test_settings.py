@@ -114,7 +114,9 @@ def test_refused(text: str, message: str) -> None:
 
 
 def test_unknown_settings_are_refused_with_their_place() -> None:
-    with pytest.raises(PrototxtError, match=r"line 2, column 1: setting momentun: no such setting"):
+    with pytest.raises(
+        PrototxtError, match=r"line 2, column 1: setting momentun: no such setting is known; did you mean momentum"
+    ):
         parse_solver(LEAST + "\nmomentun: 0.9")
     with pytest.raises(PrototxtError, match=r"line 2, column 1: setting momentum: value 'MUCH' is not a number"):
         parse_solver(LEAST + "\nmomentum: MUCH")
