@@ -111,7 +111,7 @@ def check_output(output: str, read: Iterable[str]) -> None:
 
 def parse_pairs(texts: Iterable[str], option: str) -> dict[str, str]:
     """``["data=x.npy"]`` -> ``{"data": "x.npy"}``. Raises UsageError for another form, or a name that comes twice."""
-    pairs = {}
+    pairs: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
