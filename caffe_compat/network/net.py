@@ -342,4 +342,6 @@ def _initial(
             fill(tensor, filler, randomness.generator(f"{node.name}/{name}", device))
         except UsageError as error:
             raise LayerError(error.detail).within(**where) from error
+    elif isinstance(module, Layer):
+        module.start_blob(name, tensor)
     return tensor

@@ -62,7 +62,7 @@ class Layer(nn.Module):
     Attributes:
         blob_names: the parameters and buffers that are Caffe's ``blobs``, in Caffe's order.
         fillers: by blob name, the ``FillerParameter`` that gives its initial value where no weights are loaded; a blob
-            without one starts at zero.
+            without one starts at zero, unless :meth:`start_blob` says otherwise.
         forward_fills_diff: True where Caffe's forward pass leaves values in a bottom's diff that its backward reads.
         single_precision: buffers that stay float32 when the net is cast to float16 or bfloat16.
         counts: names of the attributes that count from pass to pass (numbers or arrays); snapshots keep them.
@@ -109,6 +109,9 @@ class Layer(nn.Module):
         else:
             params.ignore("bias_filler")
             self.register_parameter("bias", None)
+
+    def start_blob(self, name: str, blob: Tensor) -> None:
+        """Give a blob of zeros that no filler fills its first value. Override where Caffe's is another one."""
 
     def stored_order(self, shapes: Sequence[Shape]) -> Sequence[int]:
         """For each of ``blob_names``, which blob of a file it is, by the shapes of the file's blobs.

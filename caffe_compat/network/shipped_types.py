@@ -92,6 +92,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "forks.lstm": ("LSTMNew", "Lstm"),
     "forks.margins": ("LabelSpecificAdd", "LargeMarginInnerProduct", "MarginInnerProduct"),
     "forks.mask_yolo": ("ROIAlignment", "Resize", "RoiGen"),
+    "forks.meanfield": ("MultiStageMeanfield",),
     "forks.metric_losses": (
         "BatchContrastiveLoss",
         "GeneralContrastiveLoss",

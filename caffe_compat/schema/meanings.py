@@ -235,6 +235,10 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
         Meaning(forks.NORMALS, "shown as a 336th", fits=tops(0), same_tops=forks.FLOW_PREDICTION),
     ),
     "Mask": (Meaning(forks.POSE), Meaning("lxx1991/caffe_mpi")),
+    "MultiStageMeanfield": (
+        Meaning("torrvision/caffe@crfrnn", "of scores and images", ("bittnt/caffe",), bottoms(3)),
+        Meaning(forks.TVG, "of detections, too", fits=bottoms(4)),
+    ),
     "Normalize": (
         Meaning(forks.SSD, "norm_param, with a learned scale", None),
         Meaning(forks.WINDOWS_WU, "norm_param, eps 1e-6", quiet=True),

@@ -163,7 +163,7 @@ REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
             "WarpCTCLoss",
         ),
         "computes outside of torch|cannot be run to see": (
-            *("DetectionEvaluate", "LabelsequenceAccuracy", "MPJPEEvaluation", "SegAccuracy"),
+            *("DetectionEvaluate", "LabelsequenceAccuracy", "MPJPEEvaluation", "MultiStageMeanfield", "SegAccuracy"),
         ),
         "draws at random|decides by values": (
             *("DetectionGroupLoss", "Mask", "Mask2D3D", "ProposalTarget", "RandomNoise"),
@@ -193,7 +193,14 @@ REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
             *("BboxAccuracy", "CoordsToBboxesMasks", "CtcLoss", "DetectionAccuracy", "DetectionEvaluate"),
             *("DetectionGroupAccuracy", "DetectionGroupLoss", "DetectionLoss"),
             *("EvalDetection", "GaussianYolov3", "HardMining"),
-            *("HeatMapsFromCoordsOrigin", "LABEL_DROPOUT", "LabelsequenceAccuracy", "MultiBoxLoss", "ProposalTarget"),
+            *(
+                "HeatMapsFromCoordsOrigin",
+                "LABEL_DROPOUT",
+                "LabelsequenceAccuracy",
+                "MultiBoxLoss",
+                "MultiStageMeanfield",
+            ),
+            "ProposalTarget",
             *("RegionLoss", "SegAccuracy", "TorsoMaskFromCoords", "WarpCTCLoss", "Yolov3"),
         ),
         "keeps its passes from pass to pass": ("LargeMarginInnerProduct", "MarginInnerProduct"),

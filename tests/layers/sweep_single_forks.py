@@ -263,6 +263,18 @@ def _of_norms_and_volumes() -> Iterator[Base]:
     ):
         text = f'type: "Pooling3D" top: "y" pooling3d_param {{ {more} }}'
         yield from_text(net_text(text, x=volumes.shape), dialect=P3D, x=volumes)
+    thetas = "theta_alpha: 4 theta_beta: 2.5 theta_gamma: 1.5"
+    for more, dialect in (
+        ("spatial_filter_weight: 3 bilateral_filter_weight: 5", "bittnt/caffe"),
+        (
+            'spatial_filter_weights_str: "3 4 5" bilateral_filter_weights_str: "5 6 7" force_cpu: true',
+            "torrvision/caffe@crfrnn",
+        ),
+    ):
+        text = (
+            f'type: "MultiStageMeanfield" top: "y" multi_stage_meanfield_param {{ num_iterations: 2 {thetas} {more} }}'
+        )
+        yield from_text(net_text(text, a=x, b=x, c=x), dialect=dialect)
     flow = np.random.RandomState(2).uniform(-2, 2, (2, 2, 4, 5)).astype(np.float32)
     yield from_text(net_text('type: "Warping" top: "y"', x=x, flow=flow.shape), dialect="lxx1991/caffe_mpi", flow=flow)
     norm = "batch_norm_param { eps: 0.1 use_global_stats: true moving_average_fraction: 0.5 }"
