@@ -290,18 +290,17 @@ class PoseMachine(Measured):
             "parity": (self._parity, self._verified_weights),
             "optimized": self.optimized,
             "window": (self.window, self._told_of_window),
-            "seen": (self._fresh, self._told, self._halves.memory()),
+            "seen": (self._told, self.memory()),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        given = {name: state[name] for name in ("bounds", "pose_blob", "sources")}
-        PoseMachine.__init__(self, state["net"], **given)
+        PoseMachine.__init__(self, state["net"], **{name: state[name] for name in ("bounds", "pose_blob", "sources")})
         self._parity, self._verified_weights = state["parity"]
         self.window, self._told_of_window = state["window"]
         if state["optimized"]:
             self.optimize()
-        self._fresh, self._told, memory = state["seen"]
-        self._halves.recall(memory)
+        self._told, memory = state["seen"]
+        self.recall(memory)
 
     # Coarse poses
 
@@ -320,6 +319,15 @@ class PoseMachine(Measured):
         """Forget the frames so far, as at the start of a video or an action."""
         self._halves.rest.reset_state()
         self._fresh = True
+
+    def memory(self) -> dict[str, Tensor]:
+        """What it remembers of the frames so far: a copy for :meth:`recall`."""
+        return {**self._halves.memory(), "fresh": torch.tensor(self._fresh)}
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Go on from where :meth:`memory` was asked for, in this machine or another one with its network."""
+        self._fresh = bool(memory["fresh"])
+        self._halves.recall({name: value for name, value in memory.items() if name != "fresh"})
 
     def predict(
         self,

@@ -6,7 +6,7 @@ Gradients are outer products of vectors and are kept as such; see :mod:`.refine`
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,6 +86,21 @@ class Moving:
         self._held = self._updates = 0
         self._at_start = True
 
+    def memory(self) -> dict[str, Tensor]:
+        """Moments, held gradients and how many there were: copies."""
+        counts = torch.tensor([self._held, self._updates])
+        return {"counts": counts, **{name: part.clone() for name, part in self._parts().items()}}
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`memory` gave between two frames."""
+        self._held, self._updates = memory["counts"].tolist()
+        for name, part in self._parts().items():
+            part.copy_(memory[name])
+        self._at_start = True
+
+    def _parts(self) -> dict[str, Tensor]:
+        return {"first": self._first, "second": self._second, "left": self.left, "right": self.right}
+
     def restore(self) -> None:
         """The weights are the start again; moments and held gradients stay."""
         self._at_start = True
@@ -161,6 +176,20 @@ class Trained:
         for matrix in (self._correction, *self._projector):
             matrix.reset()
         self._frames = 0
+
+    def memory(self) -> dict[str, Tensor]:
+        """What the next frames depend on, by name: a copy."""
+        found = {"frames": torch.tensor(self._frames)}
+        for k, matrix in enumerate((self._correction, *self._projector)):
+            found |= {f"{k} {name}": part for name, part in matrix.memory().items()}
+        return found
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Go on from what :meth:`memory` gave between two frames."""
+        self._frames = int(memory["frames"])
+        for k, matrix in enumerate((self._correction, *self._projector)):
+            own = f"{k} "
+            matrix.recall({n.removeprefix(own): part for n, part in memory.items() if n.startswith(own)})
 
     def start(self, x: Tensor) -> None:
         """The next frame of each lane, with its coarse pose (lanes, 48)."""

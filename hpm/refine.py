@@ -15,7 +15,7 @@ step change no pose of that frame, so they wait and enter the moments together w
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -138,6 +138,15 @@ class Refiner:
         """Forget Adam's moments and step count, as at the start of an action; independent mode keeps none."""
         if self._sequence is not None:
             self._sequence.reset()
+
+    def memory(self) -> dict[str, Tensor]:
+        """What of the frames so far the next ones depend on: a copy, for :meth:`recall`; empty in independent mode."""
+        return {} if self._sequence is None else self._sequence.memory()
+
+    def recall(self, memory: Mapping[str, Tensor]) -> None:
+        """Go on from where :meth:`memory` was asked for, in this refiner or another one with its settings."""
+        if self._sequence is not None:
+            self._sequence.recall(memory)
 
     def refine(self, coarse: Array, pose2d: Array) -> Refined[Array]:
         """Refine consecutive frames.

@@ -10,12 +10,13 @@ import hashlib
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -26,10 +27,12 @@ from ..formats.files import atomic_write, read_file, reason_of, sha256_of
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["BadRow", "Shard", "ShardStore", "has_shards"]
+__all__ = ["BadRow", "Shard", "ShardStore", "has_shards", "job_of"]
 
 _JOB = "job.json"
 _LIST = "done.jsonl"
+# What is written there beside the job, and what a writer that was killed leaves of it.
+_OURS = re.compile(r"lock|done\.jsonl|[0-9]{8,}\.npz|\..*\.[0-9a-f]{12}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -127,11 +130,14 @@ class ShardStore:
         self._lock.close()
 
     def remove(self) -> None:
-        """Remove all of it. What says whose it is goes last: one that is killed amid this can be told."""
+        """Remove all of it. What says whose it is goes last: one that is killed amid this can be told.
+
+        What somebody else has put there stays, and so does the folder then.
+        """
         self.close()
         with suppress(OSError):
             for name in sorted(os.listdir(self.folder), key=(_LIST, _JOB).__contains__):
-                if name != _JOB:
+                if _OURS.fullmatch(name) is not None:
                     os.remove(self._path(name))
             os.remove(self._path(_JOB))
             os.rmdir(self.folder)
@@ -189,6 +195,17 @@ class ShardStore:
 def has_shards(folder: str) -> bool:
     """Whether a job was begun there, and not removed again."""
     return os.path.exists(os.path.join(folder, _JOB))
+
+
+def job_of(folder: str) -> dict[str, Any] | None:
+    """What identifies the job that was begun there; None if none was, or nothing says which. Raises FileError."""
+    if not has_shards(folder):
+        return None
+    try:
+        begun = json.loads(read_file(os.path.join(folder, _JOB)))
+    except ValueError:
+        return None
+    return begun if isinstance(begun, dict) else None
 
 
 def _name(number: int) -> str:

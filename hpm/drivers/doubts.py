@@ -7,7 +7,7 @@ numbers. A network that sees what it has never learned makes many frames doubtfu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -54,6 +54,17 @@ class Doubter:
         self._points: np.ndarray | None = None
         self._crop: np.ndarray | None = None
         self._same = 1
+
+    def memory(self) -> dict[str, np.ndarray]:
+        """What it remembers of the last frame, by name; for :meth:`recall`."""
+        nothing = np.zeros(0)
+        points, crop = (nothing if part is None else part for part in (self._points, self._crop))
+        return {"same": np.array(self._same), "points": points, "crop": crop}
+
+    def recall(self, memory: Mapping[str, np.ndarray]) -> None:
+        """Go on from where :meth:`memory` was asked for."""
+        self._same = int(memory["same"])
+        self._points, self._crop = (memory[name] if memory[name].size else None for name in ("points", "crop"))
 
     def looked_at(self, block: Block) -> Block:
         """The same block with its :attr:`.Block.doubts`; frames without a pose have none."""

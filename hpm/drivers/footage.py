@@ -79,6 +79,8 @@ def footage_blocks(
     window: int = 5,
     margin: float = 0.125,
     steady: float = 0.0,
+    start: int = 0,
+    posed_before: bool = False,
 ) -> Iterator[Block]:
     """Predict consecutive frames of one person, block by block; frames are asked for when their block's turn comes.
 
@@ -92,6 +94,8 @@ def footage_blocks(
         refiner: of :meth:`PoseMachine.refiner`, which has the parity gate.
         window: see :meth:`PoseMachine.predict`.
         steady: frames (a standard deviation) that squares about 2D poses are averaged over.
+        start: the number of the first of ``frames``, where a run goes on whose machine and refiner remember what was
+            before; ``posed_before``: whether the frame before it has a pose.
 
     Raises:
         UsageError: a 2D network, boxes or 2D poses of another form or number than the frames, or far larger than the
@@ -103,7 +107,7 @@ def footage_blocks(
         raise UsageError("2D poses and a refiner go together: without one the other has no use")
     _check_boxes(boxes)
     poses = _checked(pose2d_pixels)
-    return _Footage(machine, boxes, poses, refiner, window, margin, steady).blocks(frames)
+    return _Footage(machine, boxes, poses, refiner, window, margin, steady).blocks(frames, start, posed_before)
 
 
 class _Footage:
@@ -124,12 +128,11 @@ class _Footage:
         about_poses = boxes is None and poses is not None
         self._squares = squares_about(poses, margin, steady) if about_poses and poses is not None else None
 
-    def blocks(self, frames: Iterable[np.ndarray]) -> Iterator[Block]:
-        """One block after the other."""
-        count, posed_before = 0, False
+    def blocks(self, frames: Iterable[np.ndarray], count: int, posed_before: bool) -> Iterator[Block]:
+        """One block after the other, after ``count`` frames."""
         # Whole windows, so that a block's end cuts none.
         size = max(1, _BLOCK // self._window) * self._window
-        for pictures, posed in _pieces(frames, self._posed, size):
+        for pictures, posed in _pieces(frames, count, self._posed, size):
             part = slice(count, count + len(pictures))
             given = None if self._poses is None else self._poses.rows(part)
             squares = self._crop(pictures, part)
@@ -241,12 +244,15 @@ def _outside(points: np.ndarray, pictures: list[np.ndarray]) -> int:
 
 
 def _pieces(
-    frames: Iterable[np.ndarray], posed: Callable[[int], bool], size: int
+    frames: Iterable[np.ndarray], first: int, posed: Callable[[int], bool], size: int
 ) -> Iterator[tuple[list[np.ndarray], bool]]:
-    """At most ``size`` consecutive frames that all get a pose, or of which none does; and whether they do."""
+    """At most ``size`` consecutive frames that all get a pose, or of which none does; and whether they do.
+
+    ``first`` is the number of the first one.
+    """
     piece: list[np.ndarray] = []
     kind = False
-    for number, picture in enumerate(frames):
+    for number, picture in enumerate(frames, first):
         this = posed(number)
         if piece and (this != kind or len(piece) == size):
             yield piece, kind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from caffe_compat.errors import UsageError
 from ..bridging import Bridged, Bridging, bridge
 from ..detectors import Detector, detect
 from ..files.keypoints import Keypoints, people_in, read_people
-from ..files.pictures import picture_names, read_frames
+from ..files.pictures import footage_name, picture_names, read_frames
 from ..people import People
 from ..skeleton import H36M16, skeleton
 
@@ -43,7 +43,7 @@ def find_people(
     if detector is not None:
         if joints is not None:
             raise UsageError(f"--joints goes with --keypoints; the detector's joints are {detector.joints.name}")
-        name = Path(sources[0]).name
+        name = footage_name(sources)
         detected = detect(read_frames(sources, every), detector, progress)
         found = people_in(detected, people, name)
         if not found:
@@ -63,18 +63,21 @@ def find_people(
 
 def frames_with_poses(
     sources: Sequence[_Path], every: int, found: Keypoints | None, bridging: Bridging | None
-) -> tuple[Iterator[np.ndarray], Bridged | None]:
-    """The frames, read when they are asked for, and one person's 2D poses in them, bridged.
+) -> tuple[Callable[[int], Iterator[np.ndarray]], Bridged | None]:
+    """What gives the frames from any number on, read when they are asked for; one person's 2D poses in all, bridged.
 
     Raises:
         UsageError: pictures of several sizes with keypoints in fractions of them. FileError: see the reader.
     """
-    frames = read_frames(sources, every)
+    frames: Callable[[int], Iterator[np.ndarray]] = partial(read_frames, sources, every)
     if found is None:
         return frames, None
     if found.fractions:
-        frames, size = _of_one_size(frames)
-        found = found.in_pixels(*size)
+        first = next(frames(0), None)
+        if first is None:
+            raise UsageError("no frames")
+        found = found.in_pixels(first.shape[1], first.shape[0])
+        frames = partial(_of_one_size, sources, every, first.shape[1], first.shape[0])
     return frames, bridge(found.points, found.confidence, bridging, whole=found.whole)
 
 
@@ -86,19 +89,12 @@ def _in_array(given: np.ndarray) -> Keypoints:
     return Keypoints(points, confidence)
 
 
-def _of_one_size(frames: Iterator[np.ndarray]) -> tuple[Iterator[np.ndarray], tuple[int, int]]:
-    """The same frames, and their width and height. Raises UsageError, when it comes to it, of another size."""
-    first = next(frames, None)
-    if first is None:
-        raise UsageError("no frames")
-
-    def checked() -> Iterator[np.ndarray]:
-        for number, picture in enumerate(chain([first], frames)):
-            if picture.shape != first.shape:
-                raise UsageError(
-                    f"frame {number} has {picture.shape[1]} x {picture.shape[0]} pixels, the first "
-                    f"{first.shape[1]} x {first.shape[0]}: 2D poses in fractions of the picture need one size"
-                )
-            yield picture
-
-    return checked(), (first.shape[1], first.shape[0])
+def _of_one_size(sources: Sequence[_Path], every: int, width: int, height: int, start: int) -> Iterator[np.ndarray]:
+    """The frames from number ``start`` on. Raises UsageError, when it comes to it, of another size."""
+    for number, picture in enumerate(read_frames(sources, every, start), start):
+        if picture.shape[:2] != (height, width):
+            raise UsageError(
+                f"frame {number} has {picture.shape[1]} x {picture.shape[0]} pixels, the first {width} x {height}: "
+                "2D poses in fractions of the picture need one size"
+            )
+        yield picture

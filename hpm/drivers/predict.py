@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -18,14 +19,16 @@ from ..datasets.layout import make_folder
 from ..detectors import Detector
 from ..files.keypoints import Keypoints, read_boxes, save_keypoints
 from ..files.motions import BvhNames
+from ..files.pictures import sources_digest
 from ..model import PoseMachine
 from ..people import People
 from ..refine import ORIGINAL, Refiner, RefineSettings
 from ..scaling import check_agreement
 from .bounds import GivenBounds, given_bounds
 from .doubts import Doubter
-from .footage import footage_blocks
+from .footage import Block, footage_blocks
 from .footage_poses import find_people, frames_with_poses
+from .footage_shards import FootageShards, digest_of
 from .footage_sinks import Checks, Crops, Footage, PoseFiles, Poses, Sink
 from .models import load
 from .predict_outputs import Outputs, outputs_of, write_outputs
@@ -126,14 +129,12 @@ def predict(
     squares = boxes if boxes is None or isinstance(boxes, np.ndarray) else read_boxes(boxes)
     steady = 0.0 if detector is None else _STEADY
     run = _Run(machine, named, every, squares, bridging, window, settings, allow_unverified, steady, progress)
-    if people == "largest":
-        return run.of(found[0] if found else None, Path(save), wanted, "frames")
-    return run.of_all(found, Path(save), wanted)
+    return run.whole(found, people, Path(save), wanted)
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """What is the same for all people; see :func:`predict`."""
+    """What is the same for all people; see :func:`predict`. ``shards`` are those of the people who are done."""
 
     machine: PoseMachine
     sources: list[_Path]
@@ -145,6 +146,17 @@ class _Run:
     allow_unverified: bool
     steady: float
     progress: Callable[[str, int, int | None], None] | None
+    shards: list[FootageShards] = field(default_factory=list)
+
+    def whole(self, found: list[Keypoints], people: People, root: Path, outputs: Outputs) -> Predicted:
+        """Predict those who are asked for; when all is written, what was kept for another run is removed."""
+        if people == "largest":
+            done = self.of(found[0] if found else None, root, outputs, "frames")
+        else:
+            done = self.of_all(found, root, outputs)
+        for shards in self.shards:
+            shards.remove()
+        return done
 
     def of_all(self, found: list[Keypoints], root: Path, outputs: Outputs) -> Predicted:
         """Predict one after the other, each to a folder."""
@@ -160,22 +172,45 @@ class _Run:
         poses, refiner = Poses(self.machine), None
         if pose2d is not None:
             refiner = self.machine.refiner(self.settings, allow_unverified=self.allow_unverified)
-        footage = predict_footage(
-            self.machine,
-            frames,
-            root,
-            boxes=self.boxes,
-            pose2d_pixels=pose2d,
-            refiner=refiner,
-            window=self.window,
-            steady=self.steady,
-            sinks=[poses] if outputs.exports or outputs.overlay else [],
-            progress=_told(self.progress, what),
-        )
+        make_folder(root)
+        with FootageShards(root, self._job(person), self.machine, refiner, pose2d) as shards:
+            footage = predict_footage(
+                self.machine,
+                frames(shards.frames),
+                root,
+                boxes=self.boxes,
+                pose2d_pixels=pose2d,
+                refiner=refiner,
+                window=self.window,
+                steady=self.steady,
+                sinks=[poses] if outputs.exports or outputs.overlay else [],
+                shards=shards,
+                progress=_told(self.progress, what),
+            )
+        self.shards.append(shards)
         if self.steady > 0 and person is not None:
             save_keypoints(root / "keypoints.npy", person)
         write_outputs(footage, poses, outputs, self.sources, self.every, self.progress)
         return Predicted(footage, outputs.exports, outputs.overlay)
+
+    def _job(self, person: Keypoints | None) -> dict[str, str | int]:
+        """What two runs have in common if one goes on where the other was killed."""
+        bounds = self.machine.bounds
+        known = [] if person is None else [person.points, person.confidence]
+        return {
+            "version": 1,
+            "pictures": sources_digest(self.sources, self.every),
+            "boxes": "none" if self.boxes is None else digest_of(self.boxes),
+            "2D poses": "none" if person is None else f"{digest_of(*known)} {person.fractions} {person.whole}",
+            "bridging": repr(self.bridging),
+            "steady": str(self.steady),
+            "window": self.window,
+            "refinement": repr(self.settings),
+            "model": self.machine.fingerprint(),
+            "bounds": digest_of(bounds.maximum, bounds.minimum),
+            "optimized": int(self.machine.optimized),
+            "device": str(self.machine.device),
+        }
 
 
 def _told(progress: Callable[[str, int, int | None], None] | None, what: str) -> Callable[[int], None] | None:
@@ -204,6 +239,7 @@ def predict_footage(
     margin: float = 0.125,
     steady: float = 0.0,
     sinks: Iterable[Sink] = (),
+    shards: FootageShards | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Footage:
     """Predict consecutive frames of one person to a folder: crops, and the files of :class:`.footage_sinks.PoseFiles`.
@@ -211,6 +247,7 @@ def predict_footage(
     Args:
         frames, boxes, pose2d_pixels, refiner, window, margin, steady: see :func:`.footage.footage_blocks`.
         sinks: what else takes the blocks.
+        shards: what keeps the blocks in case the run is killed; ``frames`` begin with those that it lacks.
         progress: told how many frames are done.
 
     Raises:
@@ -229,14 +266,19 @@ def predict_footage(
         window=window,
         margin=margin,
         steady=steady,
+        start=0 if shards is None else shards.frames,
+        posed_before=shards is not None and shards.posed,
     )
     root, count = Path(save), 0
     make_folder(root)
     crops, checks = Crops(root), Checks(machine)
     with PoseFiles(root, machine, refined=refiner is not None) as files:
         takers: list[Sink] = [crops, files, checks, *sinks]
-        doubter = Doubter(machine)
-        for block in map(doubter.looked_at, blocks):
+        if shards is None:
+            looked_at: Iterable[Block] = map(Doubter(machine).looked_at, blocks)
+        else:
+            looked_at = chain(shards.found(), shards.keeping(blocks))
+        for block in looked_at:
             for sink in takers:
                 sink.take(block)
             count += len(block.coarse)

@@ -15,7 +15,7 @@ from caffe_compat.formats.arrays import read_npy
 
 from ..files.exports import ENDINGS, Motion, export_poses, smoothed
 from ..files.motions import BvhNames
-from ..files.pictures import FramesInOrder, frame_names, frame_rate
+from ..files.pictures import FramesInOrder, footage_name, frame_names, frame_rate
 from ..skeleton import H36M16
 from ..visualize import Scene, check_ending, save_scene
 from .footage_sinks import Footage, Poses
@@ -87,7 +87,7 @@ def write_outputs(
     """Write exports and overlay. Raises FileError; see :func:`.exports.export_poses` and :func:`.save_scene`."""
     if not wanted.exports and wanted.overlay is None:
         return
-    fps, title = wanted.fps or frame_rate(sources, every) or 10.0, Path(sources[0]).name
+    fps, title = wanted.fps or frame_rate(sources, every) or 10.0, footage_name(sources)
     stages = {name: smoothed(pose, wanted.smooth) for name, pose in poses.stages_mm.items()}
     last = list(stages)[-1]
     for export in wanted.exports:

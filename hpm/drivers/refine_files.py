@@ -23,7 +23,7 @@ from caffe_compat.errors import CaffeCompatError, CaffeCompatWarning, UsageError
 from caffe_compat.formats.files import atomic_write, sha256_of
 
 from ..datasets.layout import make_folder
-from ..files.action_records import Finished, kept, outdated, write_record
+from ..files.action_records import Finished, kept, made_otherwise, outdated, write_record
 from ..files.checkpoint_extras import bounds_in
 from ..files.folders import ACTIONS, DataFolder, ResultFolder, known_actions
 from ..files.lists import check_lengths, count_lines, refined_line, stream_list, stream_results
@@ -154,7 +154,8 @@ def refine_actions(
         progress: called with action, frames done and frames in all.
 
     Warns:
-        CaffeCompatWarning: left and right seem exchanged, or bounds not those of the labels, with the evidence.
+        CaffeCompatWarning: left and right seem exchanged, or bounds not those of the labels, with the evidence; or
+        files of other actions were taken away, which an earlier run refined with other options.
 
     Raises:
         UsageError: a source of 2D poses that does not exist, or an action other than 1 to 15.
@@ -165,12 +166,24 @@ def refine_actions(
     make_folder(results.root)
     wanted = known_actions(actions)
     by = refiner.bounds if label_bounds is None else label_bounds
-    fixed = {"settings": asdict(refiner.settings), "dtype": str(refiner.dtype), "weights": _fingerprint(refiner, by)}
+    fixed = {
+        "settings": asdict(refiner.settings),
+        "dtype": str(refiner.dtype),
+        "weights": _fingerprint(refiner, by),
+        "2D poses": pose2d,
+    }
+    if gone := _tidied(results, [action for action in data.actions if action not in wanted], fixed):
+        warnings.warn(
+            f"took away the files of {data.kind} {', '.join(map(str, gone))} in {results.root}: they were refined with "
+            "other options or another model than now, and would be taken for this run's",
+            CaffeCompatWarning,
+            stacklevel=2,
+        )
     for action in wanted:
         inputs = _Inputs(folder.normalised(action), data.pose2d(action, pose2d), data.ground_truth(action), pose2d)
         outputs = results.refined_mm(action), results.errors_mm(action, refiner.settings.learning_rate)
         try:
-            done = _one(refiner, by, action, inputs, outputs, results.root, fixed, allow_short, progress)
+            done = _one(refiner, by, action, inputs, outputs, results, fixed, allow_short, progress)
         except CaffeCompatError as error:
             summary.problems[action] = str(error)
             continue
@@ -178,6 +191,19 @@ def refine_actions(
         for reason in done.suspicions:
             warnings.warn(f"action {action}: {reason}", CaffeCompatWarning, stacklevel=2)
     return summary
+
+
+def _tidied(results: ResultFolder, others: Iterable[int], fixed: dict[str, Any]) -> list[int]:
+    """Take away what a run with other options refined of other actions, if it is as that run left it; of which."""
+    gone = []
+    for action in others:
+        record = results.refined_record(action)
+        if made_otherwise(record, fixed):
+            stale = outdated(record)
+            for path in (*stale, record):
+                path.unlink(missing_ok=True)
+            gone += [action] if stale else []
+    return gone
 
 
 @dataclass(frozen=True)
@@ -217,7 +243,7 @@ def _one(
     action: int,
     inputs: _Inputs,
     outputs: tuple[Path, Path],
-    folder: Path,
+    results: ResultFolder,
     fixed: dict[str, Any],
     allow_short: bool,
     progress: Callable[[int, int, int], None] | None,
@@ -225,7 +251,7 @@ def _one(
     frames = inputs.frames(allow_short)
     files = {str(path): sha256_of(path) for path in (inputs.coarse, inputs.pose2d, inputs.truth)}
     made_from = {**fixed, "inputs": files, "frames": frames}
-    record = folder / f"refine3d_{action}.json"
+    record = results.refined_record(action)
     if (earlier := kept(record, ActionRefined, made_from, outputs)) is not None:
         return earlier
     for stale in outdated(record, outputs):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from caffe_compat.errors import CaffeCompatError
 from caffe_compat.formats.files import atomic_write, open_file, sha256_of
 
-__all__ = ["Finished", "kept", "outdated", "write_record"]
+__all__ = ["Finished", "kept", "made_otherwise", "outdated", "write_record"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,17 @@ def kept(record: Path, kind: type[F], made_from: Mapping[str, Any], outputs: Seq
         return None
 
 
-def outdated(record: Path, outputs: Sequence[Path]) -> list[Path]:
+def made_otherwise(record: Path, made_from: Mapping[str, Any]) -> bool:
+    """Whether ``record`` is of an action that was made from something else than ``made_from``, as far as it says."""
+    try:
+        with open_file(record) as handle:
+            found = json.load(handle)["made_from"]
+        return any(found.get(name, value) != value for name, value in json.loads(json.dumps(made_from)).items())
+    except (CaffeCompatError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def outdated(record: Path, outputs: Sequence[Path] = ()) -> list[Path]:
     """Files beside ``record`` that it says an earlier run wrote, and that are none of ``outputs``.
 
     Only files that are as that run left them: a record is a file that anyone may have written.

@@ -206,6 +206,10 @@ class ResultFolder:
         """Refined 3D, mm."""
         return self.root / f"refine3d_{action}.txt"
 
+    def refined_record(self, action: int) -> Path:
+        """What the refined files were made from."""
+        return self.root / f"refine3d_{action}.json"
+
     def errors_mm(self, action: int, learning_rate: float) -> Path:
         """MPJPE before, corrected and refined, per frame."""
         return self.root / f"{python2_number(learning_rate)}mpjp_{action}.txt"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -15,7 +16,16 @@ from caffe_compat.formats.videos import frames_per_second, video_frames
 
 from .lists import stream_pictures
 
-__all__ = ["FramesInOrder", "PictureFiles", "frame_names", "frame_rate", "picture_names", "read_frames"]
+__all__ = [
+    "FramesInOrder",
+    "PictureFiles",
+    "footage_name",
+    "frame_names",
+    "frame_rate",
+    "picture_names",
+    "read_frames",
+    "sources_digest",
+]
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _LIST = ".txt"
@@ -73,12 +83,12 @@ def frame_names(sources: Sequence[str | os.PathLike[str]], every: int, count: in
     return [f"frame {number * every}: {Path(path).name}" for number, path in enumerate(islice(paths, count))]
 
 
-def read_frames(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> Iterator[np.ndarray]:
+def read_frames(sources: Sequence[str | os.PathLike[str]], every: int = 1, start: int = 0) -> Iterator[np.ndarray]:
     """The pictures of a video, of a folder (by name), of a list, or of files: (height, width, 3), uint8, blue first.
 
     Args:
         sources: a list is a ``.txt`` with a path a line, which is read as the frames are.
-        every: the first of so many is kept.
+        every: the first of so many is kept. start: of those, so many are passed over.
 
     Raises:
         UsageError: nothing to read. FileError: a picture, a list or a video that is missing, truncated or nothing that
@@ -87,11 +97,50 @@ def read_frames(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> It
     paths = _pictures(sources, every)
     if paths is None:
         for number, decode in enumerate(video_frames(Path(sources[0]))):
-            if number % every == 0:
+            if number % every == 0 and number >= start * every:
                 yield decode()
         return
-    for path in paths:
+    for path in islice(paths, start, None):
         yield read_picture(path, "color")
+
+
+def footage_name(sources: Sequence[str | os.PathLike[str]]) -> str:
+    """What the frames of :func:`read_frames` are called together: a video, a folder, a list or a picture by its name,
+    several pictures by that of the folder that holds them all.
+
+    >>> footage_name(["films/walk.mp4"]), footage_name(["run/walk/1.png", "run/walk/2.png", "run/walk/3.png"])
+    ('walk.mp4', 'walk')
+    >>> footage_name(["run/walk/1.png", "run/sit/1.png"])
+    'run'
+    """
+    paths = [os.path.abspath(source) for source in sources]
+    if len(paths) > 1:
+        try:
+            paths = [os.path.commonpath([os.path.dirname(path) for path in paths])]
+        except ValueError:  # on several drives
+            paths = [""]
+    return os.path.basename(paths[0]) or "pictures"
+
+
+def sources_digest(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> str:
+    """Of the files that :func:`read_frames` reads: their names, sizes and times of change; one name in memory.
+
+    Raises UsageError, FileError: nothing to read.
+    """
+    digest = hashlib.sha256()
+    paths = _pictures(sources, every)
+    for path in [os.fspath(sources[0])] if paths is None else paths:
+        digest.update(f"{path}\0{_written(path)}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _written(path: str) -> str:
+    """Size and time of change; what is missing is said when it is read."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return "missing"
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def picture_names(sources: Sequence[str | os.PathLike[str]], every: int = 1) -> list[str] | None:

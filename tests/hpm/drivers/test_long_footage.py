@@ -16,7 +16,8 @@ from caffe_compat.errors import FileError
 from hpm.drivers.footage_sinks import FrameNumbers
 from hpm.files.folders import DataFolder, ResultFolder
 from hpm.files.lists import ResultWriter, format_list_line, write_list
-from hpm.files.pictures import frame_names, picture_names, read_frames
+from hpm.files.npz import read_npz
+from hpm.files.pictures import footage_name, frame_names, picture_names, read_frames
 from tests.hpm.tiny import random_frames, tiny_model, write_action
 
 # What untrained weights make of noise has no limbs to speak of.
@@ -51,6 +52,23 @@ def test_pictures_of_a_list(tmp_path: Path) -> None:
     assert [(pictures == frame).all((1, 2, 3)).argmax() for frame in read_frames([path])] == [2, 0, 2]
     assert picture_names([path], 2) == [str(tmp_path / "in/2 of them.png")] * 2
     assert frame_names([path], 2, 2)[1] == "frame 2: 2 of them.png"
+
+
+def test_what_footage_is_called(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {
+        ("films/walk.mp4",): "walk.mp4",
+        ("run/walk",): "walk",
+        ("run/walk/1.png",): "1.png",
+        ("run/walk/1.png", "run/walk/2.png"): "walk",
+        ("run/walk/1.png", "run/sit/1.png"): "run",
+        ("/1.png", "/2.png"): "pictures",
+    }
+    assert {given: footage_name(given) for given in names} == names
+    _pictures(tmp_path / "walk", 3)
+    monkeypatch.chdir(tmp_path / "walk")
+    assert footage_name(["."]) == footage_name(["0 of them.png", "1 of them.png"]) == "walk"
+    hpm.predict(["2 of them.png", "0 of them.png"], model, tmp_path / "out", exports=[tmp_path / "out.npz"])
+    assert list(read_npz(tmp_path / "out.npz")["positions_3d"]) == ["walk"]
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_finished_actions_are_kept_until_something_changes(tmp_path: Path) -> No
 
 
 def test_other_options_leave_no_file_of_an_earlier_run(tmp_path: Path) -> None:
-    for action in (1, 2):
+    for action in (1, 2, 3):
         _random_action(tmp_path, action, 5)
     out = tmp_path / "out"
 
@@ -142,10 +142,13 @@ def test_other_options_leave_no_file_of_an_earlier_run(tmp_path: Path) -> None:
         assert not refine_actions(refiner, DataFolder(tmp_path), tmp_path / "coarse", out, actions=actions).problems
         return {path.name for path in out.glob("*mpjp*")}
 
-    assert run(0.00015, (1, 2)) == {"0.00015mpjp_1.txt", "0.00015mpjp_2.txt"}
-    assert run(0.001, (1,)) == {"0.001mpjp_1.txt", "0.00015mpjp_2.txt"}
+    assert run(0.00015, (1, 2, 3)) == {f"0.00015mpjp_{action}.txt" for action in (1, 2, 3)}
+    assert run(0.00015, (3,)) == {f"0.00015mpjp_{action}.txt" for action in (1, 2, 3)}
     # What someone changed since is theirs, and a record names files beside it alone.
     (out / "0.00015mpjp_2.txt").write_text("mine\n")
+    with pytest.warns(CaffeCompatWarning, match="files of actions 2, 3 in .* other options"):
+        assert run(0.001, (1,)) == {"0.001mpjp_1.txt", "0.00015mpjp_2.txt"}
+    assert [path.name for path in sorted(out.glob("refine3d_*"))] == ["refine3d_1.json", "refine3d_1.txt"]
     (tmp_path / "other.txt").write_text("other\n")
     record = json.loads((out / "refine3d_1.json").read_text())
     record["outputs"]["../other.txt"] = hashlib.sha256(b"other\n").hexdigest()
