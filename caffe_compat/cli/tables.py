@@ -44,13 +44,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Se
 
 def _print_plain(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> None:
     """As rich does, a hundred times as fast: a network may have tens of thousands of layers."""
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        blanks = [" " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
-        cells = zip(row, blanks, right, strict=True)
-        lines.append("  ".join(blank + cell if at_right else cell + blank for cell, blank, at_right in cells) + "\n")
-    say_lines("".join(lines))
+    columns = [_filled_up(column, at_right) for column, at_right in zip(zip(*rows, strict=True), right, strict=True)]
+    say_lines("".join("  ".join(row) + "\n" for row in zip(*columns, strict=True)))
+
+
+def _filled_up(column: Sequence[str], at_right: bool) -> list[str]:
+    """Cells of one width, with blanks before or behind them."""
+    widths = [_width(cell) for cell in column]
+    most = max(widths)
+    blanks = (" " * (most - width) for width in widths)
+    return [blank + cell if at_right else cell + blank for cell, blank in zip(column, blanks, strict=True)]
 
 
 def _width(text: str) -> int:
