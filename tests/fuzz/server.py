@@ -137,6 +137,7 @@ def _child(target: Target, first: int, end: int, deadline: float | None, pipe: i
         os.dup2(1, 2)
         os.chdir(folder / "elsewhere")
         tempfile.tempdir = os.environ["TMPDIR"] = str(folder / "tmp")
+        os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)  # where torch, had it traced before, would go on keeping things
         sys.dont_write_bytecode = True
         signal.signal(signal.SIGPROF, _too_slow)
         held = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
