@@ -332,6 +332,8 @@ def load_input(path: str | Path, shape: Shape, preprocess: Preprocess | None = N
         if array.ndim != len(shape) or array.shape[1:] != shape[1:]:
             raise UsageError(f"has shape {list(array.shape)}, the net takes {list(shape)}", path=name)
         return array
+    if name.endswith(".npz"):
+        raise UsageError("an .npz holds arrays by name; give the one that is meant as an .npy", path=name)
     if preprocess is None:
         raise UsageError(
             f"say how pixels become input: --preprocess {_EXAMPLE} (order=bgr alone gives raw pixels, 0 to 255)",

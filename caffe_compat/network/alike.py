@@ -40,12 +40,15 @@ def likeness_of(message: LayerParameter, shapes: Sequence[Shape]) -> Likeness | 
     param = message.param
     if param and any(spec.name for spec in param):
         return None
-    names = [*message.bottom, *message.top]
+    first: dict[
+        str, int
+    ] = {}  # of each name, where it comes first; not list.index, which a layer of many tops waits for
+    same = tuple(first.setdefault(name, i) for i, name in enumerate((*message.bottom, *message.top)))
     bare = type(message)()
     bare.CopyFrom(message)
     for name in ("name", "bottom", "top"):
         bare.ClearField(name)
-    return message.type, tuple(shapes), tuple(map(names.index, names)), bare.SerializeToString()
+    return message.type, tuple(shapes), same, bare.SerializeToString()
 
 
 class Mould:

@@ -131,7 +131,9 @@ class Sharing:
                 )
             owner.told.add(field)
             merged = replace(merged, **{field: value})
-        self.specs.update(dict.fromkeys(owner.sharers, merged))
+        # All of them once more only if the newest told something: thousands of layers may share one blob.
+        news = merged != self.specs[owner.sharers[0]]
+        self.specs.update(dict.fromkeys(owner.sharers if news else owner.sharers[-1:], merged))
 
 
 def _share(owner: _Owner, module: nn.Module, name: str, *, permissive: bool, node: Node) -> bool:

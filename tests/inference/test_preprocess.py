@@ -277,6 +277,8 @@ def test_npy(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, array)
     with pytest.raises(UsageError, match=r"\[2, 3, 4\], the net takes \[2, 4, 3\]"):
         load_input(tmp_path / "x.npy", (2, 4, 3))
+    with pytest.raises(UsageError, match=r"x.npz: an .npz holds arrays by name; give the one that is meant as an .npy"):
+        load_input(tmp_path / "x.npz", (2, 3, 4))
 
 
 def test_npy_that_lies_or_could_run_code(tmp_path: Path) -> None:

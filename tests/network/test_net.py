@@ -19,6 +19,7 @@ from caffe_compat.formats.weights import read_weights
 from caffe_compat.formats.weights_hdf5 import write_caffemodel_hdf5
 from caffe_compat.network.filling import FillReport, fill_net
 from caffe_compat.network.net import ParamSpec
+from caffe_compat.network.sharing import Sharing
 from caffe_compat.schema.prototxt import parse_message
 from tests.networks import filled, input_layer, ip, layer, net_of, write_weights
 from tests.tracing import export
@@ -230,6 +231,25 @@ def test_multipliers() -> None:
     # The first sharer that gives a multiplier sets it, for all.
     late = lr_of('name: "w"', 'name: "w" lr_mult: 5')
     assert late["l0.weight"] == late["l1.weight"] == ParamSpec(5, 1)
+
+
+def test_a_blob_of_many_layers_is_not_told_to_all_of_them_each_time() -> None:
+    told: list[int] = []
+
+    class Counted(dict[str, ParamSpec]):
+        def update(self, other: dict[str, ParamSpec]) -> None:  # type: ignore[override]
+            told.append(len(other))
+            super().update(other)
+
+    text = input_layer("x", 2, 3)
+    text += "".join(ip(f"l{i}", "x", f"y{i}", 3, 'param { name: "w" decay_mult: 2 }') for i in range(50))
+    net = net_of(text)
+    sharing = Sharing()
+    sharing.specs = Counted()
+    for node in net.graph.computed:
+        sharing.read(node, net.get_submodule(node.module_name))
+    assert sharing.specs["l49.weight"] == ParamSpec(1, 2)
+    assert sum(told) == 49
 
 
 def test_sharers_must_not_contradict_each_other() -> None:
