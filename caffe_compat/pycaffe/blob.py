@@ -12,6 +12,7 @@ import math
 import operator
 import weakref
 from collections.abc import Callable, Sequence
+from typing import NoReturn, SupportsIndex
 
 import numpy as np
 import torch
@@ -291,6 +292,10 @@ class ParamBlob(Blob):
 
 class BlobVec(list[ParamBlob]):
     """The parameters of a layer."""
+
+    def __setitem__(self, index: SupportsIndex | slice, value: object) -> NoReturn:
+        """Raises UsageError: the net would go on with the blob that it has. Caffe's raises, too."""
+        raise UsageError("a layer keeps its blobs; write to their values: net.params['conv1'][0].data[...] = array")
 
 
 # Off the CPU, layers and nets that share a parameter share the array that stands for it too.

@@ -208,6 +208,14 @@ def test_weights_written_through(caffe: Any) -> None:
     np.testing.assert_allclose(out[1], np.exp([3, 1, 2, 0, 5]) / np.exp([3, 1, 2, 0, 5]).sum(), rtol=1e-5)
 
 
+def test_a_blob_cannot_be_replaced_by_an_array(caffe: Any) -> None:
+    net = filled(caffe, DEPLOY)
+    for blobs in (net.params["ip"], net.layer_dict["ip"].blobs):
+        with pytest.raises(UsageError, match=r"write to their values: net.params\['conv1'\]\[0\].data\[...\] = array"):
+            blobs[0] = np.zeros(blobs[0].shape)
+    assert net.params["ip"][0].data.any()
+
+
 def test_callbacks_see_every_layer(caffe: Any) -> None:
     net = filled(caffe)
     seen: list[Any] = []
