@@ -236,12 +236,14 @@ class Program:
         given = list(zip(step.bottoms, bottoms, strict=True))
         shapes = ", ".join(f"{self.graph.blobs[v]} {list(b.shape) if b is not None else '(absent)'}" for v, b in given)
         others = [v for v, b in given if b is not None and tuple(b.shape) != tuple(self.shapes[v])]
-        built = ", ".join(f"{self.graph.blobs[v]} {list(self.shapes[v])}" for v in others)
-        return LayerError(
-            f"failed on bottoms {shapes or '(none)'}: {first_line(error)}" + (f"; built for {built}" if built else ""),
-            layer=layer_name(step.module),
-            type=self._kind(step),
-        )
+        detail = f"failed on bottoms {shapes or '(none)'}: {first_line(error)}"
+        if others:
+            detail += "; built for " + ", ".join(f"{self.graph.blobs[v]} {list(self.shapes[v])}" for v in others)
+        if isinstance(error, IndexError):  # some value names a place that there is not
+            there = [(v, b) for v, b in given if b is not None and b.numel() and not b.is_meta]
+            spans = [f"{self.graph.blobs[v]} from {float(b.min()):g} to {float(b.max()):g}" for v, b in there]
+            detail += f"; values: {', '.join(spans) or '(none)'}"
+        return LayerError(detail, layer=layer_name(step.module), type=self._kind(step))
 
     def _kind(self, step: Step) -> str:
         return next(node.type for node in self.graph.computed if node.module_name == step.module)

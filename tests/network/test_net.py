@@ -98,6 +98,9 @@ def test_wrong_inputs_are_named() -> None:
         net.run({"x": np.zeros((2, 7))})
     assert raised.value.layer == "first"
     assert str(raised.value).endswith("; built for x [2, 3]")
+    words = input_layer("w", 2) + layer("e", "Embed", "w", "v", "embed_param { num_output: 3 input_dim: 5 }")
+    with pytest.raises(LayerError, match=r"layer 'e' \(Embed\): failed on bottoms w \[2\]: .*; values: w from 1 to 5$"):
+        filled(words).run({"w": np.array([5, 1])})
 
 
 def test_an_input_that_nobody_reads_may_be_left_out() -> None:
