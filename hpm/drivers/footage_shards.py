@@ -135,7 +135,10 @@ class FootageShards(AbstractContextManager["FootageShards"]):
         self._store.remove()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._store.close()
+        if kind is not None and not self._number:
+            self._store.remove()  # nothing to go on from
+        else:
+            self._store.close()
 
 
 def _tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import hpm
-from caffe_compat.errors import CaffeCompatWarning
+from caffe_compat.errors import CaffeCompatWarning, FileError
 from hpm.drivers import footage, footage_shards
 from hpm.model import PoseMachine
 from hpm.refine import Refiner, RefineSettings
@@ -100,6 +100,15 @@ def test_equal_files_and_warnings(
     # Blocks end with the gap: after frames 5, 10, 11, 16, 21, 24, 29, 34, 39, 40; two are a shard.
     whole = max([end for end in (0, 10, 16, 24, 34) if end < cut])
     assert len(read) == FRAMES - whole
+
+
+def test_an_error_before_the_first_shard_leaves_nothing_to_go_on_from(
+    run: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "in" / "3.png").unlink()
+    with pytest.raises(FileError, match=r"3\.png"):
+        run("out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["crops"]
 
 
 def test_cut_off_again_and_again(run: Callable[..., list[str]], tmp_path: Path) -> None:
