@@ -146,6 +146,7 @@ REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
         "decides by values": (
             *(
                 "CenterLoss",
+                "ChannelSelect",
                 "CoordsToBboxesMasks",
                 "LABEL_DROPOUT",
                 "DetectionLoss",
@@ -163,7 +164,8 @@ REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
             "WarpCTCLoss",
         ),
         "computes outside of torch|cannot be run to see": (
-            *("DetectionEvaluate", "LabelsequenceAccuracy", "MPJPEEvaluation", "MultiStageMeanfield", "SegAccuracy"),
+            *("DetectionEvaluate", "LabelsequenceAccuracy", "MPJPEEvaluation", "MultiStageMeanfield", "RoiGen"),
+            "SegAccuracy",
         ),
         "draws at random|decides by values": (
             *("DetectionGroupLoss", "Mask", "Mask2D3D", "ProposalTarget", "RandomNoise"),
@@ -201,7 +203,7 @@ REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
                 "MultiStageMeanfield",
             ),
             "ProposalTarget",
-            *("RegionLoss", "SegAccuracy", "TorsoMaskFromCoords", "WarpCTCLoss", "Yolov3"),
+            *("RegionLoss", "RoiGen", "SegAccuracy", "TorsoMaskFromCoords", "WarpCTCLoss", "Yolov3"),
         ),
         "keeps its passes from pass to pass": ("LargeMarginInnerProduct", "MarginInnerProduct"),
         "draws at random": ("Mask", "Mask2D3D", "RandomNoise"),

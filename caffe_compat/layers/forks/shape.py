@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn.functional import pixel_unshuffle
 
 from ...network.registry import Layer, LayerSpec, layer
 from ..gradients import without_gradient
@@ -245,8 +244,10 @@ class SpaceToDepth(Layer):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = (size // self.stride * self.stride for size in x.shape[2:])
-        return pixel_unshuffle(x[:, :, :height, :width], self.stride)
+        s, (images, channels, height, width) = self.stride, x.shape
+        rows, columns = height // s, width // s
+        blocks = x[:, :, : rows * s, : columns * s].reshape(images, channels, rows, s, columns, s)
+        return blocks.permute(0, 1, 3, 5, 2, 4).reshape(images, channels * s * s, rows, columns)
 
 
 @layer("Reorg", bottoms=1, tops=1, dialects=("Wulingtian/yolov5_caffe",), verified=False)
