@@ -153,19 +153,38 @@ def _named(name: str) -> Target | None:
     return None if name == "pt" else find_target(name)
 
 
+# Files of other programs: who names one wants that, not a .pt that is called so.
+_FOREIGN = frozenset(
+    (
+        *(".caffe", ".ckpt", ".dlc", ".engine", ".gguf", ".h5", ".hdf5", ".keras", ".mlmodel", ".mlpackage", ".mnn"),
+        *(".npz", ".param", ".pb", ".plan", ".pte", ".rknn", ".tflite", ".trt", ".uff"),
+    )
+)
+
+
 def _by_suffix(path: str) -> Target | None:
-    """The format whose suffix ``path`` has; a ``.pt`` where there is none such."""
+    """The format whose suffix ``path`` has; a ``.pt`` where there is none such.
+
+    Raises:
+        UsageError: the suffix is that of a format that nothing here writes.
+    """
     if path.lower().endswith(".pt"):
         return None
     from converters import targets
 
     fitting = [target for target in targets() if path.lower().endswith(target.suffix)]
+    suffix = Path(path).suffix.lower()
+    if not fitting and suffix in _FOREIGN:
+        known = ", ".join(sorted(target.suffix for target in targets()))
+        raise UsageError(
+            f"nothing here writes {suffix} files as {path} is one; there are .pt, {known}; --format takes any name"
+        )
     return max(fitting, key=lambda target: len(target.suffix), default=None)
 
 
 def _under_suffix(path: str, target: Target | None) -> str:
     """``path`` with the format's suffix in place of a known one."""
-    there = _by_suffix(path)
+    there = _by_suffix(path) if Path(path).suffix.lower() not in _FOREIGN else None
     old = there.suffix if there is not None else ".pt"
     stem = path[: -len(old)] if path.lower().endswith(old) else path
     return stem + (".pt" if target is None else target.suffix)

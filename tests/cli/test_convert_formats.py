@@ -54,6 +54,18 @@ def _made() -> list[str]:
     return sorted({p.name for p in Path().iterdir()} - {"net.prototxt", "net.caffemodel", "ref.h5", "bad.h5"})
 
 
+@pytest.mark.parametrize("name", ["m.tflite", "m.MLModel", "m.h5"])
+def test_a_file_of_another_program_is_not_a_pt(name: str, run: Run) -> None:
+    result = run("-o", name)
+    suffix = name[1:].lower()
+    assert (result.status, _made()) == (2, [])
+    assert result.err.startswith(
+        f"caffe-compat: error: nothing here writes {suffix} files as {name} is one; there are .pt, .caffem"
+    )
+    assert run("-o", name, "--format", "pt").status == 0
+    assert _made() == [name]
+
+
 @pytest.mark.parametrize(
     ("arguments", "made"),
     [
