@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,8 +32,8 @@ from .footage_sinks import Footage
 __all__ = ["FootageShards", "digest_of"]
 
 _FOLDER = "unfinished"
-# Blocks of a shard, some 1,200 frames: what is lost at most, and less than a second's writing.
-_BLOCKS = 20
+# Blocks of a shard, some 600 frames: what is lost at most.
+_BLOCKS = 10
 # Of a block, what has a row a frame, or is None; then the blocks themselves.
 _ROWS = ("coarse", "change", "projected", "pose2d", "refined")
 _OTHERS = ("corner", "side", "doubts", "lengths", "outside")
@@ -99,7 +100,7 @@ class FootageShards(AbstractContextManager["FootageShards"]):
         for block in map(self.doubter.looked_at, blocks):
             yield block
             self.posed = block.posed
-            waiting.append(block)
+            waiting.append(replace(block, crops=[]))  # they are files by now, and would be half a gigabyte
             if len(waiting) == _BLOCKS:
                 self._add(waiting)
                 waiting = []
