@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ...network.registry import Layer, LayerSpec, layer
 from ...schema.params import Params
 from ..bvlc.inner_product import inner_product
+from ..exporting import is_exporting
 from ..precision import widened
 
 __all__ = ["InnerProductOfBottoms", "NormalizedInnerProduct"]
@@ -45,10 +46,14 @@ class NormalizedInnerProduct(Layer):
         return bottoms[0].new_empty((*bottoms[0].shape[: self.axis], self.weight.shape[0]))
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            self.weight.div_((self.weight.square().sum(1, keepdim=True) + _EPS).sqrt())
-        # A copy, for the next pass changes the blob, maybe before the gradient of this one is asked for.
-        weight = widened(self.weight).clone()
+        lengths = (self.weight.detach().square().sum(1, keepdim=True) + _EPS).sqrt()
+        if is_exporting():  # a program's weights stay what they are
+            weight = widened(self.weight / lengths)
+        else:
+            with torch.no_grad():
+                self.weight.div_(lengths)
+            # A copy, for the next pass changes the blob, maybe before the gradient of this one is asked for.
+            weight = widened(self.weight).clone()
         if not self.as_caffe:
             length = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
             weight = weight / length * length.detach()  # of the same value, with the derivative through the length
