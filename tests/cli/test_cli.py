@@ -125,7 +125,7 @@ def test_convert_casts_after_verifying(dtype: str, run: Callable[..., Result], m
 def test_convert_does_not_overwrite_what_it_reads(target: str, run: Callable[..., Result], model: Path) -> None:
     os.symlink("net.caffemodel", "link")
     before = {name: Path(name).read_bytes() for name in FILES}
-    error = run(*CONVERT[:3], "--reference", "ref.h5", "--input", "x=x.npy", "-o", target).error
+    error = run(*CONVERT[:3], "--reference", "ref.h5", "--input", "x=x.npy", "--format", "pt", "-o", target).error
     assert f"-o {target} would overwrite" in error
     assert {name: Path(name).read_bytes() for name in FILES} == before
 
