@@ -11,7 +11,7 @@ from training_steps import NETWORKS, by_hand, solver_of
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["lenet", "cifar10_full", "mask3d"])
+@pytest.mark.parametrize("name", ["lenet", "cifar10_full", pytest.param("mask3d", marks=pytest.mark.slow)])
 def test_both_loops_take_the_same_steps(name: str) -> None:
     training = replace(NETWORKS[name], shape=(2, *NETWORKS[name].shape[1:]), rate=1e-3)
     solver = solver_of(training, CPU)
