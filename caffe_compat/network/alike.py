@@ -40,9 +40,8 @@ def likeness_of(message: LayerParameter, shapes: Sequence[Shape]) -> Likeness | 
     param = message.param
     if param and any(spec.name for spec in param):
         return None
-    first: dict[
-        str, int
-    ] = {}  # of each name, where it comes first; not list.index, which a layer of many tops waits for
+    # Of each name, where it comes first; not list.index, which a layer of many tops waits for.
+    first: dict[str, int] = {}
     same = tuple(first.setdefault(name, i) for i, name in enumerate((*message.bottom, *message.top)))
     bare = type(message)()
     bare.CopyFrom(message)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ...errors import LayerError
 from ...network.registry import Layer, LayerSpec, layer
 from .permutohedral import Permutohedral
 
@@ -28,7 +29,7 @@ class MultiStageMeanfield(Layer):
     Args:
         apart: standard deviation, in pixels, of the first filter. near, alike: that of the second, in pixels and in
             brightness.
-        starts: the diagonals of the first two matrices where no weights are loaded.
+        starts: the diagonals of the first two matrices where no weights are loaded; empty if the file does not tell.
     """
 
     spatial: nn.Parameter
@@ -53,6 +54,9 @@ class MultiStageMeanfield(Layer):
         self.starts = {"spatial": starts[0], "bilateral": starts[1], "compatibility": (-1.0,) * classes}
 
     def start_blob(self, name: str, blob: Tensor) -> None:
+        if not self.starts[name]:
+            text = f"has neither weights nor {name}_filter_weights_str, from which the fork starts"
+            raise LayerError(text, layer=self.layer_name, type="MultiStageMeanfield")
         blob[0, 0].diagonal().copy_(torch.tensor(self.starts[name]))
 
     def infer(self, *bottoms: Tensor) -> Tensor:
@@ -125,10 +129,11 @@ def _start(spec: LayerSpec, name: str, classes: int) -> tuple[float, ...]:
     """
     params = spec.params("multi_stage_meanfield_param")
     if not params.knows(f"{name}_filter_weights_str"):
+        spec.note(f"without weights the fork reads {name}.par; here it starts from {name}_filter_weight")
         return (params.get(f"{name}_filter_weight", 1.0),) * classes
     text = getattr(params, f"{name}_filter_weights_str")
     if not text:
-        return (1.0,) * classes
+        return ()  # no bearing where there are weights
     try:
         numbers = tuple(map(float, text.split()))
     except ValueError:

@@ -140,7 +140,7 @@ def test_gradients_of_mean_field() -> None:
     [
         ("spatial_filter_weight: 3 bilateral_filter_weight: 5 threshold: 2", BITTNT, ([3, 3], [5, 5])),
         ('spatial_filter_weights_str: "3 4" bilateral_filter_weights_str: "5 6"', CRF, ([3, 4], [5, 6])),
-        ("", BITTNT, ([1, 1], [1, 1])),
+        ("spatial_filter_weight: 3", BITTNT, ([3, 3], [1, 1])),
     ],
 )
 def test_matrices_start_from_their_diagonals(more: str, dialect: str, diagonals: tuple[list[float], ...]) -> None:
@@ -173,6 +173,13 @@ def test_mean_field_refuses(text: str, shapes: tuple[tuple[int, ...], ...], says
     settings = f"multi_stage_meanfield_param {{ {text} {THETAS} }}"
     with pytest.raises(LayerError, match=says):
         build(f'type: "MultiStageMeanfield" {settings}', *shapes, dialect=CRF)
+
+
+def test_mean_field_starts_from_nothing_that_is_made_up() -> None:
+    settings = f"multi_stage_meanfield_param {{ num_iterations: 2 {THETAS} }}"
+    module = build(f'type: "MultiStageMeanfield" {settings}', *((1, 2, 3, 4),) * 2, (1, 3, 3, 4), dialect=CRF)
+    with pytest.raises(LayerError, match="neither weights nor bilateral_filter_weights_str"):
+        module.start_blob("bilateral", torch.zeros(1, 1, 2, 2))
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta", "gamma"])
