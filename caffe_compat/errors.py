@@ -48,6 +48,7 @@ __all__ = [
     "WeightsError",
     "WireError",
     "first_line",
+    "is_misfit",
     "located",
 ]
 
@@ -184,10 +185,23 @@ class LayerError(NetworkError):
     """One layer's parameters, bottoms or shapes. ``layer`` names it."""
 
 
+def is_misfit(error: CaffeCompatError) -> bool:
+    """Whether shapes, or numbers of bottoms and tops, are what is wrong with a layer.
+
+    >>> is_misfit(LayerError("takes 2 bottoms, found 1", found=1, expected=2)), is_misfit(LayerError("no such axis"))
+    (True, False)
+    """
+    return isinstance(error, LayerError) and error.found is not None
+
+
 class DialectError(CaffeCompatError):
-    """A file that fits several forks of Caffe, or none. Each of ``choices``, dialects, settles it in its way."""
+    """A file that fits several forks of Caffe, or none. Each of ``choices``, dialects, settles it in its way.
+
+    ``gradient_only`` tells that they compute the same tops.
+    """
 
     choices: Sequence[str] = ()
+    gradient_only: bool = False
 
 
 class WeightsError(CaffeCompatError):

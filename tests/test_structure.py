@@ -83,7 +83,7 @@ FLOORS = (
     ("network.definition", "network.sources", "network.python_config"),
     ("network.graph",),
     ("network.alike", "network.sharing", "network.program", "network.surroundings"),
-    ("network.gradients", "network.running", "network.positional"),
+    ("network.gradients", "network.running", "network.positional", "network.shared_sums"),
     ("network.building",),
     ("network.parts",),
     ("inference",),

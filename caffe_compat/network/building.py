@@ -35,6 +35,7 @@ from .program import Program, Step
 from .randomness import Randomness
 from .registry import Layer, LayerSpec, LayerType, Shape, check_count, find_layer, layer_types
 from .rules import strange_phases
+from .shared_sums import MEMORY_SHARING, check_shared_sums
 from .sharing import Holder, ParamSpec, Sharing, blob_names, get_tensor
 from .spec import Around
 from .surroundings import Surroundings
@@ -111,7 +112,7 @@ def build_modules(
     """
     unread = UnreadFields(graph.dialect, graph.state.phase, ignore_fields)
     unread.check_net(graph.message)
-    warnings = _check_inputs(graph, unread)
+    warnings = check_shared_sums(graph, accepted=unread.accepts(MEMORY_SHARING)) + _check_inputs(graph, unread)
     shapes, notes = _input_shapes(graph)
     values = {v: without_memory(shape, graph.blobs[v]) for v, shape in shapes.items()}
     given = {"randomness": randomness or Randomness(), "files": files or FileAccess()}
@@ -355,7 +356,7 @@ def _check_doubt(node: Node, graph: Graph, shapes: Sequence[Shape], gradients: G
     # Only a net that Caffe runs backward needs to know the gradient.
     if not doubt.gradient_only or graph.state.phase == "TRAIN" or graph.message.force_backward:
         error = DialectError(text)
-        error.choices = doubt.choices
+        error.choices, error.gradient_only = doubt.choices, doubt.gradient_only
         raise error
     return [text]
 
@@ -374,7 +375,8 @@ def _module(spec: LayerSpec, entry: LayerType) -> nn.Module:
     for what, count, allowed in (("bottoms", len(spec.bottoms), entry.bottoms), ("tops", len(spec.tops), entry.tops)):
         expected = check_count(count, allowed)
         if expected is not None:
-            spec.fail(f"takes {expected} {what}, found {count}")
+            detail = f"takes {expected} {what}, found {count}"
+            raise LayerError(detail, layer=spec.name, type=spec.type, found=count, expected=expected)
     try:
         module = entry.build(spec)
     except CaffeCompatError:

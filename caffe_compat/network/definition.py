@@ -28,7 +28,7 @@ class Definition:
 
     Attributes:
         message: a current-generation ``NetParameter`` bound to ``schema``.
-        dialect_reason: why that schema was chosen, in words.
+        dialect_reason: why that schema was chosen, in words. dialect_was_told: whether the user said which.
         notes: what was upgraded. warnings: what Caffe's own reader would refuse.
     """
 
@@ -38,6 +38,7 @@ class Definition:
     dialect_reason: str
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    dialect_was_told: bool = False
 
 
 def read_definition(
@@ -63,7 +64,8 @@ def read_definition(
             the configuration is for no layer of the network.
     """
     found = _read(path, dialect, weights, filled_from, tree)
-    return replace(found, message=configured(found.message, python_config))
+    told = dialect not in (None, "auto")
+    return replace(found, message=configured(found.message, python_config), dialect_was_told=told)
 
 
 def _read(

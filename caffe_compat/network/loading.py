@@ -145,6 +145,7 @@ def build_net(
         gradients=gradients,
         allow_python=allow_python,
         path=definition.path,
+        dialect_is_open=not definition.dialect_was_told,
     )
     report = FillReport()
     if weights is not None:

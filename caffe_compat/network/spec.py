@@ -121,8 +121,9 @@ class LayerSpec:
 
     def misfit(self, index: int, expected: str) -> NoReturn:
         """Refuse the shape of a bottom. ``expected`` is what would do, in the singular, where no pattern says it."""
-        shape = list(self.bottom_shapes[index])
-        self.fail(f"bottom {self.bottoms[index]!r} has shape {shape}; {expected} was expected")
+        shape = self.bottom_shapes[index]
+        detail = f"bottom {self.bottoms[index]!r} has shape {list(shape)}; {expected} was expected"
+        raise LayerError(detail, layer=self.name, type=self.type, found=shape, expected=expected)
 
     def shaped(self, index: int, *axes: Axis, ones: bool = False) -> Shape:
         """The shape of a bottom that must have these axes, in the notation of :mod:`.shapes`.

@@ -32,7 +32,8 @@ _OF_LAYERS = frozenset(
 
 _OF_PARAM_SPECS = frozenset({"name", "share_mode", "lr_mult", "decay_mult"})
 _OF_NETS = frozenset({"name", "input", "input_dim", "input_shape", "layer", "layers", "state", "debug_info"}) | {
-    "force_backward"
+    "force_backward",
+    "eltwise_mem_sharing",  # see shared_sums
 }
 
 
@@ -96,7 +97,7 @@ class UnreadFields:
                 self._judge(name, unknown, message, message.name, message.type)
         for unread in unread_inside:
             name = unread.name
-            if not self._accepts(name, unread.path):
+            if not self.accepts(name, unread.path):
                 close = near_name(name, unread.message) if unread.unknown and not unread.unknown.is_wrong_value else ""
                 detail = f"parameter {unread} is not supported{close}; {_option(name)}"
                 raise LayerError(detail, layer=message.name, type=message.type)
@@ -126,7 +127,7 @@ class UnreadFields:
         reason = None if unknown is not None else self._harmless(name, type)
         if reason is not None:
             self._add(layer, type, name, reason)
-        elif self._accepts(name):
+        elif self.accepts(name):
             self._add(layer, type, name, "accepted by name", accepted=True)
         elif unknown is not None:
             raise self._error(f"{inside}{unknown}{near_name(name, message)}; {_option(name)}", layer, type)
@@ -143,7 +144,8 @@ class UnreadFields:
             return "the type does not read it, in Caffe either"
         return reason
 
-    def _accepts(self, *names: str) -> bool:
+    def accepts(self, *names: str) -> bool:
+        """Whether the user accepts a field that goes by one of ``names``."""
         return not {*names, ANY_FIELD}.isdisjoint(self.accepted)
 
     def _add(self, layer: str, type: str, name: str, reason: str, *, accepted: bool = False) -> None:

@@ -138,6 +138,7 @@ def inspect_network(definition: Definition, how: Asked, weights: str | Path | No
             input_shapes=input_shapes,
             weights=weights,
             ignore_fields=how.ignore_fields,
+            dialect_is_open=not definition.dialect_was_told,
         )
     except CaffeCompatError as error:
         found = _as_far_as_it_goes(definition, state, input_shapes)

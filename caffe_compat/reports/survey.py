@@ -232,7 +232,7 @@ def survey_file(root: str | Path, path: str, *, run: bool = False, guess_shapes:
     named = (dialect for one in choices[:MAX_DIALECTS] for dialect in (one, f"{one}+{schema.name}"))
     for dialect in named:
         with suppress(CaffeCompatError):  # one that cannot read the rest of the file
-            found, _ = attempt.survey(*_network_in(tree, inner, dialect))
+            found, _ = replace(attempt, dialect_is_open=False).survey(*_network_in(tree, inner, dialect))
             if found.reached >= BUILT:
                 return replace(found, dialect=dialect)
     return best
@@ -255,6 +255,7 @@ class _Attempt:
     path: str
     run: bool
     guess_shapes: bool
+    dialect_is_open: bool = True
 
     def survey(self, message: NetParameter, schema: Schema) -> tuple[FileResult, tuple[str, ...]]:
         """The best of all states, and the dialects of which one settles what stopped it, if that is all it lacks."""
@@ -287,7 +288,9 @@ class _Attempt:
                 reasons = tuple(f"unknown layer type {name}" for name in unknown)
                 return FileResult(self.path, True, reached, label, reasons, ", ".join(unknown)), ()
             reached = KNOWN
-            net = net_of(message, state, dialect=dialect, guess_shapes=self.guess_shapes)
+            net = net_of(
+                message, state, dialect=dialect, guess_shapes=self.guess_shapes, dialect_is_open=self.dialect_is_open
+            )
             guessed = tuple(map(str, net.guessed))
             reached = BUILT
             if not self.run:

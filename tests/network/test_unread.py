@@ -254,3 +254,52 @@ def test_weights_beyond_float32_are_refused(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(X + ip("f", "x", "y", 3))
     with pytest.raises(WeightsError, match=r"layer 'f', blob 0 \(weight\): the file's float64 holds numbers beyond"):
         caffe_compat.convert(tmp_path / "net.prototxt", tmp_path / "w.caffemodel.h5")
+
+
+# Sums that overwrite their first bottom
+
+NVIDIA = "NVIDIA/caffe"
+SUM = layer("sum", "Eltwise", "a b", "sum")
+TWO_WAYS = ip("a", "x", "a", 4) + ip("b", "x", "b", 4)
+
+
+def test_a_sum_whose_first_bottom_nobody_else_needs_may_overwrite_it() -> None:
+    text = "eltwise_mem_sharing: true " + X + TWO_WAYS + SUM
+    for phase in ("TEST", "TRAIN"):
+        assert built(text, NVIDIA, phase).warnings == []
+
+
+@pytest.mark.parametrize(
+    ("text", "phase", "who"),
+    [
+        (TWO_WAYS + SUM + layer("late", "TanH", "a", "late"), "TEST", "layer 'late' (TanH) reads"),
+        (
+            layer("f", "Flatten", "x", "a") + ip("b", "x", "b", 36) + SUM + ip("late", "x", "late", 2),
+            "TEST",
+            "layer 'late' (InnerProduct) reads",
+        ),
+        (TWO_WAYS + layer("early", "TanH", "a", "early") + SUM, "TRAIN", "layer 'early' (TanH) reads"),
+        (TWO_WAYS + layer("r", "ReLU", "a", "a") + SUM, "TRAIN", "the gradient of layer 'r' (ReLU) looks at"),
+    ],
+)
+def test_a_sum_that_overwrites_what_is_needed_is_refused(text: str, phase: str, who: str) -> None:
+    on = "eltwise_mem_sharing: true " + X + text
+    detail = f"the sum of layer 'sum' overwrites its bottom 'a', which {who}"
+    with pytest.raises(NetworkError, match=re.escape(f"eltwise_mem_sharing is on: {detail}, and")):
+        built(on, NVIDIA, phase)
+    for net in (built(on, NVIDIA, phase, ignore=("eltwise_mem_sharing",)), built(X + text, NVIDIA, phase)):
+        assert [detail in warning for warning in net.warnings] == [True]
+    assert built("eltwise_mem_sharing: false " + X + text, NVIDIA, phase).warnings == []
+    assert built(X + text, "bvlc", phase).warnings == []
+
+
+@pytest.mark.parametrize("how", ["coeff: 1 coeff: -1", "operation: MAX"])
+def test_only_plain_sums_overwrite(how: str) -> None:
+    total = layer("sum", "Eltwise", "a b", "sum", f"eltwise_param {{ {how} }}")
+    text = "eltwise_mem_sharing: true " + X + TWO_WAYS + total + layer("late", "TanH", "a", "late")
+    assert built(text, NVIDIA).warnings == []
+
+
+def test_what_is_read_before_the_sum_is_not_needed_afterwards_unless_in_training() -> None:
+    text = "eltwise_mem_sharing: true " + X + TWO_WAYS + layer("early", "TanH", "a", "early") + SUM
+    assert built(text, NVIDIA).warnings == []

@@ -24,10 +24,10 @@ from .loss import (
     with_gradient,
 )
 
-__all__ = ["InfogainLoss", "SoftmaxWithLoss"]
+__all__ = ["LEAST", "InfogainLoss", "SoftmaxWithLoss"]
 
 # Caffe's FLT_MIN: probabilities are raised to it before their logarithm is taken.
-_LEAST = torch.finfo(torch.float32).tiny
+LEAST = torch.finfo(torch.float32).tiny
 
 
 class _SoftmaxLoss(Loss):
@@ -87,7 +87,7 @@ class SoftmaxWithLoss(_SoftmaxLoss):
     def forward(self, x: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         index, valid = self.labels_like(x, labels)
         prob = torch.softmax(widened(x), self.axis)
-        losses = -prob.gather(self.axis, index).clamp_min(_LEAST).log()
+        losses = -prob.gather(self.axis, index).clamp_min(LEAST).log()
         valid = self.counted(losses.detach(), valid)
 
         def slopes() -> Tensor:

@@ -12,9 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["base_anchors", "cut_off", "in_image", "moved", "offsets_between", "shifted"]
+from ..forks.boxes import pixel_overlap
+
+__all__ = [
+    "Spread",
+    "base_anchors",
+    "cut_off",
+    "in_image",
+    "moved",
+    "normalised",
+    "offsets_between",
+    "overlaps_between",
+    "shifted",
+]
 
 Anchors = tuple[tuple[float, ...], ...]
+# What offsets are normalised by, deviations and means of the four numbers; None if they are not.
+Spread = tuple[tuple[float, ...], tuple[float, ...]] | None
 
 
 def base_anchors(size: int, ratios: Sequence[float], scales: Sequence[float]) -> Anchors:
@@ -64,6 +78,19 @@ def offsets_between(boxes: Tensor, truth: Tensor) -> Tensor:
     """The offsets, (..., 4), that take ``boxes`` to ``truth``: what a network is to learn."""
     (centre, size), (true_centre, true_size) = _centres(boxes), _centres(truth)
     return torch.cat([(true_centre - centre) / size, (true_size / size).log()], -1)
+
+
+def normalised(offsets: Tensor, spread: Spread) -> Tensor:
+    """``offsets`` (..., 4) less their means, by their deviations."""
+    if spread is None:
+        return offsets
+    stds, means = (offsets.new_tensor(values) for values in spread)
+    return (offsets - means) / stds
+
+
+def overlaps_between(boxes: Tensor, truth: Tensor) -> Tensor:
+    """Intersection over union, (N, M), of boxes (N, 4) and objects (M, 4 or more), with their last pixels in them."""
+    return pixel_overlap(boxes[:, None], truth[:, :4])
 
 
 def cut_off(boxes: Tensor, height: Tensor, width: Tensor) -> Tensor:

@@ -17,11 +17,10 @@ from torch import Tensor
 from ...errors import LayerError
 from ...network.python_registry import PythonSettings
 from ...network.registry import Layer, LayerSpec, layer
-from ..forks.boxes import pixel_overlap
-from .anchors import offsets_between
+from .anchors import Spread, normalised, offsets_between, overlaps_between
 from .frcnn import FRCNN, MAKEFILE, RICKY, anchors_of, note_settings, settings_of
 from .proposal import check_image, four
-from .targets import AnchorRule, AnchorTargetLayer, check_boxes, check_truth
+from .targets import AnchorRule, AnchorTargetLayer, check_boxes, check_truth, spread_of
 
 __all__ = ["FrcnnAnchorTarget", "FrcnnProposalTarget", "Sampling"]
 
@@ -98,7 +97,7 @@ class Sampling:
     between: tuple[float, float]
     classes: int
     inside: tuple[float, ...]
-    spread: tuple[tuple[float, ...], tuple[float, ...]] | None
+    spread: Spread
     fills: bool
     below: float
     most: float | None = None
@@ -114,11 +113,7 @@ class Sampling:
         classes = settings.config(FRCNN, "n_classes")
         if count < 1 or classes < 2:
             spec.fail(f"batch_size {count} must be at least 1, and n_classes {classes} at least 2")
-        spread = None
-        if settings.config(FRCNN, "bbox_normalize_targets"):
-            names = ("bbox_normalize_stds", "bbox_normalize_means")
-            stds, means = (four(spec, name, settings.config(FRCNN, name)) for name in names)
-            spread = stds, means
+        spread = spread_of(spec, settings, FRCNN, "bbox_normalize_targets", "bbox_normalize")
         high = settings.config(FRCNN, "bg_thresh_hi")
         return cls(
             count,
@@ -157,17 +152,14 @@ class FrcnnProposalTarget(Layer):
         rows, objects = proposals.flatten(1).double(), truth.flatten(1).double()
         self._check(rows, objects)
         if s.most is not None:
-            rows = rows[_overlaps(rows[:, 1:], objects).amax(1) < s.most]
+            rows = rows[overlaps_between(rows[:, 1:], objects).amax(1) < s.most]
         boxes = torch.cat([rows[:, 1:], objects[:, :4]])
-        overlaps = _overlaps(boxes, objects)
+        overlaps = overlaps_between(boxes, objects)
         most, best = overlaps.amax(1), len(objects) - 1 - overlaps.flip(1).argmax(1)
         chosen, count = self._chosen(most)
         labels = objects[best[chosen], 4].long()
         labels[count:] = 0
-        offsets = offsets_between(boxes[chosen], objects[best[chosen], :4])
-        if s.spread is not None:
-            stds, means = (offsets.new_tensor(values) for values in s.spread)
-            offsets = (offsets - means) / stds
+        offsets = normalised(offsets_between(boxes[chosen], objects[best[chosen], :4]), s.spread)
         here = (torch.arange(s.classes, device=labels.device) == labels[:, None]) & (labels > 0)[:, None]
         weights = offsets.new_tensor(s.inside).expand_as(offsets)
         values, inner = (torch.where(here[..., None], v[:, None], 0).flatten(1) for v in (offsets, weights))
@@ -205,11 +197,6 @@ class FrcnnProposalTarget(Layer):
                     again = torch.arange(s.count - len(chosen), device=others.device) % len(others)
                     chosen = torch.cat([chosen, others[again]])
         return chosen, len(first)
-
-
-def _overlaps(boxes: Tensor, objects: Tensor) -> Tensor:
-    """Intersection over union, (N, M), of boxes (N, 4) and objects (M, 4 or more), with their last pixels in them."""
-    return pixel_overlap(boxes[:, None], objects[:, :4])
 
 
 def _some(fits: Tensor, count: int, random: np.random.RandomState) -> Tensor:

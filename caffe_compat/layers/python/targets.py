@@ -18,8 +18,7 @@ from torch import Tensor
 from ...errors import LayerError
 from ...network.python_registry import Project, PythonSettings, python_layer
 from ...network.registry import Layer, LayerSpec
-from ..forks.boxes import pixel_overlap
-from .anchors import Anchors, in_image, offsets_between, shifted
+from .anchors import Anchors, Spread, in_image, normalised, offsets_between, overlaps_between, shifted
 from .projects import FASTER_RCNN
 from .proposal import anchors_of, check_image, check_one, four
 
@@ -34,6 +33,11 @@ __all__ = [
     "sampled_boxes",
     "unmapped",
 ]
+
+
+# An object of peteanderson80/bottom-up-attention: x1, y1, x2, y2, class, and its attributes.
+_ATTRIBUTES = 16
+_WITH_ATTRIBUTES = 5 + _ATTRIBUTES
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class AnchorRule:
     strict: bool
     inside: tuple[float, ...]
     share: float
-    spread: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    spread: Spread = None
     near: float = 0.0
 
     @classmethod
@@ -68,11 +72,7 @@ class AnchorRule:
         )
         if not (share < 0 or 0 < share < 1):
             spec.fail(f"TRAIN.RPN_POSITIVE_WEIGHT is {share:g}; between 0 and 1, or negative, was expected")
-        spread = None
-        if settings.config(project, "TRAIN.RPN_NORMALIZE_TARGETS"):
-            names = ("TRAIN.RPN_NORMALIZE_STDS", "TRAIN.RPN_NORMALIZE_MEANS")
-            stds, means = (four(spec, name, settings.config(project, name)) for name in names)
-            spread = stds, means
+        spread = spread_of(spec, settings, project, "TRAIN.RPN_NORMALIZE_TARGETS", "TRAIN.RPN_NORMALIZE")
         return cls(
             count,
             int(settings.config(project, "TRAIN.RPN_FG_FRACTION") * count),
@@ -83,6 +83,15 @@ class AnchorRule:
             share,
             spread,
         )
+
+
+def spread_of(spec: LayerSpec, settings: PythonSettings, project: Project, on: str, prefix: str) -> Spread:
+    """What the configuration normalises offsets by, where its key ``on`` says that it does."""
+    if not settings.config(project, on):
+        return None
+    ends = ("STDS", "MEANS") if prefix.isupper() else ("stds", "means")
+    stds, means = (four(spec, f"{prefix}_{end}", settings.config(project, f"{prefix}_{end}")) for end in ends)
+    return stds, means
 
 
 def anchor_targets(
@@ -98,7 +107,7 @@ def anchor_targets(
         labels = anchors.new_zeros(len(anchors))
         _leave_out(labels, 0, rule.count, random)
         return labels, torch.zeros_like(anchors), *_weights(labels, rule)
-    overlaps = _overlaps(anchors, truth)
+    overlaps = overlaps_between(anchors, truth)
     most, best = overlaps.max(1).values, _first_most(overlaps)
     labels = anchors.new_full((len(anchors),), -1)
     if not rule.strict:
@@ -109,16 +118,8 @@ def anchor_targets(
         labels[most < rule.below] = 0
     _leave_out(labels, 1, rule.objects, random)
     _leave_out(labels, 0, rule.count - int((labels == 1).sum()), random)
-    offsets = offsets_between(anchors, truth[best, :4]).float()
-    if rule.spread is not None:
-        stds, means = (offsets.new_tensor(values) for values in rule.spread)
-        offsets = (offsets - means) / stds
+    offsets = normalised(offsets_between(anchors, truth[best, :4]).float(), rule.spread)
     return labels, offsets, *_weights(labels, rule)
-
-
-def _overlaps(boxes: Tensor, truth: Tensor) -> Tensor:
-    """Intersection over union, (N, M), of boxes (N, 4) and objects (M, 4 or more), with their last pixels in them."""
-    return pixel_overlap(boxes[:, None], truth[:, :4])
 
 
 def _first_most(values: Tensor) -> Tensor:
@@ -217,7 +218,8 @@ def check_truth(spec: LayerSpec, index: int) -> None:
 @python_layer("rpn.anchor_target_layer", "AnchorTargetLayer", bottoms=(3, 4), tops=4, project=FASTER_RCNN)
 def anchor_target_layer(spec: LayerSpec, settings: PythonSettings) -> Layer:
     spec.shaped(0, 1, "scores", "height", "width")
-    check_truth(spec, 1)
+    if spec.bottom_shapes[1][1:2] != (_WITH_ATTRIBUTES,):  # of which it takes the first five numbers
+        check_truth(spec, 1)
     check_image(spec, 2)
     border = settings.number("allowed_border", 0)
     inside = settings.config(FASTER_RCNN, "TRAIN.ONLY_INSIDE_ANCHORS")
@@ -246,7 +248,7 @@ class BoxRule:
     classes: int
     agnostic: bool
     inside: tuple[float, ...]
-    spread: tuple[tuple[float, ...], tuple[float, ...]] | None
+    spread: Spread
 
     @classmethod
     def of(cls, spec: LayerSpec, settings: PythonSettings, project: Project) -> BoxRule:
@@ -256,11 +258,8 @@ class BoxRule:
             spec.fail(f"TRAIN.BATCH_SIZE is {count}; a positive number, or -1 for all boxes, was expected")
         number = math.inf if count == -1 else count
         part = settings.config(project, "TRAIN.FG_FRACTION") * number
-        spread = None
-        if settings.config(project, "TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED"):
-            names = ("TRAIN.BBOX_NORMALIZE_STDS", "TRAIN.BBOX_NORMALIZE_MEANS")
-            stds, means = (four(spec, name, settings.config(project, name)) for name in names)
-            spread = stds, means
+        on = "TRAIN.BBOX_NORMALIZE_TARGETS_PRECOMPUTED"
+        spread = spread_of(spec, settings, project, on, "TRAIN.BBOX_NORMALIZE")
         low, high = (settings.config(project, f"TRAIN.BG_THRESH_{end}") for end in ("LO", "HI"))
         return cls(
             number,
@@ -275,7 +274,7 @@ class BoxRule:
 
 
 def sampled_boxes(module: Layer, rois: Tensor, truth: Tensor, rule: BoxRule) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Some of the boxes (N, 5) of one image and of its objects (M, 5), and what they are to learn.
+    """Some of the boxes (N, 5) of one image and of its objects (M, 5 or more), and what they are to learn.
 
     Returns:
         Boxes (B, 5), those with an object first; their classes (B,), 0 for none; offsets to the object and their
@@ -284,24 +283,34 @@ def sampled_boxes(module: Layer, rois: Tensor, truth: Tensor, rule: BoxRule) -> 
     Raises:
         LayerError: a box of another image, or a class that is none.
     """
+    boxes, nearest, count = _drawn_boxes(module, rois, truth, rule)
+    return _learnt(module, boxes, truth[nearest], count, rule)
+
+
+def _drawn_boxes(module: Layer, rois: Tensor, truth: Tensor, rule: BoxRule) -> tuple[Tensor, Tensor, int]:
+    """Some of the boxes: (B, 5), which object each overlaps most, and how many of them, the first, have one."""
     _check_some(module, truth)
     everything = torch.cat([rois, torch.cat([torch.zeros_like(truth[:, :1]), truth[:, :4]], 1)])
     if torch.any(everything[:, 0] != 0):
         raise LayerError("takes the boxes of one image, number 0", layer=module.layer_name, type="Python")
-    overlaps = _overlaps(everything[:, 1:].double(), truth.double())
+    overlaps = overlaps_between(everything[:, 1:].double(), truth.double())
     best, most = _first_most(overlaps), overlaps.max(1).values
     random = module.randomness.numpy(module.layer_name)
     objects = _some(most >= rule.above, rule.objects, random)
     low, high = rule.between
     others = _some((most < high) & (most >= low), rule.count - len(objects), random)
     chosen = torch.cat([objects, others])
-    labels = truth[best[chosen], 4].clone()
-    labels[len(objects) :] = 0
-    boxes = everything[chosen]
-    offsets = offsets_between(boxes[:, 1:], truth[best[chosen], :4])
-    if rule.spread is not None:
-        stds, means = (offsets.new_tensor(values, dtype=torch.double) for values in rule.spread)
-        offsets = ((offsets - means) / stds).to(offsets.dtype)
+    return everything[chosen], best[chosen], len(objects)
+
+
+def _learnt(
+    module: Layer, boxes: Tensor, nearest: Tensor, count: int, rule: BoxRule
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What boxes (B, 5), of which the first ``count`` have an object, are to learn of ``nearest`` (B, 5 or more)."""
+    labels = nearest[:, 4].clone()
+    labels[count:] = 0
+    offsets = offsets_between(boxes[:, 1:], nearest[:, :4])
+    offsets = normalised(offsets.double(), rule.spread).to(offsets.dtype)
     return boxes, labels, *_by_class(module, labels, offsets, rule)
 
 
@@ -369,3 +378,51 @@ def proposal_target_layer(spec: LayerSpec, settings: PythonSettings) -> Layer:
     check_truth(spec, 1)
     # R-FCN's own layer for sampling is what its Caffe has and the other's has not.
     return ProposalTargetLayer(BoxRule.of(spec, settings, FASTER_RCNN), four_axes=spec.knows("psroi_pooling_param"))
+
+
+class AttributeTargetLayer(ProposalTargetLayer):
+    """:class:`ProposalTargetLayer` with a sixth top: the attributes of the objects, (F, 16), of F boxes at most.
+
+    An object has its attributes behind its class. Beyond the first of the sixteen, no attribute is ``ignored``, and so
+    are all of the boxes that are missing. Source: peteanderson80/bottom-up-attention,
+    ``lib/rpn/proposal_target_layer.py``.
+    """
+
+    def __init__(self, rule: BoxRule, ignored: float) -> None:
+        super().__init__(rule, four_axes=True)
+        self.ignored = ignored
+
+    def infer(self, *bottoms: Tensor) -> tuple[Tensor, ...]:
+        return *super().infer(*bottoms), bottoms[0].new_empty(int(self.rule.objects), _ATTRIBUTES)
+
+    @torch.no_grad()
+    def forward(self, rois: Tensor, truth: Tensor) -> tuple[Tensor, ...]:
+        objects = truth.flatten(1).float()
+        boxes, nearest, count = _drawn_boxes(self, rois.flatten(1).float(), objects, self.rule)
+        found = _learnt(self, boxes, objects[nearest], count, self.rule)
+        attributes = objects.new_full((int(self.rule.objects), _ATTRIBUTES), self.ignored)
+        attributes[:count] = objects[nearest[:count], 5:_WITH_ATTRIBUTES]
+        attributes[:, 1:][attributes[:, 1:] == 0] = self.ignored
+        tops = self._shaped(*found, (found[-1] > 0).float())
+        return tuple(top.to(rois.dtype) for top in (*tops, attributes))
+
+
+@python_layer(
+    "rpn.proposal_target_layer",
+    "ProposalTargetLayer",
+    bottoms=2,
+    tops=6,
+    project=FASTER_RCNN,
+    verified=False,
+)
+def attribute_target_layer(spec: LayerSpec, settings: PythonSettings) -> Layer:
+    check_boxes(spec, 0)
+    spec.shaped(1, "objects", f"x1 y1 x2 y2 class and {_ATTRIBUTES} attributes >= {_WITH_ATTRIBUTES}", ones=True)
+    settings.whole("num_attr_classes")
+    settings.get("use_attr_labels", None)  # which the original never reads
+    if settings.whole("num_rel_classes", 0, least=0):
+        spec.fail("num_rel_classes above 0 is not supported: the original has a seventh top then")
+    rule = BoxRule.of(spec, settings, FASTER_RCNN)
+    if math.isinf(rule.objects):
+        spec.fail("TRAIN.BATCH_SIZE is -1; a number of boxes was expected, of which a part has attributes")
+    return AttributeTargetLayer(rule, settings.number("ignore_label", -1))

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ...errors import DialectError, UnknownLayerError
+from ...errors import DialectError, UnknownLayerError, is_misfit
 from ..graph import Graph, Node
 from ..guess import BlobShapes, Guess
 from ..registry import Shape
+from .detectors import other_settings
 from .flow import is_picture
 from .pictures import picture_of, side_by_weights, usual_sides
 from .reading import batch_of
@@ -32,7 +33,8 @@ def guess_inputs(graph: Graph, blobs: BlobShapes | None = None) -> tuple[Guess, 
         UsageError, LayerError: a source contradicts itself.
     """
     inputs = _Inputs.of(graph)
-    if not inputs.untold:
+    others = other_settings(graph)
+    if not inputs.untold and not others:
         return ()
     found = _best(graph, inputs, blobs or {})
     if not found.walk.whole:
@@ -40,7 +42,15 @@ def guess_inputs(graph: Graph, blobs: BlobShapes | None = None) -> tuple[Guess, 
         again = _best(graph, doubted, blobs or {}) if doubted != inputs else found
         if again.walk.reached > found.walk.reached:
             inputs, found = doubted, again
-    guesses = []
+    guesses: list[Guess] = []
+    for other in others:
+        if found.walk.error is None or not is_misfit(found.walk.error):
+            break
+        changed = inputs.with_told({value: shape for value, (shape, _) in other.items()})
+        again = _best(graph, changed, blobs or {})
+        if again.walk.reached > found.walk.reached:
+            inputs, found = changed, again
+            guesses += [Guess(graph.blobs[value], shape, why) for value, (shape, why) in other.items()]
     for value, node in inputs.untold.items():
         shape = found.walk.shapes.get(value)
         if value in found.pictures:
@@ -74,6 +84,10 @@ class _Inputs:
                 else:
                     told[value] = shape
         return cls(told, untold, graph.sources)
+
+    def with_told(self, told: Mapping[int, Shape]) -> _Inputs:
+        """As if these shapes were told."""
+        return _Inputs({**self.told, **told}, self.untold, self.sources)
 
     def doubting_labels(self) -> _Inputs:
         """As if labels that are one number for each item in BVLC's data layers were not told: some forks have more."""

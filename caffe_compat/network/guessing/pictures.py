@@ -26,6 +26,7 @@ _LARGEST = 1 << 12
 _TOO_MANY = 100
 # Types that slide a kernel in three dimensions whatever their parameters say.
 _OF_CLIPS = ("Convolution3D", "Pooling3D", "NdConvolution", "NdPooling", "CudnnNdConvolution", "CudnnNdPooling")
+_OF_VIDEOS = "video_data_param"
 # Settings of data layers that say how large pictures are, as heights and widths.
 _SIZES = (
     ("crop_height", "crop_width"),
@@ -79,10 +80,11 @@ def picture_of(graph: Graph, node: Node, value: int, blobs: BlobShapes) -> Pictu
     if reader is not None and reader.type == "InnerProduct" and node.type == "HDF5Data" and blobs.get(reader.name):
         inputs = blobs[reader.name][0][-1]
         return Picture((batch, inputs), f"{reader.name} has {inputs} inputs")
-    clip = _frames(layer, reader)
+    stacked = _stacked_frames(layer)
+    clip = () if stacked else _frames(layer, reader)
     known = known_pictures(layer)
     told = next(_told_sizes(graph, node), None)
-    channels = _channels_read(reader, blobs) or (known[0][0] if known else 0) or _channels_said(layer)
+    channels = stacked or _channels_read(reader, blobs) or (known[0][0] if known else 0) or _channels_said(layer)
     if told is not None:
         return Picture((batch, channels, *clip, *told[0]), told[1])
     if known is not None and not clip:
@@ -97,6 +99,25 @@ def _frames(layer: LayerParameter, reader: Node | None) -> tuple[int, ...]:
     if reader.type not in _OF_CLIPS and not setting(reader.message, "kernel_depth", "kernel_d", "kernel_l"):
         return ()
     return (setting(layer, "new_length", "length") or _FRAMES,)
+
+
+def _stacked_frames(layer: LayerParameter) -> int:
+    """The channels of videos whose frames, colours or both directions of flow, lie one behind the other; 0 of others.
+
+    So they do in forks whose layer takes pieces of a video. Sources: yjxiong/caffe and BannyStone/Caffe,
+    ``src/caffe/layers/video_data_layer.cpp`` and ``src/caffe/util/io.cpp``.
+    """
+    if layer.type != "VideoData" or _OF_VIDEOS not in layer.DESCRIPTOR.fields_by_name:
+        return 0
+    params = Params(getattr(layer, _OF_VIDEOS), _OF_VIDEOS)
+    if not all(params.knows(name) for name in ("num_segments", "modality", "new_length")):
+        return 0
+    frames = int(params.new_length) * int(params.num_segments)
+    if params.modality == "FLOW":
+        return 2 * frames
+    # One of several pictures each, where colours come before frames.
+    step = int(params.step) if params.get("length_first", False) else 1
+    return 3 * frames // max(step, 1)
 
 
 def _told_sizes(graph: Graph, node: Node) -> Iterator[tuple[tuple[int, int], str]]:

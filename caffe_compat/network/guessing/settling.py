@@ -16,6 +16,7 @@ from ..guess import BlobShapes, Guess
 from ..net import CaffeNet
 from ..registry import Shape
 from ..rules import NetState
+from .fitting import only_fit
 
 __all__ = ["guess_shapes_of", "net_of"]
 
@@ -33,10 +34,12 @@ def net_of(
     gradients: Gradients = "caffe",
     allow_python: bool = False,
     path: str | None = None,
+    dialect_is_open: bool = False,
 ) -> CaffeNet:
     """A :class:`..net.CaffeNet` without values, whose inputs may have guessed shapes.
 
     Args:
+        dialect_is_open: whether nobody asked for ``dialect``: another one may be taken if the network fits no other.
         guess_shapes: whether shapes that nothing tells may be guessed.
         weights: those that will fill the net; nothing but the shapes of their blobs is read.
         Others: as for ``CaffeNet``.
@@ -48,6 +51,20 @@ def net_of(
 
     def guessed() -> tuple[Guess, ...]:
         return guess_shapes_of(message, state, dialect, input_shapes, weights, allow_python=allow_python)
+
+    def elsewhere(message: NetParameter, dialect: str) -> CaffeNet:
+        return net_of(
+            message,
+            state,
+            dialect=dialect,
+            input_shapes=input_shapes,
+            guess_shapes=guess_shapes,
+            weights=weights,
+            ignore_fields=ignore_fields,
+            files=files,
+            gradients=gradients,
+            allow_python=allow_python,
+        )
 
     with located(path=path):
         guesses = guessed() if guess_shapes else ()
@@ -64,11 +81,14 @@ def net_of(
             allow_python=allow_python,
             path=path,
         )
-    except InputShapeError as error:
+    except InputShapeError as error:  # the same under every dialect
         with suppress(CaffeCompatError):  # what is wrong besides is said once the shapes are there
             error.guesses = guessed()
         raise
     except CaffeCompatError as error:
+        fitting = only_fit(message, dialect, error, elsewhere) if dialect_is_open else None
+        if fitting is not None:
+            return fitting
         if guesses:
             error.within(place=f"with guesses ({'; '.join(map(str, guesses))})")
         raise
@@ -98,7 +118,8 @@ def guess_shapes_of(
     unknown = [name for name in undeclared(message) if name not in given]
     declared = with_inputs(with_inputs(message, given), dict.fromkeys(unknown))
     graph = phase_graph(declared, state, dialect, given, allow_python=allow_python)
-    if all(None not in graph.source_shapes(node) for node in graph.sources):
+    # What a Python class that reads data tells may be the default of a configuration.
+    if all(None not in graph.source_shapes(node) and node.type != "Python" for node in graph.sources):
         return ()
     from .inputs import guess_inputs  # most files tell all shapes
 

@@ -77,3 +77,59 @@ def test_the_loss_of_each_as_third_top() -> None:
     assert_equals(build(text, (4, 3), (4,), dialect=RFCN)(x, labels), expected.sum() / 3)
     with pytest.raises(LayerError, match="PRE_FIXED is not supported"):
         build('type: "SoftmaxWithLoss" loss_param { normalization: PRE_FIXED }', (4, 3), (4,), dialect=RFCN)
+
+
+BOTTOM_UP = "peteanderson80/bottom-up-attention"
+
+
+@pytest.mark.parametrize("gradients", ["caffe", "true"])
+@pytest.mark.parametrize(
+    ("told", "divisor"),
+    [
+        ("ignore_label: -1", 3.0),  # the positions with a label
+        ("ignore_label: -1 normalization: FULL", 4.0),
+        ("ignore_label: -1 normalization: BATCH_SIZE", 2.0),
+        ("ignore_label: -1 normalize: false", 2.0),
+        ("ignore_label: -1 normalization: NONE", 1.0),
+    ],
+)
+def test_losses_of_several_labels_are_means(told: str, divisor: float, gradients: str, device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(2, 5, 2, generator=generator).to(device, precise(device)).requires_grad_()
+    labels = torch.tensor([[[1, 3, -1], [4, -1, -1]], [[-1, -1, -1], [0, 1, 1]]], device=device).to(x.dtype)
+    text = f'type: "SoftmaxWithLoss" loss_param {{ {told} }}'
+    module = build(text, x.shape, (2, 6), dialect=BOTTOM_UP, gradients=gradients)
+    logs = x.log_softmax(1)
+    expected = (
+        -((logs[0, 1, 0] + logs[0, 3, 0]) / 2 + logs[0, 4, 1] + (logs[1, 0, 1] + 2 * logs[1, 1, 1]) / 3) / divisor
+    )
+    loss = module(x, labels.reshape(2, 6))
+    assert_equals(loss, expected.detach().cpu())
+    assert_equals(torch.autograd.grad(loss, x)[0], torch.autograd.grad(expected, x)[0].cpu())
+
+
+def test_several_labels_along_another_axis_and_none_ignored() -> None:
+    x, labels = torch.randn(2, 3, 4, dtype=torch.double), torch.tensor([[[0, 1], [2, 3], [3, 3]]] * 2).double()
+    text = 'type: "SoftmaxWithLoss" softmax_param { axis: 2 }'
+    module = build(text, x.shape, labels.shape, dialect=BOTTOM_UP, tops=2)
+    loss, prob = module(x, labels)
+    logs = x.log_softmax(2)
+    each = logs.gather(2, labels.long()).mean(2)
+    assert_equals(loss, -each.mean())
+    assert_equals(prob, logs.exp())
+    one = build('type: "SoftmaxWithLoss"', (3, 4), (3,), dialect=BOTTOM_UP)(x[0], labels[0, :, 0])
+    assert_equals(one, build('type: "SoftmaxWithLoss"', (3, 4), (3,))(x[0], labels[0, :, 0]))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "problem"),
+    [
+        ([(4, 3), (4, 0)], "labels for each of 4 positions"),
+        ([(4, 3, 2), (4, 3)], "labels for each of 8 positions"),
+        ([(4, 3), (2, 4)], "examples = 4"),
+        ([(4, 3, 0), (4, 1)], "labels for each of 0 positions"),
+    ],
+)
+def test_labels_that_do_not_go_around(shapes: list[tuple[int, ...]], problem: str) -> None:
+    with pytest.raises(LayerError, match=problem):
+        build('type: "SoftmaxWithLoss"', *shapes, dialect=BOTTOM_UP)
