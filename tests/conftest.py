@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -15,6 +16,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 REFERENCE = Path(__file__).parent.parent / "reference_outputs"
+
+
+def pytest_collection_finish() -> None:
+    """What tests and torch consist of is there for good: Python's collector need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=DEVICES)

@@ -50,6 +50,8 @@ def test_a_planted_function_is_seen() -> None:
 
 def anys(text: str) -> int:
     """How often a text leaves a type open: every ``Any``, however it is imported."""
+    if "Any" not in text:
+        return 0
     nodes = list(ast.walk(ast.parse(text)))
     imports = [alias for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
     own = {alias.asname or "Any" for alias in imports if alias.name == "Any"}

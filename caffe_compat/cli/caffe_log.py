@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import getpass
+import itertools
 import os
 import re
 import socket
@@ -162,14 +163,21 @@ class _Rate(ProgressColumn):
 
 
 def _log_file(folder: str) -> TextIO:
-    """A log file named as glog names its own, and the link ``caffe.INFO`` to it."""
+    """A log file named as glog names its own, and the link ``caffe.INFO`` to it.
+
+    A process that begins two within one second gives the second one the second after: nothing is written over.
+    """
     now = datetime.datetime.now()
     host, user = socket.gethostname(), "unknown-user"
     with suppress(KeyError, OSError):  # a user id without a name
         user = getpass.getuser()
-    name = f"caffe.{host}.{user}.log.INFO.{now:%Y%m%d-%H%M%S}.{os.getpid()}"
-    path = Path(folder) / name
+
+    def named(time: datetime.datetime) -> Path:
+        return Path(folder, f"caffe.{host}.{user}.log.INFO.{time:%Y%m%d-%H%M%S}.{os.getpid()}")
+
     try:
+        times = (now + datetime.timedelta(seconds=second) for second in itertools.count())
+        path = next(path for time in times if not (path := named(time)).exists())
         file = path.open("w", encoding="utf-8")
         try:
             file.write(f"Log file created at: {now:%Y/%m/%d %H:%M:%S}\nRunning on machine: {host}\n")
@@ -183,7 +191,7 @@ def _log_file(folder: str) -> TextIO:
         link = path.with_name("caffe.INFO")
         link.unlink(missing_ok=True)
         with suppress(OSError):  # a file system without links
-            link.symlink_to(name)
+            link.symlink_to(path.name)
     except OSError as error:
         hint = "" if os.path.isdir(folder) else "; does the folder exist?"
         raise FileError(f"the log cannot be written: {reason_of(error)}{hint}", path=folder) from error

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from ..errors import FileError
 from .files import atomic_write, read_file
-from .logs import LogClock
+from .logs import LogClock, news
 from .sniff import decode_text
 
 __all__ = ["LogTables", "Row", "log_tables", "read_log_tables", "write_log_tables"]
@@ -25,7 +25,7 @@ __all__ = ["LogTables", "Row", "log_tables", "read_log_tables", "write_log_table
 Row = dict[str, float]
 
 _ITERATION = re.compile(r"Iteration (\d{1,18})")
-_RATE = re.compile(r"lr = ([-+]?[0-9]*\.?[0-9]+(?:[eE]?[-+]?[0-9]+)?)")
+_RATE = re.compile(r"Iteration \d+.*lr = ([-+]?[0-9]*\.?[0-9]+(?:[eE]?[-+]?[0-9]+)?)")
 _OUTPUT = re.compile(r"(Train|Test) net output #\d+: (\S+) = ([-+]?(?:nan|inf)|[.\deE+-]+)")
 
 
@@ -59,13 +59,16 @@ def log_tables(lines: Iterable[str]) -> LogTables:
         if start is None:
             start = time if "Solving" in line else None
             continue
-        if found := _ITERATION.search(line):
+        message = news(line)
+        if message is None:
+            continue
+        if found := _ITERATION.match(message):
             iteration = int(found[1])
         if iteration is None:
             continue
-        if found := _RATE.search(line):
+        if found := _RATE.match(message):
             rate = float(found[1])
-        if found := _OUTPUT.search(line):
+        if found := _OUTPUT.match(message):
             growing[found[1]].add(iteration, time - start, rate, found[2], _number(found[3], line))
     return LogTables(growing["Train"].rows(), growing["Test"].rows())
 

@@ -13,7 +13,7 @@ from ..errors import FileError
 from .files import read_file
 from .sniff import decode_text
 
-__all__ = ["LogClock", "LogRow", "TrainLog", "parse_log", "read_log"]
+__all__ = ["LogClock", "LogRow", "TrainLog", "news", "parse_log", "read_log"]
 
 # I1123 06:19:00.123456 12345 solver.cpp:239] message, or I20261123 ... of a newer glog
 _LINE = re.compile(
@@ -21,6 +21,9 @@ _LINE = re.compile(
     r"\s+\d+ \S+?:\d+\] ?(?P<message>.*)"
 )
 _NUMBER = r"(?P<value>[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf))"
+# What a message of a training begins with; forks for several GPUs put a number in brackets before. Where that comes
+# later, it is part of a name.
+_NEWS = re.compile(r"\s*(?:\[[\w.]+\] )?((?:Iteration \d|(?:Train|Test) net output #|Test score #).*)")
 # As many digits as a 64-bit number may have: what is longer is no count of anything.
 _ITERATION = re.compile(r"Iteration (?P<iteration>\d{1,18})\b")
 _LOSS = re.compile(rf"Iteration \d+(?: \([^)]*\))?, loss = {_NUMBER}")
@@ -105,7 +108,7 @@ def parse_log(lines: Iterable[str]) -> TrainLog:
             outputs.append((int(score["index"]), "score", float(score["value"])))
             continue
         iteration = _ITERATION.search(message)
-        if iteration is None:
+        if iteration is None or (match is not None and not _NEWS.match(message)):
             continue
         number = int(iteration["iteration"])
         if (found := _TESTING.search(message)) is not None:
@@ -124,6 +127,13 @@ def parse_log(lines: Iterable[str]) -> TrainLog:
                 log.train[-1].rate = rate[1]
     close()
     return log
+
+
+def news(line: str) -> str | None:
+    """What a line with glog's prefix tells of a training; None if it tells of a layer whose name looks like that."""
+    match = _LINE.search(line)
+    found = _NEWS.match(match["message"]) if match else None
+    return found and found[1]
 
 
 def _named(outputs: Sequence[tuple[int, str, float]]) -> dict[str, float]:

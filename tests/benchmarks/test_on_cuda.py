@@ -60,6 +60,7 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "there is no CUDA device here" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_bundle_is_small_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not (check_cuda.ROOT / ".git").exists():
         pytest.skip("what git tracks is what is packed")

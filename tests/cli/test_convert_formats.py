@@ -77,7 +77,7 @@ def test_a_file_of_another_program_is_not_a_pt(name: str, run: Run) -> None:
         (["-o", "m.pt", "--format", "caffemodel", "--format", "caffemodel.h5"], ["m.caffemodel", "m.caffemodel.h5"]),
         (["-o", "a", "-o", "b", "--format", "safetensors", "--format", "pt"], ["a", "b"]),
         (["-o", "m.bin", "--format", "safetensors"], ["m.bin"]),
-        (["-o", "m.py"], ["m.py", "m.safetensors"]),
+        pytest.param(["-o", "m.py"], ["m.py", "m.safetensors"], marks=pytest.mark.slow),
     ],
 )
 def test_formats_and_names(arguments: list[str], made: list[str], run: Run) -> None:

@@ -67,6 +67,7 @@ def test_the_list_of_commands_says_what_the_commands_say(group: object) -> None:
         assert command.name == name
 
 
+@pytest.mark.slow
 def test_loading_imports_nothing_that_few_networks_need() -> None:
     model = str(REFERENCE / "formats" / "v1net")
     code = f"""
@@ -82,6 +83,7 @@ print([name for name in heavy if name in set(sys.modules) - before])
     assert result.stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_importing_parses_no_schema() -> None:
     """Layers are registered by what forks mean, which their lists of layer types tell: no message of any is read."""
     code = """

@@ -158,6 +158,7 @@ def test_suppression_box_by_box_keeps_what_it_keeps_in_blocks(
     assert plain[0].sum() >= least
 
 
+@pytest.mark.slow
 def test_samples_know_what_proposals_need() -> None:
     with open_hdf5(REFERENCE / "fork_layers.h5") as file:
         names = [name for name in file if name.startswith("Python.ProposalLayer.")]

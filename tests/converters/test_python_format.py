@@ -269,6 +269,7 @@ def test_what_a_layer_cannot_take_is_refused_in_its_name(reference: Path) -> Non
         module.inverted1(torch.zeros(2, 3, 4, 5))
 
 
+@pytest.mark.slow
 def test_other_sizes_are_made_sure_of(tmp_path: Path) -> None:
     net = _drawn("ALEXNET")
     exported = converters.export(net, tmp_path / "m.py", dynamic_batch=True)

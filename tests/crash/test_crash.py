@@ -21,6 +21,7 @@ def test_nothing_is_broken(job: Job) -> None:
     assert outcome.counts["SIGTERM"] == outcome.counts["SIGINT"] == 2
 
 
+@pytest.mark.slow
 def test_a_file_that_is_written_in_place_is_found() -> None:
     """The test of the test: a writer as it should not be."""
 

@@ -93,6 +93,7 @@ COMMON = "".join(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["TEST", "TRAIN"])
 def test_what_most_nets_have_is_built_without_torchs_compiler(phase: str, tmp_path: Path) -> None:
     """Its algebra and its tracer take seconds to import, more than everything else that ``load`` does."""

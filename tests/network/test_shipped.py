@@ -29,6 +29,7 @@ def test_the_table_is_what_the_script_writes() -> None:
         assert getattr(shipped_types, name) == written[name], "run scripts/shipped_types.py"
 
 
+@pytest.mark.slow
 def test_a_net_imports_the_layers_it_has(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(
         'layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 8 dim: 8 } } }'
@@ -45,6 +46,7 @@ def test_a_net_imports_the_layers_it_has(tmp_path: Path) -> None:
     assert len(forks.split()) <= 1, forks  # the optimisation knows one of a fork's
 
 
+@pytest.mark.slow
 def test_a_type_that_ships_is_not_registered_again_unseen() -> None:
     code = "import caffe_compat\n@caffe_compat.layer('LRN')\ndef lrn(spec): ..."
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -473,6 +473,7 @@ def test_blobs_on_one_side_only(file: h5py.File) -> None:
     assert result.skipped == ["a: not in the reference"]
 
 
+@pytest.mark.slow
 def test_a_damaged_reference(tmp_path: Path) -> None:
     net = filled(NET)
     with h5py.File(tmp_path / "good.h5", "w") as file:

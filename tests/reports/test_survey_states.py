@@ -73,6 +73,7 @@ layer { name: "lstm" type: "Lstm" bottom: "data" top: "lstm" lstm_param { num_ou
 """
 
 
+@pytest.mark.slow
 def test_one_of_the_forks_that_fit(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(IN_DOUBT % 3)
     found = survey(tmp_path)

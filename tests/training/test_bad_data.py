@@ -117,6 +117,7 @@ def test_a_wrong_number_of_labels(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert "list.txt: line 3: 5 labels were expected (label_dim), found 4" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_corrupt_database(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_training(tmp_path, "random_seed: 1", RECORDS)
     write_records(tmp_path)

@@ -314,6 +314,7 @@ def test_a_failed_check_withdraws_the_record(
     assert PoseMachine.from_pretrained(verified).parity is None
 
 
+@pytest.mark.slow
 def test_footage(run: Run, verified: Path, tmp_path: Path) -> None:
     folder, keypoints = tmp_path / "shots", tmp_path / "k.npy"
     folder.mkdir()

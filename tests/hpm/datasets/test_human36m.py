@@ -401,6 +401,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return SHORT.videos(tmp_path_factory.mktemp("videos"))
 
 
+@pytest.mark.slow
 def test_frames_of_videos(tmp_path: Path, videos: Path) -> None:
     """Each picture is of the frame that its list says, though 3d-pose-baseline calls the video by another name."""
     root = SHORT.baseline(tmp_path / "in")
@@ -420,6 +421,7 @@ def test_frames_of_videos(tmp_path: Path, videos: Path) -> None:
     assert seen == 24
 
 
+@pytest.mark.slow
 def test_crops_are_kept_if_they_would_be_the_same(tmp_path: Path, videos: Path) -> None:
     root = SHORT.baseline(tmp_path / "in")
 
@@ -514,7 +516,9 @@ def test_what_is_no_data_of_human36m(tmp_path: Path) -> None:
         find_reader(tmp_path)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name.startswith("fetch") else name for name in FORMATS]
+)
 def test_files_that_are_cut_short_or_damaged(name: str, tmp_path: Path) -> None:
     """Whatever is wrong with the bytes, the error is one of ours, and names the file that is cut short."""
     write, read = FORMATS[name]

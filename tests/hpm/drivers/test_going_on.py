@@ -111,6 +111,7 @@ def test_an_error_before_the_first_shard_leaves_nothing_to_go_on_from(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["crops"]
 
 
+@pytest.mark.slow
 def test_cut_off_again_and_again(run: Callable[..., list[str]], tmp_path: Path) -> None:
     run("peace")
     for cut in (12, 18, 30, 30, FRAMES):
@@ -162,6 +163,7 @@ def test_what_others_put_there_stays(run: Callable[..., list[str]], tmp_path: Pa
     assert [path.name for path in (tmp_path / "out" / "unfinished").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="locks are POSIX")
 def test_two_runs_at_once_are_refused(run: Callable[..., list[str]], tmp_path: Path) -> None:
     def again(what: str, done: int, total: int | None) -> None:

@@ -117,6 +117,7 @@ def test_mean_field(device: torch.device) -> None:
     np.testing.assert_allclose(module(*given).detach().cpu(), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients_of_mean_field() -> None:
     random = torch.Generator().manual_seed(0)
     scores, first = (torch.randn(1, 2, 3, 4, generator=random, dtype=torch.float64) for _ in range(2))
