@@ -30,9 +30,7 @@ class _Console(Console):
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
     """A table on stdout; ``right`` names the columns that are aligned to the right."""
     if not sys.stdout.isatty():
-        _print_plain(
-            [[shown(cell) for cell in row] for row in (columns, *rows)], [column in right for column in columns]
-        )
+        _print_plain([_shown_row(row) for row in (columns, *rows)], [column in right for column in columns])
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -40,6 +38,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Se
     for row in rows:
         table.add_row(*map(shown, row))
     _Console(markup=False, highlight=False, emoji=False).print(table, soft_wrap=False)
+
+
+def _shown_row(row: Sequence[str]) -> Sequence[str]:
+    """The cells as they are shown; nearly all rows are as they are, which one look at all of a row tells."""
+    whole = "".join(row)
+    return row if whole.isascii() and whole.isprintable() else [shown(cell) for cell in row]
 
 
 def _print_plain(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> None:

@@ -186,7 +186,7 @@ class _Parser:
 
         The short way to what the steps of :meth:`parse` come to: most of a network is so.
         """
-        text, end, last = self.text, self.at, 0
+        text, end, last = self.text, self.at, None
         while (match := _PLAIN.match(text, end)) is not None:
             which = match.lastindex
             assert which is not None  # one of the kinds
@@ -205,25 +205,27 @@ class _Parser:
                 in_list.append(False)
                 fields = value.fields
             else:
-                written, at = match[which], match.start(which)
+                name, written = match.group(1, which)
+                at = match.start(which)
                 if which == _STRING:
-                    value = Value("string", self.unescaped(written[1:-1], at), [], at)
+                    written = written[1:-1]
+                    value = Value("string", written if written.isascii() else self.unescaped(written, at), [], at)
                 else:
                     value = Value("name" if which == _WORD else "number", written, [], at)
-                fields.append(Field(match[1], value, match.start(1)))
-            begin, last, end = match.start(1), which, match.end()
-        if not last:
+                fields.append(Field(name, value, match.start(1)))
+            last, end = match, match.end()
+        if last is None:
             return None
         self.end = end
         self.advance()
-        if self.kind == "string" and last == _STRING:  # it goes on in a second pair of quotes
+        if self.kind == "string" and last.lastindex == _STRING:  # it goes on in a second pair of quotes
             fields.pop()
-            self.end = begin
+            self.end = last.start(1)
             self.advance()
             name, at = self.field_name()
             self.advance()  # the colon
             fields.append(Field(name, self.scalar(), at))
-        if last != _OPEN:
+        if last.lastindex != _OPEN:
             self.skip_separator()
         return fields
 

@@ -22,8 +22,8 @@ from .registry import Layer, Shape
 
 __all__ = ["Likeness", "Mould", "likeness_of"]
 
-# Type, shapes of the bottoms, which blobs are the same one, and the message without its names.
-Likeness: TypeAlias = "tuple[str, tuple[Shape, ...], tuple[int, ...], bytes]"
+# Type, shapes of the bottoms, which blobs are the same one, how many tops are named, and the message without its names.
+Likeness: TypeAlias = "tuple[str, tuple[Shape, ...], tuple[int, ...], int, bytes]"
 
 # Values that nobody changes. (What a Params remembers is what was read of it, which is told once for all twins.)
 _UNCHANGING = (bool, int, float, complex, str, bytes, type(None), Enum, type, BuiltinFunctionType, Params)
@@ -31,23 +31,23 @@ _UNCHANGING = (bool, int, float, complex, str, bytes, type(None), Enum, type, Bu
 _OF_THE_NET = ("randomness", "files")
 
 
-def likeness_of(message: LayerParameter, shapes: Sequence[Shape]) -> Likeness | None:
+def likeness_of(message: LayerParameter, shapes: Sequence[Shape], blobs: Sequence[str]) -> Likeness | None:
     """What a layer has in common with those that are alike; None for one that shares parameters by name.
 
     Args:
-        shapes: of its bottoms.
+        shapes: of its bottoms. blobs: names of its bottoms, and then of its tops.
     """
     param = message.param
     if param and any(spec.name for spec in param):
         return None
     # Of each name, where it comes first; not list.index, which a layer of many tops waits for.
     first: dict[str, int] = {}
-    same = tuple(first.setdefault(name, i) for i, name in enumerate((*message.bottom, *message.top)))
+    same = tuple([first.setdefault(name, i) for i, name in enumerate(blobs)])
     bare = type(message)()
     bare.CopyFrom(message)
     for name in ("name", "bottom", "top"):
         bare.ClearField(name)
-    return message.type, tuple(shapes), same, bare.SerializeToString()
+    return message.type, tuple(shapes), same, len(message.top), bare.SerializeToString()
 
 
 class Mould:

@@ -98,6 +98,7 @@ def build_modules(
     allow_python: bool = False,
     randomness: Randomness | None = None,
     files: FileAccess | None = None,
+    twins: bool = True,
 ) -> BuiltNet:
     """Build every layer that computes something.
 
@@ -105,6 +106,7 @@ def build_modules(
         ignore_fields: names of fields that may stand unread, see :mod:`.unread`.
         gradients, allow_python: as for :class:`.registry.LayerSpec`.
         randomness, files: what the layers draw from, read and write when they run.
+        twins: whether layers that are alike get a module each. Who only looks at the modules can do without.
 
     Raises:
         NetworkError and its kinds: a layer cannot be built, or does not fit its bottoms. InputShapeError: an input
@@ -116,7 +118,7 @@ def build_modules(
     shapes, notes = _input_shapes(graph)
     values = {v: without_memory(shape, graph.blobs[v]) for v, shape in shapes.items()}
     given = {"randomness": randomness or Randomness(), "files": files or FileAccess()}
-    builder = _Builder(graph, unread, gradients, allow_python, Surroundings(graph, shapes), given)
+    builder = _Builder(graph, unread, gradients, allow_python, Surroundings(graph, shapes), given, twins)
     modules: dict[str, nn.Module] = {}
     sharing = Sharing()
     loss_weights: dict[int, float] = {}
@@ -240,6 +242,7 @@ class _Builder:
     Attributes:
         unread, gradients, allow_python, around: what layers are judged, built and surrounded by.
         given: what every layer of the net is given.
+        twins: whether each layer gets a module of its own.
     """
 
     graph: Graph
@@ -248,6 +251,7 @@ class _Builder:
     allow_python: bool
     around: Surroundings
     given: Mapping[str, object]
+    twins: bool
     _first: dict[Likeness, tuple[BuiltLayer, Mould]] = field(default_factory=dict)
 
     def build(
@@ -261,9 +265,12 @@ class _Builder:
         Raises:
             NetworkError and its kinds, DialectError: see :func:`build_layer`.
         """
-        likeness = likeness_of(node.message, [shapes[v] for v in node.bottoms])
+        blobs = [self.graph.blobs[v] for v in (*node.bottoms, *node.tops)]
+        likeness = likeness_of(node.message, [shapes[v] for v in node.bottoms], blobs)
         if likeness is not None and likeness in self._first:
             first, mould = self._first[likeness]
+            if not self.twins:
+                return first, []
             twin = mould.twin()
             vars(twin)["layer_name"] = node.name
             return BuiltLayer(twin, first.spec, first.entry, first.tops, []), []
@@ -437,7 +444,9 @@ def _checked_shape(shape: Shape, name: str, spec: LayerSpec | None = None) -> Sh
 
 def _loss_weights(node: Node, built: BuiltLayer) -> dict[int, float]:
     """The weight of each top that counts in the net's loss."""
-    weights = tuple(node.message.loss_weight)
+    weights: Sequence[float] = node.message.loss_weight[:]
+    if not weights and not built.entry.is_loss:
+        return {}
     if weights and len(weights) != len(node.tops):
         built.spec.fail(
             f"has {len(weights)} loss weights for {len(node.tops)} tops; none, or one for each, was expected"

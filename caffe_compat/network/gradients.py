@@ -25,7 +25,7 @@ def starts_backward(message: NetParameter, loss_weight: float) -> bool:
 
 def learns(node: Node, blobs: Sequence[str], specs: Mapping[str, ParamSpec]) -> bool:
     """Whether training moves one of the layer's ``blobs``."""
-    return any(specs[f"{node.module_name}.{name}"].lr_mult != 0 for name in blobs)
+    return bool(blobs) and any(specs[f"{node.module_name}.{name}"].lr_mult != 0 for name in blobs)
 
 
 def forced(node: Node, needs: Sequence[bool], dialect: str) -> list[bool]:
@@ -58,7 +58,7 @@ def gradient_stops(
     force_backward = graph.message.force_backward
     stops = []
     for node in graph.computed:
-        down = list(node.message.propagate_down) or [True] * len(node.bottoms)
+        down = node.message.propagate_down[:] or [True] * len(node.bottoms)
         if len(down) != len(node.bottoms):
             raise LayerError(
                 f"propagate_down has {len(down)} values for {len(node.bottoms)} bottoms",
@@ -69,8 +69,8 @@ def gradient_stops(
             down_to = forced(node, [v in needed for v in node.bottoms], graph.dialect)
             stops.append(tuple(not gets for gets in down_to))
         else:
-            stops.append(tuple(not d for d in down))
-        above = any(v in needed and d for v, d in zip(node.bottoms, down, strict=True))
-        if above or learns(node, blobs[node.module_name], specs):
+            stops.append(tuple([not d for d in down]))
+        reached = [v for v, d in zip(node.bottoms, down, strict=True) if d]
+        if not needed.isdisjoint(reached) or learns(node, blobs[node.module_name], specs):
             needed.update(node.tops)
     return stops

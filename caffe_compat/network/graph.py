@@ -263,7 +263,7 @@ class _Wiring:
 
     def add(self, index: int, layer: LayerParameter) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The values that a layer reads and makes."""
-        bottom_names, top_names = tuple(layer.bottom), tuple(layer.top)  # protobuf makes each anew whenever it is asked
+        bottom_names, top_names = layer.bottom[:], layer.top[:]  # protobuf makes each anew whenever it is asked
         bottoms = []
         for name in bottom_names:
             if name not in self._current:

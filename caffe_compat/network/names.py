@@ -52,11 +52,11 @@ def module_names(names: Iterable[str], reserved: frozenset[str]) -> list[str]:
     seen: dict[str, int] = {}
     out = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        quoted = name.translate(_TABLE)
+        seen[name] = count = seen.get(name, 0) + 1
+        quoted = name if name.isidentifier() else name.translate(_TABLE)
         if not quoted or quoted in reserved:
             quoted = "%" + quoted
-        out.append(quoted if seen[name] == 1 else f"{quoted}#{seen[name]}")
+        out.append(quoted if count == 1 else f"{quoted}#{count}")
     return out
 
 

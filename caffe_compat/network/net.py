@@ -59,6 +59,7 @@ class CaffeNet(ProgramNet):
         files: what layers may read and write when they run; nothing by default.
         gradients: ``"caffe"`` for Caffe's own backward pass, ``"true"`` for the true gradient where the two differ.
         allow_python: whether ``Python`` layers may import and run the code they name.
+        twins: whether layers that are alike get a module each; without, the net is only to be looked at.
 
     Attributes:
         graph: the layers of this phase, wired.
@@ -93,6 +94,7 @@ class CaffeNet(ProgramNet):
         gradients: Gradients = "caffe",
         allow_python: bool = False,
         path: str | None = None,
+        twins: bool = True,
     ) -> None:
         super().__init__()
         self.randomness, self.files = Randomness(), files or FileAccess()
@@ -105,6 +107,7 @@ class CaffeNet(ProgramNet):
                 allow_python=allow_python,
                 randomness=self.randomness,
                 files=self.files,
+                twins=twins,
             )
         except (NetworkError, UsageError, DialectError) as error:
             error.within(path=path)

@@ -60,6 +60,8 @@ def included(layer: LayerParameter, state: NetState) -> bool:
 
 def strange_phases(layer: LayerParameter) -> list[str]:
     """Phases that rules of ``layer`` name and Caffe does not have (MyCaffe has ``RUN``)."""
+    if not layer.include and not layer.exclude:  # as nearly all
+        return []
     rules = (*layer.include, *layer.exclude)
     return [unknown.text for rule in rules for unknown in unknown_fields_of(rule) if unknown.name == "phase"]
 

@@ -93,6 +93,8 @@ class Sharing:
             LayerError: more entries than blobs, shapes that differ, multipliers that contradict.
         """
         names, entries = blob_names(module), node.message.param
+        if not names and not entries:
+            return
         if len(entries) > len(names):
             _fail(node, f"has {len(entries)} param entries for {len(names)} blobs")
         for i, name in enumerate(names):

@@ -11,10 +11,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from torch import nn
 
 from ..errors import CaffeCompatError, GraphError
+from ..network.alike import Likeness, likeness_of
 from ..network.building import build_layer, without_memory
 from ..network.definition import Definition
 from ..network.graph import Graph, NetState, Node, phase_graph
@@ -139,6 +141,7 @@ def inspect_network(definition: Definition, how: Asked, weights: str | Path | No
             weights=weights,
             ignore_fields=how.ignore_fields,
             dialect_is_open=not definition.dialect_was_told,
+            twins=False,
         )
     except CaffeCompatError as error:
         found = _as_far_as_it_goes(definition, state, input_shapes)
@@ -212,7 +215,7 @@ def _summary(
         parameters=parameters,
         macs=sum(row.macs or 0 for row in rows),
         activation_bytes=activation_bytes,
-        unknown=tuple(_all_unknown(definition.message, "")),
+        unknown=tuple(_all_unknown(definition.message, "")) if _has_unknown(definition.message) else (),
         notes=definition.notes,
         warnings=definition.warnings,
     )
@@ -220,26 +223,30 @@ def _summary(
 
 def layer_rows(net: CaffeNet) -> list[LayerRow]:
     """The layers of a net in execution order, sources of data included."""
-    modules, every_shape = dict(net.named_children()), net.shapes
-    sources = {node.index for node in net.graph.sources}
+    graph, every_shape = net.graph, net.shapes
+    sources = {node.index for node in graph.sources}
+    known: dict[nn.Module, tuple[tuple[Shape, ...], int]] = {}
     rows = []
-    for node in net.graph.nodes:
-        shapes = tuple(every_shape[v] for v in node.tops)
+    for node in graph.nodes:
+        shapes = tuple([every_shape[v] for v in node.tops])
         if node.index in sources:
-            rows.append(_row(node, net.graph, shapes, (), 0))
+            rows.append(_row(node, graph, shapes, (), 0))
             continue
-        bottoms = [every_shape[v] for v in node.bottoms]
-        rows.append(_built_row(node, net.graph, modules[node.module_name], bottoms, shapes))
+        module = getattr(net, node.module_name)  # layers that are alike may have one between them
+        if module not in known:
+            known[module] = _blobs_and_macs(module, [every_shape[v] for v in node.bottoms], shapes)
+        rows.append(_row(node, graph, shapes, *known[module]))
     return rows
 
 
 def _rows_one_by_one(graph: Graph) -> list[LayerRow]:
     """Rows of a network that cannot be built as a whole: each layer that can be is built alone."""
-    known: dict[int, Shape | None] = {}
+    lone = _Lone(graph)
+    sources = {node.index for node in graph.sources}
     rows = []
     for node in graph.nodes:
-        row = _source_row(node, graph) if node in graph.sources else _lone_row(node, graph, known)
-        known.update(zip(node.tops, row.shapes, strict=True))
+        row = _source_row(node, graph) if node.index in sources else lone.row(node)
+        lone.known.update((v, shape) for v, shape in zip(node.tops, row.shapes, strict=True) if shape is not None)
         rows.append(row)
     return rows
 
@@ -254,33 +261,62 @@ def _source_row(node: Node, graph: Graph) -> LayerRow:
     return _row(node, graph, shapes, (), 0, f"the file does not tell its shape; pass {hint}" if untold else "")
 
 
-def _lone_row(node: Node, graph: Graph, known: Mapping[int, Shape | None]) -> LayerRow:
-    nothing = (None,) * len(node.tops)
-    try:
-        find_layer(node.type, graph.dialect)
-    except CaffeCompatError:
-        return _row(node, graph, nothing, None, None, f"layer type {node.type!r} is not known")
-    bottoms: list[Shape] = []
-    for value in node.bottoms:
-        shape = known[value]
-        if shape is None:
-            problem = f"the shape of its bottom {graph.blobs[value]!r} is not known"
-            return _row(node, graph, nothing, None, None, problem)
-        bottoms.append(shape)
-    try:
-        given = [without_memory(shape, graph.blobs[v]) for v, shape in zip(node.bottoms, bottoms, strict=True)]
-        shapes = {value: shape for value, shape in known.items() if shape is not None}
-        built = build_layer(node, graph, given, around=Surroundings(graph, shapes))
-    except CaffeCompatError as error:
-        return _row(node, graph, nothing, None, None, str(error))
-    return _built_row(node, graph, built.module, bottoms, [tuple(top.shape) for top in built.tops])
+class _Lone:
+    """Layers of a network that cannot be built as a whole, each of which is built without those that cannot be.
+
+    Attributes:
+        known: the shapes that are known so far, by value id.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.known: dict[int, Shape] = {}
+        self._graph, self._around = graph, Surroundings(graph, self.known)
+        self._alike: dict[Likeness, _Found] = {}
+
+    def row(self, node: Node) -> LayerRow:
+        graph = self._graph
+        nothing = (None,) * len(node.tops)
+        try:
+            find_layer(node.type, graph.dialect)
+        except CaffeCompatError:
+            return _row(node, graph, nothing, None, None, f"layer type {node.type!r} is not known")
+        bottoms: list[Shape] = []
+        for value in node.bottoms:
+            shape = self.known.get(value)
+            if shape is None:
+                problem = f"the shape of its bottom {graph.blobs[value]!r} is not known"
+                return _row(node, graph, nothing, None, None, problem)
+            bottoms.append(shape)
+        try:
+            return _row(node, graph, *self._found(node, bottoms))
+        except CaffeCompatError as error:
+            return _row(node, graph, nothing, None, None, str(error))
+
+    def _found(self, node: Node, bottoms: Sequence[Shape]) -> _Found:
+        """What a layer makes of its bottoms. Raises what :func:`.building.build_layer` does."""
+        blobs = [self._graph.blobs[v] for v in (*node.bottoms, *node.tops)]
+        likeness = likeness_of(node.message, bottoms, blobs)
+        if likeness is not None and likeness in self._alike:
+            return self._alike[likeness]
+        given = [without_memory(shape, self._graph.blobs[v]) for v, shape in zip(node.bottoms, bottoms, strict=True)]
+        self._around.asked = False
+        built = build_layer(node, self._graph, given, around=self._around)
+        shapes = tuple(tuple(top.shape) for top in built.tops)
+        found = (shapes, *_blobs_and_macs(built.module, bottoms, shapes))
+        if likeness is not None and built.entry.ships and not self._around.asked:
+            self._alike[likeness] = found
+        return found
 
 
-def _built_row(
-    node: Node, graph: Graph, module: nn.Module, bottoms: Sequence[Shape], tops: Sequence[Shape]
-) -> LayerRow:
+# Shapes of a layer's tops and blobs, and its multiply-accumulates.
+_Found: TypeAlias = "tuple[tuple[Shape, ...], tuple[Shape, ...], int]"
+
+
+def _blobs_and_macs(
+    module: nn.Module, bottoms: Sequence[Shape], tops: Sequence[Shape]
+) -> tuple[tuple[Shape, ...], int]:
     blobs = tuple(tuple(get_tensor(module, name).shape) for name in blob_names(module))
-    return _row(node, graph, tuple(tops), blobs, multiply_accumulates(module, bottoms, tops))
+    return blobs, multiply_accumulates(module, bottoms, tops)
 
 
 def _row(
@@ -291,8 +327,9 @@ def _row(
     macs: int | None,
     problem: str = "",
 ) -> LayerRow:
-    shared = tuple(param.name for param in node.message.param)
-    bottoms, tops = (tuple(graph.blobs[v] for v in values) for values in (node.bottoms, node.tops))
+    param = node.message.param
+    shared = tuple([one.name for one in param]) if param else ()
+    bottoms, tops = tuple([graph.blobs[v] for v in node.bottoms]), tuple([graph.blobs[v] for v in node.tops])
     return LayerRow(node.name, node.type, bottoms, tops, shapes, blobs, shared, macs, problem)
 
 
@@ -300,6 +337,14 @@ def _unwired_row(layer: LayerParameter) -> LayerRow:
     bottoms, tops = tuple(layer.bottom), tuple(layer.top)
     nothing = (None,) * len(tops)
     return LayerRow(layer.name, layer.type, bottoms, tops, nothing, None, (), None, "the graph is broken")
+
+
+def _has_unknown(message: Message) -> bool:
+    """Whether :func:`_all_unknown` finds anything, which it takes its time for."""
+    known = type(message)()
+    known.CopyFrom(message)
+    known.DiscardUnknownFields()
+    return known.ByteSize() != message.ByteSize()
 
 
 def _all_unknown(message: Message, where: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from ..display import brief
 from ..errors import NetworkError, PrototxtError, located
 from . import Schema
 from .enums import enum_name
-from .fields import carry_unknown, put, replace
+from .fields import carry_unknown, put
 from .messages import Message, NetParameter, SolverParameter
 from .unknown import unknown_fields_of
 from .upgrade_v0 import upgrade_v0
@@ -100,7 +100,7 @@ def _upgrade_inputs(net: NetParameter, notes: list[str]) -> list[None]:
             raise NetworkError(f"{len(names)} inputs ({listed}) but {len(shapes)} input_shape")
         layer = type(net)().layer.add(name="input", type="Input", top=names)
         layer.input_param.shape.extend(shapes)  # with what in them is no number, which is refused later
-        replace(net, "layer", [layer, *net.layer])
+        net.layer.insert(0, layer)
         made = [None]
         notes.append(f"input {listed} became an Input layer")
     else:

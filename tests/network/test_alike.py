@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from caffe_compat.access import FileAccess
 from caffe_compat.network import building
 from caffe_compat.network.alike import Mould, likeness_of
-from caffe_compat.network.graph import NetState
+from caffe_compat.network.graph import NetState, phase_graph
 from caffe_compat.network.net import CaffeNet
 from caffe_compat.network.registry import Layer
 from caffe_compat.network.registry import layer as registered
+from caffe_compat.network.sharing import blob_names, get_tensor
 from caffe_compat.network.spec import LayerSpec
 from caffe_compat.schema.params import Params
 from caffe_compat.schema.prototxt import parse_message
@@ -124,6 +125,22 @@ def test_twins_have_blobs_of_their_own() -> None:
     assert net.conv0.randomness is net.conv2.randomness is net.randomness
 
 
+def test_modules_that_are_only_looked_at_need_no_twins() -> None:
+    parsed = parse_message(deep_text())
+    graph = phase_graph(parsed.message, NetState("TRAIN"))
+    whole, sketch = building.build_modules(graph), building.build_modules(graph, twins=False)
+    assert sketch.modules.keys() == whole.modules.keys()
+    assert sketch.modules["conv1"] is sketch.modules["conv2"]
+    for name, module in whole.modules.items():
+        blobs = [get_tensor(sketch.modules[name], blob).shape for blob in blob_names(module)]
+        assert blobs == [get_tensor(module, blob).shape for blob in blob_names(module)]
+    assert (sketch.program, sketch.loss_weights, sketch.param_specs) == (
+        whole.program,
+        whole.loss_weights,
+        whole.param_specs,
+    )
+
+
 def test_what_a_builder_says_is_said_of_each() -> None:
     text = input_layer("x", 2, 4)
     for i in range(3):
@@ -140,18 +157,20 @@ def test_what_a_builder_says_is_said_of_each() -> None:
         (("a", "Eltwise", "x x", "y"), ("b", "Eltwise", "x y", "z"), False),
         (("a", "Convolution", "x", "y", CONV), ("b", "Convolution", "y", "z", CONV.replace("4", "5")), False),
         (("a", "ReLU", "x", "y", "relu_param { }"), ("b", "ReLU", "y", "z", "relu_param { negative_slope: 0 }"), False),
+        (("a", "EuclideanLoss", "x t", "y"), ("b", "EuclideanLoss", "x t", ""), False),
         (("a", "Convolution", "x", "y", f'param {{ name: "w" }} {CONV}'), ("b", "ReLU", "y", "z"), None),
     ],
 )
 def test_likeness(one: tuple[str, ...], other: tuple[str, ...], alike: bool | None) -> None:
     first, second = parse_message(layer(*one) + layer(*other)).message.layer
     shapes = [(2, 4)] * len(first.bottom)
-    found = likeness_of(first, shapes)
+    blobs, others = ([*message.bottom, *(message.top or ["(automatic)"])] for message in (first, second))
+    found = likeness_of(first, shapes, blobs)
     if alike is None:
         assert found is None
         return
-    assert (found == likeness_of(second, shapes)) is alike
-    assert found != likeness_of(first, [(2, 5)] * len(first.bottom))
+    assert (found == likeness_of(second, shapes, others)) is alike
+    assert found != likeness_of(first, [(2, 5)] * len(first.bottom), blobs)
 
 
 def test_blobs_that_are_shared_by_name_stay_so() -> None:

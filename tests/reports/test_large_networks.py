@@ -22,6 +22,9 @@ LARGE: dict[str, Callable[[int], str]] = {
     "one name": lambda n: INPUT + layer("l", "ReLU", "x", "x") * n,
     "inputs": lambda n: "".join(input_layer(f"x{i}", 2, 3) for i in range(n)) + layer("l", "ReLU", "x0", "y"),
     "tops": lambda n: INPUT + layer("l", "Split", "x", " ".join(f"y{i}" for i in range(n))),
+    "one that cannot be built": lambda n: (
+        INPUT + layer("odd", "Odd", "x", "odd") + "".join(layer(f"l{i}", "ReLU", "x", f"y{i}") for i in range(n))
+    ),
     "nobody's blobs": lambda n: INPUT + "".join(layer(f"l{i}", "ReLU", f"n{i}", f"y{i}") for i in range(n)),
 }
 

@@ -35,6 +35,7 @@ def net_of(
     allow_python: bool = False,
     path: str | None = None,
     dialect_is_open: bool = False,
+    twins: bool = True,
 ) -> CaffeNet:
     """A :class:`..net.CaffeNet` without values, whose inputs may have guessed shapes.
 
@@ -64,6 +65,7 @@ def net_of(
             files=files,
             gradients=gradients,
             allow_python=allow_python,
+            twins=twins,
         )
 
     with located(path=path):
@@ -80,6 +82,7 @@ def net_of(
             gradients=gradients,
             allow_python=allow_python,
             path=path,
+            twins=twins,
         )
     except InputShapeError as error:  # the same under every dialect
         with suppress(CaffeCompatError):  # what is wrong besides is said once the shapes are there
