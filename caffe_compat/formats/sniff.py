@@ -21,6 +21,7 @@ __all__ = [
     "is_text",
     "kind_of",
     "kind_of_head",
+    "nul_in_text",
     "refusal",
 ]
 
@@ -114,7 +115,7 @@ def kind_of_head(head: bytes) -> FileKind:
         return FileKind.UTF16
     if head == head.translate(None, _CONTROL):
         return FileKind.WEB_PAGE if head.lstrip()[:1] == b"<" else FileKind.TEXT
-    return FileKind.BINARY
+    return FileKind.BINARY if nul_in_text(head) is None else FileKind.TEXT
 
 
 def refusal(head: bytes, wanted: str) -> str:
@@ -130,6 +131,17 @@ def refusal(head: bytes, wanted: str) -> str:
     if kind in (FileKind.LFS_POINTER, FileKind.WEB_PAGE):
         return f"looks like {words}"  # got in place of the right file
     return f"looks like {words}. Wanted: {wanted}" if words else ""
+
+
+def nul_in_text(data: bytes) -> tuple[int, int] | None:
+    """Line and column, from 1, of the first NUL byte in what is text but for a few of these; None if it is not so."""
+    at, head = data.find(b"\0"), data[:HEAD_BYTES]
+    rest = head.replace(b"\0", b"")
+    # Every message of Caffe's that has a NUL byte has other control characters too: its tags are some.
+    if at < 0 or 2 * len(rest) < len(head) or kind_of_head(rest) is not FileKind.TEXT:
+        return None
+    begin = data.rfind(b"\n", 0, at) + 1
+    return data.count(b"\n", 0, at) + 1, len(data[begin:at].decode("utf-8", "replace")) + 1
 
 
 def is_text(path: str | os.PathLike[str]) -> bool:

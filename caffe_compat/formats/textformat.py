@@ -209,7 +209,7 @@ class _Parser:
                 at = match.start(which)
                 if which == _STRING:
                     written = written[1:-1]
-                    value = Value("string", written if written.isascii() else self.unescaped(written, at), [], at)
+                    value = Value("string", written if written.isascii() else self.unescaped([written], at), [], at)
                 else:
                     value = Value("name" if which == _WORD else "number", written, [], at)
                 fields.append(Field(name, value, match.start(1)))
@@ -291,7 +291,7 @@ class _Parser:
             while self.kind == "string":
                 parts.append(self.token[1:-1])
                 self.advance()
-            return Value("string", self.unescaped("".join(parts), at), [], at)
+            return Value("string", self.unescaped(parts, at), [], at)
         sign = ""
         if self.kind == "mark" and self.token == "-":
             sign = "-"
@@ -302,11 +302,14 @@ class _Parser:
             return value
         return self.fail("a value")
 
-    def unescaped(self, text: str, at: int) -> str:
+    def unescaped(self, parts: list[str], at: int) -> str:
+        """The text of adjacent strings: no escape goes on in the next one, but a character of several bytes may."""
+        text = "".join(parts)
         if "\\" not in text and text.isascii():
             return text
         # Bytes that are no UTF-8 came in as lone surrogates; a string has to be text, so they are read as Latin-1.
-        data = _ESCAPE.sub(lambda m: self.escaped(m, at), text.encode("utf-8", "surrogateescape"))
+        encoded = [part.encode("utf-8", "surrogateescape") for part in parts]
+        data = b"".join([_ESCAPE.sub(lambda m: self.escaped(m, at), part) for part in encoded])
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from caffe_compat.errors import WeightsError, located
+from caffe_compat.errors import FileError, WeightsError, located
 from caffe_compat.formats.blob_proto import BlobView, float_width, read_blob
 from caffe_compat.formats.caffemodel import (
     BLOBS_FIELD,
@@ -83,7 +83,8 @@ class WeightsFile:
 def read_weights(path: Path) -> WeightsFile:
     """Read a ``.caffemodel``, ``.caffemodel.h5`` or ``.safetensors``; its first bytes tell which.
 
-    Raises FileError (WireError for binary files), naming the place in the file.
+    Raises FileError (WireError for binary files), naming the place in the file; also for a file with layers of several
+    generations, as Caffe's ``UpgradeV1Net`` refuses it.
     """
     kind = kind_of(path)
     if kind is FileKind.HDF5:
@@ -94,7 +95,15 @@ def read_weights(path: Path) -> WeightsFile:
         from .weights_safetensors import read_safetensors_net
 
         return WeightsFile(read_safetensors_net(os.fspath(path)), "safetensors")
-    return WeightsFile(read_net(path), "binary")
+    net = read_net(path)
+    current = sum(layer.generation == 2 for layer in net.layers)
+    if 0 < current < len(net.layers):
+        raise FileError(
+            f"holds {len(net.layers) - current} layers of the old form (`layers`) and {current} of the current one "
+            "(`layer`); Caffe refuses such a mixture",
+            path=os.fspath(path),
+        )
+    return WeightsFile(net, "binary")
 
 
 def read_binaryproto(path: Path) -> np.ndarray:

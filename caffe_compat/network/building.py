@@ -186,6 +186,12 @@ def _input_shapes(graph: Graph) -> tuple[dict[int, Shape], list[str]]:
                 continue
             shapes[value] = shape
             parts.append(f"{name}={','.join(map(str, shape))}")
+            given = graph.given.get(name, shape)
+            if len(given) != len(shape):
+                notes.append(
+                    f"input {name!r}: {','.join(map(str, given))} is the shape of one picture (channels, height, "
+                    f"width); with the batch of the file it is {','.join(map(str, shape))}"
+                )
         if node.type != "Input":
             notes.append(f"data layer {node.name!r} ({node.type}) became the input {' '.join(parts)}")
     if untold:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..errors import WeightsError, located
 from ..formats.blob_proto import BlobView
@@ -14,6 +15,7 @@ from ..formats.caffemodel import LayerRecord
 from ..formats.weights import WeightsFile
 from .net import CaffeNet
 from .registry import Layer, Shape
+from .sharing import get_tensor
 
 __all__ = ["FillReport", "fill_net", "listed", "shape_fits"]
 
@@ -37,6 +39,24 @@ class FillReport:
     initial: list[str] = field(default_factory=list)
     leftover: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    _holders: dict[int, str] = field(default_factory=dict)  # where a blob lies in memory -> the layer that filled it
+
+    def note_shared(self, layer: str, name: str, blob: Tensor, values: Tensor, path: str) -> None:
+        """Say that the file has ``values`` for a ``blob`` that a layer above, which shares it, has filled with others.
+
+        Caffe copies layer by layer into the memory that both look at (``Net::CopyTrainedLayersFrom``).
+        """
+        above = None if blob.is_meta else self._holders.get(blob.data_ptr(), layer)
+        if above not in (None, layer) and not _same_bits(blob, values):
+            self.warnings.append(
+                f"{path} has different values for layers {above!r} and {layer!r}, which share the blob {name}; those "
+                f"of {layer!r}, the later ones, count for both, as in Caffe"
+            )
+
+    def note_filled(self, layer: str, blob: Tensor) -> None:
+        """Remember which layer filled a blob."""
+        if blob.numel():
+            self._holders[blob.data_ptr()] = layer
 
     @property
     def lacking(self) -> str:
@@ -125,12 +145,14 @@ def _fill_layer(net: CaffeNet, module_name: str, record: LayerRecord, weights: W
                 f"{weights.path}: layer {record.name!r}, blob {i} ({name}) holds values that are not finite (NaN or "
                 "infinity)"
             )
+        report.note_shared(record.name, name, targets[name], tensor, weights.path)
         if targets[name].is_meta:
             net.assign_blob(module_name, name, tensor)
         else:
             # It has memory already, which an optimizer or somebody's array may hold on to.
             with torch.no_grad():
                 targets[name].copy_(tensor)
+        report.note_filled(record.name, get_tensor(module, name))
 
 
 def shape_fits(found: Shape, needed: Shape, *, any_axes_of_one: bool = False) -> bool:
@@ -144,7 +166,13 @@ def shape_fits(found: Shape, needed: Shape, *, any_axes_of_one: bool = False) ->
     return found == needed or (len(found) == 4 and len(needed) < 4 and found == (1,) * (4 - len(needed)) + needed)
 
 
-def _copied(blob: BlobView, shape: Shape, weights: WeightsFile) -> tuple[torch.Tensor, bool]:
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two blobs hold the same values: NaN is the same as NaN here."""
+    left, right = (x.detach().cpu().float().reshape(-1).view(torch.int32) for x in (one, other))
+    return torch.equal(left, right)
+
+
+def _copied(blob: BlobView, shape: Shape, weights: WeightsFile) -> tuple[Tensor, bool]:
     """A blob's values in memory of their own, as float32, and whether all are finite.
 
     Piece by piece: each is looked at while it is in the processor's cache, and its pages of the file are given back.

@@ -15,7 +15,7 @@ from ..schema import BVLC, load_schema
 from ..schema.harmless import harmless_reason
 from ..schema.messages import LayerParameter, Message, NetParameter
 from ..schema.params import Unread
-from ..schema.unknown import Unknown, near_name, unknown_fields_of
+from ..schema.unknown import Unknown, near_name, unknown_fields_of, wrong_values_in
 
 __all__ = ["ANY_FIELD", "IgnoredField", "UnreadFields"]
 
@@ -96,9 +96,13 @@ class UnreadFields:
             if name not in read:
                 self._judge(name, unknown, message, message.name, message.type)
         for unread in unread_inside:
-            name = unread.name
+            name, unknown = unread.name, unread.unknown
+            if unknown is not None and unknown.is_wrong_value:
+                raise LayerError(f"parameter {unread}", layer=message.name, type=message.type)
+            if unknown is None:
+                self._check_values(name, unread.message, message.name, message.type)
             if not self.accepts(name, unread.path):
-                close = near_name(name, unread.message) if unread.unknown and not unread.unknown.is_wrong_value else ""
+                close = "" if unknown is None else near_name(name, unread.message)
                 detail = f"parameter {unread} is not supported{close}; {_option(name)}"
                 raise LayerError(detail, layer=message.name, type=message.type)
             self._add(message.name, message.type, name, "accepted by name", accepted=True)
@@ -124,6 +128,8 @@ class UnreadFields:
     ) -> None:
         if unknown is not None and unknown.is_wrong_value:
             raise self._error(f"{inside}{unknown}", layer, type)
+        if unknown is None:
+            self._check_values(name, message, layer, type)
         reason = None if unknown is not None else self._harmless(name, type)
         if reason is not None:
             self._add(layer, type, name, reason)
@@ -136,6 +142,11 @@ class UnreadFields:
             raise self._error(
                 f"{inside}{name} means nothing to {whom} here, and the fork may read it; {_option(name)}", layer, type
             )
+
+    def _check_values(self, name: str, message: Message, layer: str, type: str) -> None:
+        """Whoever lets field ``name`` of ``message`` pass lets no wrong value in it pass: Caffe refuses such a file."""
+        for wrong in wrong_values_in(message, name):
+            raise self._error(f"{name}: {wrong}", layer, type)
 
     def _harmless(self, name: str, type: str) -> str | None:
         reason = harmless_reason(name, type, self.phase, self.dialect)

@@ -52,9 +52,14 @@ def open_recorded(path: str | os.PathLike[str]) -> Iterator[Group]:
     """A file of recorded outputs, open.
 
     Raises:
-        FileError: it cannot be read, or a later release wrote it.
+        FileError: it cannot be read, holds weights, or a later release wrote it.
     """
     with open_hdf5(path) as file:
+        if _holds_weights(file):
+            raise FileError(
+                "holds weights; recorded outputs were expected (`caffe-compat capture-script` helps to record them)",
+                path=os.fspath(path),
+            )
         version = attribute(file, "version", VERSION)
         if not np.ndim(version) == 0 or not np.issubdtype(np.asarray(version).dtype, np.integer):
             raise FileError(f"attribute version holds {str(version)[:40]!r}, no number", path=os.fspath(path))
@@ -64,6 +69,15 @@ def open_recorded(path: str | os.PathLike[str]) -> Iterator[Group]:
                 path=os.fspath(path),
             )
         yield file
+
+
+def _holds_weights(file: Group) -> bool:
+    """Whether this is a ``.caffemodel.h5``: ``data`` with layers in it, each with blobs ``0``, ``1``, ..."""
+    entries = members(file)
+    if not {"data"} <= entries.keys() <= {"data", "diff"} or not is_group(entries["data"]):
+        return False
+    layers = members(entries["data"]).values()
+    return bool(layers) and all(is_group(layer) and all(name.isdigit() for name in members(layer)) for layer in layers)
 
 
 def split_reference(reference: str | os.PathLike[str]) -> tuple[str, str]:
@@ -83,7 +97,7 @@ def pick_group(file: Group, name: str = "") -> Group:
     """The reference called ``name`` in ``file``; without a name, the only one there is.
 
     Raises:
-        FileError: no such group. UsageError: there are several.
+        FileError: no such group, or none at all. UsageError: there are several.
     """
     groups = {key: entry for key, entry in members(file).items() if is_group(entry)}
     if name:
@@ -97,6 +111,8 @@ def pick_group(file: Group, name: str = "") -> Group:
         return found
     if "blob" in groups or any(key.startswith("batch_") for key in groups):
         return file
+    if not groups:
+        raise FileError("holds no recorded outputs: it has no group", path=path_of(file))
     if len(groups) != 1:
         listed = ", ".join(list(groups)[:10]) or "(none)"
         raise UsageError(f"{path_of(file)} has {len(groups)} groups: pass {path_of(file)}:GROUP with one of {listed}")

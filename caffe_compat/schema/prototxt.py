@@ -20,7 +20,7 @@ from ..display import brief
 from ..errors import FileError, PrototxtError
 from ..formats.files import read_file
 from ..formats.limits import PROTOTXT
-from ..formats.sniff import HEAD_BYTES, FileKind, decode_text, kind_of_head, refusal
+from ..formats.sniff import HEAD_BYTES, FileKind, decode_text, kind_of_head, nul_in_text, refusal
 from ..formats.textformat import Field, TextTree, Value, parse_text
 from . import Schema, is_repeated, load_schema, split_dialect
 from .choice import NETS_IN_SOLVER, BlobCounts, doubt_under, is_misread, mark_doubts, may_come_from, settle, uses_of
@@ -104,13 +104,15 @@ def read_text(path: str | Path) -> str:
     """The text of a prototxt, in UTF-8 or UTF-16; bytes that are neither become surrogates.
 
     Raises:
-        FileError: the file cannot be read, is too large or is no text.
+        FileError: the file cannot be read, is too large or is no text. PrototxtError: text with a NUL byte.
     """
     name = str(path)
     data = read_file(name, PROTOTXT)
     kind = kind_of_head(data[:HEAD_BYTES])
     if kind not in (FileKind.EMPTY, FileKind.TEXT, FileKind.UTF16, FileKind.BINARY, FileKind.HDF5, FileKind.ZIP):
         raise FileError(refusal(data[:HEAD_BYTES], "a prototxt"), path=name)
+    if kind is not FileKind.UTF16 and (place := nul_in_text(data)) is not None:
+        raise PrototxtError("a NUL byte, which no text has; delete it", path=name, line=place[0], column=place[1])
     if kind is not FileKind.UTF16 and b"\0" in data[:HEAD_BYTES]:
         raise FileError("is a binary file, not a prototxt; pass weights as the caffemodel argument", path=name)
     return decode_text(data, name)

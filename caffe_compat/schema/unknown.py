@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -15,6 +16,7 @@ from google.protobuf import unknown_fields
 
 from ..display import brief
 from ..formats.varint import varint
+from . import is_repeated
 from .messages import Message
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "keep_unknown_text",
     "near_name",
     "unknown_fields_of",
+    "wrong_values_in",
 ]
 
 # The largest numbers protobuf allows; no fork of Caffe comes near them. The second is of :mod:`.doubt`.
@@ -115,6 +118,18 @@ def unknown_fields_of(message: Message) -> list[Unknown]:
         if entry.field_number != DOUBT_FIELD:
             found.append(kept or Unknown(Kind.NUMBER, "", "", "", number=entry.field_number))
     return found
+
+
+def wrong_values_in(message: Message, name: str) -> Iterator[Unknown]:
+    """Values that do not fit their fields, in field ``name`` of ``message`` and below, if that holds messages."""
+    descriptor = message.DESCRIPTOR.fields_by_name[name]
+    if descriptor.message_type is None:
+        return
+    value = getattr(message, name)
+    for inside in value if is_repeated(descriptor) else (value,):
+        yield from (unknown for unknown in unknown_fields_of(inside) if unknown.is_wrong_value)
+        for field, _ in inside.ListFields():
+            yield from wrong_values_in(inside, field.name)
 
 
 def _kept(payload: object) -> Unknown | None:

@@ -69,7 +69,8 @@ def _upgrade_type(old: V1LayerParameter, layer: LayerParameter, schema: Schema, 
     if text is not None:
         bare = text.strip("\"'")
         layer.type = bare if text != bare else string_type(bare, tuple(schema.layer_types))
-        notes.append(f"layer {old.name!r}: type {text} is no V1 type of dialect {schema.name}; read as {layer.type!r}")
+        said = f"type {text} is no V1 type of dialect {schema.name}, and Caffe refuses such a file"
+        notes.append(f"layer {old.name!r}: {said}; read as {layer.type!r}")
         return
     number = next((e.data for e in UnknownFieldSet(old) if e.field_number == 5 and e.wire_type == 0), None)
     if number is not None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from caffe_compat import cli
-from caffe_compat.errors import FileError, UsageError
+from caffe_compat.errors import FileError, PrototxtError, UsageError
 from caffe_compat.formats import limits
 from caffe_compat.formats.files import read_file
 from caffe_compat.formats.limits import WHOLE_FILE, Limit
@@ -150,3 +150,25 @@ def test_files_that_are_read_whole_have_a_limit(tmp_path: Path, monkeypatch: pyt
         file.truncate(WHOLE_FILE.default + 1)  # a hole, which takes no room
     with pytest.raises(FileError, match="CAFFE_COMPAT_MAX_FILE_BYTES"):
         read_file(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [
+        (b"name: 'a\0b'\n", (1, 9)),
+        (b"# " + b"x" * 5000 + b"\nname: \0'b'\n", (2, 7)),
+        ("# é\n# é\0".encode(), (2, 4)),
+    ],
+)
+def test_text_with_a_nul_byte_is_told_where(data: bytes, place: tuple[int, int], tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_bytes(data)
+    assert kind_of(path) is FileKind.TEXT
+    with pytest.raises(PrototxtError, match="a NUL byte, which no text has; delete it") as caught:
+        read_text(path)
+    assert (caught.value.line, caught.value.column) == place
+
+
+def test_messages_and_zeros_are_no_text() -> None:
+    assert kind_of_head(b"\0" * 100) is FileKind.BINARY
+    assert kind_of_head(b"\x08\x02\x12\x20" + b"\0" * 32) is FileKind.BINARY

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from google.protobuf import text_format
 
 from caffe_compat.errors import PrototxtError
 from caffe_compat.formats import textformat
 from caffe_compat.formats.textformat import Field, parse_text
+from caffe_compat.schema import load_schema
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((*(ROOT / "reference_outputs").rglob("*.prototxt"), *(ROOT / "tests" / "hostile").glob("*.prototxt")))
@@ -60,3 +62,20 @@ def test_plain_fields_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [outcome(text) for text in texts]
     monkeypatch.setattr(textformat._Parser, "plain_fields", lambda self, *state: None)
     assert found == [outcome(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [r'"\x4" "1"', r'"\1" "01"', r'"\xc3" "\xa9"', r"""'\x4' "1" '2'""", r'"a\\" "n"', r'"\x41" "B"', r'"é" "\x41"'],
+)
+def test_adjacent_strings_are_what_protobuf_reads(written: str) -> None:
+    message = load_schema().message("NetParameter")()
+    text_format.Parse(f"name: {written}", message)
+    assert parse_text(f"name: {written}").fields[0].value.text == message.name
+
+
+def test_an_escape_ends_with_its_string() -> None:
+    """As ``x`` without digits is none, whatever the next string begins with."""
+    tree = parse_text(r'name: "\x" "41"')
+    assert tree.fields[0].value.text == r"\x41"
+    assert tree.warnings == [r"line 1: Caffe refuses \x in a string; both characters are kept"]

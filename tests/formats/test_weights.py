@@ -598,3 +598,18 @@ def test_sha256(tmp_path: Path) -> None:
     assert sha256_of(tmp_path / "a") == hashlib.sha256(data).hexdigest()
     with pytest.raises(FileError, match="No such file"):
         sha256_of(tmp_path / "none")
+
+
+def test_layers_of_both_generations_are_refused(tmp_path: Path) -> None:
+    """As in Caffe, of weights as of definitions."""
+    old, current = b"\x12\x03\x22\x01a", b"\xa2\x06\x03\x0a\x01b"
+    path = tmp_path / "w.caffemodel"
+    path.write_bytes(old + current + old)
+    said = (
+        r"w.caffemodel: holds 2 layers of the old form \(`layers`\) and 1 of the current one \(`layer`\); Caffe refuses"
+    )
+    with pytest.raises(FileError, match=said):
+        read_weights(path)
+    for generation in (old, current):
+        path.write_bytes(2 * generation)
+        assert len(read_weights(path).layers) == 2

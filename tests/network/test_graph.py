@@ -473,3 +473,12 @@ def test_module_names_are_unique_legal_and_can_be_undone() -> None:
         for name in found:
             holder.add_module(name, nn.Identity())
         assert [name for name, _ in holder.named_children()] == found
+
+
+def test_a_picture_s_shape_in_the_place_of_a_batch_s_is_said() -> None:
+    parsed = parse_message(input_layer("x", 2, 3, 8, 8) + layer("r", "ReLU", "x", "y"))
+    net = CaffeNet(parsed.message, input_shapes={"x": (1, 5, 6)})
+    assert net.shapes == ((2, 1, 5, 6), (2, 1, 5, 6))
+    said = "is the shape of one picture (channels, height, width); with the batch of the file it is 2,1,5,6"
+    assert net.notes == [f"input 'x': 1,5,6 {said}"]
+    assert CaffeNet(parsed.message, input_shapes={"x": (1, 1, 5, 6)}).notes == []

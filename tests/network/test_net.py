@@ -784,3 +784,21 @@ def test_input_shapes_declare_inputs_without_one() -> None:
     assert len(message.layer) == 1
     with pytest.raises(UsageError, match="'z', which is no input"):
         CaffeNet(message, input_shapes={"x": (2, 3), "z": (1,)})
+
+
+@pytest.mark.parametrize("mode", ["", "share_mode: PERMISSIVE"])
+def test_layers_that_share_and_have_different_values_in_the_file(mode: str, tmp_path: Path) -> None:
+    first, second = 'param { name: "w" }', f'param {{ name: "w" {mode} }}'
+    text = input_layer("x", 2, 4) + ip("a", "x", "y", 4, first) + ip("b", "y", "z", 4, second)
+    one, other, bias = full((4, 4), 1), full((4, 4), np.nan), full((4,), 0)
+    _, report = fill(text, write_weights(tmp_path / "same", [("a", [other, bias]), ("b", [other, bias])]))
+    assert not any("share the blob" in warning for warning in report.warnings)
+    path = write_weights(tmp_path / "w", [("a", [other, bias]), ("b", [one, bias])])
+    net, report = fill(text, path)
+    assert report.warnings[-1] == (
+        f"{path} has different values for layers 'a' and 'b', which share the blob weight; those of 'b', the later "
+        "ones, count for both, as in Caffe"
+    )
+    assert bool((net.a.weight == 1).all())
+    again = fill_net(net, read_weights(write_weights(tmp_path / "w", [("a", [one, bias]), ("b", [other, bias])])))
+    assert any("share the blob weight" in warning for warning in again.warnings)

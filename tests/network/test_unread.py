@@ -120,8 +120,25 @@ def test_connections_are_cut_in_training_alone(mode: str) -> None:
     ],
 )
 def test_a_wrong_value_tells_the_right_ones_and_no_near_name(value: str, said: str) -> None:
-    with pytest.raises(LayerError, match=re.escape(f"({said}) is not supported; --ignore-field")):
-        built(X + layer("e", "Eltwise", "x x", "y", f"eltwise_param {{ {value} }}"))
+    text = X + layer("e", "Eltwise", "x x", "y", f"eltwise_param {{ {value} }}")
+    with pytest.raises(LayerError, match=re.escape(f"({said})") + "$"):
+        built(text)
+
+
+@pytest.mark.parametrize(
+    ("type_", "more", "name"),
+    [
+        ("LRN", 'lrn_param { local_size: "abc" }', "local_size"),
+        ("ReLU", 'lrn_param { local_size: "abc" }', "lrn_param"),
+        ("ReLU", "transform_param { mirror: 7 }", "transform_param"),
+        ("ReLU", "convolution_param { weight_filler { variance_norm: FAN } }", "convolution_param"),
+    ],
+)
+def test_no_wrong_value_is_accepted_by_name(type_: str, more: str, name: str) -> None:
+    for accepted in ((), (name,), ("*",)):
+        with pytest.raises(LayerError, match=r"value .* is (none|not)") as caught:
+            built(X + layer("r", type_, "x", "y", more), ignore=accepted)
+        assert "--ignore-field" not in str(caught.value)
 
 
 def test_the_pt_and_inspect_say_what_was_let_pass(

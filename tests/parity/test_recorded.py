@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from caffe_compat import cli, verify
+from caffe_compat import cli, load, verify
 from caffe_compat.errors import FileError
 from caffe_compat.parity.cases import run_cases
 from caffe_compat.reports.recorded import describe_recorded
@@ -84,3 +84,16 @@ def test_a_later_version(recorded: Path, version: object, message: str, read: Ca
 
 def tiny() -> Path:
     return Path(__file__).parents[2] / "reference_outputs" / "formats" / "v1net.caffemodel"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v1net.caffemodel.h5", "holds weights; recorded outputs were expected"),
+        ("data.h5", "holds no recorded outputs: it has no group"),
+    ],
+)
+def test_other_files_are_told_for_what_they_are(name: str, message: str, reference: Path) -> None:
+    net = load(reference / "formats/v1net.prototxt", reference / "formats/v1net.caffemodel")
+    with pytest.raises(FileError, match=f"{name}: {message}"):
+        verify(net, reference / "formats" / name)

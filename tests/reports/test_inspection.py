@@ -18,6 +18,7 @@ from caffe_compat.network.loading import load
 from caffe_compat.parity.record import ParityRecord
 from caffe_compat.reports.inspection import Inspection, inspect_file, inspect_pair
 from caffe_compat.reports.network import NetworkInspection
+from tests.networks import input_layer, layer
 
 NET = """
 name: "small"
@@ -191,6 +192,23 @@ def test_a_loss_without_a_top_beside_an_unknown_layer(tmp_path: Path) -> None:
         assert [row.problem for row in found.layers[2:]] == ["layer type 'NoSuchType' is not known"] * bool(more)
         assert found.outputs == ({"odd": None} if more else {})
         assert found.complete == (not more)
+
+
+def test_alike_layers_beside_an_unknown_one_are_told_as_if_each_was_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = input_layer("x", 2, 4, 6, 7) + layer("odd", "NoSuchType", "x", "odd")
+    conv = "convolution_param { num_output: 4 kernel_size: 3 }"
+    text += layer("one", "Convolution", "x", "a", conv) + layer("two", "Convolution", "x", "b", conv)
+    text += layer("three", "Convolution", "a", "c", conv) + layer("four", "Convolution", "odd", "d", conv)
+    text += layer("five", "Pooling", "a", "p", "pooling_param { kernel_size: 9 }")
+    text += layer("six", "Pooling", "b", "q", "pooling_param { kernel_size: 9 }")
+    path = write(tmp_path / "net.prototxt", text)
+    quick = network(inspect_file(path))
+    monkeypatch.setattr("caffe_compat.reports.network.likeness_of", lambda *asked: None)
+    assert quick == network(inspect_file(path))
+    assert [row.shapes for row in quick.layers[2:5]] == [((2, 4, 4, 5),), ((2, 4, 4, 5),), ((2, 4, 2, 3),)]
+    assert all(row.problem for row in quick.layers[5:])
 
 
 def test_stages_of_the_network_itself_count(tmp_path: Path) -> None:

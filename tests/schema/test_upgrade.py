@@ -394,7 +394,8 @@ def test_a_v1_type_that_is_none_is_read_as_well_as_can_be(written: str, read: st
     result = upgraded(f'layers {{ name: "a" type: {written} }}', "bvlc")
     assert result.message.layer[0].type == read
     assert not unknown_fields_of(result.message.layer[0])
-    assert f"layer 'a': type {written} is no V1 type of dialect bvlc; read as {read!r}" in result.notes
+    said = f"type {written} is no V1 type of dialect bvlc, and Caffe refuses such a file"
+    assert f"layer 'a': {said}; read as {read!r}" in result.notes
 
 
 def test_a_v1_type_number_that_is_none_is_named() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ...errors import UsageError
+from ...formats.limits import BATCH
 from ...network.fillers import check_filler, fill
 from ...network.registry import Layer, LayerSpec, Shape, layer
 from ...schema.params import Params
@@ -58,7 +60,14 @@ class DummyData(Layer):
         return self.filled(self.shapes)
 
     def filled(self, shapes: Sequence[Shape]) -> tuple[Tensor, ...]:
-        """A pass with tops of other shapes than the definition's: Caffe fills whatever size they were given."""
+        """A pass with tops of other shapes than the definition's: Caffe fills whatever size they were given.
+
+        Raises:
+            FileError: they take more memory than a batch may.
+        """
+        if not torch.compiler.is_compiling():
+            needed = self.like.element_size() * sum(map(math.prod, shapes))
+            BATCH.check(needed, f"what layer {self.layer_name!r} (DummyData) makes")
         generator = self.randomness.generator(self.layer_name, self.like.device)
         tops = [self.like.new_zeros(shape) for shape in shapes]
         for top, filler in zip(tops, self.tops_fillers, strict=True):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from caffe_compat.errors import LayerError
+from caffe_compat.errors import FileError, LayerError
 from caffe_compat.network.randomness import Randomness
 from tests.layers.building import build
 from tests.networks import filled, layer
@@ -97,3 +97,12 @@ def test_dummy_data_shapes_are_known_without_memory() -> None:
 def test_dummy_data_refuses(parameters: str, tops: int, message: str) -> None:
     with pytest.raises(LayerError, match=rf"layer 'l' \(DummyData\): .*{message}"):
         dummy(parameters, tops)
+
+
+def test_what_dummy_data_makes_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = dummy("shape { dim: 3 dim: 4 }", tops=2)
+    monkeypatch.setenv("CAFFE_COMPAT_MAX_BATCH_BYTES", "96")
+    assert [top.shape for top in module()] == [(3, 4), (3, 4)]
+    monkeypatch.setenv("CAFFE_COMPAT_MAX_BATCH_BYTES", "95")
+    with pytest.raises(FileError, match=r"\(DummyData\) makes takes 96 bytes, .*CAFFE_COMPAT_MAX_BATCH_BYTES"):
+        module()
