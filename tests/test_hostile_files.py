@@ -13,16 +13,18 @@ import pytest
 
 from caffe_compat import cli
 from caffe_compat.errors import FileError, UsageError
-from caffe_compat.extraction.shards import ShardStore
+from caffe_compat.extraction.shards import ShardStore, job_of
 from caffe_compat.formats.hdf5 import find, members, names_in, open_hdf5, read_array
 from caffe_compat.formats.images import read_picture
 from caffe_compat.formats.settings import read_settings
+from caffe_compat.network.python_config import read_config
 from caffe_compat.testing.suite import read_suite
 from caffe_compat.training.solver.settings import read_solver
 from caffe_compat.training.solver.snapshot import read_snapshot
 from hpm.datasets.detections import read_detections
 from hpm.datasets.human36m import read_cdf, read_fetch
 from hpm.datasets.mpii import read_mpii
+from hpm.files.action_records import made_otherwise, outdated
 from tests.training.data.helpers import source_of
 from tests.training.solver.recorded import recorded_case
 
@@ -160,6 +162,29 @@ def test_a_shard_of_no_number(tmp_path: Path) -> None:
     shutil.copy(HOSTILE / "shards_infinite.jsonl", tmp_path / "parts" / "done.jsonl")
     with ShardStore(str(tmp_path / "parts"), {"version": 1}) as store:
         assert store.done == set()
+
+
+@pytest.mark.parametrize("text", [None, "[1]", "[" * 100_000])
+def test_a_job_that_is_none(text: str | None, tmp_path: Path) -> None:
+    job, lines = tmp_path / "parts" / "job.json", tmp_path / "parts" / "done.jsonl"
+    job.parent.mkdir()
+    job.write_bytes((HOSTILE / "shards_job_text.json").read_bytes() if text is None else text.encode())
+    lines.write_text("[" * 100_000 + "\n")
+    with pytest.raises(FileError, match=r"job\.json: is damaged: .*; remove the folder"):
+        ShardStore(str(job.parent), {"version": 1})
+    assert job_of(str(job.parent)) is None
+    job.write_text('{"version": 1}')
+    with ShardStore(str(job.parent), {"version": 1}) as store:
+        assert store.done == set()
+
+
+def test_json_that_is_nested_too_deep(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(FileError):
+        read_config(path)
+    assert not made_otherwise(path, {})
+    assert outdated(path) == []
 
 
 def test_headers_of_arrays() -> None:

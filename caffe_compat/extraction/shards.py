@@ -163,8 +163,10 @@ class ShardStore:
             return
         try:
             begun = json.loads(read_file(path))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FileError(f"is damaged: {error}; remove the folder", path=path) from error
+        if not isinstance(begun, dict):
+            raise FileError("is damaged: what identifies the job was expected; remove the folder", path=path)
         for key, value in job.items():
             if begun.get(key) != value:
                 raise UsageError(
@@ -184,7 +186,7 @@ class ShardStore:
                 number, wanted = int(line["shard"]), str(line["sha256"])
                 bad = tuple(BadRow(int(row), str(name), str(reason)) for row, name, reason in line["bad"])
                 whole = raw.endswith("\n") and (self._finished or sha256_of(self._path(_name(number))) == wanted)
-            except (ValueError, OverflowError, KeyError, TypeError, FileError):
+            except (ValueError, OverflowError, KeyError, TypeError, RecursionError, FileError):
                 continue
             if whole and number not in self._bad:
                 self._bad[number] = bad
@@ -203,7 +205,7 @@ def job_of(folder: str) -> dict[str, Any] | None:
         return None
     try:
         begun = json.loads(read_file(os.path.join(folder, _JOB)))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return begun if isinstance(begun, dict) else None
 

@@ -68,7 +68,7 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise FileError("is no text", path=str(path)) from None
     try:
         found = json.loads(text, strict=False)  # a text may go on on the next line
-    except ValueError:
+    except (ValueError, RecursionError):
         found = named_settings(read_settings(text, str(Path(path))))
     found = found if isinstance(found, dict) else None
     if found is None:

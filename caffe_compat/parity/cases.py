@@ -163,7 +163,7 @@ def _told_config(text: str) -> dict[str, Any]:
     """The settings of a Python layer's project that the case was recorded with."""
     try:
         told = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the case's attribute cfg is no JSON: {error}") from error
     if not isinstance(told, dict):
         raise UsageError(f"the case's attribute cfg is {text[:60]}; a mapping was expected")

@@ -41,7 +41,7 @@ def kept(record: Path, kind: type[F], made_from: Mapping[str, Any], outputs: Seq
             return None
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content["done"].items()}
         return replace(kind(**values), kept=True)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # No record of ours, or half of one: the action is done again.
         return None
 
@@ -52,7 +52,7 @@ def made_otherwise(record: Path, made_from: Mapping[str, Any]) -> bool:
         with open_file(record) as handle:
             found = json.load(handle)["made_from"]
         return any(found.get(name, value) != value for name, value in json.loads(json.dumps(made_from)).items())
-    except (CaffeCompatError, ValueError, KeyError, TypeError, AttributeError):
+    except (CaffeCompatError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 
@@ -67,7 +67,7 @@ def outdated(record: Path, outputs: Sequence[Path] = ()) -> list[Path]:
         names = {path.name for path in outputs}
         found = [(record.parent / Path(name).name, total) for name, total in listed if name not in names]
         return [path for path, total in found if path.is_file() and sha256_of(path) == total]
-    except (CaffeCompatError, ValueError, KeyError, TypeError, AttributeError):
+    except (CaffeCompatError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
 
 
