@@ -13,7 +13,9 @@ from ..schema.params import Params
 
 __all__ = ["FILLER_TYPES", "check_filler", "fill"]
 
-FILLER_TYPES = ("bilinear", "constant", "gaussian", "msra", "positive_unitball", "uniform", "xavier")
+FILLER_TYPES = (
+    *("bilinear", "constant", "gaussian", "gaussian_unitball", "msra", "positive_unitball", "uniform", "xavier"),
+)
 _FIELDS = ("type", "value", "min", "max", "mean", "std", "sparse", "variance_norm")
 
 
@@ -65,6 +67,8 @@ def fill(tensor: Tensor, filler: Params | FillerParameter, generator: torch.Gene
         return _gaussian(tensor, p, generator)
     if kind == "positive_unitball":
         return _positive_unitball(tensor, generator)
+    if kind == "gaussian_unitball":
+        return _gaussian_unitball(tensor, generator)
     if kind == "bilinear":
         return _bilinear(tensor)
     if kind == "xavier":
@@ -90,6 +94,15 @@ def _positive_unitball(tensor: Tensor, generator: torch.Generator | None) -> Ten
     tensor.uniform_(0, 1, generator=generator)
     sums = tensor.reshape(tensor.shape[0], -1).sum(1)
     return tensor.div_(sums.reshape(-1, *[1] * (tensor.dim() - 1)))
+
+
+def _gaussian_unitball(tensor: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Rows of length 1, in directions that are all as likely. Source: happynear/caffe-windows, ``filler.hpp``."""
+    if not tensor.dim():
+        raise UsageError("filler 'gaussian_unitball' needs a first axis; the blob has no axes")
+    rows = tensor.normal_(0, 1, generator=generator).view(tensor.shape[0], -1)
+    rows /= (rows.square().sum(1, keepdim=True) + 1e-12).sqrt()
+    return tensor
 
 
 def _bilinear(tensor: Tensor) -> Tensor:

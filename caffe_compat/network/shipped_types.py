@@ -55,6 +55,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "bvlc.source": ("DummyData", "Parameter"),
     "forks.activation": ("Mish",),
     "forks.bn": ("BN",),
+    "forks.bounded_scale": ("Scale",),
     "forks.box_loss": ("BoxAnnotatorOHEM", "SoftmaxWithLoss", "SoftmaxWithLossOHEM"),
     "forks.c3d": ("CONVOLUTION3D", "Convolution3D", "DECONVOLUTION3D", "Deconvolution3D", "POOLING3D", "Pooling3D"),
     "forks.cascade_loss": ("DetectionGroupAccuracy", "DetectionGroupLoss"),

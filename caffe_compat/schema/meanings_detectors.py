@@ -189,8 +189,13 @@ DETECTORS: dict[str, tuple[Meaning, ...]] = {
         Meaning(forks.YOLO_WINDOWS, "the same, but boxes learn their anchors in the first passes", quiet=True),
         Meaning(forks.YOLO2_GKLZ, "30 objects, classes that may be a tree", fits=values(1, 150)),
         Meaning(forks.YOLO2, "30 objects, the loss of another error than is handed back", fits=values(1, 150)),
-        Meaning(forks.YOLO9000, "as many objects as there are, classes that may be a tree", quiet=True),
-        Meaning(forks.INTEL, "the same, in parallel", quiet=True),
+        Meaning(
+            forks.YOLO9000,
+            "as many objects as there are, classes that may be a tree",
+            (forks.INTEL,),
+            numbers(1, 8),
+            quiet=True,
+        ),
         Meaning(forks.MASKYOLO, "objects with a mask", quiet=True),
     ),
     "ProposalTarget": (

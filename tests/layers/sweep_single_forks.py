@@ -290,6 +290,19 @@ def _of_norms_and_volumes() -> Iterator[Base]:
     value = f"parameter_param {{ shape {{ dim: 2 dim: 3 }} norm_axis: 0 filler {FILLER} }}"
     text = input_layer("x", 2, 3) + layer("p", "Parameter", "", "p", value) + layer("l", "Eltwise", "x p", "y")
     yield from_text(text, dialect="openvinotoolkit/training_toolbox_caffe")
+    yield from _of_bounds()
+
+
+def _of_bounds() -> Iterator[Base]:
+    """Scale of caffe-windows with bounds that factors lie beyond, and its Parameter."""
+    spread = 'filler { type: "uniform" min: -2 max: 2 }'
+    for more in ("min_value: 0.5", "max_value: 0.25", "min_value: -0.5 max_value: 0.5"):
+        own = f"{more} axis: 1 num_axes: 2 bias_term: true {spread} bias_filler {FILLER}"
+        text = net_text(f'type: "Scale" top: "y" scale_param {{ {own} }}', x=(2, 3, 4))
+        yield from_text(text, dialect="happynear/caffe-windows")
+    value = f"parameter_param {{ shape {{ dim: 2 dim: 3 }} blob_filler {FILLER} }}"
+    text = input_layer("x", 2, 3) + layer("p", "Parameter", "", "p", value) + layer("l", "Eltwise", "x p", "y")
+    yield from_text(text, dialect="happynear/caffe-windows")
 
 
 def _of_inner_products() -> Iterator[Base]:

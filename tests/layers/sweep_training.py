@@ -25,6 +25,7 @@ def training_bases() -> Iterator[Base]:
     yield from _joints()
     yield from _losses()
     yield from _judged()
+    yield from _regions()
 
 
 def _cells(maps: int) -> np.ndarray:
@@ -191,3 +192,16 @@ def _judged() -> Iterator[Base]:
         maps = np.random.RandomState(1).uniform(-1.5, 1.5, (2, 35, 3, 3)).astype(np.float32)
         given = net_text(text, x=maps.shape, t=(1, 1, 2, 8)).replace("force_backward: true", "")
         yield from_text(given, dialect="intel/caffe", x=maps, t=objects[None, None])
+
+
+def _regions() -> Iterator[Base]:
+    """Errors of rows of objects, by the shapes of anchors and by those of boxes."""
+    maps = np.random.RandomState(4).uniform(-1, 1, (2, 21, 4, 4)).astype(np.float32)
+    rows = np.array([[0, 1, 0, 0.1, 0.2, 0.45, 0.5, 0], [1, 2, 0, 0.6, 0.55, 0.9, 0.95, 0]], np.float32)
+    biases = " ".join(f"biases: {value}" for value in (0.7, 0.9, 2.4, 2.7, 4.3, 1.6))
+    scales = "object_scale: 5 noobject_scale: 0.7 class_scale: 2 coord_scale: 3 thresh: 0.3"
+    for by_anchor in (0, 1):
+        own = f"side: 4 num: 3 num_class: 2 coords: 4 bias_match: {by_anchor} {scales} {biases}"
+        text = f'type: "RegionLoss" top: "y" region_loss_param {{ {own} }}'
+        shapes = {"x": maps.shape, "t": (1, 1, 2, 8)}
+        yield from_text(net_text(text, **shapes), dialect="choasup/caffe-yolo9000", x=maps, t=rows.reshape(1, 1, 2, 8))

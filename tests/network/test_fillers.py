@@ -103,7 +103,7 @@ def test_bilinear_kernel_that_doubles() -> None:
     np.testing.assert_allclose(filled("type: 'bilinear'", (1, 1, 4, 4))[0, 0, 1], [0.1875, 0.5625, 0.5625, 0.1875])
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "msra", "positive_unitball", "uniform", "xavier"])
+@pytest.mark.parametrize("kind", ["gaussian", "gaussian_unitball", "msra", "positive_unitball", "uniform", "xavier"])
 def test_draws_depend_on_the_generator_alone(kind: str) -> None:
     text = f"type: '{kind}'"
     torch.manual_seed(1)
@@ -127,7 +127,11 @@ def test_no_values_other_precisions_and_the_message_itself(kind: str) -> None:
 @pytest.mark.parametrize(
     ("text", "shape", "message"),
     [
-        ("type: 'normal'", (2, 3), "no filler type 'normal'; there are bilinear, constant, gaussian, msra"),
+        (
+            "type: 'normal'",
+            (2, 3),
+            "no filler type 'normal'; there are bilinear, constant, gaussian, gaussian_u",
+        ),
         ("type: 'xavier' sparse: 3", (2, 3), "'xavier': sparse is 3; only gaussian takes it"),
         ("type: 'gaussian' sparse: -2", (2, 3), "sparse is -2"),
         ("type: 'gaussian' sparse: 3", (2, 3), r"sparse 3 exceeds the first axis of shape \[2, 3\]"),
@@ -137,6 +141,7 @@ def test_no_values_other_precisions_and_the_message_itself(kind: str) -> None:
         ("type: 'bilinear'", (2, 3, 4, 5), "square kernel"),
         ("type: 'xavier'", (), "needs a first axis"),
         ("type: 'positive_unitball'", (), "needs a first axis"),
+        ("type: 'gaussian_unitball'", (), "needs a first axis"),
     ],
 )
 def test_refuses(text: str, shape: tuple[int, ...], message: str) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ...network.registry import Layer, LayerSpec, Shape, layer
 from ...schema.params import Params
 
-__all__ = ["Bias", "Scale", "filler_or_constant"]
+__all__ = ["Bias", "Scale", "along", "filler_or_constant", "scale", "scale_parts"]
 
 
 def filler_or_constant(params: Params, value: float, field: str = "filler") -> Params:
@@ -18,7 +18,7 @@ def filler_or_constant(params: Params, value: float, field: str = "filler") -> P
     return Params(type(getattr(params.message, field))(type="constant", value=value), field)
 
 
-def _along(blob: Tensor, trailing: int) -> Tensor:
+def along(blob: Tensor, trailing: int) -> Tensor:
     """``blob`` with axes of size 1 behind, so that it broadcasts along the leading axes it names."""
     return blob.reshape(blob.shape + (1,) * trailing) if trailing else blob
 
@@ -46,13 +46,18 @@ class Scale(Layer):
         return bottoms[0]
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        y = torch.mul(x, _along(self.weight if scale is None else scale, self.trailing))
+        y = torch.mul(x, along(self.weight if scale is None else scale, self.trailing))
         # In place in memory that nobody has seen yet: half the traffic of a second tensor.
-        return y if self.bias is None else y.add_(_along(self.bias, self.trailing))
+        return y if self.bias is None else y.add_(along(self.bias, self.trailing))
 
 
 @layer("Scale", bottoms=(1, 2), tops=1)
 def scale(spec: LayerSpec) -> Layer:
+    return Scale(*scale_parts(spec))
+
+
+def scale_parts(spec: LayerSpec) -> tuple[Shape, int, Params | None, Params | None]:
+    """What a :class:`Scale` is made of."""
     params = spec.params("scale_param")
     shape, trailing = _blob_shape(spec, params)
     if len(spec.bottoms) == 2:
@@ -61,12 +66,8 @@ def scale(spec: LayerSpec) -> Layer:
     if not params.bias_term:
         # It describes a blob that is not there.
         params.ignore("bias_filler")
-    return Scale(
-        shape,
-        trailing,
-        filler_or_constant(params, 1.0) if len(spec.bottoms) == 1 else None,
-        params.bias_filler if params.bias_term else None,
-    )
+    filler = filler_or_constant(params, 1.0) if len(spec.bottoms) == 1 else None
+    return shape, trailing, filler, params.bias_filler if params.bias_term else None
 
 
 class Bias(Layer):
@@ -84,7 +85,7 @@ class Bias(Layer):
         return bottoms[0]
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return x + _along(self.bias if bias is None else bias, self.trailing)
+        return x + along(self.bias if bias is None else bias, self.trailing)
 
 
 @layer("Bias", bottoms=(1, 2), tops=1)

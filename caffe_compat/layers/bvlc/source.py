@@ -44,6 +44,13 @@ def parameter_with_filler(spec: LayerSpec) -> Layer:
     return Parameter(_sizes(spec, params.shape.dim), params.filler)
 
 
+@layer("Parameter", bottoms=0, tops=1, dialects=("happynear/caffe-windows", "GuohongWu/caffe-windows"), verified=False)
+def parameter_with_blob_filler(spec: LayerSpec) -> Layer:
+    """The same with a filler by another name."""
+    params = spec.params("parameter_param")
+    return Parameter(_sizes(spec, params.shape.dim), params.blob_filler)
+
+
 class DummyData(Layer):
     """Tops of fixed shapes. Random ones are drawn anew in every forward pass; without a filler they are 0."""
 

@@ -1,10 +1,11 @@
-"""RegionLoss: what the second generation of YOLO learns from, as eric612's fork has it.
+"""RegionLoss: what the second generation of YOLO learns from, as eric612's fork has it, and as YOLO9000's and Intel's.
 
-Source: eric612/MobileNet-YOLO, ``src/caffe/layers/region_loss_layer.cpp``.
+Sources: eric612/MobileNet-YOLO, choasup/caffe-yolo9000 and intel/caffe, ``src/caffe/layers/region_loss_layer.cpp``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,15 +13,18 @@ from torch import Tensor
 
 from ...errors import LayerError
 from ...network.registry import Layer, LayerSpec, layer
+from ...schema.params import Params
 from ..gradients import with_slopes
 from .yolo_boxes import best_overlap, objects_before, overlap
 
-__all__ = ["RegionLoss"]
+__all__ = ["RegionLoss", "RegionLossOfRows"]
 
 # How many objects an image may have.
 _OBJECTS = 300
 # x, y, width, height, confidence; classes follow.
 _BOX = 5
+# An object as SSD's data layer gives it: image, class from 1 on, instance, corners, difficult.
+_ROW = 8
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,9 @@ class RegionLoss(Layer):
         as_caffe: the fork's gradient; else that of the loss, the errors' targets being constants.
     """
 
+    # Whether the loss is divided by the number of images.
+    by_images = True
+
     def __init__(self, rule: Rule, *, as_caffe: bool) -> None:
         super().__init__()
         self.rule = rule
@@ -73,27 +80,32 @@ class RegionLoss(Layer):
     def forward(self, x: Tensor, objects: Tensor) -> Tensor:
         images, anchors, side = x.shape[0], len(self.rule.anchors), x.shape[3]
         maps = x.float().reshape(images, anchors, -1, side, side)
-        truth = objects.detach().float().reshape(images, _OBJECTS, 5)
+        truth = self._truth(objects.detach().float(), images)
         with torch.set_grad_enabled(not self.as_caffe and torch.is_grad_enabled()):
-            errors = self._errors(maps, truth)
-            loss = errors.square().sum() / images
+            errors = self._errors(maps, *truth)
+            loss = errors.square().sum() / (images if self.by_images else 1)
         if self.as_caffe:
             loss = with_slopes(loss, (x, (errors / images).reshape(x.shape).to(x.dtype)))
         return loss.to(x.dtype)
 
-    def _errors(self, maps: Tensor, truth: Tensor) -> Tensor:
+    def _truth(self, objects: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Objects (N, many, class and box), which of them are learnt, and which boxes are compared with, (N, many)."""
+        truth = objects.reshape(images, _OBJECTS, 5)
+        return truth, objects_before(truth, 3), objects_before(truth, 1)
+
+    def _errors(self, maps: Tensor, truth: Tensor, learnt: Tensor, compared: Tensor) -> Tensor:
         """The error of every number that ``maps`` (N, anchors, 5 + classes, S, S) predict."""
         sure, classes = maps[:, :, 4].sigmoid(), maps[:, :, _BOX:].softmax(2)
         boxes = self._boxes(maps[:, :, :4].detach())
-        far = best_overlap(boxes, truth) <= self.rule.threshold
+        far = best_overlap(boxes, truth, there=compared) <= self.rule.threshold
         errors = torch.zeros_like(maps)
         errors[:, :, 4] = self.rule.others * sure * sure * (1 - sure) * far
-        places, wanted = self._assigned(boxes, truth)
+        places, wanted = self._assigned(boxes, truth, learnt)
         if len(places):
             flat = errors.permute(0, 1, 3, 4, 2).reshape(-1, maps.shape[2])
             own = torch.cat([maps[:, :, :4], sure[:, :, None], classes], 2).permute(0, 1, 3, 4, 2)
-            learnt = self._learnt(own.reshape(flat.shape)[places], boxes.reshape(-1, 4)[places], wanted, places, maps)
-            flat = flat.index_put((places,), learnt)
+            new = self._learnt(own.reshape(flat.shape)[places], boxes.reshape(-1, 4)[places], wanted, places, maps)
+            flat = flat.index_put((places,), new)
             errors = flat.reshape(*(maps.shape[i] for i in (0, 1, 3, 4, 2))).permute(0, 1, 4, 2, 3)
         return errors
 
@@ -107,10 +119,10 @@ class RegionLoss(Layer):
         width, height = (raw[:, :, 2 + i].exp() * size[:, i] / side for i in (0, 1))
         return torch.stack([x, y, width, height], -1)
 
-    def _assigned(self, boxes: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    def _assigned(self, boxes: Tensor, truth: Tensor, learnt: Tensor) -> tuple[Tensor, Tensor]:
         """Which predictions learn: places among all, and what each learns: class, x, y, width, height, and the cell."""
         images, anchors, side = boxes.shape[:3]
-        image, number = objects_before(truth, 3).nonzero().unbind(1)
+        image, number = learnt.nonzero().unbind(1)
         wanted = truth[image, number]
         cell = (wanted[:, 1:3] * side).trunc().long()
         spot = cell[:, 1] * side + cell[:, 0]
@@ -150,6 +162,49 @@ class RegionLoss(Layer):
         return torch.cat([middle, size, confidence, rule.classes * (own[:, _BOX:] - labels.to(own.dtype))], 1)
 
 
+class RegionLossOfRows(RegionLoss):
+    """The sum of squared errors of all boxes, of as many objects as there are.
+
+    The second bottom is objects (1, 1, many, 8: image, class from 1 on, instance, corners as parts of the picture,
+    difficult); an image of -1 is no object. Centre and size are off by 1 at most, a confidence that is to be 1 counts
+    by the cube of what it lacks, and the loss is not divided by the number of images, as what is handed back is.
+    """
+
+    by_images = False
+
+    def _truth(self, objects: Tensor, images: int) -> tuple[Tensor, Tensor, Tensor]:
+        rows = objects.reshape(-1, _ROW)
+        rows = rows[rows[:, 0].trunc() != -1]
+        image = rows[:, 0].long()
+        if ((image < 0) | (image >= images)).any():
+            raise LayerError(
+                f"an object is of an image that there is not: 0 to {images - 1} were expected",
+                layer=self.layer_name,
+                type="RegionLoss",
+            )
+        low, high = rows[:, 3:5], rows[:, 5:7]
+        boxes = torch.cat([rows[:, 1:2].trunc() - 1, (low + high) / 2, high - low], 1)
+        counts = torch.bincount(image, minlength=images)
+        order = image.argsort(stable=True)
+        place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[image[order]]
+        truth = objects.new_zeros(images, int(counts.max()), 5)
+        truth[image[order], place] = boxes[order]
+        there = torch.arange(truth.shape[1], device=rows.device) < counts[:, None]
+        return truth, there, there
+
+    def _learnt(self, own: Tensor, boxes: Tensor, wanted: Tensor, places: Tensor, maps: Tensor) -> Tensor:
+        rule, side = self.rule, maps.shape[3]
+        label, truth, cell = wanted[:, 0], wanted[:, 1:5], wanted[:, 5:]
+        anchor = own.new_tensor(rule.anchors)[places // (side * side) % len(rule.anchors)]
+        centre, sure = own[:, :2].sigmoid(), own[:, 4:5]
+        middle = (centre - (truth[:, :2] * side - cell)).clamp(-1, 1) * centre * (1 - centre)
+        size = (own[:, 2:4] - (truth[:, 2:] * side / anchor).log()).clamp(-1, 1)
+        confidence = -2 * rule.objects * (1 - sure) ** 3 * sure * (1 - sure)
+        labels = torch.arange(own.shape[1] - _BOX, device=own.device) == label[:, None]
+        errors = [rule.coordinates * middle, rule.coordinates * size, confidence]
+        return torch.cat([*errors, rule.classes * (own[:, _BOX:] - labels.to(own.dtype))], 1)
+
+
 @layer("RegionLoss", bottoms=2, tops=1, loss=True, dialects=("eric612/MobileNet-YOLO",))
 def region_loss(spec: LayerSpec) -> Layer:
     params, (images, numbers, height, width) = spec.params("region_loss_param"), spec.images()
@@ -166,14 +221,46 @@ def region_loss(spec: LayerSpec) -> Layer:
     if numbers != count * (_BOX + classes) or height != width:
         spec.misfit(0, f"a square map of {count} x (5 + {classes})")
     spec.rows(1, f"images = {images}", f"{_OBJECTS} objects of 5 numbers = {5 * _OBJECTS}")
-    rule = Rule(
-        tuple((biases[2 * i], biases[2 * i + 1]) for i in range(count)),
+    rule = _rule(params, biases, rescored=bool(params.rescore))
+    return RegionLoss(rule, as_caffe=spec.gradients == "caffe")
+
+
+def _rule(params: Params, biases: Sequence[float], *, rescored: bool) -> Rule:
+    return Rule(
+        tuple((biases[2 * i], biases[2 * i + 1]) for i in range(params.num)),
         bool(params.bias_match),
-        bool(params.rescore),
+        rescored,
         params.thresh,
         params.coord_scale,
         params.object_scale,
         params.noobject_scale,
         params.class_scale,
     )
-    return RegionLoss(rule, as_caffe=spec.gradients == "caffe")
+
+
+@layer(
+    "RegionLoss",
+    bottoms=2,
+    tops=1,
+    loss=True,
+    dialects=("choasup/caffe-yolo9000", "intel/caffe"),
+    verified=False,
+)
+def region_loss_of_rows(spec: LayerSpec) -> Layer:
+    params = spec.params("region_loss_param")
+    # The forks read them without using them; errors are gradients, which a rescored confidence would not be.
+    params.ignore("softmax", "jitter", "absolute", "random", "rescore")
+    for name in ("softmax_tree", "class_map"):
+        if getattr(params, name):
+            spec.fail(f"{name} is {getattr(params, name)!r}; classes out of a file are not supported")
+    side, count, classes = params.side, params.num, params.num_class
+    if params.coords != 4:
+        spec.fail(f"coords is {params.coords}; 4 was expected")
+    if count < 1 or classes < 1 or side < 1 or len(params.biases) < 2 * count:
+        spec.fail(
+            f"num {count}, num_class {classes} and side {side} must be at least 1, with two biases for each num; there "
+            f"are {len(params.biases)} biases"
+        )
+    spec.shaped(0, "images", f"values of {count} boxes = {count * (_BOX + classes)}", side, side)
+    spec.shaped(1, 1, 1, "objects", _ROW)
+    return RegionLossOfRows(_rule(params, params.biases, rescored=False), as_caffe=spec.gradients == "caffe")

@@ -60,14 +60,14 @@ def objects_before(truth: Tensor, number: int) -> Tensor:
     return (truth[..., number] != 0).cumprod(1).bool()
 
 
-def best_overlap(boxes: Tensor, truth: Tensor, kind: str = "IOU") -> Tensor:
+def best_overlap(boxes: Tensor, truth: Tensor, kind: str = "IOU", there: Tensor | None = None) -> Tensor:
     """How much each box (N, ..., 4) overlaps the object (class, box) that it overlaps most, at least 0.
 
-    ``truth`` is (N, many, 5); objects count up to one without an x.
+    ``truth`` is (N, many, 5). Objects count as ``there`` (N, many) says; without it, up to one without an x.
     """
-    there = objects_before(truth, 1)
+    there = objects_before(truth, 1) if there is None else there
     best = boxes.new_zeros(boxes.shape[:-1])
-    for number in range(int(there.sum(1).max())):
+    for number in range(int(there.sum(1).max()) if len(there) else 0):
         own = truth[:, number].reshape(-1, *[1] * (boxes.dim() - 2), 5)
         found = torch.where(there[:, number].reshape(own.shape[:-1]), overlap(boxes, own[..., 1:], kind), 0)
         best = torch.where(found > best, found, best)
