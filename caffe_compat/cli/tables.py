@@ -14,10 +14,14 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from ..display import shown
+from ..display import brief, shown
 from .options import say_lines
 
 __all__ = ["print_table"]
+
+
+# The most letters of a cell: no name that a person gave has as many.
+_WIDEST = 500
 
 
 class _Console(Console):
@@ -36,14 +40,19 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Se
     for column in columns:
         table.add_column(shown(column), justify="right" if column in right else "left", no_wrap=True, overflow="ignore")
     for row in rows:
-        table.add_row(*map(shown, row))
+        table.add_row(*_shown_row(row))
     _Console(markup=False, highlight=False, emoji=False).print(table, soft_wrap=False)
 
 
 def _shown_row(row: Sequence[str]) -> Sequence[str]:
-    """The cells as they are shown; nearly all rows are as they are, which one look at all of a row tells."""
+    """The cells as they are shown; nearly all rows are as they are, which one look at all of a row tells.
+
+    Every cell of a column is as wide as the widest, so one of millions of letters would make a table of gigabytes.
+    """
     whole = "".join(row)
-    return row if whole.isascii() and whole.isprintable() else [shown(cell) for cell in row]
+    if len(whole) <= _WIDEST and whole.isascii() and whole.isprintable():
+        return row
+    return [brief(shown(cell), _WIDEST) for cell in row]
 
 
 def _print_plain(rows: Sequence[Sequence[str]], right: Sequence[bool]) -> None:

@@ -192,7 +192,9 @@ def dialect_names() -> tuple[str, ...]:
 
 def dialects_mentioning(words: Iterable[str]) -> list[str]:
     """Dialects whose file has at least one of ``words`` as a whole word (names or numbers), best known first."""
-    wanted = sorted(set(words))
+    wanted = sorted({word for word in words if len(word) <= _LONGEST_WORD})
+    if len(wanted) > _MANY_WORDS:
+        return [name for name, text in _dialect_texts().items() if not _words_in(text).isdisjoint(wanted)]
     whole = re.compile(rf"\b(?:{'|'.join(map(re.escape, wanted))})\b") if wanted else None
     # Most texts have none of the words, which a search for substrings tells faster than one for whole words.
     return [
@@ -200,6 +202,15 @@ def dialects_mentioning(words: Iterable[str]) -> list[str]:
         for name, text in _dialect_texts().items()
         if whole is not None and any(word in text for word in wanted) and whole.search(text)
     ]
+
+
+# No dialect has a longer one. A file may have one of millions of letters, or millions of them.
+_LONGEST_WORD, _MANY_WORDS = 200, 50
+
+
+@lru_cache(maxsize=256)
+def _words_in(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text))
 
 
 @lru_cache(maxsize=1)

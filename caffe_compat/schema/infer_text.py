@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from ..display import brief
 from ..formats.textformat import Field
 from . import BVLC, dialect_names, dialects_mentioning, merged_file, read_dialect
 from .protofile import FieldDef, ProtoFile
@@ -29,7 +30,7 @@ __all__ = [
 def listed(words: Sequence[str], most: int = 5) -> str:
     """``a, b and 3 more``"""
     more = f" and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more
+    return ", ".join(brief(word) for word in words[:most]) + more
 
 
 class Missing(NamedTuple):

@@ -140,6 +140,11 @@ def test_bvlc_leads_and_known_dialects_are_found_by_their_words() -> None:
     assert dialects_mentioning(["MPJPEEvaluation"]) == ["chanyn/3Dpose_ssl"]
     assert dialects_mentioning(["MPJPEEvaluatio"]) == []
     assert dialects_mentioning([]) == []
+    # Very many words, or very long ones, are looked for in another way.
+    others = [f"Nobody{k}" for k in range(200)]
+    assert dialects_mentioning(["MPJPEEvaluation", *others]) == ["chanyn/3Dpose_ssl"]
+    assert dialects_mentioning(["MPJPEEvaluatio", "M" * 1_000_000, *others]) == []
+    assert dialects_mentioning(["M" * 1_000_000]) == []
 
 
 def test_unknown_dialects_and_unreadable_files_say_what_would_work(tmp_path: Path) -> None:
