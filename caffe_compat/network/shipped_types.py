@@ -112,6 +112,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "forks.openpose": ("ImResize", "Maximum", "Nms"),
     "forks.p3d": ("Pooling3D",),
     "forks.patches": ("CropPatchFromMaxFeaturePosition", "ResizeWithMap"),
+    "forks.pooling_nd": ("Pooling",),
     "forks.pose_action": (
         "ArgMaxC",
         "CoordsFromHeatMaps",

@@ -13,6 +13,7 @@ from tests.networks import input_layer, layer
 ACTION, POSE_ACTION = "Lyp100208/Caffe_action", "zimenglan-sysu-512/pose_action_caffe"
 CTC, OCR, CC4 = "xmfbit/warpctc-caffe", "senlinuc/caffe_ocr", "dlunion/CC4.0"
 JOLI, YUQJ, SYNOPSYS = "jolibrain/caffe", "yuqj1991/caffe_train", "foss-for-synopsys-dwc-arc-processors/synopsys-caffe"
+BANNY = "BannyStone/Caffe"
 P3D, YOLO_SECOND = "ZhaofanQiu/pseudo-3d-residual-networks", "BirdeeChen/caffe_yolo_v2"
 MYCAFFE = "MyCaffe/MyCaffe"
 OPENCV = "weiliu89/caffe@ssd+opencv/opencv"
@@ -263,6 +264,13 @@ def _of_norms_and_volumes() -> Iterator[Base]:
     ):
         text = f'type: "Pooling3D" top: "y" pooling3d_param {{ {more} }}'
         yield from_text(net_text(text, x=volumes.shape), dialect=P3D, x=volumes)
+    for more in (
+        "kernel_size: 3 kernel_size: 2 kernel_size: 3 stride: 2 stride: 1 stride: 2 pad: 1 pool: AVE",
+        "kernel_size: 2 stride: 2 pool: MAX engine: CAFFE",
+        "spatial_global_pooling: true pool: AVE",
+    ):
+        text = f'type: "Pooling" top: "y" pooling_param {{ {more} }}'
+        yield from_text(net_text(text, x=volumes.shape), dialect=BANNY, x=volumes)
     thetas = "theta_alpha: 4 theta_beta: 2.5 theta_gamma: 1.5"
     for more, dialect in (
         ("spatial_filter_weight: 3 bilateral_filter_weight: 5", "bittnt/caffe"),
