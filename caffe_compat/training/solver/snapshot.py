@@ -253,6 +253,9 @@ def read_snapshot(path: str | Path, base: Path = Path()) -> Snapshot:
             "weights; to start a new one from them alone: --weights",
             path=str(path),
         ) from error
+    for what, count in (("iteration", state.iteration), ("current_step", state.current_step)):
+        if count < 0:
+            raise FileError(f"has {what} {count}, and no training comes below 0: damaged", path=str(path))
     if not state.learned_net:
         raise FileError("names no model (learned_net), so there are no weights to go on with", path=str(path))
     model = base / state.learned_net

@@ -375,6 +375,15 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
         read_snapshot(tmp_path / "a_iter_10.solverstate", tmp_path)
 
 
+@pytest.mark.parametrize(("iteration", "step", "what"), [(-1, 0, "iteration -1"), (3, -2, "current_step -2")])
+@pytest.mark.parametrize("suffix", ["", ".h5"])
+def test_no_training_comes_below_zero(iteration: int, step: int, what: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.solverstate{suffix}"
+    write_solverstate(path, iteration, "a.caffemodel", step, [])
+    with pytest.raises(FileError, match=f"has {what}, and no training comes below 0: damaged"):
+        read_snapshot(path)
+
+
 def test_a_model_of_a_name_that_no_system_has(tmp_path: Path) -> None:
     write_solverstate(tmp_path / "a.solverstate", 3, "x" * 5000, 0, [])
     with pytest.raises(FileError, match=r"its model x{200}\.\.\. is neither in"):
