@@ -136,10 +136,9 @@ def print_layers(net: CaffeNet) -> None:
 def _summary(conversion: Conversion, written: Iterable[str], told: Iterable[str]) -> None:
     net, definition, report = conversion.net, conversion.definition, conversion.report
     count = sum(tensor.numel() for tensor in {id(t): t for t in net.state_dict().values()}.values())
-    say(
-        f"{len(net.graph.nodes)} layers, {count:,} parameters, dialect {definition.schema.name} "
-        f"({definition.dialect_reason})"
-    )
+    # Of forks that fit the file, the shapes may have told which it is: a warning says so.
+    why = f" ({definition.dialect_reason})" if net.graph.dialect == definition.schema.name else ""
+    say(f"{len(net.graph.nodes)} layers, {count:,} parameters, dialect {net.graph.dialect}{why}")
     for text in conversion.notes:
         say(text)
     if report is None:

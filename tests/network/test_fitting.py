@@ -43,6 +43,12 @@ def test_the_one_fork_that_the_shapes_fit_is_taken_and_said(tmp_path: Path) -> N
     assert survey_file(tmp_path, "net.prototxt").reached == 4
 
 
+def test_a_converted_network_keeps_the_fork(tmp_path: Path) -> None:
+    net = built(written(tmp_path, EMBEDDING + TOGETHER))
+    caffe_compat.save(net, tmp_path / "net.pt")
+    assert caffe_compat.load(tmp_path / "net.pt").graph.dialect == PETER
+
+
 def test_what_fits_as_it_stands_is_read_as_ever(tmp_path: Path) -> None:
     net = built(written(tmp_path, EMBEDDING))
     assert PETER not in net.graph.dialect
