@@ -18,6 +18,7 @@ from .dynamic import dynamic_axes
 from .pixels import pixels_of
 from .precision import in_precision
 from .registry import find_target, target_of
+from .settled import check_settled
 from .verification import Verification, verified
 
 __all__ = ["Exported", "export"]
@@ -92,6 +93,8 @@ def export(
         dynamic_size=settings.get("dynamic_size", ()),
     )
     pixels = pixels_of(net, settings.get("preprocess")) if settings.get("embed_preprocess", False) else None
+    if found.run is not None:
+        check_settled(net)
     with staged_files(path) as stage:
         notes = tuple(found.write(net, stage, **asked) or ())
         verification = None

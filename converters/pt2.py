@@ -35,6 +35,7 @@ from .chance import draws
 from .dynamic import Axes, dynamic_axes, other_shapes, rebuilt
 from .precision import in_precision
 from .registry import target
+from .settled import check_settled
 from .state import AFTER, check_state, state_note, states_of
 from .unchecked import unchecked
 
@@ -90,9 +91,10 @@ def program_of(net: CaffeNet, axes: Axes | None = None, state: str = "carry") ->
 
     Raises:
         NetworkError: a layer does something that torch.export cannot follow (code of a user, files, values
-            that decide what it does), gives something else in every pass, or is bound to the size that the net was
-            built for.
+            that decide what it does), gives something else in every pass, learns by itself, or is bound to the size
+            that the net was built for.
     """
+    check_settled(net)
     device, dtype = net.device_and_dtype()
     shapes = dict(net.input_shapes)
     dynamic = None

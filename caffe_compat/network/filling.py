@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from .net import CaffeNet
 from .registry import Layer, Shape
 from .sharing import get_tensor
 
-__all__ = ["FillReport", "fill_net", "listed", "shape_fits"]
+__all__ = ["FillReport", "fill_net", "listed", "shape_fits", "sizes_fit"]
 
 COPIED_AT_ONCE = 1 << 18  # values: 1 MB, which is in the processor's cache when it is looked at again
 
@@ -127,13 +127,15 @@ def _fill_layer(net: CaffeNet, module_name: str, record: LayerRecord, weights: W
                 continue
             raise WeightsError(f"the file declares shape {list(blob.shape)} and holds no values", index=i)
         if not shape_fits(blob.shape, target, any_axes_of_one=isinstance(module, Layer) and module.any_axes_of_one):
-            raise WeightsError(
-                f"the file has shape {list(blob.shape)}, the net needs {list(target)}",
-                blob=name,
-                index=i,
-                found=blob.shape,
-                expected=target,
-            )
+            if not isinstance(module, Layer) or name not in module.any_size or not sizes_fit(blob.shape, target):
+                raise WeightsError(
+                    f"the file has shape {list(blob.shape)}, the net needs {list(target)}",
+                    blob=name,
+                    index=i,
+                    found=blob.shape,
+                    expected=target,
+                )
+            blob = replace(blob, shape=target, data=module.resized(name, blob.data, target))
         try:
             tensor, finite = _copied(blob, target, weights)
         except RuntimeError as error:  # torch has no MemoryError on the CPU
@@ -170,6 +172,11 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     """Whether two blobs hold the same values: NaN is the same as NaN here."""
     left, right = (x.detach().cpu().float().reshape(-1).view(torch.int32) for x in (one, other))
     return torch.equal(left, right)
+
+
+def sizes_fit(found: Shape, needed: Shape) -> bool:
+    """Equal but for height and width, for a blob of any size."""
+    return len(found) == len(needed) == 4 and found[:2] == needed[:2] and min(found[2:]) > 0
 
 
 def _copied(blob: BlobView, shape: Shape, weights: WeightsFile) -> tuple[Tensor, bool]:

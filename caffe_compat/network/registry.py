@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -67,6 +68,7 @@ class Layer(nn.Module):
         single_precision: buffers that stay float32 when the net is cast to float16 or bfloat16.
         counts: names of the attributes that count from pass to pass (numbers or arrays); snapshots keep them.
         carried: names of buffers in which a pass finds what the last one has left; :meth:`reset_state` zeroes them.
+        any_size: names of blobs that take those of a file with another height and width (:meth:`resized`).
         any_axes_of_one: True where a file's blob may have axes of length 1 that the layer's has not, or lack some.
         layer_name: the name in the network, for messages.
         randomness, files: set by the net that owns the layer.
@@ -77,6 +79,7 @@ class Layer(nn.Module):
     single_precision: tuple[str, ...] = ()
     counts: tuple[str, ...] = ()
     carried: tuple[str, ...] = ()
+    any_size: tuple[str, ...] = ()
     any_axes_of_one: bool = False
     layer_name: str = ""
     randomness: Randomness
@@ -119,6 +122,14 @@ class Layer(nn.Module):
         Override where files have them in several orders. It may raise LayerError to say what kind of file that is.
         """
         return range(len(shapes))
+
+    def resized(self, name: str, values: np.ndarray, shape: Shape) -> np.ndarray:
+        """What a blob of ``any_size`` takes from a file's values of another size. Override where there is one."""
+        raise NotImplementedError
+
+    def learns_by_itself(self) -> bool:
+        """Whether the next pass changes blobs, without any solver. Override where there is such a thing."""
+        return False
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Layer:
         """What ``.to()`` and its kin do, except that ``single_precision`` buffers are moved but never narrowed."""

@@ -54,6 +54,7 @@ SHIPPED_TYPES: dict[str, tuple[str, ...]] = {
     "bvlc.softmax_loss": ("InfogainLoss", "SoftmaxWithLoss"),
     "bvlc.source": ("DummyData", "Parameter"),
     "forks.activation": ("Mish",),
+    "forks.augmentation": ("DataAugmentation", "FlowAugmentation", "GenerateAugmentationParameters"),
     "forks.bn": ("BN",),
     "forks.bounded_scale": ("Scale",),
     "forks.box_loss": ("BoxAnnotatorOHEM", "SoftmaxWithLoss", "SoftmaxWithLossOHEM"),

@@ -21,7 +21,7 @@ from ..formats.weights import WeightsFile, read_solverstate, read_weights
 from ..inference.preprocess import Preprocess
 from ..network.checkpoint import Checkpoint, read_checkpoint
 from ..network.definition import Definition, read_definition
-from ..network.filling import shape_fits
+from ..network.filling import shape_fits, sizes_fit
 from ..network.graph import NetState
 from ..network.python_config import PythonConfig
 from ..network.registry import Shape
@@ -460,5 +460,5 @@ def _mismatches(record: WeightsRow, row: LayerRow, form: str) -> Iterator[str]:
         yield f"{where}: the file has {len(record.blobs)} blobs, the net needs {len(row.blobs)}"
         return
     for i, (blob, needed) in enumerate(zip(record.blobs, row.blobs, strict=False)):
-        if not shape_fits(blob.shape, needed):
+        if not shape_fits(blob.shape, needed) and not (i in row.any_size and sizes_fit(blob.shape, needed)):
             yield f"{where}, blob {i}: the file has shape {list(blob.shape)}, the net needs {list(needed)}"

@@ -23,7 +23,7 @@ from ..network.graph import Graph, NetState, Node, phase_graph
 from ..network.guess import Guess
 from ..network.guessing import guess_shapes_of, net_of
 from ..network.net import CaffeNet
-from ..network.registry import Shape, find_layer
+from ..network.registry import Layer, Shape, find_layer
 from ..network.rules import included, own_state
 from ..network.sharing import blob_names, get_tensor
 from ..network.surroundings import Surroundings
@@ -43,6 +43,7 @@ class LayerRow:
         tops: a loss without one has the top that Caffe calls ``(automatic)``.
         shapes: of its tops, in order; None for one that is not known.
         blobs: shapes of its learned blobs in Caffe's order; None if the layer could not be built.
+        any_size: which of them take those of a file with another height and width.
         shared: the names that its blobs are shared by with other layers, in order; empty or too short for none.
         macs: multiply-accumulates of one forward pass (:func:`.cost.multiply_accumulates`), None likewise.
         problem: why something is None, or what is wrong with the layer; empty if nothing is.
@@ -57,6 +58,7 @@ class LayerRow:
     shared: tuple[str, ...]
     macs: int | None
     problem: str = ""
+    any_size: tuple[int, ...] = ()
 
     def shared_name(self, blob: int) -> str:
         """The name that blob number ``blob`` is shared by; empty if it is not shared."""
@@ -225,7 +227,7 @@ def layer_rows(net: CaffeNet) -> list[LayerRow]:
     """The layers of a net in execution order, sources of data included."""
     graph, every_shape = net.graph, net.shapes
     sources = {node.index for node in graph.sources}
-    known: dict[nn.Module, tuple[tuple[Shape, ...], int]] = {}
+    known: dict[nn.Module, tuple[tuple[Shape, ...], int, tuple[int, ...]]] = {}
     rows = []
     for node in graph.nodes:
         shapes = tuple([every_shape[v] for v in node.tops])
@@ -255,10 +257,10 @@ def _source_row(node: Node, graph: Graph) -> LayerRow:
     try:
         shapes = graph.source_shapes(node)
     except CaffeCompatError as error:
-        return _row(node, graph, (None,) * len(node.tops), (), 0, str(error))
+        return _row(node, graph, (None,) * len(node.tops), (), 0, problem=str(error))
     untold = [name for name, shape in zip(node.message.top, shapes, strict=True) if shape is None]
     hint = " ".join(f"--input-shape {name}=N,C,H,W" for name in untold)
-    return _row(node, graph, shapes, (), 0, f"the file does not tell its shape; pass {hint}" if untold else "")
+    return _row(node, graph, shapes, (), 0, problem=f"the file does not tell its shape; pass {hint}" if untold else "")
 
 
 class _Lone:
@@ -279,18 +281,18 @@ class _Lone:
         try:
             find_layer(node.type, graph.dialect)
         except CaffeCompatError:
-            return _row(node, graph, nothing, None, None, f"layer type {node.type!r} is not known")
+            return _row(node, graph, nothing, None, None, problem=f"layer type {node.type!r} is not known")
         bottoms: list[Shape] = []
         for value in node.bottoms:
             shape = self.known.get(value)
             if shape is None:
                 problem = f"the shape of its bottom {graph.blobs[value]!r} is not known"
-                return _row(node, graph, nothing, None, None, problem)
+                return _row(node, graph, nothing, None, None, problem=problem)
             bottoms.append(shape)
         try:
             return _row(node, graph, *self._found(node, bottoms))
         except CaffeCompatError as error:
-            return _row(node, graph, nothing, None, None, str(error))
+            return _row(node, graph, nothing, None, None, problem=str(error))
 
     def _found(self, node: Node, bottoms: Sequence[Shape]) -> _Found:
         """What a layer makes of its bottoms. Raises what :func:`.building.build_layer` does."""
@@ -308,15 +310,17 @@ class _Lone:
         return found
 
 
-# Shapes of a layer's tops and blobs, and its multiply-accumulates.
-_Found: TypeAlias = "tuple[tuple[Shape, ...], tuple[Shape, ...], int]"
+# Shapes of a layer's tops and blobs, its multiply-accumulates, and which blobs are of any size.
+_Found: TypeAlias = "tuple[tuple[Shape, ...], tuple[Shape, ...], int, tuple[int, ...]]"
 
 
 def _blobs_and_macs(
     module: nn.Module, bottoms: Sequence[Shape], tops: Sequence[Shape]
-) -> tuple[tuple[Shape, ...], int]:
-    blobs = tuple(tuple(get_tensor(module, name).shape) for name in blob_names(module))
-    return blobs, multiply_accumulates(module, bottoms, tops)
+) -> tuple[tuple[Shape, ...], int, tuple[int, ...]]:
+    names = blob_names(module)
+    blobs = tuple(tuple(get_tensor(module, name).shape) for name in names)
+    any_size = tuple(names.index(name) for name in module.any_size) if isinstance(module, Layer) else ()
+    return blobs, multiply_accumulates(module, bottoms, tops), any_size
 
 
 def _row(
@@ -325,12 +329,13 @@ def _row(
     shapes: tuple[Shape | None, ...],
     blobs: tuple[Shape, ...] | None,
     macs: int | None,
+    any_size: tuple[int, ...] = (),
     problem: str = "",
 ) -> LayerRow:
     param = node.message.param
     shared = tuple([one.name for one in param]) if param else ()
     bottoms, tops = tuple([graph.blobs[v] for v in node.bottoms]), tuple([graph.blobs[v] for v in node.tops])
-    return LayerRow(node.name, node.type, bottoms, tops, shapes, blobs, shared, macs, problem)
+    return LayerRow(node.name, node.type, bottoms, tops, shapes, blobs, shared, macs, problem, any_size)
 
 
 def _unwired_row(layer: LayerParameter) -> LayerRow:

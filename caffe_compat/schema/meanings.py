@@ -155,6 +155,10 @@ MEANINGS: dict[str, tuple[Meaning, ...]] = {
     ),
     "FLOWriter": (Meaning(forks.FLOWNET2, also=None),),
     "FlowWarp": (Meaning(forks.FLOWNET2, also=None),),
+    **{
+        name: (Meaning(forks.FLOWNET2, also=None),)
+        for name in ("DataAugmentation", "FlowAugmentation", "GenerateAugmentationParameters")
+    },
     "ChannelNorm": (Meaning(forks.FLOWNET2, also=None),),
     "Maximum": (
         Meaning("CMU-Perceptual-Computing-Lab/caffe_rtpose", "where the largest value is", fits=bottoms(1)),

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from caffe_compat.errors import LayerError, first_line
 from caffe_compat.layers.bvlc.python_layer import Python
+from caffe_compat.layers.forks.augmentation_cut import CutLessMean
 
 from ..chance import draws
 from ..unchecked import CHECK_LABELS
@@ -27,6 +28,10 @@ from .operations import Traced, translate
 from .sizes import Size, Sizes, is_fixed
 
 __all__ = ["emit_traced"]
+
+
+# The latter looks whether its mean is learned still; then it changes it, which has no translation.
+_MAY_LOOK = (*CHECK_LABELS, CutLessMean)
 
 
 @dataclass
@@ -135,7 +140,7 @@ def _record(site: Site, shapes: Sequence[tuple[int, ...]], *, seed: int) -> _Rec
     # Not zeros: a layer may look whether what it was given makes sense.
     generator = torch.Generator().manual_seed(seed)
     bottoms = [torch.rand(shape, generator=generator).to(device) for shape in shapes]
-    recorder = _Recorder(bottoms, may_look=type(module) in CHECK_LABELS)
+    recorder = _Recorder(bottoms, may_look=type(module) in _MAY_LOOK)
     try:
         with torch.no_grad(), recorder, _Guard(recorder):
             result = module(*bottoms)

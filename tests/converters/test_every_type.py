@@ -164,8 +164,8 @@ REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
             "WarpCTCLoss",
         ),
         "computes outside of torch|cannot be run to see": (
-            *("DetectionEvaluate", "LabelsequenceAccuracy", "MPJPEEvaluation", "MultiStageMeanfield", "RoiGen"),
-            "SegAccuracy",
+            *("DetectionEvaluate", "GenerateAugmentationParameters", "LabelsequenceAccuracy", "MPJPEEvaluation"),
+            *("MultiStageMeanfield", "RoiGen", "SegAccuracy"),
         ),
         "draws at random|decides by values": (
             *("DetectionGroupLoss", "Mask", "Mask2D3D", "ProposalTarget", "RandomNoise"),
@@ -184,7 +184,7 @@ REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
             *("CoordsToBboxesMasks", "DetectionGroupLoss", "DetectionLoss", "LABEL_DROPOUT", "Mask", "Mask2D3D"),
             *("FrcnnAnchorTarget", "FrcnnProposalTarget"),
             *("PoseHeatMapLoss of chanyn/3Dpose_ssl", "PoseHeatMapLoss of zimenglan-sysu-512/pose_action_caffe"),
-            *("ProposalTarget", "RandomNoise", "SeLuDropout"),
+            *("GenerateAugmentationParameters", "ProposalTarget", "RandomNoise", "SeLuDropout"),
             "TorsoMaskFromCoords",
         ),
         "cannot be flattened": ("SoftmaxWithLossOHEM of intel/caffe",),
@@ -194,7 +194,7 @@ REFUSED: dict[str, dict[str, tuple[str, ...]]] = {
         "decides by values": (
             *("BboxAccuracy", "CoordsToBboxesMasks", "CtcLoss", "DetectionAccuracy", "DetectionEvaluate"),
             *("DetectionGroupAccuracy", "DetectionGroupLoss", "DetectionLoss"),
-            *("EvalDetection", "GaussianYolov3", "HardMining"),
+            *("EvalDetection", "GaussianYolov3", "GenerateAugmentationParameters", "HardMining"),
             *(
                 "HeatMapsFromCoordsOrigin",
                 "LABEL_DROPOUT",

@@ -8,6 +8,7 @@ import numpy as np
 
 from caffe_compat.layers.bvlc.python_layer import PythonLayer, register_python_layer
 from tests.layers.sweep import Base, from_text, stored_bases, under
+from tests.layers.sweep_augmentation import augmentation_bases
 from tests.layers.sweep_forks import fork_bases
 from tests.layers.sweep_single_forks import single_fork_bases
 from tests.layers.sweep_training import training_bases
@@ -145,6 +146,7 @@ def own_bases() -> Iterator[Base]:
     yield from _of_single_forks()
     yield from _measures()
     yield from _boxes()
+    yield from augmentation_bases()
     yield from fork_bases()
     yield from single_fork_bases()
     yield from training_bases()

@@ -53,6 +53,7 @@ class Scale(Layer):
 
 @layer("Scale", bottoms=(1, 2), tops=1)
 def scale(spec: LayerSpec) -> Layer:
+    """The layer of a ``scale_param``, which forks add to."""
     return Scale(*scale_parts(spec))
 
 

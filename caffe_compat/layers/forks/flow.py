@@ -15,6 +15,7 @@ from ..precision import widened
 
 __all__ = [
     "FLOWNETS",
+    "FLOWNETS_2",
     "ChannelLength",
     "ExpMax",
     "FlowWarp",
@@ -31,6 +32,7 @@ _FLOWNET2, _LITE = "lmb-freiburg/flownet2", "twhui/LiteFlowNet"
 _SYNOPSYS = "foss-for-synopsys-dwc-arc-processors/synopsys-caffe"
 # The others copied their layers from the first, but for comments.
 FLOWNETS = (_FLOWNET2, _LITE, "liruoteng/FlowNet", _SYNOPSYS)
+FLOWNETS_2 = (_FLOWNET2, _LITE, _SYNOPSYS)
 
 
 def interpolated(x: Tensor, column: Tensor, row: Tensor, *, hold: bool) -> Tensor:
