@@ -107,7 +107,7 @@ def refine_files(
     Example:
         >>> summary = refine_files("mask3d.pt", "data", "refined", coarse="coarse", pose2d="gt", actions=[13])
         >>> [(done.action, round(done.coarse_mm, 1), round(done.refined_mm, 1)) for done in summary.done]
-        [(13, 57.8, 56.6)]
+        [(13, 45.5, 42.7)]
     """
     folder = find_data(data)
     projector = read_projector(model, verified_by=verified_by, allow_unverified=allow_unverified)

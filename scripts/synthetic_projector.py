@@ -1,13 +1,8 @@
-"""The projector and the correction module of the network that ships, made from poses alone, without pictures.
+"""The projector of the network that ships, learned on from poses alone, without pictures.
 
-The four phases leave a projector that is as wrong about true poses as the coarse poses are, for it has seen only what
+The phases leave a projector that is as wrong about true poses as the coarse poses are, for it has seen only what
 pictures showed. Where a pose of a made-up body lies in its crop is known exactly, for as many bodies as wanted, and so
 it is for a pose that is a little off: the crop is the square about it. So the projector goes on learning from those.
-
-The correction module's output is to be the coarse pose until 2D poses pull at it, and then to move the way that coarse
-poses err. Adam moves each of its hidden units by the same amount, whatever the gradient's size, so where an update
-takes the pose is a matter of the directions that the units stand for: they are drawn from the errors on training
-frames. How far it goes is a matter of their length, which is chosen on training frames, too.
 """
 
 from __future__ import annotations
@@ -21,9 +16,7 @@ from torch import Tensor
 
 from caffe_compat.formats.weights import read_weights, write_caffemodel
 from hpm.datasets.synthetic import SyntheticOptions, sequences
-from hpm.metrics import mpjpe
 from hpm.projector import LAYERS, Affine, Projector, project
-from hpm.refine import Refiner, RefineSettings
 from hpm.scaling import Bounds, denormalise
 from hpm.skeleton import H36M16
 
@@ -31,32 +24,15 @@ from hpm.skeleton import H36M16
 POSES = SyntheticOptions(seed=3, subjects=tuple(f"P{k}" for k in range(20)), takes=20, frame_rate=2.0)
 STEPS, BATCH, RATE, SEED = 2000, 256, 1e-3, 1
 MARGIN = 0.125  # of the crop about a pose, as in square_crops
-# Of a coarse pose's error, what each joint has of its own, mm; and the share of directions that lie anywhere.
-OWN_ERROR, ANYWHERE = 15.0, 0.3
-# Lengths of the hidden units' directions that are tried.
-LENGTHS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+OWN_ERROR = 15.0  # mm that each joint of a coarse pose errs by itself, beside what all err together
 
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """What the network gives for n training frames, and the truth.
-
-    Attributes:
-        coarse: (n, 48), normalised. truth: (n, 48), normalised. pose2d: (n, 32), fractions of the crop's side.
-    """
+    """What the network gives for n training frames, and the truth: (n, 48) each, normalised."""
 
     coarse: np.ndarray
     truth: np.ndarray
-    pose2d: np.ndarray
-
-
-def improved(projector: Projector, bounds: Bounds, frames: Frames) -> Projector:
-    """The projector trained on, before it a correction module that moves poses by what ``frames`` err."""
-    torch.manual_seed(SEED)
-    return corrected(trained(projector, bounds, frames), bounds, frames)
-
-
-# The projector
 
 
 def trained(projector: Projector, bounds: Bounds, frames: Frames) -> Projector:
@@ -104,48 +80,8 @@ def in_own_crop(points: Tensor) -> Tensor:
     return (points - (low + high) / 2) / side + 0.5
 
 
-# The correction module
-
-
-def corrected(projector: Projector, bounds: Bounds, frames: Frames) -> Projector:
-    """The module whose directions are drawn from the errors of ``frames``, of the length that refines those best."""
-    error = frames.coarse.astype(np.float64) - frames.truth
-    covariance = error.T @ error / len(error)
-    anywhere = ANYWHERE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    values, vectors = np.linalg.eigh(covariance + anywhere)
-    root = vectors * np.sqrt(values)
-    directions = root @ np.random.default_rng(SEED).standard_normal((len(root), len(projector.change_tmp.bias)))
-    found = [(after(module(projector, length * directions, frames), bounds, frames), length) for length in LENGTHS]
-    print("refined training frames by length of the directions:", found, flush=True)
-    return module(projector, min(found)[1] * directions, frames)
-
-
-def module(projector: Projector, directions: np.ndarray, frames: Frames) -> Projector:
-    """With the columns of ``directions`` (48, hidden) as the weights of ``change``, and the coarse pose as its output.
-
-    The hidden units read the pose by the pseudo-inverse, and their biases keep them above zero for coarse poses.
-    """
-    reading = np.linalg.pinv(directions)
-    read = frames.coarse.astype(np.float64) @ reading.T
-    bias = 0.25 * np.ptp(read, axis=0) - read.min(0)
-    parts = (reading, bias), (directions, -directions @ bias)
-    change_tmp, change = (Affine(*(torch.tensor(part, dtype=torch.float32) for part in pair)) for pair in parts)
-    return replace(projector, change_tmp=change_tmp, change=change)
-
-
-def after(projector: Projector, bounds: Bounds, frames: Frames) -> float:
-    """MPJPE in mm of ``frames`` after the original's refinement by true 2D poses: the mean of both modes."""
-
-    def millimetres(pose: np.ndarray) -> np.ndarray:
-        return denormalise(pose.astype(np.float64), bounds).reshape(-1, len(H36M16), 3)
-
-    modes = [Refiner(projector, RefineSettings(mode=mode), bounds=bounds) for mode in ("faithful", "independent")]
-    refined = [refiner.refine(frames.coarse, frames.pose2d.astype(np.float32)).pose for refiner in modes]
-    return float(np.mean([mpjpe(millimetres(pose), millimetres(frames.truth)) for pose in refined]))
-
-
 def write_with(projector: Projector, model: Path, target: Path) -> None:
-    """The caffemodel ``model`` with another correction module and projector."""
+    """The caffemodel ``model`` with another projector."""
     with read_weights(model) as weights:
         blobs = [
             [part.numpy() for part in getattr(projector, layer.name)]
