@@ -173,11 +173,6 @@ class Augmentation:
     def spatial(self) -> bool:
         return not self.draws.keys().isdisjoint(_SPATIAL)
 
-    @property
-    def coloured(self) -> bool:
-        """Whether something is drawn that asks for three channels."""
-        return bool(self.draws.keys() - {*_SPATIAL})
-
     def placed(self, before: _Values, chance: Chance, discount: float, space: Space) -> _Values:
         """Spatial coefficients on top of those ``before``, for which all corners of the cut lie in the picture.
 
